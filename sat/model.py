@@ -1,0 +1,286 @@
+"""The whole model: a vision transformer over log-mel patches that carries memory from chunk to chunk.
+
+Paper sections 2 and 3. Axes: B recordings or pieces, C consecutive chunks, T tokens of a chunk, M tokens of memory,
+D channels, H heads, F log-mel frames.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sat.config import FREQUENCY_PATCHES, MEL_BANDS, PATCH_BANDS, PATCH_FRAMES, ModelConfig
+
+NORM_EPS = 1e-6  # in the blocks; the head's LayerNorm has torch's default
+
+
+@dataclass
+class Memory:
+    """What a stream remembers: for every block, that block's input for the latest tokens.
+
+    Attributes:
+        blocks: One [B, M, D] tensor for each block; M is at most the configuration's `memory_tokens`.
+    """
+
+    blocks: list[Tensor]
+
+    def select(self, index: int | slice | Tensor) -> "Memory":
+        """Return the memory of some of the B streams; an integer keeps the axis."""
+        if isinstance(index, int):
+            index = slice(index, index + 1)
+        return Memory([block[index] for block in self.blocks])
+
+
+class Attention(nn.Module):
+    """Multi-head attention of a chunk's tokens over memory and the chunk (paper equations 2 and 3)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        """Attend over `memory` [B, M, D] and `x` [B, T, D], both normalised.
+
+        Shape:
+            [B, T, D] -> [B, T, D]
+        """
+        q, k, v = self._split(self.qkv(x))
+        if memory is not None:
+            width = x.shape[-1]
+            past = F.linear(memory, self.qkv.weight[width:], self.qkv.bias[width:])
+            past_k, past_v = self._split(past)
+            k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
+        return self._merge(F.scaled_dot_product_attention(q, k, v))
+
+    def consecutive(self, x: Tensor, past: Tensor, first: Tensor | None) -> Tensor:
+        """Attend in C consecutive chunks at once; the memory of a chunk is the chunk before it.
+
+        The keys and values of all tokens lie in one buffer in the order of time, so that what chunk c sees, its
+        memory and itself, is one window of it: windows overlap, nothing is copied.
+
+        Args:
+            x: Normalised tokens, [C, T, D].
+            past: Normalised memory of the first chunk, [M, D].
+            first: Chunks whose memory is empty, boolean [C]; None where there is none.
+
+        Shape:
+            [C, T, D] -> [C, T, D]
+        """
+        chunks, tokens, width = x.shape
+        past_tokens = past.shape[0]
+        rows = torch.cat([past, x.reshape(-1, width)])  # [M + C T, D]
+        qkv = self.qkv(rows)  # [M + C T, 3 D]
+        keys = past_tokens + tokens
+        q = qkv[past_tokens:, :width].reshape(chunks, tokens, self.heads, -1)
+        window = (chunks, keys, self.heads, width // self.heads)
+        strides = (tokens * 3 * width, 3 * width, width // self.heads, 1)
+        # Row 0 of the buffer is the oldest token of the first chunk's memory.
+        k = qkv.as_strided(window, strides, qkv.storage_offset() + width)
+        v = qkv.as_strided(window, strides, qkv.storage_offset() + 2 * width)
+        return self._attend(q, k, v, past_tokens, first)
+
+    def consecutive_with_memory(self, x: Tensor, memory: Tensor, first: Tensor | None) -> Tensor:
+        """The same where the memory [C, M, D] is not the chunk before as it is: block 0.
+
+        Shape:
+            [C, T, D] -> [C, T, D]
+        """
+        chunks, tokens, width = x.shape
+        rows = self.qkv(torch.cat([memory, x], dim=1))  # [C, M + T, 3 D]
+        q, k, v = rows.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return self._attend(q[:, -tokens:], k, v, memory.shape[1], first)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, past_tokens: int, first: Tensor | None) -> Tensor:
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [C, H, T or M + T, D / H]
+        mask = None
+        if first is not None:
+            mask = torch.ones(k.shape[0], 1, q.shape[2], k.shape[2], dtype=torch.bool, device=k.device)
+            mask[first, :, :, :past_tokens] = False
+        return self._merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """[B, T, n D] -> n tensors [B, H, T, D / H]."""
+        width = self.proj.in_features
+        return tuple(part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in rows.split(width, dim=-1))
+
+    def _merge(self, heads: Tensor) -> Tensor:
+        """[B, H, T, D / H] -> [B, T, D]."""
+        return self.proj(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two-layer perceptron with GELU, ratio 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: [..., D] -> [..., D]."""
+        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        """One chunk of B streams: `x` [B, T, D], `memory` [B, M, D] or None -> [B, T, D]."""
+        past = None if memory is None else self.norm1(memory)
+        x = x + self.attn(self.norm1(x), past)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+    def consecutive(self, x: Tensor, past: Tensor, first: Tensor | None) -> Tensor:
+        """C consecutive chunks of one stream: `x` [C, T, D], `past` [M, D] -> [C, T, D]."""
+        x = x + self.attn.consecutive(self.norm1(x), self.norm1(past), first)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+    def consecutive_with_memory(self, x: Tensor, memory: Tensor, first: Tensor | None) -> Tensor:
+        """The same with a memory of its own for each chunk, [C, M, D]."""
+        x = x + self.attn.consecutive_with_memory(self.norm1(x), self.norm1(memory), first)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class SAT(nn.Module):
+    """Streaming Audio Transformer; with a full-context configuration the plain ViT of the paper's section 2.
+
+    The module takes log-mel values in dB, clamped per chunk, and returns scores (sigmoid outputs) of the 527 classes.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.init_bn = nn.BatchNorm1d(MEL_BANDS)  # each mel band is a channel
+        self.patch_embed = nn.Conv2d(1, width, (PATCH_BANDS, PATCH_FRAMES), (PATCH_BANDS, PATCH_FRAMES))
+        self.time_pos_embed = nn.Parameter(torch.randn(1, width, 1, config.time_positions) * 0.02)
+        self.freq_pos_embed = nn.Parameter(torch.randn(1, width, FREQUENCY_PATCHES, 1) * 0.02)
+        if config.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+            self.token_pos_embed = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.classes))
+
+    def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        """Tag one chunk of each of B streams.
+
+        Args:
+            log_mel: [B, 64, F], at least one patch of 16 frames; frames past the last whole patch are not seen.
+            memory: What the chunks before left behind; None at the start of a recording.
+
+        Returns:
+            Scores [B, 527], and the memory for the next chunk (None for a full-context model).
+
+        Raises:
+            ValueError: Fewer than 16 frames, or more than the model has positions for.
+        """
+        x = self.embed(log_mel)
+        tokens = self.config.memory_tokens
+        kept = []
+        for index, block in enumerate(self.blocks):
+            past = None if memory is None else memory.blocks[index].detach()
+            if past is not None and index == 0:
+                past = past + self.memory_positions(past.shape[1]).to(past.dtype)
+            # A token that stays for a second chunk keeps the positions added at its first use, as published.
+            seen = x if past is None else torch.cat([past, x], dim=1)
+            kept.append(seen[:, -tokens:].detach())
+            x = block(x, past)
+        return self.head(x), Memory(kept) if tokens else None
+
+    def consecutive(
+        self, log_mel: Tensor, memory: Memory | None = None, first: Tensor | None = None, keep: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Tag C consecutive whole chunks at once, layer by layer.
+
+        No block waits for the end of an earlier chunk: the memory of block l for chunk t is the input of block l for
+        chunk t - 1, which is computed in the same pass. Equal to C calls of `forward` up to rounding.
+
+        Args:
+            log_mel: [C, 64, F] with F the configuration's `chunk_frames`.
+            memory: Of the stream the first chunk belongs to (B = 1); None when its memory is empty.
+            first: Chunks that start another recording, boolean [C]; their memory is empty.
+            keep: Chunks whose memory is wanted, integer [K]; by default the last one.
+
+        Returns:
+            Scores [C, 527], and the memory after each chunk of `keep` (B = K).
+
+        Raises:
+            ValueError: The configuration does not allow it (`allows_consecutive`), or another number of frames.
+        """
+        if not allows_consecutive(self.config):
+            raise ValueError(f"{self.config.name} cannot run layer by layer: its memory spans two chunks")
+        if log_mel.shape[-1] != self.config.chunk_frames:
+            raise ValueError(f"{log_mel.shape[-1]} frames are not a whole chunk of {self.config.chunk_frames}")
+        tokens = self.config.memory_tokens
+        x = self.embed(log_mel)
+        if memory is None:
+            first = torch.zeros(len(x), dtype=torch.bool, device=x.device) if first is None else first.clone()
+            first[0] = True
+        masked = None if first is None or not first.any() else first
+        keep = torch.tensor([len(x) - 1], device=x.device) if keep is None else keep
+        kept = []
+        for index, block in enumerate(self.blocks):
+            kept.append(x[keep, -tokens:])
+            past = x.new_zeros(tokens, x.shape[-1]) if memory is None else memory.blocks[index][0]
+            if index == 0:  # its memory gets position embeddings a second time, so it is not the chunk before as it is
+                before = torch.cat([past[None], x[:-1, -tokens:]])
+                x = block.consecutive_with_memory(x, before + self.memory_positions(tokens).to(x.dtype), masked)
+            else:
+                x = block.consecutive(x, past, masked)
+        return self.head(x), Memory(kept)
+
+    def embed(self, log_mel: Tensor) -> Tensor:
+        """Normalise, cut into patches, embed and add positions.
+
+        Shape:
+            [B, 64, F] -> [B, T, D] with T = 4 (F // 16), frequency-major, after the class token where there is one
+        """
+        frames = log_mel.shape[-1]
+        patches = frames // PATCH_FRAMES
+        if not 0 < patches <= self.config.time_positions:
+            raise ValueError(
+                f"{frames} frames: {self.config.name} reads from {PATCH_FRAMES} to "
+                f"{self.config.time_positions * PATCH_FRAMES + PATCH_FRAMES - 1} frames at a time"
+            )
+        x = self.init_bn(log_mel)[..., : patches * PATCH_FRAMES]
+        x = x.unflatten(-1, (patches, PATCH_FRAMES)).unflatten(1, (FREQUENCY_PATCHES, PATCH_BANDS))
+        x = x.transpose(2, 3).flatten(3)  # [B, 4, F // 16, 16 * 16]
+        x = F.linear(x.to(self.patch_embed.weight.dtype), self.patch_embed.weight.flatten(1), self.patch_embed.bias)
+        positions = self.time_pos_embed[..., :patches] + self.freq_pos_embed  # [1, D, 4, F // 16]
+        x = x.flatten(1, 2) + positions.flatten(2).transpose(1, 2)  # [B, T, D]
+        if self.config.class_token:
+            token = self.cls_token + self.token_pos_embed
+            x = torch.cat([token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        return x
+
+    def memory_positions(self, tokens: int) -> Tensor:
+        """Position embeddings that block 0 adds to its memory: those of the last times of the table.
+
+        Shape:
+            [tokens, D]
+        """
+        times = self.config.memory_tokens // FREQUENCY_PATCHES
+        positions = self.time_pos_embed[..., -times:] + self.freq_pos_embed  # [1, D, 4, times]
+        return positions.flatten(2)[0].T[-tokens:]
+
+    def head(self, x: Tensor) -> Tensor:
+        """Shape: [B, T, D] -> scores [B, 527]."""
+        x = self.norm(x)
+        pooled = x[:, 0] if self.config.class_token else x.mean(1)
+        return torch.sigmoid(self.outputlayer(pooled))
+
+
+def allows_consecutive(config: ModelConfig) -> bool:
+    """Whether chunks of this configuration can run layer by layer: its memory is one chunk, no more."""
+    return config.streaming and config.memory_chunks == 1

@@ -22,6 +22,12 @@ _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale
 _FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 are this close
 _RENAMED = {"init_bn.": "init_bn.1.", "patch_embed.": "patch_embed.proj."}  # model's prefix -> published prefix
 
+# What torch and safetensors raise on files that are damaged, or no checkpoints at all.
+_UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError,
+    ValueError, TypeError, LookupError, AttributeError, AssertionError,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -126,7 +132,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
@@ -142,7 +148,9 @@ def _check_front_end(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor
         if name in tensors:
             ours = getattr(log_mel, buffer)
             if tensors[name].shape != ours.shape or not torch.allclose(tensors[name], ours, atol=_FRONT_END_TOLERANCE):
-                raise CheckpointError(f"{path}: {name} differs from this front end's; the model was made for another one")
+                raise CheckpointError(
+                    f"{path}: {name} differs from this front end's; the model was made for another one"
+                )
     return {name: tensor for name, tensor in tensors.items() if name not in _FRONT_END}
 
 
@@ -159,9 +167,6 @@ def _recognise(path: Path, tensors: dict[str, Tensor]) -> str:
 def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Check names and shapes, fit the time-position table, return the state dict of the model."""
     wanted = published_shapes(config)
-    surplus = sorted(set(tensors) - set(wanted))
-    if surplus:
-        warnings.warn(f"{path}: {config.name} has no place for {', '.join(surplus)}; left out", stacklevel=3)
     missing = [name for name in wanted if name not in tensors]
     if missing:
         raise CheckpointError(f"{path} is not {config.name}: {_some(missing)} missing")
@@ -175,6 +180,9 @@ def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[st
     ]
     if wrong:
         raise CheckpointError(f"{path} is not {config.name}: {_some(wrong)}")
+    surplus = sorted(set(tensors) - set(wanted))
+    if surplus:
+        warnings.warn(f"{path}: {config.name} has no place for {', '.join(surplus)}; left out", stacklevel=3)
     return from_published({name: tensors[name] for name in wanted})
 
 

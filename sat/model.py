@@ -25,11 +25,14 @@ class Memory:
 
     blocks: list[Tensor]
 
-    def select(self, index: int | slice | Tensor) -> "Memory":
-        """Return the memory of some of the B streams; an integer keeps the axis."""
-        if isinstance(index, int):
-            index = slice(index, index + 1)
-        return Memory([block[index] for block in self.blocks])
+    def select(self, stream: int) -> "Memory":
+        """Return the memory of one of the B streams, as one with B = 1."""
+        return Memory([block[stream : stream + 1] for block in self.blocks])
+
+    @staticmethod
+    def stack(memories: "list[Memory]") -> "Memory":
+        """Put memories of equal length side by side along B."""
+        return Memory([torch.cat(blocks) for blocks in zip(*(memory.blocks for memory in memories), strict=True)])
 
 
 class Attention(nn.Module):
@@ -171,6 +174,12 @@ class SAT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.classes))
+
+    def with_precision(self, dtype: torch.dtype) -> "SAT":
+        """Run in `dtype` from the patch embedding on; the log-mel values are still normalised in float32."""
+        self.to(dtype)
+        self.init_bn.float()
+        return self
 
     def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
         """Tag one chunk of each of B streams.

@@ -1,0 +1,131 @@
+"""Find recordings: files, folders and glob patterns to names, sizes and time stamps."""
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sat.errors import ConfigError
+
+EXTENSIONS = frozenset(
+    # libsndfile reads these
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc "
+    # it does not read these: they get a row in the recordings table that says so
+    ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv".split()
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of audio.
+
+    Attributes:
+        recording: Its name in the tables: the path relative to the input folder, posix style.
+        path: Where it is.
+        size_bytes: Of the file.
+        modified_ns: Time stamp of the file, nanoseconds since 1970.
+    """
+
+    recording: str
+    path: str
+    size_bytes: int
+    modified_ns: int
+
+
+@dataclass
+class Search:
+    """What was asked for, and what was in the way.
+
+    Attributes:
+        inputs: Files, folders or glob patterns.
+        problems: Folders that could not be read, one line each; filled while searching.
+    """
+
+    inputs: tuple[str, ...]
+    problems: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Source]:
+        """Yield the recordings, in the order of their names within each input.
+
+        Folders are searched recursively, through symbolic links but never in a circle. A file named outright is
+        taken whatever its extension; in folders and patterns the extension decides, in any letter case.
+
+        Raises:
+            ConfigError: An input does not exist, or two recordings would get the same name.
+        """
+        self.problems.clear()
+        names: dict[str, str] = {}
+        for given in self.inputs:
+            for root, path in self._expand(given):
+                source = _source(root, path)
+                other = names.setdefault(source.recording, source.path)
+                if not os.path.samefile(other, path):
+                    raise ConfigError(
+                        f"{other} and {path} would both be called '{source.recording}' in the tables: "
+                        "give the folder that holds both"
+                    )
+                if other is source.path:
+                    yield source
+
+    def _expand(self, given: str) -> Iterator[tuple[Path, Path]]:
+        """Yield (folder that names are relative to, file) pairs of one input."""
+        path = Path(given)
+        if path.is_dir():
+            yield from ((path, file) for file in self._walk(path))
+        elif path.exists():
+            yield path.parent, path
+        elif glob.has_magic(given):
+            root = Path(*_until_magic(path.parts))
+            for match in sorted(map(Path, glob.iglob(given, recursive=True))):
+                if match.is_dir():
+                    yield from ((root, file) for file in self._walk(match))
+                elif match.suffix.lower() in EXTENSIONS:
+                    yield root, match
+        else:
+            raise ConfigError(f"there is no {given}")
+
+    def _walk(self, folder: Path) -> Iterator[Path]:
+        def report(error: OSError) -> None:
+            self.problems.append(f"{error.filename}: {error.strerror}")
+
+        seen = {_identity(folder)}
+        for parent, folders, files in os.walk(folder, followlinks=True, onerror=report):
+            entered = []
+            for name in sorted(folders):
+                identity = _identity(Path(parent, name))
+                if not name.startswith(".") and identity not in seen:
+                    seen.add(identity)
+                    entered.append(name)
+            folders[:] = entered
+            for name in sorted(files):
+                if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
+                    yield Path(parent, name)
+
+
+def _source(root: Path, path: Path) -> Source:
+    name = path.relative_to(root).as_posix()
+    try:
+        status = path.stat()
+        size_bytes, modified_ns = status.st_size, status.st_mtime_ns
+    except OSError:  # a dangling link: it gets its row when it cannot be opened
+        size_bytes = modified_ns = 0
+    # A name that is not UTF-8 is shown with its bytes escaped: Parquet strings are UTF-8.
+    return Source(os.fsencode(name).decode("utf-8", "backslashreplace"), str(path), size_bytes, modified_ns)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError:
+        return (-1, hash(str(folder)))
+    return status.st_dev, status.st_ino
+
+
+def _until_magic(parts: tuple[str, ...]) -> tuple[str, ...]:
+    plain = []
+    for part in parts[:-1]:
+        if glob.has_magic(part):
+            break
+        plain.append(part)
+    return tuple(plain)

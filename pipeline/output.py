@@ -1,0 +1,336 @@
+"""The output folder: what is in it, what may be added, and how it stays whole whatever happens.
+
+    run.json                what made the tables
+    tags/ID.parquet         \\
+    scores/ID.parquet        } one batch of finished recordings
+    recordings/ID.parquet   /
+    _staged/UNIT.parquet    scores of spans that no batch holds yet
+
+A file is written under another name and renamed when it is whole. Of a batch, the recordings file comes last: with it
+the batch counts, without it the next run removes the rest and publishes again from what is staged. A batch that
+replaces others names them in its recordings file, so that they go even if the run dies in between.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from pipeline import tables
+from pipeline.cut import SpanKey
+from pipeline.tag import SpanOutcome, UnitResult
+from sat.config import CLASSES
+from sat.errors import OutputError
+
+TABLES = ("tags", "scores", "recordings")
+COMPRESSION = "zstd"
+ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
+_REPLACES = b"satpipe.replaces"
+_OUTCOMES = b"satpipe.outcomes"
+
+
+@dataclass
+class StagedSpan:
+    """A span whose scores are staged.
+
+    Attributes:
+        file: Name of the staged file.
+        place: Of the span in that file.
+        outcome: What became of it.
+    """
+
+    file: str
+    place: int
+    outcome: SpanOutcome
+
+
+@dataclass
+class Finished:
+    """A recording that is ready to be published.
+
+    Attributes:
+        row: Its row of the recordings table.
+        spans: Its staged spans, in the order of time; none for a recording without scores.
+    """
+
+    row: dict[str, Any]
+    spans: list[StagedSpan] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What decides on the rows of the tables.
+
+    Attributes:
+        chunk_samples: From the start of a chunk to the start of the next, at 16 kHz.
+        threshold: Least score of a row of the tags table.
+        top_k: Most rows of the tags table for one chunk.
+        scores: Whether the scores table is written.
+    """
+
+    chunk_samples: int
+    threshold: float
+    top_k: int
+    scores: bool
+
+
+class Output:
+    """An output folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._staged = self.folder / "_staged"
+
+    @contextmanager
+    def claim(self, run: dict[str, Any], *, overwrite: bool = False) -> Iterator[None]:
+        """Hold the folder for this run: no other may write to it meanwhile.
+
+        Args:
+            run: What is to be written to `run.json`; its `identity` must be that of the tables already there.
+            overwrite: Remove the tables already there.
+
+        Raises:
+            OutputError: Another run holds it, it cannot be written, or holds other tables.
+        """
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise OutputError(f"{self.folder} is being written by another satpipe; let it finish first") from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            self._prepare(run, overwrite)
+            yield
+            if not any(self._staged.iterdir()):
+                self._staged.rmdir()
+        finally:
+            lock.release()
+
+    def _prepare(self, run: dict[str, Any], overwrite: bool) -> None:
+        if overwrite:
+            self._clear()
+        self._check(run)
+        with self._whole(self.folder / "run.json") as path:
+            path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        for name in (*TABLES, "_staged"):
+            if name != "scores" or run["identity"]["scores"]:
+                (self.folder / name).mkdir(exist_ok=True)
+        self._recover()
+
+    def run(self) -> dict[str, Any] | None:
+        """Return what `run.json` says, or None where there is none."""
+        try:
+            run = json.loads((self.folder / "run.json").read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{self.folder / 'run.json'} cannot be read: {error}") from error
+        return run if isinstance(run, dict) else {}
+
+    def recordings(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the recordings table.
+
+        Raises:
+            OutputError: A file of it is not readable; it is named.
+        """
+        parts = [self._read(path, columns) for path in sorted((self.folder / "recordings").glob("*.parquet"))]
+        schema = tables.RECORDINGS if columns is None else pa.schema([tables.RECORDINGS.field(n) for n in columns])
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def staged(self) -> dict[SpanKey, StagedSpan]:
+        """Return the spans that are staged, from earlier runs or this one."""
+        found = {}
+        for path in sorted(self._staged.glob("*.parquet")):
+            for place, outcome in enumerate(self._outcomes(path)):
+                found[outcome.key] = StagedSpan(path.name, place, outcome)
+        return found
+
+    def stage(self, result: UnitResult) -> list[StagedSpan]:
+        """Write the scores of a unit, for a batch to take them up later."""
+        name = f"{uuid.uuid4().hex}.parquet"
+        outcomes = json.dumps([vars(outcome) for outcome in result.outcomes])
+        table = result.table.replace_schema_metadata({_OUTCOMES: outcomes.encode()})
+        with self._whole(self._staged / name) as path:
+            pq.write_table(table, path, compression=COMPRESSION, use_dictionary=False, write_statistics=False)
+        return [StagedSpan(name, place, outcome) for place, outcome in enumerate(result.outcomes)]
+
+    def discard(self, files: Iterable[str]) -> None:
+        """Remove staged files."""
+        for name in set(files):
+            (self._staged / name).unlink(missing_ok=True)
+
+    def publish(self, batch: list[Finished], options: TableOptions) -> None:
+        """Write a batch of finished recordings into the tables, and remove what was staged of them.
+
+        Raises:
+            OutputError: The disk is full, or something else is in the way; what is staged stays.
+        """
+        name = _new_name()
+        with self._writer("tags", name, tables.TAGS) as tags:
+            if options.scores:
+                with self._writer("scores", name, tables.SCORES) as scores:
+                    self._fill(batch, options, tags, scores)
+            else:
+                self._fill(batch, options, tags, None)
+        self._commit(name, pa.Table.from_pylist([finished.row for finished in batch], schema=tables.RECORDINGS))
+        self.discard(span.file for finished in batch for span in finished.spans)
+
+    def remove(self, recordings: set[str]) -> None:
+        """Remove all rows of some recordings; batches that hold any are written anew without them."""
+        for path in sorted((self.folder / "recordings").glob("*.parquet")):
+            table = self._read(path)
+            gone = pc.is_in(table["recording"], pa.array(recordings, pa.string()))
+            if not pc.any(gone).as_py():
+                continue
+            batch = _new_name()
+            for name in ("tags", "scores"):
+                if (self.folder / name / path.name).exists():
+                    self._copy_without(self.folder / name, path.name, batch, recordings)
+            self._commit(batch, table.filter(pc.invert(gone)), replaces=path.name)
+            self._remove_batch(path.name)
+
+    def _fill(self, batch: list[Finished], options: TableOptions, tags: "_Rows", scores: "_Rows | None") -> None:
+        unit: tuple[str, pa.Table] | None = None
+        for finished in batch:
+            for span in finished.spans:
+                if unit is None or unit[0] != span.file:
+                    unit = (span.file, self._read(self._staged / span.file))
+                rows = unit[1].filter(pc.equal(unit[1]["span"], span.place))
+                chunks = rows["chunk"].to_numpy()
+                values = rows["scores"].combine_chunks().flatten().to_numpy().reshape(-1, CLASSES)
+                recording, duration_s = finished.row["recording"], finished.row["duration_s"]
+                times = tables.chunk_times(chunks, options.chunk_samples, duration_s)
+                tags.add(
+                    tables.tag_rows(recording, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
+                )
+                if scores is not None:
+                    scores.add(tables.score_rows(recording, chunks, values, times))
+
+    def _commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
+        if replaces:
+            recordings = recordings.replace_schema_metadata({_REPLACES: replaces.encode()})
+        with self._whole(self.folder / "recordings" / name) as path:
+            pq.write_table(recordings, path, compression=COMPRESSION)
+
+    def _copy_without(self, folder: Path, old: str, new: str, recordings: set[str]) -> None:
+        gone = pa.array(recordings, pa.string())
+        with pq.ParquetFile(folder / old) as source, self._writer(folder.name, new, source.schema_arrow) as rows:
+            for group in range(source.num_row_groups):
+                table = source.read_row_group(group)
+                rows.add(table.filter(pc.invert(pc.is_in(pc.cast(table["recording"], pa.string()), gone))))
+
+    def _recover(self) -> None:
+        """Remove what a run that died left half done."""
+        recordings = self.folder / "recordings"
+        for path in sorted(recordings.glob("*.parquet")):
+            replaced = (self._metadata(path) or {}).get(_REPLACES, b"").decode()
+            if replaced and (recordings / replaced).exists():
+                self._remove_batch(replaced)
+        for name in (*TABLES, "_staged"):
+            for path in (self.folder / name).glob("*"):
+                whole = path.suffix == ".parquet" and not path.name.startswith(".")
+                counted = name == "_staged" or (recordings / path.name).exists()
+                if not (whole and counted):
+                    path.unlink()
+
+    def _remove_batch(self, name: str) -> None:
+        for table in ("recordings", "tags", "scores"):
+            (self.folder / table / name).unlink(missing_ok=True)
+
+    def _check(self, run: dict[str, Any]) -> None:
+        there = self.run()
+        if there is None:
+            strange = [name for name in TABLES if (self.folder / name).exists()]
+            if strange:
+                raise OutputError(f"{self.folder} holds {' and '.join(strange)} but no run.json: choose another folder")
+            return
+        theirs, ours = there.get("identity", {}), run["identity"]
+        differ = [f"{key} {theirs.get(key)!r}, now {ours[key]!r}" for key in ours if theirs.get(key) != ours[key]]
+        if differ:
+            raise OutputError(
+                f"{self.folder} was made with another {'; '.join(differ)}. Choose another folder, or --overwrite it"
+            )
+
+    def _clear(self) -> None:
+        if self.run() is None:
+            return
+        for name in (*TABLES, "_staged"):
+            for path in (self.folder / name).glob("*"):
+                path.unlink()
+        (self.folder / "run.json").unlink()
+
+    def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
+        try:
+            return pq.read_table(path, columns=columns, partitioning=None)
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
+
+    def _metadata(self, path: Path) -> dict[bytes, bytes] | None:
+        try:
+            return pq.read_schema(path).metadata
+        except pa.ArrowInvalid as error:
+            raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
+
+    def _outcomes(self, path: Path) -> list[SpanOutcome]:
+        outcomes = json.loads((self._metadata(path) or {}).get(_OUTCOMES, b"[]"))
+        return [SpanOutcome(**{**outcome, "key": tuple(outcome["key"])}) for outcome in outcomes]
+
+    @contextmanager
+    def _writer(self, table: str, name: str, schema: pa.Schema) -> Iterator["_Rows"]:
+        compact = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+        with self._whole(self.folder / table / name) as path:
+            with pq.ParquetWriter(path, schema, compression=COMPRESSION, use_dictionary=compact) as writer:
+                rows = _Rows(writer)
+                yield rows
+                rows.flush()
+
+    @contextmanager
+    def _whole(self, path: Path) -> Iterator[Path]:
+        """Give a name to write to that becomes `path` when all is written, and goes when it is not."""
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.folder} cannot be written: {error.strerror or error}")
+
+
+class _Rows:
+    """Collects tables into row groups of a useful size."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._tables: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        self._tables.append(table)
+        self._rows += len(table)
+        if self._rows >= ROW_GROUP_CHUNKS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._tables:
+            table = pa.concat_tables(self._tables).unify_dictionaries()
+            self._writer.write_table(table, row_group_size=max(1, len(table)))
+            self._tables, self._rows = [], 0
+
+
+def _new_name() -> str:
+    return f"{uuid.uuid4().hex}.parquet"

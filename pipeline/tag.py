@@ -1,0 +1,167 @@
+"""Tag one unit of work: a plain function, the same in a test, in a worker, on any machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline.cut import Recording, Span, SpanKey
+from pipeline.decode import Reader
+from pipeline.tables import staged_table
+from sat.batch import BATCH_CHUNKS, score_chunks
+from sat.config import CLASSES, PATCH_SAMPLES, SAMPLE_RATE_HZ
+from sat.errors import AudioError
+from sat.frontend import CENTRE_SAMPLES, LogMel
+from sat.model import SAT
+from sat.stream import Chunk, ChunkStream, Cut, chunk_samples, context_samples
+
+
+@dataclass
+class Tagger:
+    """A model made ready for a worker.
+
+    Attributes:
+        model: In evaluation mode, on `device`, in its precision.
+        cut: How recordings are cut.
+        device: Where the model is.
+        batch_chunks: Chunks to run at once.
+    """
+
+    model: SAT
+    cut: Cut
+    device: torch.device = torch.device("cpu")
+    batch_chunks: int = BATCH_CHUNKS
+    log_mel: LogMel = field(default_factory=LogMel)
+
+
+@dataclass
+class SpanOutcome:
+    """What became of a span.
+
+    Attributes:
+        key: Of the span.
+        chunks: Rows it has in the unit's table.
+        frames: Frames of the file up to where this span has read it.
+        status: Of the recording, as far as this span knows; one of `tables.STATUSES`.
+        reason: In words, for the recordings table.
+        at_s: Second of the recording that the reason is about.
+    """
+
+    key: SpanKey
+    chunks: int = 0
+    frames: int = 0
+    status: str = "ok"
+    reason: str = ""
+    at_s: float = 0.0
+
+
+@dataclass
+class UnitResult:
+    """What `tag_unit` returns.
+
+    Attributes:
+        table: Scores, schema `tables.STAGED`.
+        outcomes: One for each span of the unit, in order.
+        seconds: Time spent by stage: read (decode and resample), log_mel, model.
+    """
+
+    table: pa.Table
+    outcomes: list[SpanOutcome]
+    seconds: dict[str, float]
+
+
+def tag_unit(unit: list[Span], tagger: Tagger) -> UnitResult:
+    """Tag spans of recordings one after the other, their chunks sharing batches.
+
+    A recording that cannot be read, or not to its end, is an outcome with a status, never an exception; what was
+    read before the break is tagged.
+    """
+    outcomes = [SpanOutcome(span.key) for span in unit]
+    seconds = {"read": 0.0, "log_mel": 0.0, "model": 0.0}
+    places: list[tuple[int, int]] = []
+    scores = []
+    begun = perf_counter()
+    for (place, index), score in score_chunks(
+        tagger.model, _chunks(unit, outcomes, tagger, seconds), tagger.batch_chunks, device=tagger.device
+    ):
+        if index >= unit[place].start_chunk:
+            places.append((place, index))
+            scores.append(score.numpy())
+    seconds["model"] = perf_counter() - begun - seconds["read"] - seconds["log_mel"]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    for place, _ in places:
+        outcomes[place].chunks += 1
+    stacked = np.stack([scores[i] for i in order]) if order else np.empty((0, CLASSES), np.float32)
+    table = staged_table([places[i][0] for i in order], [places[i][1] for i in order], stacked)
+    return UnitResult(table, outcomes, seconds)
+
+
+def _chunks(
+    unit: list[Span], outcomes: list[SpanOutcome], tagger: Tagger, seconds: dict[str, float]
+) -> Iterator[tuple[tuple[int, int], Chunk]]:
+    """Yield ((place in the unit, chunk), chunk) of each span, warm-up chunks before it included."""
+    for place, (span, outcome) in enumerate(zip(unit, outcomes, strict=True)):
+        try:
+            for chunk in _chunks_of(span, outcome, tagger, seconds):
+                yield (place, chunk.index), chunk
+        except AudioError as error:
+            outcome.status, outcome.reason = error.status, str(error)
+
+
+def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[str, float]) -> Iterator[Chunk]:
+    config, cut = tagger.model.config, tagger.cut
+    recording, size = span.recording, chunk_samples(config, cut)
+    begin = max(0, span.start_chunk - config.warmup_chunks)
+    start = begin * size - context_samples(cut, begin)
+    # The last frame of a chunk reaches half a window into the next one.
+    stop = None if span.stop_chunk is None else span.stop_chunk * size + CENTRE_SAMPLES
+    stream = ChunkStream(tagger.log_mel, config, cut, begin)
+    reader = Reader(recording.source.path, recording.info, recording.channel, start)
+    blocks = reader.blocks()
+    at = start
+    while stop is None or at < stop:
+        with _clock(seconds, "read"):
+            block = next(blocks, None)
+        with _clock(seconds, "log_mel"):
+            if block is None:
+                chunks = stream.finish()
+            else:
+                block = block if stop is None else block[: stop - at]
+                chunks = stream.push(torch.from_numpy(block))
+        yield from (chunk for chunk in chunks if span.stop_chunk is None or chunk.index < span.stop_chunk)
+        if block is None:
+            break
+        at += len(block)
+    blocks.close()
+    _conclude(outcome, recording, reader)
+
+
+def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> None:
+    """Say what the span's end tells about the recording; the gravest thing first."""
+    info = recording.info
+    outcome.frames = reader.frames_read
+    if reader.broken_s == 0.0:
+        raise AudioError(f"the header announces {info.duration_s:.3f} s, but nothing can be decoded")
+    if reader.broken_s is not None:
+        outcome.status, outcome.at_s = "truncated", reader.broken_s
+        outcome.reason = f"decoding breaks off at {reader.broken_s:.3f} s of {info.duration_s:.3f} s"
+    elif info.problem:
+        outcome.status, outcome.at_s = "truncated", info.duration_s
+        outcome.reason = f"{info.problem}; it ends at {info.duration_s:.3f} s"
+    elif reader.bad_s is not None:
+        outcome.status, outcome.at_s = "invalid samples", reader.bad_s
+        outcome.reason = f"NaN, infinite or absurdly large samples, the first at {reader.bad_s:.3f} s: taken as silence"
+    elif info.samples < PATCH_SAMPLES:
+        outcome.status = "short"
+        outcome.reason = f"{info.duration_s:.3f} s is shorter than one patch ({PATCH_SAMPLES / SAMPLE_RATE_HZ} s)"
+
+
+@contextmanager
+def _clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    begun = perf_counter()
+    yield
+    seconds[stage] += perf_counter() - begun

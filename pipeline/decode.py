@@ -1,7 +1,7 @@
 """Files of audio to 16 kHz samples, from any point on, in blocks."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from math import gcd
 
@@ -109,7 +109,7 @@ def _cut_off(file: soundfile.SoundFile) -> str:
     log = file.extra_info
     for claimed, actual in _OVERSTATED.findall(log):
         missing = int(claimed) - int(actual)
-        if 64 < missing and int(claimed) < _UNKNOWN_LENGTH_BYTES:
+        if missing > 64 and int(claimed) < _UNKNOWN_LENGTH_BYTES:
             return f"the header announces {missing:,} bytes more than the file has"
     if "File ended unexpectedly" in log:
         return "the file ends without its end-of-stream mark"
@@ -143,7 +143,7 @@ class Reader:
         self._channel = channel
         self._start = start
 
-    def blocks(self) -> Iterator[Samples]:
+    def blocks(self) -> Generator[Samples, None, None]:
         """Yield the samples up to the end of the recording, or up to where decoding breaks.
 
         Raises:

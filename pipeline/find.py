@@ -8,12 +8,11 @@ from pathlib import Path
 
 from sat.errors import ConfigError
 
-EXTENSIONS = frozenset(
-    # libsndfile reads these
-    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc "
-    # it does not read these: they get a row in the recordings table that says so
-    ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv".split()
-)
+# libsndfile reads these
+_READ = ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc"
+# It does not read these: they get a row in the recordings table that says so.
+_NAMED = ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv"
+EXTENSIONS = frozenset(f"{_READ} {_NAMED}".split())
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _source(root: Path, path: Path) -> Source:
     except OSError:  # a dangling link: it gets its row when it cannot be opened
         size_bytes = modified_ns = 0
     # A name that is not UTF-8 is shown with its bytes escaped: Parquet strings are UTF-8.
-    return Source(os.fsencode(name).decode("utf-8", "backslashreplace"), str(path), size_bytes, modified_ns)
+    return Source(os.fsencode(name).decode("utf-8", "backslashreplace"), str(path.absolute()), size_bytes, modified_ns)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""The output folder: what is in it, what may be added, and how it stays whole whatever happens.
+r"""The output folder: what is in it, what may be added, and how it stays whole whatever happens.
 
     run.json                what made the tables
-    tags/ID.parquet         \\
+    tags/ID.parquet         \
     scores/ID.parquet        } one batch of finished recordings
     recordings/ID.parquet   /
     _staged/UNIT.parquet    scores of spans that no batch holds yet
@@ -112,8 +112,6 @@ class Output:
         try:
             self._prepare(run, overwrite)
             yield
-            if not any(self._staged.iterdir()):
-                self._staged.rmdir()
         finally:
             lock.release()
 
@@ -165,18 +163,28 @@ class Output:
             pq.write_table(table, path, compression=COMPRESSION, use_dictionary=False, write_statistics=False)
         return [StagedSpan(name, place, outcome) for place, outcome in enumerate(result.outcomes)]
 
+    def finish(self) -> None:
+        """Remove what is staged: everything wanted is published."""
+        for path in self._staged.glob("*"):
+            path.unlink(missing_ok=True)
+        self._staged.rmdir()
+
     def discard(self, files: Iterable[str]) -> None:
         """Remove staged files."""
         for name in set(files):
             (self._staged / name).unlink(missing_ok=True)
 
-    def publish(self, batch: list[Finished], options: TableOptions) -> None:
+    def publish(self, batch: list[Finished], options: TableOptions, name: str) -> None:
         """Write a batch of finished recordings into the tables, and remove what was staged of them.
+
+        Done twice under the same `name` (from `new_name`), as when a worker is lost on the way, it counts once.
 
         Raises:
             OutputError: The disk is full, or something else is in the way; what is staged stays.
         """
-        name = _new_name()
+        if (self.folder / "recordings" / name).exists():
+            self.discard(span.file for finished in batch for span in finished.spans)
+            return
         with self._writer("tags", name, tables.TAGS) as tags:
             if options.scores:
                 with self._writer("scores", name, tables.SCORES) as scores:
@@ -193,7 +201,7 @@ class Output:
             gone = pc.is_in(table["recording"], pa.array(recordings, pa.string()))
             if not pc.any(gone).as_py():
                 continue
-            batch = _new_name()
+            batch = new_name()
             for name in ("tags", "scores"):
                 if (self.folder / name / path.name).exists():
                     self._copy_without(self.folder / name, path.name, batch, recordings)
@@ -234,7 +242,7 @@ class Output:
         """Remove what a run that died left half done."""
         recordings = self.folder / "recordings"
         for path in sorted(recordings.glob("*.parquet")):
-            replaced = (self._metadata(path) or {}).get(_REPLACES, b"").decode()
+            replaced = self._metadata(path).get(_REPLACES, b"").decode()
             if replaced and (recordings / replaced).exists():
                 self._remove_batch(replaced)
         for name in (*TABLES, "_staged"):
@@ -276,24 +284,26 @@ class Output:
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
             raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
 
-    def _metadata(self, path: Path) -> dict[bytes, bytes] | None:
+    def _metadata(self, path: Path) -> dict[bytes, bytes]:
         try:
-            return pq.read_schema(path).metadata
+            return dict(pq.read_schema(path).metadata or {})
         except pa.ArrowInvalid as error:
             raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
 
     def _outcomes(self, path: Path) -> list[SpanOutcome]:
-        outcomes = json.loads((self._metadata(path) or {}).get(_OUTCOMES, b"[]"))
+        outcomes = json.loads(self._metadata(path).get(_OUTCOMES, b"[]"))
         return [SpanOutcome(**{**outcome, "key": tuple(outcome["key"])}) for outcome in outcomes]
 
     @contextmanager
     def _writer(self, table: str, name: str, schema: pa.Schema) -> Iterator["_Rows"]:
         compact = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-        with self._whole(self.folder / table / name) as path:
-            with pq.ParquetWriter(path, schema, compression=COMPRESSION, use_dictionary=compact) as writer:
-                rows = _Rows(writer)
-                yield rows
-                rows.flush()
+        with (
+            self._whole(self.folder / table / name) as path,
+            pq.ParquetWriter(path, schema, compression=COMPRESSION, use_dictionary=compact) as writer,
+        ):
+            rows = _Rows(writer)
+            yield rows
+            rows.flush()
 
     @contextmanager
     def _whole(self, path: Path) -> Iterator[Path]:
@@ -332,5 +342,6 @@ class _Rows:
             self._tables, self._rows = [], 0
 
 
-def _new_name() -> str:
+def new_name() -> str:
+    """Return a file name that no other has."""
     return f"{uuid.uuid4().hex}.parquet"

@@ -33,7 +33,7 @@ class Tagger:
 
     model: SAT
     cut: Cut
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     batch_chunks: int = BATCH_CHUNKS
     log_mel: LogMel = field(default_factory=LogMel)
 
@@ -48,7 +48,8 @@ class SpanOutcome:
         frames: Frames of the file up to where this span has read it.
         status: Of the recording, as far as this span knows; one of `tables.STATUSES`.
         reason: In words, for the recordings table.
-        at_s: Second of the recording that the reason is about.
+        broken: Decoding broke off before the end that the header announces, so that the spans after it, and how many
+            there are, cannot be believed.
     """
 
     key: SpanKey
@@ -56,7 +57,7 @@ class SpanOutcome:
     frames: int = 0
     status: str = "ok"
     reason: str = ""
-    at_s: float = 0.0
+    broken: bool = False
 
 
 @dataclass
@@ -109,7 +110,7 @@ def _chunks(
             for chunk in _chunks_of(span, outcome, tagger, seconds):
                 yield (place, chunk.index), chunk
         except AudioError as error:
-            outcome.status, outcome.reason = error.status, str(error)
+            outcome.status, outcome.reason, outcome.broken = error.status, str(error), True
 
 
 def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[str, float]) -> Iterator[Chunk]:
@@ -147,13 +148,13 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
     if reader.broken_s == 0.0:
         raise AudioError(f"the header announces {info.duration_s:.3f} s, but nothing can be decoded")
     if reader.broken_s is not None:
-        outcome.status, outcome.at_s = "truncated", reader.broken_s
+        outcome.status, outcome.broken = "truncated", True
         outcome.reason = f"decoding breaks off at {reader.broken_s:.3f} s of {info.duration_s:.3f} s"
     elif info.problem:
-        outcome.status, outcome.at_s = "truncated", info.duration_s
+        outcome.status = "truncated"
         outcome.reason = f"{info.problem}; it ends at {info.duration_s:.3f} s"
     elif reader.bad_s is not None:
-        outcome.status, outcome.at_s = "invalid samples", reader.bad_s
+        outcome.status = "invalid samples"
         outcome.reason = f"NaN, infinite or absurdly large samples, the first at {reader.bad_s:.3f} s: taken as silence"
     elif info.samples < PATCH_SAMPLES:
         outcome.status = "short"

@@ -1,0 +1,1 @@
+"""Tables to text. Computes nothing that a job should have written down."""

@@ -1,0 +1,10 @@
+"""Streaming Audio Transformers (Dinkel et al., Interspeech 2024): the model, alone.
+
+    >>> from sat.hub import resolve
+    >>> from sat.stream import StreamingTagger
+    >>> tagger = StreamingTagger(resolve("bundled").model())
+    >>> tagger.push(samples)  # 16 kHz mono, any number -> scores [C, 527] of the chunks now complete
+
+Axes in shapes: B recordings or pieces, C consecutive chunks, T tokens of a chunk, M tokens of memory, D channels,
+H heads, F log-mel frames, n samples.
+"""

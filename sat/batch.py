@@ -1,6 +1,7 @@
 """Tag many chunks at once: layer by layer within a recording, side by side across recordings."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -34,14 +35,14 @@ def score_chunks(
         The key and the scores [527] (float32, on the CPU) of each chunk, in another order only within a batch.
     """
     config = model.config
-    run: Callable[[SAT, list[Chunk], Memory | None], tuple[Tensor, Memory | None]]
+    run: Callable[[SAT, list[Chunk], Memory | None], tuple[Tensor, Memory | None]] = _one_by_one
     if not config.streaming:
         run = _side_by_side
-    else:
-        run = _layer_by_layer if allows_consecutive(config) else _one_by_one
+    elif allows_consecutive(config):
+        run = _layer_by_layer
     memory: Memory | None = None
     for batch in _batches(chunks, batch_chunks):
-        moved = [chunk._replace(log_mel=chunk.log_mel.to(device)) for _, chunk in batch]
+        moved = [replace(chunk, log_mel=chunk.log_mel.to(device)) for _, chunk in batch]
         scores, memory = run(model, moved, memory)
         yield from zip((key for key, _ in batch), scores.float().cpu(), strict=True)
 

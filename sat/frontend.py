@@ -79,7 +79,8 @@ class LogMel(nn.Module):
         spectrum = torch.fft.rfft(framed)  # [..., F, 257]
         power = spectrum.real.square() + spectrum.imag.square()
         mel = power @ self.filterbank  # [..., F, 64]
-        return mel.clamp_min(POWER_FLOOR).log10().mul(10.0).transpose(-2, -1)
+        log_mel: Tensor = mel.clamp_min(POWER_FLOOR).log10().mul(10.0)
+        return log_mel.transpose(-2, -1)
 
 
 class LogMelStream:
@@ -122,8 +123,7 @@ class LogMelStream:
         """
         if not self._mirrored or len(self._pending) < MIN_SAMPLES:
             raise ValueError(f"fewer than the {MIN_SAMPLES} samples that centred frames need were pushed")
-        right = self._pending[-MIN_SAMPLES:-1].flip(0)
-        return self.push(right)
+        return self.push(self._pending[-MIN_SAMPLES:-1].flip(0))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the stream remembers, to be saved and given to `load_state_dict`."""

@@ -91,10 +91,9 @@ class Attention(nn.Module):
         Shape:
             [C, T, D] -> [C, T, D]
         """
-        chunks, tokens, width = x.shape
         rows = self.qkv(torch.cat([memory, x], dim=1))  # [C, M + T, 3 D]
         q, k, v = rows.unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return self._attend(q[:, -tokens:], k, v, memory.shape[1], first)
+        return self._attend(q[:, -x.shape[1] :], k, v, memory.shape[1], first)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, past_tokens: int, first: Tensor | None) -> Tensor:
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [C, H, T or M + T, D / H]
@@ -107,7 +106,9 @@ class Attention(nn.Module):
     def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """[B, T, n D] -> n tensors [B, H, T, D / H]."""
         width = self.proj.in_features
-        return tuple(part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in rows.split(width, dim=-1))
+        return tuple(
+            part.transpose(1, 2) for part in rows.unflatten(-1, (-1, self.heads, width // self.heads)).unbind(2)
+        )
 
     def _merge(self, heads: Tensor) -> Tensor:
         """[B, H, T, D / H] -> [B, T, D]."""
@@ -239,7 +240,7 @@ class SAT(nn.Module):
         masked = None if first is None or not first.any() else first
         keep = torch.tensor([len(x) - 1], device=x.device) if keep is None else keep
         kept = []
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self._blocks()):
             kept.append(x[keep, -tokens:])
             past = x.new_zeros(tokens, x.shape[-1]) if memory is None else memory.blocks[index][0]
             if index == 0:  # its memory gets position embeddings a second time, so it is not the chunk before as it is
@@ -248,6 +249,9 @@ class SAT(nn.Module):
             else:
                 x = block.consecutive(x, past, masked)
         return self.head(x), Memory(kept)
+
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Normalise, cut into patches, embed and add positions.

@@ -1,6 +1,7 @@
 """From samples to scores, online: cut a stream of samples into chunks and tag each as soon as it is complete."""
 
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ def context_samples(cut: Cut, start_chunk: int) -> int:
     return CENTRE_SAMPLES if cut == "gapless" and start_chunk > 0 else 0
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True)
+class Chunk:
     """One chunk of a recording, ready for the model.
 
     Attributes:
@@ -123,7 +125,8 @@ class ChunkStream:
     def _silence(self) -> Tensor:
         """As much digital silence as the memory holds, [64, F]."""
         frames = self._config.memory_tokens // FREQUENCY_PATCHES * PATCH_FRAMES
-        return self._log_mel(torch.zeros(frames * HOP_SAMPLES))[:, :frames]
+        silence: Tensor = self._log_mel(torch.zeros(frames * HOP_SAMPLES))
+        return silence[:, :frames]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the stream remembers, to be saved and given to `load_state_dict`."""

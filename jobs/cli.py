@@ -1,0 +1,101 @@
+"""The command table. Each command is one function; what it does is in the module of its job."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.models import models
+
+NOT_FINISHED, SOME_NOT_TAGGED = 1, 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="satpipe")
+def cli() -> None:
+    """Tag long audio recordings with Streaming Audio Transformers, into Parquet."""
+
+
+cli.add_command(models)
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder.")
+@click.option("--model", default="bundled", show_default=True, metavar="NAME|PATH", help="See `satpipe models`.")
+@click.option("--arch", metavar="NAME", help="Configuration of the model, where its file does not tell.")
+@click.option(
+    "--cut",
+    type=click.Choice(["gapless", "script"]),
+    default="gapless",
+    show_default=True,
+    help="gapless: every sample is seen; script: as the published inference script.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Least score of a row in the tags table.",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(1, 527),
+    default=10,
+    show_default=True,
+    help="Most rows of a chunk in the tags table.",
+)
+@click.option("--scores/--no-scores", default=True, show_default=True, help="Write all 527 scores of each chunk.")
+@click.option("--channels", default="mix", show_default=True, metavar="mix|split|N", help="N counts from 1.")
+@click.option("--workers", type=click.IntRange(1), help="Workers at the same time; by default one per CPU or GPU.")
+@click.option("--address", help="A running Ray cluster; by default Ray is started here for the run.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--span-s",
+    type=click.FloatRange(10),
+    default=600.0,
+    show_default=True,
+    help="Seconds of a long recording that one worker tags in one go; changes no score.",
+)
+@click.option("--overwrite", is_flag=True, help="Remove the tables that are in the output folder first.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
+    """Tag recordings: files, folders (searched recursively) or glob patterns.
+
+    The same command continues a run that was stopped. Exit code 0: all recordings tagged; 3: finished, but some
+    recordings are not tagged from start to end (see the recordings table); 1: not finished.
+    """
+    from jobs import progress, tag, text
+
+    options = tag.TagOptions(**given)
+    plan = tag.plan(options)
+    if not quiet:
+        click.echo(text.plan(plan))
+    if dry_run:
+        return 0
+    with progress.shown(quiet=quiet) as report:
+        summary = tag.tag(options, plan, report)
+    if not quiet:
+        click.echo(text.summary(summary, options.out))
+    return 0 if summary.complete else SOME_NOT_TAGGED
+
+
+def main() -> None:
+    """Run a command; an error that is meant for the person becomes one line and an exit code."""
+    from sat.errors import SatpipeError
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except SatpipeError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        code = NOT_FINISHED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; the same command continues where this one was", err=True)
+        code = NOT_FINISHED
+    sys.exit(code)

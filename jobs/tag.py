@@ -1,0 +1,239 @@
+"""`satpipe tag`: recordings in, tables out."""
+
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import engine
+from pipeline.cut import SPAN_S
+from pipeline.find import Search, Source
+from pipeline.output import Output, TableOptions
+from pipeline.run import Progress, TagRun, WorkerOptions
+from sat.checkpoint import Checkpoint
+from sat.errors import ConfigError
+from sat.hub import BUNDLED, resolve
+from sat.labels import weak_labels
+from sat.stream import Cut, chunk_samples
+
+VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
+
+
+@dataclass(frozen=True)
+class TagOptions:
+    """Options of `satpipe tag`, as on its command line."""
+
+    inputs: tuple[str, ...]
+    out: Path
+    model: str = BUNDLED
+    arch: str | None = None
+    cut: Cut = "gapless"
+    threshold: float = 0.1
+    top_k: int = 10
+    scores: bool = True
+    channels: str = "mix"
+    workers: int | None = None
+    address: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    span_s: float = SPAN_S
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        checkpoint: The model.
+        search: Where recordings are looked for.
+        files: Files found.
+        todo: Of these, files that are not in the tables yet.
+        todo_bytes: Their size.
+        stale: Recordings in the tables whose files have changed.
+        gone: Recordings in the tables whose files are not there any more.
+    """
+
+    checkpoint: Checkpoint
+    search: Search
+    files: int
+    todo: int
+    todo_bytes: int
+    stale: frozenset[str]
+    gone: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the tables hold after a run.
+
+    Attributes:
+        recordings: Recordings in the tables.
+        statuses: How many of them have each status.
+        duration_s: Their length together.
+        tagged_s: Length tagged by this run.
+        elapsed_s: Time it took, start-up of Ray left out.
+        seconds: Workers' time by stage.
+        problems: Folders that could not be read.
+    """
+
+    recordings: int
+    statuses: dict[str, int]
+    duration_s: float
+    tagged_s: float
+    elapsed_s: float
+    seconds: dict[str, float]
+    problems: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every recording was tagged from start to end."""
+        return not self.problems and set(self.statuses) <= {"ok"}
+
+
+def plan(options: TagOptions) -> Plan:
+    """Look at model, input and output; write nothing.
+
+    Raises:
+        ConfigError: No such model, no recordings, or options that contradict one another.
+        CheckpointError: The model's file is not what it should be.
+        OutputError: The tables in the output folder are not readable.
+    """
+    if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
+        raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
+    checkpoint = resolve(options.model, options.arch)
+    search = Search(options.inputs)
+    done = {} if options.overwrite else _done(Output(options.out), options.channels)
+    files = todo = todo_bytes = 0
+    stale: set[str] = set()
+    seen = set()
+    for source in search:
+        files += 1
+        known = done.get(source.recording)
+        if known:
+            seen.add(source.recording)
+        if not known or not known.holds(source):
+            todo += 1
+            todo_bytes += source.size_bytes
+            stale.update(known.stale(source) if known else ())
+    if not files:
+        problems = "".join(f"\n{problem}" for problem in search.problems)
+        raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
+    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), len(done) - len(seen))
+
+
+def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
+    """Tag what the plan leaves to do.
+
+    Args:
+        options: What is wanted.
+        plan: What `plan(options)` returned.
+        report: Called now and then with how far the run is.
+
+    Raises:
+        OutputError: The output cannot be written, or holds other tables.
+        ConfigError: Ray cannot be reached, or there is no such device.
+    """
+    config = plan.checkpoint.config
+    output = Output(options.out.absolute())
+    table = TableOptions(chunk_samples(config, options.cut), options.threshold, options.top_k, options.scores)
+    progress, elapsed_s = Progress(), 0.0
+    with output.claim(describe(options, plan.checkpoint), overwrite=options.overwrite):
+        output.remove(set(plan.stale))
+        if plan.todo:
+            with engine.start(options.address, options.workers, options.device) as ray:
+                worker = WorkerOptions(
+                    output.folder, plan.checkpoint.sha256, options.cut, options.precision, ray.slots.gpus > 0
+                )
+                run = TagRun(
+                    ray,
+                    output,
+                    plan.checkpoint,
+                    worker=worker,
+                    table=table,
+                    channels=options.channels,
+                    span_s=options.span_s,
+                )
+                begun = datetime.now(UTC)
+                run.go(_todo(plan.search, output, options.channels), plan.todo, plan.todo_bytes, report)
+                progress, elapsed_s = run.progress, (datetime.now(UTC) - begun).total_seconds()
+        recordings = output.recordings(["status", "duration_s"])
+    counts = recordings["status"].value_counts().to_pylist()
+    return Summary(
+        recordings=len(recordings),
+        statuses={count["values"]: count["counts"] for count in counts},
+        duration_s=pc.sum(recordings["duration_s"]).as_py() or 0.0,
+        tagged_s=progress.done_s,
+        elapsed_s=elapsed_s,
+        seconds=dict(progress.seconds),
+        problems=plan.search.problems,
+    )
+
+
+def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what goes into `run.json`: what made the tables."""
+    return {
+        "identity": {  # tables made with another one are never mixed with these
+            "model_sha256": checkpoint.sha256,
+            "arch": checkpoint.config.name,
+            "cut": options.cut,
+            "precision": options.precision,
+            "channels": options.channels,
+            "threshold": options.threshold,
+            "top_k": options.top_k,
+            "scores": options.scores,
+        },
+        "model": {
+            "name": options.model,
+            "source": checkpoint.source,
+            "sha256": checkpoint.sha256,
+            **asdict(checkpoint.config),
+            "metadata": checkpoint.metadata,
+        },
+        "inputs": [str(Path(given).absolute()) for given in options.inputs],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
+        "labels": [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()],
+    }
+
+
+@dataclass
+class _Done:
+    """Rows that the tables hold of one file: one, or one for each channel."""
+
+    rows: dict[str, tuple[int, int]]  # recording -> size, time stamp
+    channels: int
+
+    def holds(self, source: Source) -> bool:
+        """Whether the file as it is now is in the tables, whole."""
+        return len(self.rows) >= self.channels and not self.stale(source)
+
+    def stale(self, source: Source) -> list[str]:
+        """Recordings whose rows were made of another state of the file."""
+        return [name for name, state in self.rows.items() if state != (source.size_bytes, source.modified_ns)]
+
+
+def _done(output: Output, channels: str) -> dict[str, _Done]:
+    """What the tables hold, by file."""
+    table = output.recordings(["recording", "size_bytes", "modified", "channels"])
+    columns = [table[0], table[1], pc.cast(table[2], pa.int64()), table[3]]
+    done: dict[str, _Done] = {}
+    for name, size_bytes, modified_ns, count in zip(*(column.to_pylist() for column in columns), strict=True):
+        file, mark, _ = name.rpartition("#ch") if channels == "split" else ("", "", "")
+        known = done.setdefault(file if mark else name, _Done({}, (count or 1) if mark else 1))
+        known.rows[name] = (size_bytes, modified_ns)
+    return done
+
+
+def _todo(search: Search, output: Output, channels: str) -> Iterator[Source]:
+    """Yield the sources that are not in the tables."""
+    done = _done(output, channels)
+    return (s for s in search if not ((known := done.get(s.recording)) and known.holds(s)))

@@ -1,0 +1,46 @@
+"""What the commands print."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from jobs.tag import Plan, Summary
+from pipeline.tables import STATUSES
+from sat.hub import BUNDLED
+
+
+def plan(plan: Plan) -> str:
+    """What a run of `tag` is about to do."""
+    checkpoint = plan.checkpoint
+    lines = [f"model: {checkpoint.config.name}, {checkpoint.source} (sha256 {checkpoint.sha256[:12]})"]
+    if BUNDLED in checkpoint.source:
+        lines.append(
+            "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches."
+        )
+    lines.append(f"found: {_count(plan.files, 'recording')}, {plan.todo_bytes / 1e6:,.1f} MB to tag in {plan.todo}")
+    if plan.stale:
+        lines.append(f"       {_count(len(plan.stale), 'recording')} changed since: tagged again")
+    if plan.gone:
+        lines.append(f"       {_count(plan.gone, 'recording')} in the tables not there any more: rows kept")
+    lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
+    return "\n".join(lines)
+
+
+def summary(summary: Summary, out: Path) -> str:
+    """What a run of `tag` has done."""
+    lines = []
+    if summary.tagged_s:
+        speed = summary.tagged_s / summary.elapsed_s
+        took = timedelta(seconds=round(summary.elapsed_s))
+        lines.append(f"tagged {summary.tagged_s / 3600:.2f} h in {took} ({speed:.0f} x realtime)")
+    lines.append(f"{out} holds {_count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
+    for status in STATUSES:
+        if status != "ok" and status in summary.statuses:
+            lines.append(f"  {summary.statuses[status]} {status}: {STATUSES[status]}")
+    if set(summary.statuses) - {"ok"}:
+        lines.append(f"  which, and why: {out / 'recordings'}, columns status and reason")
+    lines += [f"  not searched: {problem}" for problem in summary.problems]
+    return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

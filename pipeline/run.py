@@ -1,0 +1,374 @@
+"""One run of `tag`: sources in, tables out, whatever happens in between."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import torch
+
+from pipeline import tables
+from pipeline.cut import Recording, Span, SpanKey, group, recordings_of, spans_of
+from pipeline.decode import AudioInfo, probe
+from pipeline.engine import Engine, Lost, fetch
+from pipeline.find import Source
+from pipeline.output import Finished, Output, StagedSpan, TableOptions, new_name
+from pipeline.tag import Tagger, tag_unit
+from sat.checkpoint import Checkpoint
+from sat.config import SAMPLE_RATE_HZ
+from sat.errors import AudioError, OutputError
+from sat.stream import Cut
+
+PROBE_FILES = 64  # headers read in one go
+PUBLISH_CHUNKS = 60_000  # 32 h of SAT-2s: about 50 MB of scores in a file
+PUBLISH_RECORDINGS = 20_000
+SHORTEST_UNIT_S = 30.0  # what a unit of short recordings is worth at least, when there is little to share out
+RETRIES = 2  # of a recording that brings its worker down, once it is alone
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a worker needs to know besides its unit.
+
+    Attributes:
+        folder: The output folder.
+        model_id: The model's sha256.
+        cut: How recordings are cut.
+        precision: `fp32` or `bf16`.
+        cuda: Whether to use a GPU.
+    """
+
+    folder: Path
+    model_id: str
+    cut: Cut
+    precision: str
+    cuda: bool
+
+
+@dataclass
+class Progress:
+    """How far a run is; lengths in seconds of audio.
+
+    Attributes:
+        files: Found, less those done in earlier runs.
+        files_probed: Of these, headers read.
+        found_s: Length of the recordings whose headers are read, by estimate also of the others.
+        done_s: Of it, tagged.
+        recordings: Finished in this run, by status.
+        seconds: Workers' time by stage.
+    """
+
+    files: int = 0
+    files_probed: int = 0
+    found_s: float = 0.0
+    done_s: float = 0.0
+    recordings: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failures(self) -> int:
+        """Recordings that were not tagged from start to end."""
+        return self.recordings.total() - self.recordings["ok"]
+
+
+class _Probe(NamedTuple):
+    sources: list[Source]
+
+
+class _Tag(NamedTuple):
+    unit: list[Span]
+
+
+class _Publish(NamedTuple):
+    batch: list[Finished]
+
+
+@dataclass
+class _Open:
+    """A recording whose spans are under way."""
+
+    recording: Recording
+    spans: dict[SpanKey, StagedSpan | Lost | None]
+
+
+class TagRun:
+    """Keeps workers busy until every source is in the tables."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        output: Output,
+        checkpoint: Checkpoint,
+        *,
+        worker: WorkerOptions,
+        table: TableOptions,
+        channels: str,
+        span_s: float,
+    ) -> None:
+        """Make a run ready; `go` starts it.
+
+        Args:
+            engine: Where work runs.
+            output: Claimed for this run.
+            checkpoint: The model.
+            worker: What workers need to know.
+            table: What decides on the rows of the tables.
+            channels: As for `recordings_of`.
+            span_s: Longest span.
+        """
+        self._engine = engine
+        self._output = output
+        self._config = checkpoint.config
+        self._worker = worker
+        self._table = table
+        self._channels = channels
+        self._span_s = span_s
+        self._model = engine.share(checkpoint)
+        self._staged = output.staged()
+        self._probes = 0  # under way
+        self._probed_s = 0.0
+        self._probed_bytes = 0
+        self._total_bytes = 0
+        self._open: dict[str, _Open] = {}
+        self._short: list[Span] = []  # recordings that wait for others to share a unit with
+        self._planned: deque[list[Span]] = deque()  # units that wait for a worker
+        self._ready: list[Finished] = []  # recordings that wait for others to share a file with
+        self._ready_chunks = 0
+        self.progress = Progress()
+
+    def go(self, sources: Iterator[Source], files: int, size_bytes: int, report: Callable[[Progress], None]) -> None:
+        """Tag all sources.
+
+        Args:
+            sources: What is to be tagged.
+            files: How many there are.
+            size_bytes: And how large, together.
+            report: Called now and then.
+
+        Raises:
+            OutputError: The output cannot be written.
+        """
+        self.progress.files = files
+        self._total_bytes = size_bytes
+        try:
+            while self._fill(sources):
+                for ticket, result in self._engine.results(timeout_s=1.0):
+                    self._take(ticket, result)
+                self._publish(at_least=PUBLISH_RECORDINGS)
+                report(self.progress)
+        except KeyboardInterrupt:
+            # What is finished goes into the tables; what is staged waits for the next run.
+            if self._ready:
+                self._output.publish(self._ready, self._table, new_name())
+            raise
+        report(self.progress)
+        self._output.finish()
+
+    def _fill(self, sources: Iterator[Source]) -> bool:
+        """Submit work until twice as much is under way as can run; return whether any is."""
+        window = 2 * self._engine.width
+        while self._engine.in_flight < window:
+            if len(self._planned) < window and (batch := list(islice(sources, PROBE_FILES))):
+                self._probes += 1
+                self._engine.submit(_Probe(batch), probe_all, batch)
+                continue
+            if not self._planned and not self._probes:
+                self._group(last=True)
+            if not self._planned:
+                break
+            self._submit(self._planned.popleft())
+        if not self._engine.in_flight:
+            self._publish(at_least=1)
+        return self._engine.in_flight > 0
+
+    def _submit(self, unit: list[Span], retries: int = 0) -> None:
+        self._engine.submit(_Tag(unit), tag_and_stage, unit, self._worker, self._model, retries=retries)
+
+    def _group(self, *, last: bool) -> None:
+        """Make units of the short recordings; the last unit waits for more of them unless these are the last."""
+        fair_s = self.progress.found_s / (4 * self._engine.width)  # so that all workers have some
+        unit_s = min(max(fair_s, SHORTEST_UNIT_S), self._span_s)
+        units = list(group(self._short, self._config, self._worker.cut, unit_s))
+        self._short = [] if last or not units else units.pop()
+        self._planned += units
+
+    def _take(self, ticket: _Probe | _Tag | _Publish, result: Any) -> None:
+        match ticket:
+            case _Probe(sources):
+                self._take_headers(sources, result)
+            case _Tag(unit):
+                self._take_spans(unit, result)
+            case _Publish(batch):
+                if isinstance(result, Lost):
+                    raise OutputError(f"{len(batch)} finished recordings could not be written: {result.reason}")
+
+    def _take_headers(self, sources: list[Source], result: "list[AudioInfo | Unusable] | Lost") -> None:
+        self._probes -= 1
+        if isinstance(result, Lost):
+            if len(sources) > 1:  # one of them is poison: look at each alone
+                for source in sources:
+                    self._probes += 1
+                    self._engine.submit(_Probe([source]), probe_all, [source], retries=RETRIES)
+                return
+            result = [Unusable("worker died", result.reason)]
+        for source, found in zip(sources, result, strict=True):
+            self.progress.files_probed += 1
+            self._probed_bytes += source.size_bytes
+            if isinstance(found, Unusable):
+                self._finish(source.recording, source, found.status, found.reason)
+                continue
+            for recording in recordings_of(source, found, self._channels):
+                self._probed_s += found.duration_s
+                if recording.channel and recording.channel > found.channels:
+                    reason = f"it has {found.channels} channels, no channel {recording.channel}"
+                    self._finish(recording.name, source, "unreadable", reason)
+                else:
+                    self._plan(recording)
+        unprobed = self.progress.files_probed < self.progress.files and self._probed_bytes
+        self.progress.found_s = self._probed_s * (self._total_bytes / self._probed_bytes if unprobed else 1.0)
+        self._group(last=False)
+
+    def _plan(self, recording: Recording) -> None:
+        """Cut a recording into spans, and take those that an earlier run has tagged."""
+        spans = [Span(recording)]
+        if spans[0].key not in self._staged:
+            spans = spans_of(recording, self._config, self._worker.cut, self._span_s)
+        self._open[recording.name] = _Open(recording, {span.key: self._staged.get(span.key) for span in spans})
+        todo = [span for span in spans if span.key not in self._staged]
+        if len(spans) > 1:
+            self._planned += [[span] for span in todo]
+        else:
+            self._short += todo
+        for span in spans:
+            if span.key in self._staged:
+                self._take_span(span, self._staged[span.key])
+
+    def _take_spans(self, unit: list[Span], result: "tuple[list[StagedSpan], dict[str, float]] | Lost") -> None:
+        if isinstance(result, Lost) and len(unit) > 1:
+            for span in unit:
+                self._submit([span], retries=RETRIES)
+        elif isinstance(result, Lost):
+            self._take_span(unit[0], result)
+        else:
+            staged, seconds = result
+            self.progress.seconds.update(seconds)
+            for span, done in zip(unit, staged, strict=True):
+                self._take_span(span, done)
+
+    def _take_span(self, span: Span, result: StagedSpan | Lost) -> None:
+        """Note what became of a span, and whether that ends its recording."""
+        name = span.recording.name
+        current = self._open.get(name)
+        if current is None or span.key not in current.spans:  # of a cut that was given up
+            if isinstance(result, StagedSpan):
+                self._output.discard([result.file])
+            return
+        self.progress.done_s += span.duration_s(self._config, self._worker.cut)
+        if len(current.spans) > 1 and isinstance(result, StagedSpan) and result.outcome.broken:
+            # The header is not to be believed: read it from start to break, in one go.
+            self._output.discard(
+                done.file for done in [result, *current.spans.values()] if isinstance(done, StagedSpan)
+            )
+            whole = Span(span.recording)
+            self._open[name] = _Open(span.recording, {whole.key: None})
+            self._planned.append([whole])
+            return
+        current.spans[span.key] = result
+        if None not in current.spans.values():
+            del self._open[name]
+            self._conclude(current)
+
+    def _conclude(self, current: _Open) -> None:
+        """Make the row of a recording whose spans are all done."""
+        recording, info = current.recording, current.recording.info
+        staged = [span for span in current.spans.values() if isinstance(span, StagedSpan)]
+        lost = [(key, span) for key, span in current.spans.items() if isinstance(span, Lost)]
+        bad = [span.outcome for span in staged if span.outcome.status != "ok"]
+        status, reason = (bad[0].status, bad[0].reason) if bad else ("ok", "")
+        if lost:
+            (_, _, _, start_chunk, stop_chunk), why = lost[0]
+            chunk_s = self._table.chunk_samples / SAMPLE_RATE_HZ
+            end_s = info.duration_s if stop_chunk is None else stop_chunk * chunk_s
+            status = "worker died"
+            reason = f"nothing from {start_chunk * chunk_s:.2f} s to {end_s:.2f} s: {why.reason}"
+        frames = max((span.outcome.frames for span in staged if span.outcome.key[4] is None), default=info.frames)
+        known = {
+            "duration_s": frames / info.rate_hz if frames else None,
+            "rate_hz": info.rate_hz,
+            "channels": info.channels,
+            "chunks": sum(span.outcome.chunks for span in staged),
+        }
+        self._finish(recording.name, recording.source, status, reason, staged, **known)
+
+    def _finish(
+        self, name: str, source: Source, status: str, reason: str, spans: Sequence[StagedSpan] = (), **known: Any
+    ) -> None:
+        row = tables.recording_row(name, source.size_bytes, source.modified_ns, status, reason, **known)
+        self.progress.recordings[status] += 1
+        self._ready.append(Finished(row, list(spans)))
+        self._ready_chunks += row["chunks"]
+
+    def _publish(self, at_least: int) -> None:
+        """Have what is finished written into the tables once it fills a file."""
+        if self._ready_chunks >= PUBLISH_CHUNKS or len(self._ready) >= min(at_least, PUBLISH_RECORDINGS):
+            args = (self._worker.folder, self._ready, self._table, new_name())
+            self._engine.submit(_Publish(self._ready), publish, *args, retries=RETRIES)
+            self._ready, self._ready_chunks = [], 0
+
+
+class Unusable(NamedTuple):
+    """Why a file cannot be tagged."""
+
+    status: str
+    reason: str
+
+
+def probe_all(sources: list[Source]) -> list[AudioInfo | Unusable]:
+    """Read the headers of some files; runs on a worker, since a header can bring a decoder down."""
+    found: list[AudioInfo | Unusable] = []
+    for source in sources:
+        try:
+            found.append(probe(source.path, source.size_bytes))
+        except AudioError as error:
+            found.append(Unusable(error.status, str(error)))
+    return found
+
+
+def tag_and_stage(
+    unit: list[Span], options: WorkerOptions, shared: list[Any]
+) -> tuple[list[StagedSpan], dict[str, float]]:
+    """Tag a unit and put its scores into the output folder; runs on a worker."""
+    result = tag_unit(unit, load_tagger(options, shared))
+    begun = perf_counter()
+    staged = Output(options.folder).stage(result)
+    return staged, {**result.seconds, "write": perf_counter() - begun}
+
+
+def publish(folder: Path, batch: list[Finished], options: TableOptions, name: str) -> None:
+    """Write finished recordings into the tables; runs on a worker."""
+    Output(folder).publish(batch, options, name)
+
+
+_loaded: dict[WorkerOptions, Tagger] = {}
+
+
+def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
+    """Make the model ready, once in each worker process."""
+    if options not in _loaded:
+        checkpoint: Checkpoint = fetch(shared)
+        _loaded.clear()
+        _loaded[options] = make_tagger(checkpoint, options)
+    return _loaded[options]
+
+
+def make_tagger(checkpoint: Checkpoint, options: WorkerOptions) -> Tagger:
+    """Build the model in the precision and on the device asked for."""
+    torch.set_num_threads(1)  # workers are as many as processors
+    device = torch.device("cuda" if options.cuda else "cpu")
+    model = checkpoint.model().to(device)
+    if options.precision == "bf16":
+        model.with_precision(torch.bfloat16)
+    return Tagger(model, options.cut, device)

@@ -83,6 +83,18 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     return 0 if summary.complete else SOME_NOT_TAGGED
 
 
+@cli.command()
+@click.argument("recordings", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
+@click.option("--hours", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Length of the recording.")
+def benchmark(recordings: Path, out: Path, hours: float) -> int:
+    """Measure how fast tagging is here, beside the plain loop; RECORDINGS are repeated to the length wanted."""
+    from jobs import benchmark
+
+    benchmark.write(benchmark.benchmark(recordings, hours, lambda line: click.echo(line, err=True)), out)
+    return 0
+
+
 def main() -> None:
     """Run a command; an error that is meant for the person becomes one line and an exit code."""
     from sat.errors import SatpipeError

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from sat.hub import BUNDLED, resolve
 from sat.labels import weak_labels
 from sat.stream import Cut, chunk_samples
 
+EXAMPLES = 5  # recordings with a problem that are named in the summary
 VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
 
 
@@ -77,6 +79,7 @@ class Summary:
     Attributes:
         recordings: Recordings in the tables.
         statuses: How many of them have each status.
+        examples: Some that are not ok, with the reason.
         duration_s: Their length together.
         tagged_s: Length tagged by this run.
         elapsed_s: Time it took, start-up of Ray left out.
@@ -86,6 +89,7 @@ class Summary:
 
     recordings: int
     statuses: dict[str, int]
+    examples: dict[str, str]
     duration_s: float
     tagged_s: float
     elapsed_s: float
@@ -141,40 +145,37 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         OutputError: The output cannot be written, or holds other tables.
         ConfigError: Ray cannot be reached, or there is no such device.
     """
-    config = plan.checkpoint.config
     output = Output(options.out.absolute())
-    table = TableOptions(chunk_samples(config, options.cut), options.threshold, options.top_k, options.scores)
     progress, elapsed_s = Progress(), 0.0
     with output.claim(describe(options, plan.checkpoint), overwrite=options.overwrite):
         output.remove(set(plan.stale))
         if plan.todo:
             with engine.start(options.address, options.workers, options.device) as ray:
-                worker = WorkerOptions(
-                    output.folder, plan.checkpoint.sha256, options.cut, options.precision, ray.slots.gpus > 0
-                )
-                run = TagRun(
-                    ray,
-                    output,
-                    plan.checkpoint,
-                    worker=worker,
-                    table=table,
-                    channels=options.channels,
-                    span_s=options.span_s,
-                )
-                begun = datetime.now(UTC)
+                run = make_run(ray, output, plan.checkpoint, options)
+                begun = perf_counter()
                 run.go(_todo(plan.search, output, options.channels), plan.todo, plan.todo_bytes, report)
-                progress, elapsed_s = run.progress, (datetime.now(UTC) - begun).total_seconds()
-        recordings = output.recordings(["status", "duration_s"])
+                progress, elapsed_s = run.progress, perf_counter() - begun
+        recordings = output.recordings(["status", "reason", "recording", "duration_s"])
     counts = recordings["status"].value_counts().to_pylist()
+    bad = recordings.filter(pc.not_equal(recordings["status"], "ok")).slice(length=EXAMPLES).to_pylist()
     return Summary(
         recordings=len(recordings),
         statuses={count["values"]: count["counts"] for count in counts},
+        examples={row["recording"]: f"{row['status']}: {row['reason']}" for row in bad},
         duration_s=pc.sum(recordings["duration_s"]).as_py() or 0.0,
         tagged_s=progress.done_s,
         elapsed_s=elapsed_s,
         seconds=dict(progress.seconds),
         problems=plan.search.problems,
     )
+
+
+def make_run(ray: engine.Engine, output: Output, checkpoint: Checkpoint, options: TagOptions) -> TagRun:
+    """Make a run ready on a Ray that has started."""
+    worker = WorkerOptions(output.folder, checkpoint.sha256, options.cut, options.precision, ray.slots.gpus > 0)
+    size = chunk_samples(checkpoint.config, options.cut)
+    table = TableOptions(size, options.threshold, options.top_k, options.scores)
+    return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
 
 
 def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from jobs.tag import Plan, Summary
-from pipeline.tables import STATUSES
 from sat.hub import BUNDLED
 
 
@@ -33,11 +32,12 @@ def summary(summary: Summary, out: Path) -> str:
         took = timedelta(seconds=round(summary.elapsed_s))
         lines.append(f"tagged {summary.tagged_s / 3600:.2f} h in {took} ({speed:.0f} x realtime)")
     lines.append(f"{out} holds {_count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
-    for status in STATUSES:
-        if status != "ok" and status in summary.statuses:
-            lines.append(f"  {summary.statuses[status]} {status}: {STATUSES[status]}")
-    if set(summary.statuses) - {"ok"}:
-        lines.append(f"  which, and why: {out / 'recordings'}, columns status and reason")
+    problems = sum(summary.statuses.values()) - summary.statuses.get("ok", 0)
+    if problems:
+        kinds = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "ok")
+        lines.append(f"  {_count(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:")
+        lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
+        lines += ["    ..."] if problems > len(summary.examples) else []
     lines += [f"  not searched: {problem}" for problem in summary.problems]
     return "\n".join(lines)
 

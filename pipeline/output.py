@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import tables
 from pipeline.cut import SpanKey
-from pipeline.tag import SpanOutcome, UnitResult
+from pipeline.tag import SpanOutcome
 from sat.config import CLASSES
 from sat.errors import OutputError
 
@@ -154,14 +155,20 @@ class Output:
                 found[outcome.key] = StagedSpan(path.name, place, outcome)
         return found
 
-    def stage(self, result: UnitResult) -> list[StagedSpan]:
-        """Write the scores of a unit, for a batch to take them up later."""
-        name = f"{uuid.uuid4().hex}.parquet"
-        outcomes = json.dumps([vars(outcome) for outcome in result.outcomes])
-        table = result.table.replace_schema_metadata({_OUTCOMES: outcomes.encode()})
-        with self._whole(self._staged / name) as path:
-            pq.write_table(table, path, compression=COMPRESSION, use_dictionary=False, write_statistics=False)
-        return [StagedSpan(name, place, outcome) for place, outcome in enumerate(result.outcomes)]
+    @contextmanager
+    def stage(self) -> Iterator["StagedFile"]:
+        """Give a file to write the scores of a unit to, for a batch to take them up later.
+
+        Raises:
+            OutputError: The disk is full, or something else is in the way.
+        """
+        name = new_name()
+        options = {"compression": COMPRESSION, "use_dictionary": False, "write_statistics": False}
+        with (
+            self._whole(self._staged / name) as path,
+            pq.ParquetWriter(path, tables.STAGED, **options) as writer,
+        ):
+            yield StagedFile(name, writer)
 
     def finish(self) -> None:
         """Remove what is staged: everything wanted is published."""
@@ -209,21 +216,28 @@ class Output:
             self._remove_batch(path.name)
 
     def _fill(self, batch: list[Finished], options: TableOptions, tags: "_Rows", scores: "_Rows | None") -> None:
-        unit: tuple[str, pa.Table] | None = None
-        for finished in batch:
-            for span in finished.spans:
-                if unit is None or unit[0] != span.file:
-                    unit = (span.file, self._read(self._staged / span.file))
-                rows = unit[1].filter(pc.equal(unit[1]["span"], span.place))
-                chunks = rows["chunk"].to_numpy()
-                values = rows["scores"].combine_chunks().flatten().to_numpy().reshape(-1, CLASSES)
-                recording, duration_s = finished.row["recording"], finished.row["duration_s"]
-                times = tables.chunk_times(chunks, options.chunk_samples, duration_s)
-                tags.add(
-                    tables.tag_rows(recording, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
-                )
-                if scores is not None:
-                    scores.add(tables.score_rows(recording, chunks, values, times))
+        for finished, rows in self._staged_rows(batch):
+            chunks = rows["chunk"].to_numpy()
+            values = rows["scores"].combine_chunks().flatten().to_numpy().reshape(-1, CLASSES)
+            recording, duration_s = finished.row["recording"], finished.row["duration_s"]
+            times = tables.chunk_times(chunks, options.chunk_samples, duration_s)
+            tags.add(
+                tables.tag_rows(recording, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
+            )
+            if scores is not None:
+                scores.add(tables.score_rows(recording, chunks, values, times))
+
+    def _staged_rows(self, batch: list[Finished]) -> Iterator[tuple[Finished, pa.Table]]:
+        """Yield the staged rows of a batch, a row group of a span at a time."""
+        spans = ((finished, span) for finished in batch for span in finished.spans)
+        for name, together in groupby(spans, key=lambda pair: pair[1].file):
+            wanted = {span.place: finished for finished, span in together}
+            with self._parquet(self._staged / name) as file:
+                for group in range(file.num_row_groups):
+                    rows = file.read_row_group(group)
+                    for place in pc.unique(rows["span"]).to_pylist():
+                        if place in wanted:
+                            yield wanted[place], rows.filter(pc.equal(rows["span"], place))
 
     def _commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
         if replaces:
@@ -233,7 +247,7 @@ class Output:
 
     def _copy_without(self, folder: Path, old: str, new: str, recordings: set[str]) -> None:
         gone = pa.array(recordings, pa.string())
-        with pq.ParquetFile(folder / old) as source, self._writer(folder.name, new, source.schema_arrow) as rows:
+        with self._parquet(folder / old) as source, self._writer(folder.name, new, source.schema_arrow) as rows:
             for group in range(source.num_row_groups):
                 table = source.read_row_group(group)
                 rows.add(table.filter(pc.invert(pc.is_in(pc.cast(table["recording"], pa.string()), gone))))
@@ -259,7 +273,7 @@ class Output:
     def _check(self, run: dict[str, Any]) -> None:
         there = self.run()
         if there is None:
-            strange = [name for name in TABLES if (self.folder / name).exists()]
+            strange = [name for name in TABLES if any((self.folder / name).glob("*"))]
             if strange:
                 raise OutputError(f"{self.folder} holds {' and '.join(strange)} but no run.json: choose another folder")
             return
@@ -284,11 +298,18 @@ class Output:
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
             raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
 
-    def _metadata(self, path: Path) -> dict[bytes, bytes]:
+    @contextmanager
+    def _parquet(self, path: Path) -> Iterator[pq.ParquetFile]:
         try:
-            return dict(pq.read_schema(path).metadata or {})
+            file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
             raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
+        with file:
+            yield file
+
+    def _metadata(self, path: Path) -> dict[bytes, bytes]:
+        with self._parquet(path) as file:
+            return dict(file.metadata.metadata or {})
 
     def _outcomes(self, path: Path) -> list[SpanOutcome]:
         outcomes = json.loads(self._metadata(path).get(_OUTCOMES, b"[]"))
@@ -319,6 +340,23 @@ class Output:
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(f"{self.folder} cannot be written: {error.strerror or error}")
+
+
+class StagedFile:
+    """A staged file that is being written."""
+
+    def __init__(self, name: str, writer: pq.ParquetWriter) -> None:
+        self._name = name
+        self._writer = writer
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows, schema `tables.STAGED`."""
+        self._writer.write_table(table)
+
+    def conclude(self, outcomes: list[SpanOutcome]) -> list[StagedSpan]:
+        """Add what became of the unit's spans; the file is of use only with it."""
+        self._writer.add_key_value_metadata({_OUTCOMES: json.dumps([vars(outcome) for outcome in outcomes])})
+        return [StagedSpan(self._name, place, outcome) for place, outcome in enumerate(outcomes)]
 
 
 class _Rows:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -341,10 +340,9 @@ def tag_and_stage(
     unit: list[Span], options: WorkerOptions, shared: list[Any]
 ) -> tuple[list[StagedSpan], dict[str, float]]:
     """Tag a unit and put its scores into the output folder; runs on a worker."""
-    result = tag_unit(unit, load_tagger(options, shared))
-    begun = perf_counter()
-    staged = Output(options.folder).stage(result)
-    return staged, {**result.seconds, "write": perf_counter() - begun}
+    with Output(options.folder).stage() as staged:
+        outcomes, seconds = tag_unit(unit, load_tagger(options, shared), staged.write)
+        return staged.conclude(outcomes), seconds
 
 
 def publish(folder: Path, batch: list[Finished], options: TableOptions, name: str) -> None:

@@ -1,11 +1,10 @@
 """Tag one unit of work: a plain function, the same in a test, in a worker, on any machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -13,11 +12,13 @@ from pipeline.cut import Recording, Span, SpanKey
 from pipeline.decode import Reader
 from pipeline.tables import staged_table
 from sat.batch import BATCH_CHUNKS, score_chunks
-from sat.config import CLASSES, PATCH_SAMPLES, SAMPLE_RATE_HZ
+from sat.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
 from sat.errors import AudioError
 from sat.frontend import CENTRE_SAMPLES, LogMel
 from sat.model import SAT
 from sat.stream import Chunk, ChunkStream, Cut, chunk_samples, context_samples
+
+STAGED_ROWS = 2048  # 4 MB of float32 scores
 
 
 @dataclass
@@ -60,45 +61,56 @@ class SpanOutcome:
     broken: bool = False
 
 
-@dataclass
-class UnitResult:
-    """What `tag_unit` returns.
-
-    Attributes:
-        table: Scores, schema `tables.STAGED`.
-        outcomes: One for each span of the unit, in order.
-        seconds: Time spent by stage: read (decode and resample), log_mel, model.
-    """
-
-    table: pa.Table
-    outcomes: list[SpanOutcome]
-    seconds: dict[str, float]
-
-
-def tag_unit(unit: list[Span], tagger: Tagger) -> UnitResult:
+def tag_unit(
+    unit: list[Span], tagger: Tagger, write: Callable[[pa.Table], None]
+) -> tuple[list[SpanOutcome], dict[str, float]]:
     """Tag spans of recordings one after the other, their chunks sharing batches.
 
     A recording that cannot be read, or not to its end, is an outcome with a status, never an exception; what was
     read before the break is tagged.
+
+    Args:
+        unit: The spans.
+        tagger: The model.
+        write: Takes tables of scores, schema `tables.STAGED`, a few thousand rows at a time, in order.
+
+    Returns:
+        An outcome for each span, in order, and the time spent by stage: read (decode and resample), log_mel, model,
+        write.
     """
     outcomes = [SpanOutcome(span.key) for span in unit]
-    seconds = {"read": 0.0, "log_mel": 0.0, "model": 0.0}
-    places: list[tuple[int, int]] = []
-    scores = []
+    seconds = dict.fromkeys(("read", "log_mel", "model", "write"), 0.0)
+    rows = _Rows(write, seconds)
     begun = perf_counter()
-    for (place, index), score in score_chunks(
-        tagger.model, _chunks(unit, outcomes, tagger, seconds), tagger.batch_chunks, device=tagger.device
-    ):
+    chunks = _chunks(unit, outcomes, tagger, seconds)
+    for (place, index), score in score_chunks(tagger.model, chunks, tagger.batch_chunks, device=tagger.device):
         if index >= unit[place].start_chunk:
-            places.append((place, index))
-            scores.append(score.numpy())
-    seconds["model"] = perf_counter() - begun - seconds["read"] - seconds["log_mel"]
-    order = sorted(range(len(places)), key=places.__getitem__)
-    for place, _ in places:
-        outcomes[place].chunks += 1
-    stacked = np.stack([scores[i] for i in order]) if order else np.empty((0, CLASSES), np.float32)
-    table = staged_table([places[i][0] for i in order], [places[i][1] for i in order], stacked)
-    return UnitResult(table, outcomes, seconds)
+            rows.add(place, index, score)
+            outcomes[place].chunks += 1
+    rows.flush()
+    seconds["model"] = perf_counter() - begun - sum(seconds.values())
+    return outcomes, seconds
+
+
+class _Rows:
+    """Collects scores and passes them on as tables, so that memory does not grow with a recording's length."""
+
+    def __init__(self, write: Callable[[pa.Table], None], seconds: dict[str, float]) -> None:
+        self._write = write
+        self._seconds = seconds
+        self._rows: list[tuple[int, int, torch.Tensor]] = []
+
+    def add(self, place: int, index: int, scores: torch.Tensor) -> None:
+        self._rows.append((place, index, scores))
+        if len(self._rows) == STAGED_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            with _clock(self._seconds, "write"):
+                places, indices, scores = zip(*self._rows, strict=True)
+                self._write(staged_table(list(places), list(indices), torch.stack(scores).numpy()))
+            self._rows = []
 
 
 def _chunks(

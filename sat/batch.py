@@ -32,7 +32,7 @@ def score_chunks(
         device: Where the model is.
 
     Yields:
-        The key and the scores [527] (float32, on the CPU) of each chunk, in another order only within a batch.
+        The key and the scores [527] (float32, on the CPU) of each chunk, in the order given.
     """
     config = model.config
     run: Callable[[SAT, list[Chunk], Memory | None], tuple[Tensor, Memory | None]] = _one_by_one

@@ -1,0 +1,72 @@
+"""Write the measured figures into the README: `python -m reports.readme`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+_BETWEEN = "<!-- {0} -->\n{1}\n<!-- end of {0} -->"
+
+
+def speed(figures: dict[str, Any]) -> str:
+    """Markdown table of how fast tagging is."""
+    loop = figures["loop_x_realtime"]
+    rows = [("one chunk at a time, as the published script", loop)]
+    rows += [(f"`satpipe tag`, {name}", run["x_realtime"]) for name, run in figures["runs"].items()]
+    lines = ["| | x realtime | ratio |", "|---|---:|---:|"]
+    lines += [f"| {name} | {x_realtime:,.0f} | {x_realtime / loop:.1f} |" for name, x_realtime in rows]
+    machine = figures["machine"]
+    versions = figures["versions"]
+    where = (
+        f"{figures['model']} on {machine['processors']} processors ({machine['processor']}), torch {versions['torch']}"
+    )
+    return (
+        "\n".join(lines)
+        + f"\n\n{where}, {figures['hours']:g} h of 16 kHz WAV where nothing else is said. Starting Ray took "
+        + f"{figures['ray_start_s']:.1f} s more, and the workers' first recording {figures['first_run_s']:.1f} s.\n"
+        + f"Largest difference of any score between the first two rows: {figures['largest_score_difference']:.1e}."
+    )
+
+
+def stages(figures: dict[str, Any]) -> str:
+    """Markdown table of the workers' time by stage."""
+    names = {"read": "decode and resample", "log_mel": "log-mel", "model": "model", "write": "write"}
+    lines = ["| share of the workers' time | " + " | ".join(names.values()) + " |", "|---|" + "---:|" * len(names)]
+    for run in ("gapless fp32", "gapless bf16", "gapless fp32, 48 kHz stereo FLAC"):
+        seconds = figures["runs"][run]["worker_s"]
+        total = sum(seconds.values())
+        lines.append(f"| {run} | " + " | ".join(f"{seconds[name] / total:.0%}" for name in names) + " |")
+    return "\n".join(lines)
+
+
+def disk(figures: dict[str, Any]) -> str:
+    """What a year of audio takes on disk."""
+    year = figures["year_bytes"]
+    return (
+        f"A year of audio without a gap takes about {year['tags'] / 1e9:.1f} GB as tags "
+        f"and {year['scores'] / 1e9:.0f} GB as scores."
+    )
+
+
+def fill(readme: str, figures: dict[str, Any]) -> str:
+    """Put the figures between their marks."""
+    for section in (speed, stages, disk):
+        name = section.__name__
+        pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
+        if not pattern.search(readme):
+            raise ValueError(f"README.md has no place for '{name}'")
+        text = _BETWEEN.format(name, section(figures))
+        readme = pattern.sub(text.replace("\\", r"\\"), readme)
+    return readme
+
+
+def main() -> None:
+    """Fill the README of this checkout."""
+    figures = json.loads((ROOT / "reports" / "benchmark.json").read_text())
+    path = ROOT / "README.md"
+    path.write_text(fill(path.read_text(), figures))
+
+
+if __name__ == "__main__":
+    main()

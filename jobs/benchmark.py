@@ -136,8 +136,9 @@ def _workers() -> Iterator[Callable[..., tuple[float, dict[str, float]]]]:
             options = TagOptions((str(path),), out, overwrite=True, **given)
             planned = plan(options)
             output = Output(out)
-            with output.claim(describe(options, planned.checkpoint), overwrite=True):
-                run = make_run(ray, output, planned.checkpoint, options)
+            description = describe(options, planned.checkpoint)
+            with output.claim(description, overwrite=True):
+                run = make_run(ray, output, planned.checkpoint, options, description["id"])
                 begun = perf_counter()
                 run.go(iter(planned.search), planned.todo, planned.todo_bytes, lambda progress: None)
                 return perf_counter() - begun, dict(run.progress.seconds)

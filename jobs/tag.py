@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -147,11 +148,12 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     """
     output = Output(options.out.absolute())
     progress, elapsed_s = Progress(), 0.0
-    with output.claim(describe(options, plan.checkpoint), overwrite=options.overwrite):
+    description = describe(options, plan.checkpoint)
+    with output.claim(description, overwrite=options.overwrite):
         output.remove(set(plan.stale))
         if plan.todo:
             with engine.start(options.address, options.workers, options.device) as ray:
-                run = make_run(ray, output, plan.checkpoint, options)
+                run = make_run(ray, output, plan.checkpoint, options, description["id"])
                 begun = perf_counter()
                 run.go(_todo(plan.search, output, options.channels), plan.todo, plan.todo_bytes, report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
@@ -170,17 +172,18 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     )
 
 
-def make_run(ray: engine.Engine, output: Output, checkpoint: Checkpoint, options: TagOptions) -> TagRun:
+def make_run(ray: engine.Engine, output: Output, checkpoint: Checkpoint, options: TagOptions, run_id: str) -> TagRun:
     """Make a run ready on a Ray that has started."""
     worker = WorkerOptions(output.folder, checkpoint.sha256, options.cut, options.precision, ray.slots.gpus > 0)
     size = chunk_samples(checkpoint.config, options.cut)
-    table = TableOptions(size, options.threshold, options.top_k, options.scores)
+    table = TableOptions(run_id, size, options.threshold, options.top_k, options.scores)
     return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
 
 
 def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what goes into `run.json`: what made the tables."""
     return {
+        "id": uuid4().hex,  # of this run
         "identity": {  # tables made with another one are never mixed with these
             "model_sha256": checkpoint.sha256,
             "arch": checkpoint.config.name,

@@ -17,18 +17,24 @@ Samples = npt.NDArray[np.float32]
 
 BLOCK_VALUES = 2**18  # samples times channels decoded at a time: 16 s of 16 kHz mono, 1 MB
 LARGEST_SAMPLE = 1e9  # beyond it the power of a frame leaves the range of float32
-PRIMING_SAMPLES = 1024  # at 16 kHz; soxr's filters are shorter than 260
+PRIMING_SAMPLES = 1024  # at 16 kHz; soxr's filters are shorter than 260 from 4 kHz upwards
 # In double precision a stream begun anywhere gives the same float32 samples; "HQ", in single precision, gives others
 # by 1e-7, which a quiet band turns into 3e-5 of a score.
 QUALITY = "VHQ"
 # soxr keeps the phase of these ratios exactly; that of others drifts by 1e-4 within minutes.
-EXACT_RATIO = 4000
+EXACT_RATIO = 1000
+EXACT_RATE_HZ = 4000
 EXACT_FORMATS = frozenset({"WAV", "WAVEX", "W64", "RF64", "AIFF", "AU", "CAF", "FLAC"})
-EXACT_SUBTYPES = frozenset(
-    {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
-)  # fmt: skip
-_OVERSTATED = re.compile(r"^\s*(?:data|SSND|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_UNKNOWN_LENGTH_BYTES = 0x7FFFFF00  # what programs that write to a pipe put into the header
+EXACT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
+# A FLAC frame takes 8 bytes or more and has at most 65,535 samples; other formats have fewer in as many bytes.
+MOST_FRAMES_A_BYTE = 8192
+_OVERSTATED = re.compile(r"^ *(?:data|SSND|riff|Data Size|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_OPEN_END = re.compile(r"File ended unexpectedly|lacks an end-of-stream bit")
+
+
+def _tells_length(size_bytes: int) -> bool:
+    """Whether a size in a header is one: programs that write to a pipe put the largest number there."""
+    return not 0x7FFFF000 <= size_bytes <= 0x80000000 and size_bytes < 0xFFFFF000
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class AudioInfo:
     """What the header of a file says.
 
     Attributes:
-        frames: Samples of one channel.
+        frames: Samples of one channel; 0 when the header does not tell.
         rate_hz: Sampling rate.
         channels: Number of channels.
         exact_seek: Reading from the middle gives the very samples that reading from the start gives.
@@ -71,26 +77,39 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
     Raises:
         AudioError: It cannot be opened (`unreadable`), or holds no sample (`empty`).
     """
-    if size_bytes == 0:
-        _open(path).close()  # a file that may not be read says so first
     with _open(path) as file:
         if file.frames == 0:
             raise AudioError("the file has a header but no samples", status="empty")
-        # A header may announce any length: a FLAC frame takes 8 bytes or more, and has at most 65,535 samples.
-        believable = file.frames <= size_bytes * 8192
-        ratio = gcd(file.samplerate, SAMPLE_RATE_HZ)
+        frames, problem = file.frames, _cut_off(file)
+        if frames > size_bytes * MOST_FRAMES_A_BYTE:
+            if frames < 2**62:  # what libsndfile says of a FLAC that was written to a pipe
+                problem = f"the header announces {frames / file.samplerate:,.0f} s, more than the file can hold"
+            frames = 0
+        ratio = min(file.samplerate, SAMPLE_RATE_HZ) // gcd(file.samplerate, SAMPLE_RATE_HZ)
         exact_seek = (
             file.format in EXACT_FORMATS
             and file.subtype in EXACT_SUBTYPES
-            and min(file.samplerate, SAMPLE_RATE_HZ) // ratio <= EXACT_RATIO
-            and believable
+            and ratio <= EXACT_RATIO
+            and file.samplerate >= EXACT_RATE_HZ
+            and frames > 0
         )
-        return AudioInfo(file.frames, file.samplerate, file.channels, exact_seek, _cut_off(file))
+        return AudioInfo(frames, file.samplerate, file.channels, exact_seek, problem)
 
 
-def _open(path: str) -> soundfile.SoundFile:
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read on from where it stands.
+
+    soundfile seeks after every read of a file that can seek, to where it is already; in an MP3 that is not quite the
+    same place, and the samples after it are others.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _open(path: str) -> _SoundFile:
     try:
-        return soundfile.SoundFile(path)
+        return _SoundFile(path)
     except soundfile.LibsndfileError as error:
         raise AudioError(_reason(path, error)) from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
@@ -112,9 +131,9 @@ def _cut_off(file: soundfile.SoundFile) -> str:
     log = file.extra_info
     for claimed, actual in _OVERSTATED.findall(log):
         missing = int(claimed) - int(actual)
-        if missing > 64 and int(claimed) < _UNKNOWN_LENGTH_BYTES:
+        if missing > 64 and _tells_length(int(claimed)):
             return f"the header announces {missing:,} bytes more than the file has"
-    if "File ended unexpectedly" in log:
+    if _OPEN_END.search(log):
         return "the file ends without its end-of-stream mark"
     return ""
 

@@ -1,6 +1,7 @@
 """The Ray layer: where work runs. What the work is, it does not know."""
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError, WorkerCrashe
 from sat.errors import ConfigError, SatpipeError
 
 Result = TypeVar("Result")
+REACH_TIMEOUT_S = 10.0
 LOCAL_OBJECT_STORE_BYTES = 512 * 2**20  # holds the model's weights, nothing else of size
 
 
@@ -123,9 +125,11 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about anyone's recordings leaves the machine
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
+        _reach(address)
         options |= {"address": address}
     else:
         options |= {
+            "address": "local",  # not one that happens to run here, nor that of RAY_ADDRESS
             "num_cpus": workers,
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
@@ -141,6 +145,17 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         yield Engine(Slots(gpus=1) if gpus and device != "cpu" else Slots(), workers)
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Find out at once what Ray takes minutes to tell: that nothing answers at a HOST:PORT."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise ConfigError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
 
 
 @ray.remote(max_calls=0)

@@ -59,7 +59,7 @@ class Search:
             for root, path in self._expand(given):
                 source = _source(root, path)
                 other = names.setdefault(source.recording, source.path)
-                if not os.path.samefile(other, path):
+                if other != source.path and not _same(other, source.path):
                     raise ConfigError(
                         f"{other} and {path} would both be called '{source.recording}' in the tables: "
                         "give the folder that holds both"
@@ -111,6 +111,13 @@ def _source(root: Path, path: Path) -> Source:
         size_bytes = modified_ns = 0
     # A name that is not UTF-8 is shown with its bytes escaped: Parquet strings are UTF-8.
     return Source(os.fsencode(name).decode("utf-8", "backslashreplace"), str(path.absolute()), size_bytes, modified_ns)
+
+
+def _same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:

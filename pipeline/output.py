@@ -15,7 +15,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -32,7 +32,7 @@ from pipeline.tag import SpanOutcome
 from sat.config import CLASSES
 from sat.errors import OutputError
 
-TABLES = ("tags", "scores", "recordings")
+TABLES = tuple(tables.SCHEMAS)
 COMPRESSION = "zstd"
 ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
 _REPLACES = b"satpipe.replaces"
@@ -69,15 +69,17 @@ class Finished:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What decides on the rows of the tables.
+    """What decides on the rows of the tables, and in whose name they are written.
 
     Attributes:
+        run_id: Of the run, as in `run.json`.
         chunk_samples: From the start of a chunk to the start of the next, at 16 kHz.
         threshold: Least score of a row of the tags table.
         top_k: Most rows of the tags table for one chunk.
         scores: Whether the scores table is written.
     """
 
+    run_id: str
     chunk_samples: int
     threshold: float
     top_k: int
@@ -151,7 +153,12 @@ class Output:
         """Return the spans that are staged, from earlier runs or this one."""
         found = {}
         for path in sorted(self._staged.glob("*.parquet")):
-            for place, outcome in enumerate(self._outcomes(path)):
+            try:
+                outcomes = self._outcomes(path)
+            except OutputError:  # damaged: what it held is tagged again
+                path.unlink()
+                continue
+            for place, outcome in enumerate(outcomes):
                 found[outcome.key] = StagedSpan(path.name, place, outcome)
         return found
 
@@ -172,6 +179,7 @@ class Output:
 
     def finish(self) -> None:
         """Remove what is staged: everything wanted is published."""
+        self._recover()
         for path in self._staged.glob("*"):
             path.unlink(missing_ok=True)
         self._staged.rmdir()
@@ -192,12 +200,13 @@ class Output:
         if (self.folder / "recordings" / name).exists():
             self.discard(span.file for finished in batch for span in finished.spans)
             return
-        with self._writer("tags", name, tables.TAGS) as tags:
-            if options.scores:
-                with self._writer("scores", name, tables.SCORES) as scores:
-                    self._fill(batch, options, tags, scores)
-            else:
-                self._fill(batch, options, tags, None)
+        with ExitStack() as stack:
+            tags = stack.enter_context(self._writer("tags", name, tables.TAGS))
+            scores = stack.enter_context(self._writer("scores", name, tables.SCORES)) if options.scores else None
+            self._fill(batch, options, tags, scores)
+            if (self.run() or {}).get("id") != options.run_id:
+                # A worker can outlive its run, killed, for a moment; its rows must not stand beside the new run's.
+                raise OutputError(f"{self.folder} was taken over by another run")
         self._commit(name, pa.Table.from_pylist([finished.row for finished in batch], schema=tables.RECORDINGS))
         self.discard(span.file for finished in batch for span in finished.spans)
 
@@ -232,12 +241,10 @@ class Output:
         spans = ((finished, span) for finished in batch for span in finished.spans)
         for name, together in groupby(spans, key=lambda pair: pair[1].file):
             wanted = {span.place: finished for finished, span in together}
-            with self._parquet(self._staged / name) as file:
-                for group in range(file.num_row_groups):
-                    rows = file.read_row_group(group)
-                    for place in pc.unique(rows["span"]).to_pylist():
-                        if place in wanted:
-                            yield wanted[place], rows.filter(pc.equal(rows["span"], place))
+            for rows in self._row_groups(self._staged / name):
+                for place in pc.unique(rows["span"]).to_pylist():
+                    if place in wanted:
+                        yield wanted[place], rows.filter(pc.equal(rows["span"], place))
 
     def _commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
         if replaces:
@@ -247,17 +254,17 @@ class Output:
 
     def _copy_without(self, folder: Path, old: str, new: str, recordings: set[str]) -> None:
         gone = pa.array(recordings, pa.string())
-        with self._parquet(folder / old) as source, self._writer(folder.name, new, source.schema_arrow) as rows:
-            for group in range(source.num_row_groups):
-                table = source.read_row_group(group)
+        schema = tables.SCHEMAS[folder.name]
+        with self._writer(folder.name, new, schema) as rows:
+            for table in self._row_groups(folder / old):
                 rows.add(table.filter(pc.invert(pc.is_in(pc.cast(table["recording"], pa.string()), gone))))
 
     def _recover(self) -> None:
         """Remove what a run that died left half done."""
         recordings = self.folder / "recordings"
         for path in sorted(recordings.glob("*.parquet")):
-            replaced = self._metadata(path).get(_REPLACES, b"").decode()
-            if replaced and (recordings / replaced).exists():
+            replaced = self._metadata(path).get(_REPLACES, b"").decode() if path.exists() else ""
+            if replaced:
                 self._remove_batch(replaced)
         for name in (*TABLES, "_staged"):
             for path in (self.folder / name).glob("*"):
@@ -293,23 +300,28 @@ class Output:
         (self.folder / "run.json").unlink()
 
     def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
-        try:
+        with self._reading(path):
             return pq.read_table(path, columns=columns, partitioning=None)
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
 
-    @contextmanager
-    def _parquet(self, path: Path) -> Iterator[pq.ParquetFile]:
-        try:
+    def _row_groups(self, path: Path) -> Iterator[pa.Table]:
+        with self._reading(path):
             file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
-            raise OutputError(f"{path} is not a table of satpipe's: {error}") from error
         with file:
-            yield file
+            for group in range(file.num_row_groups):
+                with self._reading(path):
+                    table = file.read_row_group(group)
+                yield table
 
     def _metadata(self, path: Path) -> dict[bytes, bytes]:
-        with self._parquet(path) as file:
-            return dict(file.metadata.metadata or {})
+        with self._reading(path):
+            return dict(pq.read_metadata(path).metadata or {})
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(f"{path} cannot be read, or is not a table of satpipe's: {error}") from error
 
     def _outcomes(self, path: Path) -> list[SpanOutcome]:
         outcomes = json.loads(self._metadata(path).get(_OUTCOMES, b"[]"))
@@ -332,6 +344,8 @@ class Output:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # or a power failure could leave the name without the content
             os.replace(temporary, path)
         except OSError as error:
             raise self._unwritable(error) from error

@@ -235,7 +235,7 @@ class TagRun:
         spans = [Span(recording)]
         if spans[0].key not in self._staged:
             spans = spans_of(recording, self._config, self._worker.cut, self._span_s)
-        self._open[recording.name] = _Open(recording, {span.key: self._staged.get(span.key) for span in spans})
+        self._open[recording.name] = _Open(recording, {span.key: None for span in spans})
         todo = [span for span in spans if span.key not in self._staged]
         if len(spans) > 1:
             self._planned += [[span] for span in todo]

@@ -53,6 +53,8 @@ STAGED = pa.schema(
     ]
 )
 
+SCHEMAS = {"tags": TAGS, "scores": SCORES, "recordings": RECORDINGS}
+
 STATUSES = {
     "ok": "tagged from start to end",
     "truncated": "cut off or broken: tagged up to the break",

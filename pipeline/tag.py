@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.cut import Recording, Span, SpanKey
-from pipeline.decode import Reader
+from pipeline.decode import Reader, resampled
 from pipeline.tables import staged_table
 from sat.batch import BATCH_CHUNKS, score_chunks
 from sat.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
@@ -157,20 +157,22 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
     """Say what the span's end tells about the recording; the gravest thing first."""
     info = recording.info
     outcome.frames = reader.frames_read
-    if reader.broken_s == 0.0:
-        raise AudioError(f"the header announces {info.duration_s:.3f} s, but nothing can be decoded")
+    if reader.frames_read == 0:
+        raise AudioError("it has a header, but nothing can be decoded")
     if reader.broken_s is not None:
         outcome.status, outcome.broken = "truncated", True
         outcome.reason = f"decoding breaks off at {reader.broken_s:.3f} s of {info.duration_s:.3f} s"
     elif info.problem:
         outcome.status = "truncated"
-        outcome.reason = f"{info.problem}; it ends at {info.duration_s:.3f} s"
+        outcome.reason = f"{info.problem}; it ends at {(info.frames or reader.frames_read) / info.rate_hz:.3f} s"
     elif reader.bad_s is not None:
         outcome.status = "invalid samples"
         outcome.reason = f"NaN, infinite or absurdly large samples, the first at {reader.bad_s:.3f} s: taken as silence"
-    elif info.samples < PATCH_SAMPLES:
+    elif resampled(reader.frames_read, info.rate_hz) < PATCH_SAMPLES:
         outcome.status = "short"
-        outcome.reason = f"{info.duration_s:.3f} s is shorter than one patch ({PATCH_SAMPLES / SAMPLE_RATE_HZ} s)"
+        outcome.reason = (
+            f"{reader.frames_read / info.rate_hz:.3f} s is shorter than one patch ({PATCH_SAMPLES / SAMPLE_RATE_HZ} s)"
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _RENAMED = {"init_bn.": "init_bn.1.", "patch_embed.": "patch_embed.proj."}  # mo
 
 # What torch and safetensors raise on files that are damaged, or no checkpoints at all.
 _UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError,
+    SafetensorError, struct.error, RuntimeError, OSError, EOFError,
     ValueError, TypeError, LookupError, AttributeError, AssertionError,
 )  # fmt: skip
 
@@ -75,7 +76,13 @@ def load(path: str | Path, arch: str | None = None) -> Checkpoint:
 
 
 def save(model: SAT, path: str | Path, dtype: torch.dtype = torch.float32, **metadata: str) -> None:
-    """Write a model as safetensors under the published tensor names; `metadata` goes into the file's header."""
+    """Write a model as safetensors under the published tensor names; `metadata` goes into the file's header.
+
+    Raises:
+        ValueError: The path does not end in `.safetensors`.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path}: a checkpoint is written as .safetensors")
     published = to_published(model.state_dict(), model.config)
     tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in published.items()}
     save_file(tensors, path, metadata={"arch": model.config.name, **metadata})
@@ -131,7 +138,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 metadata = file.metadata() or {}
                 loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # torch's, on how the file was pickled
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: no pickle, or one of more than tensors") from error
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
@@ -171,7 +181,7 @@ def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[st
     if missing:
         raise CheckpointError(f"{path} is not {config.name}: {_some(missing)} missing")
     table = tensors["time_pos_embed"]
-    if table.ndim == 4:
+    if table.ndim == 4 and table.shape[-1] and table.is_floating_point():
         tensors = {**tensors, "time_pos_embed": fit_time_positions(table, config.time_positions)}
     wrong = [
         f"{name} is {list(tensors[name].shape)} instead of {list(shape)}"
@@ -180,6 +190,9 @@ def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[st
     ]
     if wrong:
         raise CheckpointError(f"{path} is not {config.name}: {_some(wrong)}")
+    broken = [name for name in wanted if not torch.isfinite(tensors[name]).all()]
+    if broken:
+        raise CheckpointError(f"{path} is damaged: NaN or infinite numbers in {_some(broken)}")
     surplus = sorted(set(tensors) - set(wanted))
     if surplus:
         warnings.warn(f"{path}: {config.name} has no place for {', '.join(surplus)}; left out", stacklevel=3)

@@ -214,7 +214,8 @@ class SAT(nn.Module):
         """Tag C consecutive whole chunks at once, layer by layer.
 
         No block waits for the end of an earlier chunk: the memory of block l for chunk t is the input of block l for
-        chunk t - 1, which is computed in the same pass. Equal to C calls of `forward` up to rounding.
+        chunk t - 1, which is computed in the same pass. Equal to C calls of `forward` up to rounding. For inference:
+        gradients, where they are kept, do flow through the memory here.
 
         Args:
             log_mel: [C, 64, F] with F the configuration's `chunk_frames`.

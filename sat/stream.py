@@ -79,9 +79,21 @@ class ChunkStream:
         self._pushed = -self._context  # samples from the start of the first chunk on
         self._frames = LogMelStream(log_mel, inside=self._context > 0)
         self._pending = torch.empty(MEL_BANDS, 0) if cut == "gapless" else torch.empty(0)  # of the next chunk
+        self._finished = False
 
     def push(self, samples: Tensor) -> list[Chunk]:
-        """Take samples [n], return the chunks that are now complete."""
+        """Take samples [n], return the chunks that are now complete.
+
+        Raises:
+            ValueError: The samples are not one row of floating-point numbers, or the recording was finished.
+        """
+        if samples.ndim != 1 or not samples.is_floating_point():
+            raise ValueError(
+                f"samples are {samples.dtype} of shape {list(samples.shape)}: float of shape [n] is wanted"
+            )
+        if self._finished:
+            raise ValueError("the recording was finished; a new one takes a new stream")
+        samples = samples.float()
         self._pushed += len(samples)
         gapless = self._cut == "gapless"
         size = self._config.chunk_frames if gapless else chunk_samples(self._config, self._cut)
@@ -92,11 +104,21 @@ class ChunkStream:
         return [chunk for piece in whole for chunk in self._emit(piece)]
 
     def finish(self) -> list[Chunk]:
-        """End the recording here and return what is left of it: no chunk, or the last one.
+        """End the recording here and return what is left of it: up to two chunks.
 
         In the gapless cut the end is padded with digital silence to a whole patch of 16 frames, so that every sample
         is seen; in the script cut frames past the last whole patch are not, but one patch there always is.
+
+        Raises:
+            ValueError: The recording was finished before.
         """
+        if self._finished:
+            raise ValueError("the recording was finished; a new one takes a new stream")
+        chunks = self._finish()
+        self._finished = True
+        return chunks
+
+    def _finish(self) -> list[Chunk]:
         if self._cut == "script":
             missing = max(0, PATCH_SAMPLES - len(self._pending))
             return self._emit(F.pad(self._pending, (0, missing))) if len(self._pending) else []
@@ -132,10 +154,17 @@ class ChunkStream:
         """Everything the stream remembers, to be saved and given to `load_state_dict`."""
         counters = {name: torch.tensor(getattr(self, f"_{name}")) for name in ("index", "start", "context", "pushed")}
         frames = {f"frames.{name}": tensor for name, tensor in self._frames.state_dict().items()}
-        return {**counters, **frames, "pending": self._pending.clone()}
+        return {**counters, **frames, "pending": self._pending.clone(), "finished": torch.tensor(self._finished)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue where the stream that gave `state` stood."""
+        """Continue where the stream that gave `state` stood.
+
+        Raises:
+            ValueError: It was a stream of the other cut.
+        """
+        if state["pending"].ndim != self._pending.ndim:
+            raise ValueError(f"the state is not that of a stream in the {self._cut} cut")
+        self._finished = bool(state["finished"])
         for name in ("index", "start", "context", "pushed"):
             setattr(self, f"_{name}", int(state[name]))
         self._frames.load_state_dict({name: state[f"frames.{name}"] for name in ("pending", "mirrored")})
@@ -146,6 +175,7 @@ class StreamingTagger:
     """Tags one recording while it is being made.
 
     Example:
+        >>> from sat.config import get_config
         >>> tagger = StreamingTagger(SAT(get_config("SAT_T_2s")).eval())
         >>> tagger.push(torch.zeros(40_000)).shape  # 2.5 s at 16 kHz: one chunk of 1.92 s is complete
         torch.Size([1, 527])
@@ -159,11 +189,18 @@ class StreamingTagger:
         self._memory: Memory | None = None
 
     def push(self, samples: Tensor) -> Tensor:
-        """Take samples [n] at 16 kHz, return the scores [C, 527] of the C >= 0 chunks that are now complete."""
+        """Take samples [n] at 16 kHz, return the scores [C, 527] of the C >= 0 chunks that are now complete.
+
+        Raises:
+            ValueError: The samples are not one row of floating-point numbers, or the recording was finished.
+        """
         return self._score(self._chunks.push(samples))
 
     def finish(self) -> Tensor:
-        """End the recording: the scores [C, 527] of what was left, C of 0 or 1."""
+        """End the recording: the scores [C, 527] of what was left, C of 0 to 2.
+
+        A chunk that is complete waits for the half window of samples after it, so two can be left.
+        """
         return self._score(self._chunks.finish())
 
     @torch.inference_mode()

@@ -429,6 +429,16 @@ def test_the_last_80_ms_of_every_2_s_are_not_seen_in_the_script_cut_only() -> No
     assert distance(stream(model, recording), stream(model, unseen))[1] > 0.01
 
 
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_range_of_120_db_is_that_of_each_chunk(cut: Cut) -> None:
+    size = chunk_samples(TINY, cut)
+    loud_then_silent = torch.cat([100 * sound(size // 4), torch.zeros(size - size // 4)])
+    chunks = ChunkStream(LogMel(), TINY, cut)
+    loud, silent = (chunks.push(torch.cat([loud_then_silent, torch.zeros(size)])) + chunks.finish())[-2:]
+    assert loud.log_mel.min() == loud.log_mel.max() - 120
+    assert silent.log_mel.min() == pytest.approx(-100)
+
+
 def test_no_recording_leaves_memory_to_the_next() -> None:
     for cut in CUTS:
         for config in SMALL:
@@ -444,7 +454,7 @@ def test_bfloat16_scores_of_the_bundled_model_stay_within_a_hundredth() -> None:
     half = resolve("bundled").model().with_precision(torch.bfloat16)
     full = resolve("bundled").model()
     seconds = torch.arange(120_000) / 16_000
-    chord = sum(torch.sin(2 * torch.pi * frequency_hz * seconds) for frequency_hz in (220, 277.2, 329.6, 1760))
+    chord = torch.sin(2 * torch.pi * torch.tensor([[220], [277.2], [329.6], [1760]]) * seconds).sum(0)
     for recording in (sound(120_000), 0.1 * chord, torch.zeros(40_000)):
         expected = stream(full, recording)
         assert expected.max() > 0.05

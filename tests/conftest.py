@@ -1,0 +1,48 @@
+"""What the tests of the commands share: the installed command, and a Ray cluster that outlives a test."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COMMAND = Path(sys.executable).parent / "satpipe"
+Satpipe = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_usage_report() -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+@pytest.fixture(scope="session")
+def satpipe() -> Satpipe:
+    """Run the installed command; it must print no traceback, whatever happens."""
+
+    def run(*args: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(COMMAND), *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """A Ray cluster of one node with two processors, so that not every test waits for one to start."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()

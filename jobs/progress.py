@@ -51,8 +51,8 @@ def describe(progress: Progress, elapsed_s: float) -> str:
     """Hours done of hours found, speed, time left, failures."""
     about = "" if progress.files_probed == progress.files else "about "
     parts = [f"{progress.done_s / 3600:.2f} of {about}{progress.found_s / 3600:.2f} h"]
-    if progress.done_s and elapsed_s > 0:
-        speed = progress.done_s / elapsed_s
+    if progress.tagged_s > 0 and elapsed_s > 0:
+        speed = progress.tagged_s / elapsed_s
         left = timedelta(seconds=round((progress.found_s - progress.done_s) / speed))
         parts += [f"{speed:.0f} x realtime", f"{left} left"]
     if progress.failures:

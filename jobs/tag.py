@@ -165,7 +165,7 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         statuses={count["values"]: count["counts"] for count in counts},
         examples={row["recording"]: f"{row['status']}: {row['reason']}" for row in bad},
         duration_s=pc.sum(recordings["duration_s"]).as_py() or 0.0,
-        tagged_s=progress.done_s,
+        tagged_s=progress.tagged_s,
         elapsed_s=elapsed_s,
         seconds=dict(progress.seconds),
         problems=plan.search.problems,

@@ -56,6 +56,7 @@ class Progress:
         files_probed: Of these, headers read.
         found_s: Length of the recordings whose headers are read, by estimate also of the others.
         done_s: Of it, tagged.
+        resumed_s: Of that, by an earlier run.
         recordings: Finished in this run, by status.
         seconds: Workers' time by stage.
     """
@@ -64,8 +65,14 @@ class Progress:
     files_probed: int = 0
     found_s: float = 0.0
     done_s: float = 0.0
+    resumed_s: float = 0.0
     recordings: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def tagged_s(self) -> float:
+        """Length tagged by this run."""
+        return self.done_s - self.resumed_s
 
     @property
     def failures(self) -> int:
@@ -243,6 +250,7 @@ class TagRun:
             self._short += todo
         for span in spans:
             if span.key in self._staged:
+                self.progress.resumed_s += span.duration_s(self._config, self._worker.cut)
                 self._take_span(span, self._staged[span.key])
 
     def _take_spans(self, unit: list[Span], result: "tuple[list[StagedSpan], dict[str, float]] | Lost") -> None:

@@ -22,7 +22,7 @@ cli.add_command(models)
 
 @cli.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder.")
+@click.option("-o", "--out", required=True, help="Output folder, or s3://bucket/folder.")
 @click.option("--model", default="bundled", show_default=True, metavar="NAME|PATH", help="See `satpipe models`.")
 @click.option("--arch", metavar="NAME", help="Configuration of the model, where its file does not tell.")
 @click.option(
@@ -59,6 +59,8 @@ cli.add_command(models)
     show_default=True,
     help="Seconds of a long recording that one worker tags in one go; changes no score.",
 )
+@click.option("--prune", is_flag=True, help="Remove the rows of recordings that are not there any more.")
+@click.option("--retry-failed", is_flag=True, help="Tag again what was not tagged from start to end.")
 @click.option("--overwrite", is_flag=True, help="Remove the tables that are in the output folder first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -73,7 +75,7 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     options = tag.TagOptions(**given)
     plan = tag.plan(options)
     if not quiet:
-        click.echo(text.plan(plan))
+        click.echo(text.plan(plan, prune=options.prune))
     if dry_run:
         return 0
     with progress.shown(quiet=quiet) as report:
@@ -81,6 +83,16 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     if not quiet:
         click.echo(text.summary(summary, options.out))
     return 0 if summary.complete else SOME_NOT_TAGGED
+
+
+@cli.command()
+@click.argument("out")
+def status(out: str) -> int:
+    """Show how far the job of the folder OUT is, running or finished, and what went wrong."""
+    from jobs import status, text
+
+    click.echo(text.status(status.status(out)))
+    return 0
 
 
 @cli.command()

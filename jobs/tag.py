@@ -1,8 +1,10 @@
 """`satpipe tag`: recordings in, tables out."""
 
+import logging
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline import engine
 from pipeline.cut import SPAN_S
 from pipeline.find import Search, Source
+from pipeline.location import locate
 from pipeline.output import Output, TableOptions
 from pipeline.run import Progress, TagRun, WorkerOptions
 from sat.checkpoint import Checkpoint
@@ -34,7 +37,7 @@ class TagOptions:
     """Options of `satpipe tag`, as on its command line."""
 
     inputs: tuple[str, ...]
-    out: Path
+    out: str | Path
     model: str = BUNDLED
     arch: str | None = None
     cut: Cut = "gapless"
@@ -48,6 +51,8 @@ class TagOptions:
     precision: str = "fp32"
     span_s: float = SPAN_S
     overwrite: bool = False
+    prune: bool = False
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Plan:
         files: Files found.
         todo: Of these, files that are not in the tables yet.
         todo_bytes: Their size.
-        stale: Recordings in the tables whose files have changed.
+        stale: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         gone: Recordings in the tables whose files are not there any more.
     """
 
@@ -70,7 +75,7 @@ class Plan:
     todo: int
     todo_bytes: int
     stale: frozenset[str]
-    gone: int
+    gone: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def plan(options: TagOptions) -> Plan:
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
     checkpoint = resolve(options.model, options.arch)
     search = Search(options.inputs)
-    done = {} if options.overwrite else _done(Output(options.out), options.channels)
+    done = {} if options.overwrite else _done(Output(options.out), options)
     files = todo = todo_bytes = 0
     stale: set[str] = set()
     seen = set()
@@ -131,7 +136,8 @@ def plan(options: TagOptions) -> Plan:
     if not files:
         problems = "".join(f"\n{problem}" for problem in search.problems)
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
-    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), len(done) - len(seen))
+    gone = frozenset(name for file in done.keys() - seen for name in done[file].rows)
+    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone)
 
 
 def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
@@ -146,18 +152,20 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         OutputError: The output cannot be written, or holds other tables.
         ConfigError: Ray cannot be reached, or there is no such device.
     """
-    output = Output(options.out.absolute())
+    output = Output(options.out)
     progress, elapsed_s = Progress(), 0.0
     description = describe(options, plan.checkpoint)
-    with output.claim(description, overwrite=options.overwrite):
-        output.remove(set(plan.stale))
+    with output.claim(description, overwrite=options.overwrite), _logged(output, description):
+        output.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
         if plan.todo:
             with engine.start(options.address, options.workers, options.device) as ray:
                 run = make_run(ray, output, plan.checkpoint, options, description["id"])
                 begun = perf_counter()
-                run.go(_todo(plan.search, output, options.channels), plan.todo, plan.todo_bytes, report)
+                run.go(_todo(plan.search, output, options), plan.todo, plan.todo_bytes, report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
         recordings = output.recordings(["status", "reason", "recording", "duration_s"])
+        finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
+        output.note(description | finished)
     counts = recordings["status"].value_counts().to_pylist()
     bad = recordings.filter(pc.not_equal(recordings["status"], "ok")).slice(length=EXAMPLES).to_pylist()
     return Summary(
@@ -174,7 +182,7 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
 
 def make_run(ray: engine.Engine, output: Output, checkpoint: Checkpoint, options: TagOptions, run_id: str) -> TagRun:
     """Make a run ready on a Ray that has started."""
-    worker = WorkerOptions(output.folder, checkpoint.sha256, options.cut, options.precision, ray.slots.gpus > 0)
+    worker = WorkerOptions(str(output.folder), checkpoint.sha256, options.cut, options.precision, ray.slots.gpus > 0)
     size = chunk_samples(checkpoint.config, options.cut)
     table = TableOptions(run_id, size, options.threshold, options.top_k, options.scores)
     return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
@@ -201,19 +209,46 @@ def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:
             **asdict(checkpoint.config),
             "metadata": checkpoint.metadata,
         },
-        "inputs": [str(Path(given).absolute()) for given in options.inputs],
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": [str(locate(given)) for given in options.inputs],
+        "started": _now(),
         "command": sys.argv,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
         "labels": [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()],
     }
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
+    """Keep a log of the run in its output folder."""
+    name = f"{description['started'].replace(':', '')}-{description['id'][:8]}.log"
+    log = logging.getLogger("satpipe")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    with output.log(name) as path:
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        try:
+            log.info("started: %s", " ".join(description["command"]))
+            yield
+            log.info("finished")
+        except BaseException as error:
+            log.error("ended by %s: %s", type(error).__name__, error)
+            raise
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+
 @dataclass
 class _Done:
     """Rows that the tables hold of one file: one, or one for each channel."""
 
-    rows: dict[str, tuple[int, int]]  # recording -> size, time stamp
+    rows: dict[str, tuple[int, int] | None]  # recording -> size, time stamp; None: to be tagged again in any case
     channels: int
 
     def holds(self, source: Source) -> bool:
@@ -225,19 +260,20 @@ class _Done:
         return [name for name, state in self.rows.items() if state != (source.size_bytes, source.modified_ns)]
 
 
-def _done(output: Output, channels: str) -> dict[str, _Done]:
+def _done(output: Output, options: TagOptions) -> dict[str, _Done]:
     """What the tables hold, by file."""
-    table = output.recordings(["recording", "size_bytes", "modified", "channels"])
-    columns = [table[0], table[1], pc.cast(table[2], pa.int64()), table[3]]
+    table = output.recordings(["recording", "size_bytes", "modified", "channels", "status"])
+    columns = [table[0], table[1], pc.cast(table[2], pa.int64()), table[3], table[4]]
     done: dict[str, _Done] = {}
-    for name, size_bytes, modified_ns, count in zip(*(column.to_pylist() for column in columns), strict=True):
-        file, mark, _ = name.rpartition("#ch") if channels == "split" else ("", "", "")
+    for name, size_bytes, modified_ns, count, status in zip(*(column.to_pylist() for column in columns), strict=True):
+        file, mark, _ = name.rpartition("#ch") if options.channels == "split" else ("", "", "")
         known = done.setdefault(file if mark else name, _Done({}, (count or 1) if mark else 1))
-        known.rows[name] = (size_bytes, modified_ns)
+        again = options.retry_failed and status != "ok"
+        known.rows[name] = None if again else (size_bytes, modified_ns)
     return done
 
 
-def _todo(search: Search, output: Output, channels: str) -> Iterator[Source]:
+def _todo(search: Search, output: Output, options: TagOptions) -> Iterator[Source]:
     """Yield the sources that are not in the tables."""
-    done = _done(output, channels)
+    done = _done(output, options)
     return (s for s in search if not ((known := done.get(s.recording)) and known.holds(s)))

@@ -3,11 +3,12 @@
 from datetime import timedelta
 from pathlib import Path
 
+from jobs.status import Status
 from jobs.tag import Plan, Summary
 from sat.hub import BUNDLED
 
 
-def plan(plan: Plan) -> str:
+def plan(plan: Plan, *, prune: bool) -> str:
     """What a run of `tag` is about to do."""
     checkpoint = plan.checkpoint
     lines = [f"model: {checkpoint.config.name}, {checkpoint.source} (sha256 {checkpoint.sha256[:12]})"]
@@ -17,14 +18,15 @@ def plan(plan: Plan) -> str:
         )
     lines.append(f"found: {_count(plan.files, 'recording')}, {plan.todo_bytes / 1e6:,.1f} MB to tag in {plan.todo}")
     if plan.stale:
-        lines.append(f"       {_count(len(plan.stale), 'recording')} changed since: tagged again")
+        lines.append(f"       {_count(len(plan.stale), 'recording')} changed or failed before: tagged again")
     if plan.gone:
-        lines.append(f"       {_count(plan.gone, 'recording')} in the tables not there any more: rows kept")
+        then = "rows removed" if prune else "rows kept, --prune removes them"
+        lines.append(f"       {_count(len(plan.gone), 'recording')} in the tables not there any more: {then}")
     lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
     return "\n".join(lines)
 
 
-def summary(summary: Summary, out: Path) -> str:
+def summary(summary: Summary, out: str | Path) -> str:
     """What a run of `tag` has done."""
     lines = []
     if summary.tagged_s:
@@ -39,6 +41,30 @@ def summary(summary: Summary, out: Path) -> str:
         lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
         lines += ["    ..."] if problems > len(summary.examples) else []
     lines += [f"  not searched: {problem}" for problem in summary.problems]
+    return "\n".join(lines)
+
+
+def status(status: Status) -> str:
+    """What there is to know of an output folder."""
+    run, total = status.run, sum(status.recordings.values())
+    if status.running:
+        state = "running"
+    elif "finished" in run:
+        state = f"finished {run['finished']}"
+    else:
+        state = "not finished; the same command continues"
+    arch, source = run.get("identity", {}).get("arch", "?"), run.get("model", {}).get("source", "?")
+    lines = [f"{state}, started {run.get('started', '?')}", f"model: {arch}, {source}"]
+    lines.append(f"in the tables: {_count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
+    if status.staged:
+        lines.append(f"tagged, not in the tables yet: {_count(status.staged, 'unit')} of work")
+    if status.log:
+        lines.append(f"log: {status.log}")
+    problems = total - status.recordings.get("ok", 0)
+    if problems:
+        lines.append(f"{_count(problems, 'recording')} with a problem:")
+        lines += [f"  {recording}: {reason}" for recording, reason in status.problems.items()]
+        lines += ["  ..."] if problems > len(status.problems) else []
     return "\n".join(lines)
 
 

@@ -4,8 +4,11 @@ import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from pipeline.location import filesystem, is_remote
 from sat.errors import ConfigError
 
 # libsndfile reads these
@@ -21,7 +24,7 @@ class Source:
 
     Attributes:
         recording: Its name in the tables: the path relative to the input folder, posix style.
-        path: Where it is.
+        path: Where it is: an absolute path or a URL.
         size_bytes: Of the file.
         modified_ns: Time stamp of the file, nanoseconds since 1970.
     """
@@ -37,7 +40,7 @@ class Search:
     """What was asked for, and what was in the way.
 
     Attributes:
-        inputs: Files, folders or glob patterns.
+        inputs: Files, folders or glob patterns; paths or URLs.
         problems: Folders that could not be read, one line each; filled while searching.
     """
 
@@ -56,33 +59,53 @@ class Search:
         self.problems.clear()
         names: dict[str, str] = {}
         for given in self.inputs:
-            for root, path in self._expand(given):
-                source = _source(root, path)
+            for source in self._remote(given) if is_remote(given) else self._local(given):
                 other = names.setdefault(source.recording, source.path)
                 if other != source.path and not _same(other, source.path):
                     raise ConfigError(
-                        f"{other} and {path} would both be called '{source.recording}' in the tables: "
+                        f"{other} and {source.path} would both be called '{source.recording}' in the tables: "
                         "give the folder that holds both"
                     )
                 if other is source.path:
                     yield source
 
-    def _expand(self, given: str) -> Iterator[tuple[Path, Path]]:
-        """Yield (folder that names are relative to, file) pairs of one input."""
+    def _local(self, given: str) -> Iterator[Source]:
         path = Path(given)
         if path.is_dir():
-            yield from ((path, file) for file in self._walk(path))
+            yield from (_source(path, file) for file in self._walk(path))
         elif path.exists():
-            yield path.parent, path
+            yield _source(path.parent, path)
         elif glob.has_magic(given):
             root = Path(*_until_magic(path.parts))
             for match in sorted(map(Path, glob.iglob(given, recursive=True))):
                 if match.is_dir():
-                    yield from ((root, file) for file in self._walk(match))
-                elif match.suffix.lower() in EXTENSIONS:
-                    yield root, match
+                    yield from (_source(root, file) for file in self._walk(match))
+                elif _is_audio(match.name):
+                    yield _source(root, match)
         else:
             raise ConfigError(f"there is no {given}")
+
+    def _remote(self, given: str) -> Iterator[Source]:
+        """Yield the recordings behind a URL: an object, a folder of them or, but for http, a pattern."""
+        store = filesystem(given)
+        scheme, _, path = given.partition("://")
+        web = scheme in ("http", "https")
+        try:
+            if web or store.isfile(given):
+                root, found = path.rpartition("/")[0], {given: store.info(given)}
+            elif glob.has_magic(path):
+                root, found = "/".join(_until_magic(tuple(path.split("/")))), store.glob(given, detail=True)
+            else:
+                root, found = path.rstrip("/"), store.find(given, detail=True)
+        except FileNotFoundError:
+            raise ConfigError(f"there is no {given}") from None
+        except OSError as error:
+            raise ConfigError(f"{given} cannot be looked at: {error}") from error
+        for name in sorted(found):
+            bare = name.partition("://")[2] if "://" in name else name
+            if found[name]["type"] == "file" and (name == given or _is_audio(bare)):
+                recording = bare.removeprefix(root).lstrip("/")
+                yield Source(recording, f"{scheme}://{bare}", found[name]["size"] or 0, _modified_ns(found[name]))
 
     def _walk(self, folder: Path) -> Iterator[Path]:
         def report(error: OSError) -> None:
@@ -98,8 +121,21 @@ class Search:
                     entered.append(name)
             folders[:] = entered
             for name in sorted(files):
-                if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
+                if _is_audio(name):
                     yield Path(parent, name)
+
+
+def _is_audio(name: str) -> bool:
+    name = name.rpartition("/")[2]
+    return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+
+
+def _modified_ns(info: dict[str, Any]) -> int:
+    """Time stamp of an object, under whatever name its store has for it; 0 where there is none."""
+    modified = info.get("LastModified") or info.get("updated") or info.get("mtime") or 0
+    if isinstance(modified, str):
+        modified = datetime.fromisoformat(modified)
+    return int((modified.timestamp() if isinstance(modified, datetime) else modified) * 1e9)
 
 
 def _source(root: Path, path: Path) -> Source:

@@ -1,6 +1,7 @@
 r"""The output folder: what is in it, what may be added, and how it stays whole whatever happens.
 
     run.json                what made the tables
+    log/TIME-RUN.log        what ran where and how long, a file for each run
     tags/ID.parquet         \
     scores/ID.parquet        } one batch of finished recordings
     recordings/ID.parquet   /
@@ -12,7 +13,6 @@ replaces others names them in its recordings file, so that they go even if the r
 """
 
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import tables
 from pipeline.cut import SpanKey
+from pipeline.location import is_remote, locate, written_whole
 from pipeline.tag import SpanOutcome
 from sat.config import CLASSES
 from sat.errors import OutputError
@@ -90,12 +91,20 @@ class Output:
     """An output folder."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        """Name the folder; nothing is read or written yet.
+
+        Args:
+            folder: Path or URL.
+        """
+        self.folder = locate(folder)
         self._staged = self.folder / "_staged"
 
     @contextmanager
     def claim(self, run: dict[str, Any], *, overwrite: bool = False) -> Iterator[None]:
         """Hold the folder for this run: no other may write to it meanwhile.
+
+        In an object store, where nothing can be locked, the run that comes later takes over, and the earlier one stops
+        at its next batch.
 
         Args:
             run: What is to be written to `run.json`; its `identity` must be that of the tables already there.
@@ -104,6 +113,15 @@ class Output:
         Raises:
             OutputError: Another run holds it, it cannot be written, or holds other tables.
         """
+        with self._lock():
+            self._prepare(run, overwrite)
+            yield
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        if is_remote(self.folder):
+            yield
+            return
         lock = FileLock(self.folder / ".lock", timeout=0)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +131,6 @@ class Output:
         except OSError as error:
             raise self._unwritable(error) from error
         try:
-            self._prepare(run, overwrite)
             yield
         finally:
             lock.release()
@@ -122,10 +139,9 @@ class Output:
         if overwrite:
             self._clear()
         self._check(run)
-        with self._whole(self.folder / "run.json") as path:
-            path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        self.note(run)
         for name in (*TABLES, "_staged"):
-            if name != "scores" or run["identity"]["scores"]:
+            if not is_remote(self.folder) and (name != "scores" or run["identity"]["scores"]):
                 (self.folder / name).mkdir(exist_ok=True)
         self._recover()
 
@@ -138,6 +154,39 @@ class Output:
         except (OSError, ValueError) as error:
             raise OutputError(f"{self.folder / 'run.json'} cannot be read: {error}") from error
         return run if isinstance(run, dict) else {}
+
+    def note(self, run: dict[str, Any]) -> None:
+        """Write `run.json`."""
+        with self._whole(self.folder / "run.json") as path:
+            path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+
+    @contextmanager
+    def log(self, name: str) -> Iterator[Path]:
+        """Give a file to write a log to, line by line; in an object store it appears at the end."""
+        path = self.folder / "log" / name
+        if is_remote(path):
+            with self._whole(path) as temporary:
+                yield temporary
+        else:
+            path.parent.mkdir(exist_ok=True)
+            yield path
+
+    def last_log(self) -> list[str]:
+        """Return the lines of the latest log."""
+        logs = sorted((self.folder / "log").glob("*.log"), key=lambda path: path.name)
+        return logs[-1].read_text(encoding="utf-8").splitlines() if logs else []
+
+    def is_claimed(self) -> bool:
+        """Whether a run holds the folder at present; not to be told in an object store."""
+        if is_remote(self.folder) or not self.folder.exists():
+            return False
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        lock.release()
+        return False
 
     def recordings(self, columns: list[str] | None = None) -> pa.Table:
         """Return the recordings table.
@@ -162,6 +211,10 @@ class Output:
                 found[outcome.key] = StagedSpan(path.name, place, outcome)
         return found
 
+    def count_staged(self) -> int:
+        """Return how many units of work are staged."""
+        return sum(1 for _ in self._staged.glob("*.parquet"))
+
     @contextmanager
     def stage(self) -> Iterator["StagedFile"]:
         """Give a file to write the scores of a unit to, for a batch to take them up later.
@@ -182,7 +235,8 @@ class Output:
         self._recover()
         for path in self._staged.glob("*"):
             path.unlink(missing_ok=True)
-        self._staged.rmdir()
+        if not is_remote(self.folder):
+            self._staged.rmdir()
 
     def discard(self, files: Iterable[str]) -> None:
         """Remove staged files."""
@@ -300,21 +354,21 @@ class Output:
         (self.folder / "run.json").unlink()
 
     def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
-        with self._reading(path):
-            return pq.read_table(path, columns=columns, partitioning=None)
+        with self._reading(path), path.open("rb") as file:
+            return pq.read_table(file, columns=columns)
 
     def _row_groups(self, path: Path) -> Iterator[pa.Table]:
-        with self._reading(path):
-            file = pq.ParquetFile(path)
-        with file:
-            for group in range(file.num_row_groups):
+        with ExitStack() as stack:
+            with self._reading(path):
+                table = pq.ParquetFile(stack.enter_context(path.open("rb")))
+            for group in range(table.num_row_groups):
                 with self._reading(path):
-                    table = file.read_row_group(group)
-                yield table
+                    rows = table.read_row_group(group)
+                yield rows
 
     def _metadata(self, path: Path) -> dict[bytes, bytes]:
-        with self._reading(path):
-            return dict(pq.read_metadata(path).metadata or {})
+        with self._reading(path), path.open("rb") as file:
+            return dict(pq.read_metadata(file).metadata or {})
 
     @contextmanager
     def _reading(self, path: Path) -> Iterator[None]:
@@ -341,16 +395,11 @@ class Output:
     @contextmanager
     def _whole(self, path: Path) -> Iterator[Path]:
         """Give a name to write to that becomes `path` when all is written, and goes when it is not."""
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())  # or a power failure could leave the name without the content
-            os.replace(temporary, path)
+            with written_whole(path) as temporary:
+                yield temporary
         except OSError as error:
             raise self._unwritable(error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(f"{self.folder} cannot be written: {error.strerror or error}")

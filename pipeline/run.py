@@ -1,10 +1,15 @@
 """One run of `tag`: sources in, tables out, whatever happens in between."""
 
+import faulthandler
+import logging
+import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +26,15 @@ from sat.config import SAMPLE_RATE_HZ
 from sat.errors import AudioError, OutputError
 from sat.stream import Cut
 
+log = logging.getLogger("satpipe")
+
 PROBE_FILES = 64  # headers read in one go
+PROBE_LIMIT_S = 60.0  # for a header
+UNIT_LIMIT_S = 600.0  # for a unit, besides as long as it plays; a worker that takes longer hangs, and is ended
 PUBLISH_CHUNKS = 60_000  # 32 h of SAT-2s: about 50 MB of scores in a file
 PUBLISH_RECORDINGS = 20_000
 SHORTEST_UNIT_S = 30.0  # what a unit of short recordings is worth at least, when there is little to share out
+NOTE_EVERY_S = 10.0  # a line on progress in the log
 RETRIES = 2  # of a recording that brings its worker down, once it is alone
 
 
@@ -33,14 +43,14 @@ class WorkerOptions:
     """What a worker needs to know besides its unit.
 
     Attributes:
-        folder: The output folder.
+        folder: The output folder, path or URL.
         model_id: The model's sha256.
         cut: How recordings are cut.
         precision: `fp32` or `bf16`.
         cuda: Whether to use a GPU.
     """
 
-    folder: Path
+    folder: str
     model_id: str
     cut: Cut
     precision: str
@@ -143,6 +153,7 @@ class TagRun:
         self._planned: deque[list[Span]] = deque()  # units that wait for a worker
         self._ready: list[Finished] = []  # recordings that wait for others to share a file with
         self._ready_chunks = 0
+        self._noted = monotonic()
         self.progress = Progress()
 
     def go(self, sources: Iterator[Source], files: int, size_bytes: int, report: Callable[[Progress], None]) -> None:
@@ -165,6 +176,7 @@ class TagRun:
                     self._take(ticket, result)
                 self._publish(at_least=PUBLISH_RECORDINGS)
                 report(self.progress)
+                self._note_progress()
         except KeyboardInterrupt:
             # What is finished goes into the tables; what is staged waits for the next run.
             if self._ready:
@@ -172,6 +184,11 @@ class TagRun:
             raise
         report(self.progress)
         self._output.finish()
+
+    def _note_progress(self) -> None:
+        if monotonic() - self._noted >= NOTE_EVERY_S:
+            self._noted = monotonic()
+            log.info("%.2f of %.2f h done", self.progress.done_s / 3600, self.progress.found_s / 3600)
 
     def _fill(self, sources: Iterator[Source]) -> bool:
         """Submit work until twice as much is under way as can run; return whether any is."""
@@ -253,15 +270,19 @@ class TagRun:
                 self.progress.resumed_s += span.duration_s(self._config, self._worker.cut)
                 self._take_span(span, self._staged[span.key])
 
-    def _take_spans(self, unit: list[Span], result: "tuple[list[StagedSpan], dict[str, float]] | Lost") -> None:
+    def _take_spans(self, unit: list[Span], result: "tuple[list[StagedSpan], dict[str, float], str] | Lost") -> None:
+        if isinstance(result, Lost):
+            log.warning("lost %s: %s", _named(unit), result.reason)
         if isinstance(result, Lost) and len(unit) > 1:
             for span in unit:
                 self._submit([span], retries=RETRIES)
         elif isinstance(result, Lost):
             self._take_span(unit[0], result)
         else:
-            staged, seconds = result
+            staged, seconds, where = result
             self.progress.seconds.update(seconds)
+            length_s = sum(span.duration_s(self._config, self._worker.cut) for span in unit)
+            log.info("tagged %s: %.1f s of audio in %.2f s on %s", _named(unit), length_s, sum(seconds.values()), where)
             for span, done in zip(unit, staged, strict=True):
                 self._take_span(span, done)
 
@@ -315,6 +336,8 @@ class TagRun:
     ) -> None:
         row = tables.recording_row(name, source.size_bytes, source.modified_ns, status, reason, **known)
         self.progress.recordings[status] += 1
+        if status != "ok":
+            log.warning("%s: %s: %s", name, status, reason)
         self._ready.append(Finished(row, list(spans)))
         self._ready_chunks += row["chunks"]
 
@@ -322,8 +345,17 @@ class TagRun:
         """Have what is finished written into the tables once it fills a file."""
         if self._ready_chunks >= PUBLISH_CHUNKS or len(self._ready) >= min(at_least, PUBLISH_RECORDINGS):
             args = (self._worker.folder, self._ready, self._table, new_name())
+            log.info("publishing %d recordings, %d chunks", len(self._ready), self._ready_chunks)
             self._engine.submit(_Publish(self._ready), publish, *args, retries=RETRIES)
             self._ready, self._ready_chunks = [], 0
+
+
+def _named(unit: list[Span]) -> str:
+    first = unit[0]
+    if len(unit) > 1:
+        return f"{first.recording.name} and {len(unit) - 1} more"
+    whole = first.start_chunk == 0 and first.stop_chunk is None
+    return first.recording.name + ("" if whole else f" from chunk {first.start_chunk} to {first.stop_chunk}")
 
 
 class Unusable(NamedTuple):
@@ -337,23 +369,37 @@ def probe_all(sources: list[Source]) -> list[AudioInfo | Unusable]:
     """Read the headers of some files; runs on a worker, since a header can bring a decoder down."""
     found: list[AudioInfo | Unusable] = []
     for source in sources:
-        try:
-            found.append(probe(source.path, source.size_bytes))
-        except AudioError as error:
-            found.append(Unusable(error.status, str(error)))
+        with _deadline(PROBE_LIMIT_S):
+            try:
+                found.append(probe(source.path, source.size_bytes))
+            except AudioError as error:
+                found.append(Unusable(error.status, str(error)))
     return found
 
 
 def tag_and_stage(
     unit: list[Span], options: WorkerOptions, shared: list[Any]
-) -> tuple[list[StagedSpan], dict[str, float]]:
-    """Tag a unit and put its scores into the output folder; runs on a worker."""
-    with Output(options.folder).stage() as staged:
-        outcomes, seconds = tag_unit(unit, load_tagger(options, shared), staged.write)
-        return staged.conclude(outcomes), seconds
+) -> tuple[list[StagedSpan], dict[str, float], str]:
+    """Tag a unit and put its scores into the output folder; runs on a worker, and says which."""
+    tagger = load_tagger(options, shared)
+    # A header that does not tell the length: no format has fewer than 100 bytes a second.
+    longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in unit)
+    with _deadline(UNIT_LIMIT_S + longest_s), Output(options.folder).stage() as staged:
+        outcomes, seconds = tag_unit(unit, tagger, staged.write)
+        return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
 
 
-def publish(folder: Path, batch: list[Finished], options: TableOptions, name: str) -> None:
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End this process if it has not come out of here by then, whatever it hangs in."""
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def publish(folder: str, batch: list[Finished], options: TableOptions, name: str) -> None:
     """Write finished recordings into the tables; runs on a worker."""
     Output(folder).publish(batch, options, name)
 

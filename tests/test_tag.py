@@ -134,7 +134,7 @@ def test_what_is_finished_is_not_tagged_again_and_what_changed_is(
     (folder / "drums_44k1_stereo.flac").unlink()
     shutil.copy(EXAMPLES / "bells_32k_mono.aiff", folder / "new.AIFF")
     dry = satpipe("tag", folder, "-o", out, "--address", address, "--dry-run")
-    assert "1 recording changed" in dry.stdout
+    assert "1 recording changed or failed" in dry.stdout
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
     done = satpipe("tag", folder, "-o", out, "--address", address)
     assert done.returncode == 0, done.stderr

@@ -27,6 +27,7 @@ from pipeline.find import Search
 from pipeline.output import Output
 from sat.checkpoint import Checkpoint
 from sat.config import CLASSES, SAMPLE_RATE_HZ
+from sat.errors import ConfigError
 from sat.hub import BUNDLED, resolve
 from sat.stream import StreamingTagger
 
@@ -60,12 +61,12 @@ def benchmark(recordings: Path, hours: float, say: Callable[[str], None]) -> dic
         with _workers() as tag:
             start_s = perf_counter() - begun
             begun = perf_counter()
-            tag(part, folder / "first")
+            tag(part, folder / "first", span_s=COMPARED_S / 20)
             first_s = perf_counter() - begun
             runs = {}
             for cut, precision in (("script", "fp32"), ("script", "bf16"), ("gapless", "fp32"), ("gapless", "bf16")):
                 say(f"satpipe tag, {cut} cut, {precision}")
-                tag(part, folder / "warm", cut=cut, precision=precision)
+                tag(part, folder / "warm", cut=cut, precision=precision, span_s=COMPARED_S / 20)
                 out = folder / f"{cut}-{precision}"
                 elapsed_s, seconds = tag(wav, out, cut=cut, precision=precision)
                 runs[f"{cut} {precision}"] = {"x_realtime": duration_s / elapsed_s, "worker_s": seconds}
@@ -101,6 +102,8 @@ def _sound(recordings: Path) -> Samples:
     blocks = []
     for source in Search((str(recordings),)):
         blocks += list(Reader(source.path, probe(source.path, source.size_bytes)).blocks())
+    if not blocks:
+        raise ConfigError(f"no recordings in {recordings}")
     return np.concatenate(blocks)
 
 

@@ -7,7 +7,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
@@ -195,8 +195,7 @@ class TagRun:
         window = 2 * self._engine.width
         while self._engine.in_flight < window:
             if len(self._planned) < window and (batch := list(islice(sources, PROBE_FILES))):
-                self._probes += 1
-                self._engine.submit(_Probe(batch), probe_all, batch)
+                self._probe(batch)
                 continue
             if not self._planned and not self._probes:
                 self._group(last=True)
@@ -207,7 +206,13 @@ class TagRun:
             self._publish(at_least=1)
         return self._engine.in_flight > 0
 
-    def _submit(self, unit: list[Span], retries: int = 0) -> None:
+    def _probe(self, sources: list[Source]) -> None:
+        self._probes += 1
+        self._engine.submit(_Probe(sources), probe_all, sources, retries=RETRIES if len(sources) == 1 else 0)
+
+    def _submit(self, unit: list[Span]) -> None:
+        # Several recordings whose worker dies are tried again apart, so that the one to blame is found.
+        retries = RETRIES if len(unit) == 1 else 0
         self._engine.submit(_Tag(unit), tag_and_stage, unit, self._worker, self._model, retries=retries)
 
     def _group(self, *, last: bool) -> None:
@@ -233,8 +238,7 @@ class TagRun:
         if isinstance(result, Lost):
             if len(sources) > 1:  # one of them is poison: look at each alone
                 for source in sources:
-                    self._probes += 1
-                    self._engine.submit(_Probe([source]), probe_all, [source], retries=RETRIES)
+                    self._probe([source])
                 return
             result = [Unusable("worker died", result.reason)]
         for source, found in zip(sources, result, strict=True):
@@ -275,7 +279,7 @@ class TagRun:
             log.warning("lost %s: %s", _named(unit), result.reason)
         if isinstance(result, Lost) and len(unit) > 1:
             for span in unit:
-                self._submit([span], retries=RETRIES)
+                self._submit([span])
         elif isinstance(result, Lost):
             self._take_span(unit[0], result)
         else:
@@ -409,11 +413,12 @@ _loaded: dict[WorkerOptions, Tagger] = {}
 
 def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
     """Make the model ready, once in each worker process."""
-    if options not in _loaded:
+    key = replace(options, folder="")
+    if key not in _loaded:
         checkpoint: Checkpoint = fetch(shared)
         _loaded.clear()
-        _loaded[options] = make_tagger(checkpoint, options)
-    return _loaded[options]
+        _loaded[key] = make_tagger(checkpoint, options)
+    return _loaded[key]
 
 
 def make_tagger(checkpoint: Checkpoint, options: WorkerOptions) -> Tagger:

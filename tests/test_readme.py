@@ -1,0 +1,383 @@
+"""What the README says is so: its commands run, its tables are complete, its figures are the measured ones."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import click
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+from conftest import ROOT
+from helpers import model_by_rule
+
+from jobs.cli import cli
+from pipeline import tables
+from reports import readme
+from sat import hub
+from sat.checkpoint import to_published
+from sat.config import get_config
+
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+Run = Callable[[str], str]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the shell blocks, without comments."""
+    return [shlex.join(words) for block in blocks(text, "sh") for line in block.splitlines() if (words := split(line))]
+
+
+def split(line: str) -> list[str]:
+    return shlex.split(line, comments=True)
+
+
+def rows(header: str) -> list[list[str]]:
+    """The cells of the README's table with that header, without the header."""
+    lines = [line.strip() for line in README.splitlines()]
+    begin = lines.index(header) + 2
+    end = next(i for i in range(begin, len(lines)) if not lines[i].startswith("|"))
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[begin:end]]
+
+
+def code(cell: str) -> str:
+    """What stands in a cell as code, or nothing."""
+    found = re.fullmatch(r"`(.*)`", cell)
+    return found[1].replace("\\|", "|") if found else ""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the files that git knows or would add, with an environment that make takes for installed.
+
+    The environment is that of these tests: installing another one takes minutes. What is installed there in editable
+    mode are the packages of the original checkout, so the commands run its code, which is the same. The stamps that
+    tell make so belong to the copy alone.
+    """
+    copy = tmp_path_factory.mktemp("checkout")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).exists():  # not removed since it was added
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    environment = copy / ".venv"
+    environment.mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if path.name not in (".installed", ".developing"):
+            (environment / path.name).symlink_to(path)
+    (environment / ".installed").touch()
+    (environment / ".developing").touch()
+    return copy
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README calls /recordings."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for number in range(2):
+        noise = np.random.default_rng(number).uniform(-0.1, 0.1, 100_000)
+        soundfile.write(folder / f"{number}.wav", noise, 16_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where published checkpoints come from, on loopback, and an empty cache: environment variables."""
+    served, cache = tmp_path_factory.mktemp("mirror"), tmp_path_factory.mktemp("cache")
+    config = get_config("SAT_T_2s")
+    published = to_published(model_by_rule(config).state_dict(), config)
+    torch.save({"model": published}, served / hub.PUBLISHED[config.name].file)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(served))) as listener:
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{listener.server_port}"
+        yield {"SATPIPE_HUB_URL": url, "SATPIPE_CACHE": str(cache), "NO_PROXY": "127.0.0.1"}
+        listener.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def run(checkout: Path, recordings: Path, mirror: dict[str, str]) -> Run:
+    """Run a line of the README in the copy as a shell does; return what it prints."""
+
+    def run(line: str) -> str:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        done = subprocess.run(
+            ["sh", "-c", re.sub(r"(?<=\s)/recordings\b", shlex.quote(str(recordings)), line)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=checkout,
+            env={**ours, **mirror},
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(checkout: Path, run: Run) -> tuple[Path, str]:
+    """The copy after `make tag`, and what that printed."""
+    return checkout, run("make tag")
+
+
+@pytest.fixture(scope="module")
+def pulled(run: Run) -> str:
+    return run(".venv/bin/satpipe models pull SAT_T_2s")
+
+
+def run_make_tag(line: str, request: pytest.FixtureRequest) -> None:
+    copy, printed = request.getfixturevalue("made")
+    assert "Speech" in printed
+    assert f"The tables are in {copy}/out" in printed
+    names = set(pd.read_parquet(copy / "out" / "recordings").recording)
+    assert {"speech_16k_mono.WAV", "night/thunder_48k_mono.opus"} <= names
+
+
+def run_make_test(line: str, request: pytest.FixtureRequest) -> None:
+    # Not these tests from within themselves: that it calls pytest, and that pytest leaves none out by itself.
+    assert request.getfixturevalue("run")("make -n test") == ".venv/bin/pytest\n"
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["testpaths"] == ["tests"]
+    assert not {"-m", "-k", "--ignore", "--deselect"} & set(options["addopts"].replace("=", " ").split())
+    assert options["filterwarnings"][0] == "error"
+
+
+def run_make_check(line: str, request: pytest.FixtureRequest) -> None:
+    printed = request.getfixturevalue("run")("make -n check")
+    assert printed.split("\n") == [
+        f".venv/bin/{tool}" for tool in ("ruff format --check .", "ruff check .", "mypy")
+    ] + [""]
+
+
+def run_quick_tests(line: str, request: pytest.FixtureRequest) -> None:
+    printed = request.getfixturevalue("run")(f"{line} --collect-only -q")
+    assert re.search(r"\d+/\d+ tests collected \(\d+ deselected\)", printed)
+
+
+def run_tag(line: str, request: pytest.FixtureRequest) -> None:
+    copy, _ = request.getfixturevalue("made")  # the same folder: what the examples gave stays
+    request.getfixturevalue("run")(line)
+    table = pd.read_parquet(copy / "out" / "recordings").set_index("recording")
+    assert "speech_16k_mono.WAV" in table.index
+    assert list(table.chunks[["0.wav", "1.wav"]]) == [4, 4]
+
+
+def run_models(line: str, request: pytest.FixtureRequest) -> None:
+    printed = request.getfixturevalue("run")(line)
+    assert all(name in printed for name in hub.PUBLISHED)
+
+
+def run_pull(line: str, request: pytest.FixtureRequest) -> None:
+    assert "SAT_T_2s is in " in request.getfixturevalue("pulled")
+
+
+def run_tag_pulled(line: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("pulled")
+    request.getfixturevalue("run")(line)
+    out = request.getfixturevalue("checkout") / "out_sat"
+    assert len(pd.read_parquet(out / "scores")) == 8
+    assert json.loads((out / "run.json").read_text())["identity"]["arch"] == "SAT_T_2s"
+
+
+# All take the line and the request of the test, for its fixtures.
+RUNNERS = {
+    "make tag": run_make_tag,
+    "make test": run_make_test,
+    ".venv/bin/satpipe tag /recordings -o out": run_tag,
+    ".venv/bin/satpipe models": run_models,
+    ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
+    ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
+    "make check": run_make_check,
+    ".venv/bin/pytest -m 'not slow'": run_quick_tests,
+}
+SLOW = ("make tag", ".venv/bin/satpipe tag", ".venv/bin/satpipe models pull", ".venv/bin/pytest")
+COMMANDS = dict.fromkeys(commands(README) + commands(CONTRIBUTING))
+
+
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=[pytest.mark.slow] * line.startswith(SLOW)) for line in COMMANDS]
+)
+def test_every_command_does_what_it_is_there_for(line: str, request: pytest.FixtureRequest) -> None:
+    assert line in RUNNERS, f"no test runs `{line}`: add what it should do to RUNNERS"
+    RUNNERS[line](line, request)
+
+
+def test_the_commands_that_are_tested_are_those_of_the_documents() -> None:
+    assert list(RUNNERS) == list(COMMANDS)
+
+
+def test_every_make_target_that_is_named_is_there(run: Run) -> None:
+    named = set(re.findall(r"`?\bmake ([a-z]+)\b(?=`|\s+#)", README + CONTRIBUTING))
+    assert {"tag", "test", "check", "bench"} <= named
+    for target in named:
+        run(f"make -n {target}")
+    # The first of the two has a test of its own, test_benchmark.py.
+    bench = run("make -n bench").splitlines()
+    assert bench[0] == ".venv/bin/satpipe benchmark examples/recordings -o reports/benchmark.json"
+    assert bench[1:] == [".venv/bin/python -m reports.readme"]
+    run(bench[1])
+
+
+def check_reading(names: dict[str, Any], printed: str, block: str) -> None:
+    columns = re.search(r"# (.*)", block)
+    assert columns
+    assert list(names["tags"].columns) == columns[1].split(", ")
+    assert len(names["birds"])
+    assert "birds_48k_stereo.opus" in printed
+    assert re.search(r"^ok +0\.0\d+$", printed, re.MULTILINE)
+
+
+def check_streaming(names: dict[str, Any], printed: str, block: str) -> None:
+    assert names["scores"].shape == (1, 527)
+    assert names["rest"].shape == (1, 527)
+
+
+CHECKS = {"import pandas as pd": check_reading, "import torch": check_streaming}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks(README, "python"), ids=lambda block: block.splitlines()[0])
+def test_every_python_block_runs(
+    block: str, made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(made[0])
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    CHECKS[block.splitlines()[0]](names, capsys.readouterr().out, block)
+
+
+@pytest.mark.slow
+def test_duckdb_and_polars_read_the_tables(made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made[0])
+    statement = re.search(r"`(SELECT [^`]*)`", README)
+    assert statement
+    counts = pd.read_parquet("out/tags").label.astype(str).value_counts().to_dict()
+    assert dict(duckdb.sql(statement[1]).fetchall()) == counts
+    assert dict(pl.read_parquet("out/tags/*.parquet")["label"].cast(pl.String).value_counts().iter_rows()) == counts
+
+
+@pytest.mark.slow
+def test_the_table_of_tables_has_their_columns(made: tuple[Path, str]) -> None:
+    described = {
+        code(table): re.findall(r"`(\w+)`", columns.partition(":")[0])
+        for table, _, columns in rows("| table | one row for | columns |")
+    }
+    assert described.pop("out/run.json") == []
+    assert {folder: sorted(columns) for folder, columns in described.items()} == {
+        f"out/{name}": sorted(schema.names) for name, schema in tables.SCHEMAS.items()
+    }
+    for folder, columns in described.items():
+        for path in (made[0] / folder).iterdir():
+            assert sorted(pq.read_schema(path).names) == sorted(columns)
+
+
+def test_the_option_table_is_that_of_the_command() -> None:
+    command = cli.commands["tag"]
+    printed = CliRunner().invoke(cli, ["tag", "--help"]).output
+    defaults = command.make_context("tag", ["in", "-o", "out"]).params
+    options = [option for option in command.params if isinstance(option, click.Option) and not option.required]
+    found = []
+    for cell, default, _ in rows("| option | default | |"):
+        *flags, last = code(cell).split(" / ")
+        flag, _, value = last.partition(" ")
+        flags.append(flag)
+        assert all(flag in printed for flag in flags)
+        matching = [option for option in options if set(flags) <= {*option.opts, *option.secondary_opts}]
+        assert len(matching) == 1, f"{flags} in the README"
+        option = matching[0]
+        found.append(str(option.name))
+        assert_documented_value(option, value)
+        match defaults[option.name]:
+            case None:
+                assert not code(default), cell
+                assert default in (option.help or ""), cell
+            case bool(on):
+                assert default == ("on" if on else ""), cell
+            case float() | int() as number:
+                assert code(default) == f"{number:g}", cell
+            case text:
+                assert code(default) == text, cell
+    assert sorted(found) == sorted(str(option.name) for option in options)
+    usage = re.search(r"`satpipe tag (.*?)`; INPUT", README)
+    assert usage
+    assert usage[1] == "INPUT... -o OUT"
+    assert {p.name for p in command.params if p.required} == {"inputs", "out"}
+
+
+def assert_documented_value(option: click.Option, value: str) -> None:
+    """The README names a value where the option takes one, and the choices where there are choices."""
+    assert bool(value) != option.is_flag, option.name
+    if isinstance(option.type, click.Choice):
+        assert value.split("|") == list(option.type.choices)
+    elif option.metavar:
+        assert value == option.metavar
+
+
+def test_the_table_of_statuses_has_every_status() -> None:
+    assert [code(status) for status, _ in rows("| status | |")] == list(tables.STATUSES)
+
+
+def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield f"{before}{name}", command
+        if isinstance(command, click.Group):
+            yield from all_commands(command, f"{before}{name} ")
+
+
+@pytest.mark.parametrize("name", [name for name, _ in all_commands(cli)])
+def test_every_command_has_help(name: str) -> None:
+    text = dict(all_commands(cli))[name].help
+    assert text
+    shown = CliRunner().invoke(cli, [*name.split(), "--help"])
+    assert shown.exit_code == 0
+    assert text.split()[:5] == shown.output.split("\n\n")[1].split()[:5]
+
+
+def test_the_figures_are_the_measured_ones() -> None:
+    figures = json.loads((ROOT / "reports" / "benchmark.json").read_text())
+    assert readme.fill(README, figures) == README, "run `python -m reports.readme`"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text())
+    files = [link.partition("#")[0] for link in links if "://" not in link]
+    assert [file for file in files if file and not (ROOT / file).exists()] == []
+
+
+def test_contributing_names_the_folders_and_modules_there_are() -> None:
+    named = re.findall(r"^\| `(\w+)` \| (.*) \|$", CONTRIBUTING, re.MULTILINE)
+    assert {folder for folder, _ in named} == {"sat", "pipeline", "jobs", "reports", "tests"}
+    assert all((ROOT / folder).is_dir() for folder, _ in named)
+    modules = set(re.findall(r"`(\w+)`", dict(named)["pipeline"]))
+    assert modules == {path.stem for path in (ROOT / "pipeline").glob("[!_]*.py")}

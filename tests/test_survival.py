@@ -35,7 +35,9 @@ def undisturbed(folder: Path, satpipe: Satpipe, tmp_path_factory: pytest.TempPat
     return out
 
 
-def start(folder: Path, out: Path, *options: object, env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+def start(
+    folder: Path | str, out: Path | str, *options: object, env: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [str(COMMAND), "tag", str(folder), "-o", str(out), "--span-s", str(SPAN_S), *map(str, options)],
         start_new_session=True,

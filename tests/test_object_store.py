@@ -1,0 +1,76 @@
+"""`satpipe tag` from and to an object store: a real S3 server on loopback."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Satpipe
+from test_survival import SPAN_S, start
+from test_tag import assert_same_tables, make_recordings
+from upath import UPath
+
+BUCKET = "s3://recordings"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket; the environment leads to it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    UPath(BUCKET, skip_instance_cache=True).mkdir()
+    yield BUCKET
+    server.stop()
+
+
+def bucket(name: str) -> UPath:
+    return UPath(f"{BUCKET}/{name}", use_listings_cache=False, skip_instance_cache=True)
+
+
+def download(name: str, to: Path) -> Path:
+    """Copy an output folder from the store."""
+    for path in bucket(name).rglob("*"):
+        if path.is_file():
+            local = to / path.path.partition(f"/{name}/")[2]
+            local.parent.mkdir(parents=True, exist_ok=True)
+            local.write_bytes(path.read_bytes())
+    return to
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe, store: str, tmp_path: Path) -> None:
+    folder = make_recordings(tmp_path / "in", 8, 70)
+    make_recordings(folder / "long", 1, 400)
+    (folder / "bad.wav").write_text("no audio")
+    for path in folder.rglob("*.wav"):
+        bucket(f"in/{path.relative_to(folder).as_posix()}").write_bytes(path.read_bytes())
+    local = tmp_path / "local"
+    assert satpipe("tag", folder, "-o", local, "--span-s", SPAN_S).returncode == 3
+
+    source, target = f"{store}/in", f"{store}/out"
+    process = start(source, target)
+    deadline = time.monotonic() + 100
+    while len(list(bucket("out/_staged").glob("*.parquet"))) < 6 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = satpipe("tag", source, "-o", target, "--span-s", SPAN_S)
+    assert done.returncode == 3, done.stderr
+    assert_same_tables(download("out", tmp_path / "remote"), local, same_files=False)
+    assert pd.read_parquet(f"{target}/tags", storage_options={"skip_instance_cache": True}).shape[0] > 0
+    assert [path.name for path in bucket("out/_staged").glob("*")] == []
+
+    again = satpipe("tag", source, "-o", target, "--span-s", SPAN_S)
+    assert again.returncode == 3
+    assert "to tag in 0" in again.stdout

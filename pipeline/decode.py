@@ -1,22 +1,33 @@
 """Files of audio to 16 kHz samples, from any point on, in blocks."""
 
+import os
 import re
+import stat
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from math import gcd
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
+from pipeline.location import RemoteFile, is_remote
 from sat.config import SAMPLE_RATE_HZ
 from sat.errors import AudioError
+
+if TYPE_CHECKING:
+    from pipeline.decode_av import AvFile
 
 Samples = npt.NDArray[np.float32]
 
 BLOCK_VALUES = 2**18  # samples times channels decoded at a time: 16 s of 16 kHz mono, 1 MB
 LARGEST_SAMPLE = 1e9  # beyond it the power of a frame leaves the range of float32
+CONTAINER_ROUNDING_S = 1.0  # containers count padding as length, and round it
+# Others are no recordings, but damaged headers: from 1 Hz, a file of 1 MB would become 6 days of samples.
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 100, 10_000_000
 PRIMING_SAMPLES = 1024  # at 16 kHz; soxr's filters are shorter than 260 from 4 kHz upwards
 # In double precision a stream begun anywhere gives the same float32 samples; "HQ", in single precision, gives others
 # by 1e-7, which a quiet band turns into 3e-5 of a score.
@@ -28,13 +39,25 @@ EXACT_FORMATS = frozenset({"WAV", "WAVEX", "W64", "RF64", "AIFF", "AU", "CAF", "
 EXACT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
 # A FLAC frame takes 8 bytes or more and has at most 65,535 samples; other formats have fewer in as many bytes.
 MOST_FRAMES_A_BYTE = 8192
+# What a file begins with that FFmpeg reads, and the demuxer for it. FFmpeg's own guess would heed the name of the file
+# too, and take a text for a playlist and open what it lists.
+_CONTAINERS = {
+    "mov": re.compile(rb".{4}(?:ftyp|moov|mdat|wide|free|skip)", re.DOTALL),
+    "asf": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    "matroska": re.compile(rb"\x1a\x45\xdf\xa3"),
+    "aac": re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"),
+    "ac3": re.compile(rb"\x0b\x77"),
+    "amr": re.compile(rb"#!AMR"),
+    "ape": re.compile(rb"MAC "),
+    "wv": re.compile(rb"wvpk"),
+}
 _OVERSTATED = re.compile(r"^ *(?:data|SSND|riff|Data Size|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _OPEN_END = re.compile(r"File ended unexpectedly|lacks an end-of-stream bit")
 
 
 def _tells_length(size_bytes: int) -> bool:
     """Whether a size in a header is one: programs that write to a pipe put the largest number there."""
-    return not 0x7FFFF000 <= size_bytes <= 0x80000000 and size_bytes < 0xFFFFF000
+    return not (0x7FFFF000 <= size_bytes <= 0x80000000 or 0xFFFFF000 <= size_bytes < 2**32 or size_bytes >= 2**62)
 
 
 @dataclass(frozen=True)
@@ -42,11 +65,12 @@ class AudioInfo:
     """What the header of a file says.
 
     Attributes:
-        frames: Samples of one channel; 0 when the header does not tell.
+        frames: Samples of one channel; 0 when the header does not tell. Of a container, within CONTAINER_ROUNDING_S.
         rate_hz: Sampling rate.
         channels: Number of channels.
         exact_seek: Reading from the middle gives the very samples that reading from the start gives.
         problem: Why the recording is known to be cut off, or "".
+        container: FFmpeg's name of the demuxer that reads it; "" when libsndfile does.
     """
 
     frames: int
@@ -54,6 +78,7 @@ class AudioInfo:
     channels: int
     exact_seek: bool
     problem: str
+    container: str = ""
 
     @property
     def samples(self) -> int:
@@ -77,23 +102,35 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
     Raises:
         AudioError: It cannot be opened (`unreadable`), or holds no sample (`empty`).
     """
+    container = _container(path)
+    info = _probe_container(path, container) if container else _probe_file(path)
+    if not LOWEST_RATE_HZ <= info.rate_hz <= HIGHEST_RATE_HZ:
+        raise AudioError(f"the header announces a sampling rate of {info.rate_hz:,} Hz")
+    if info.frames > size_bytes * MOST_FRAMES_A_BYTE:
+        problem = f"the header announces {info.duration_s:,.0f} s, more than the file can hold"
+        if info.frames >= 2**62:  # what libsndfile says of a FLAC that was written to a pipe
+            problem = info.problem
+        return replace(info, frames=0, exact_seek=False, problem=problem)
+    return info
+
+
+def _probe_file(path: str) -> AudioInfo:
     with _open(path) as file:
         if file.frames == 0:
             raise AudioError("the file has a header but no samples", status="empty")
-        frames, problem = file.frames, _cut_off(file)
-        if frames > size_bytes * MOST_FRAMES_A_BYTE:
-            if frames < 2**62:  # what libsndfile says of a FLAC that was written to a pipe
-                problem = f"the header announces {frames / file.samplerate:,.0f} s, more than the file can hold"
-            frames = 0
         ratio = min(file.samplerate, SAMPLE_RATE_HZ) // gcd(file.samplerate, SAMPLE_RATE_HZ)
         exact_seek = (
             file.format in EXACT_FORMATS
             and file.subtype in EXACT_SUBTYPES
             and ratio <= EXACT_RATIO
             and file.samplerate >= EXACT_RATE_HZ
-            and frames > 0
         )
-        return AudioInfo(frames, file.samplerate, file.channels, exact_seek, problem)
+        return AudioInfo(file.frames, file.samplerate, file.channels, exact_seek, _cut_off(file))
+
+
+def _probe_container(path: str, container: str) -> AudioInfo:
+    with closing(_open_container(path, container)) as file:
+        return AudioInfo(file.frames, file.rate_hz, file.channels, exact_seek=False, problem="", container=container)
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -103,27 +140,56 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
     same place, and the samples after it are others.
     """
 
+    def __init__(self, file: RemoteFile | int) -> None:
+        super().__init__(file)
+        self._source = file
+
     def seekable(self) -> bool:
         return False
+
+    def check_source(self) -> None:
+        """Raise an AudioError if the file seemed to end only because its store could not be read."""
+        if isinstance(self._source, RemoteFile) and self._source.error:
+            raise AudioError(f"its store could not be read: {self._source.error}")
+
+    def close(self) -> None:
+        super().close()
+        if isinstance(self._source, RemoteFile):
+            self._source.close()
+
+
+def _container(path: str) -> str:
+    """Return FFmpeg's demuxer for a file, told from how it begins, or ""; none of these is libsndfile's."""
+    try:
+        # Opening a named pipe would wait for someone to write into it.
+        if not is_remote(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+            raise AudioError("a named pipe, not a file")
+        with RemoteFile(path) if is_remote(path) else open(path, "rb") as file:
+            head = file.read(16)
+    except (OSError, ValueError) as error:
+        raise AudioError(f"cannot be opened: {getattr(error, 'strerror', error)}") from error
+    if not head:
+        raise AudioError("the file is empty (0 bytes)")
+    return next((name for name, magic in _CONTAINERS.items() if magic.match(head)), "")
+
+
+def _open_container(path: str, container: str) -> "AvFile":
+    try:
+        from pipeline.decode_av import AvFile
+    except ImportError as error:
+        reason = f"not audio that libsndfile reads; with `pip install 'satpipe[ffmpeg]'` it is ({container})"
+        raise AudioError(reason) from error
+    return AvFile(path, container)
 
 
 def _open(path: str) -> _SoundFile:
     try:
-        return _SoundFile(path)
+        # By descriptor: given a name, libsndfile takes any file called .au, .snd, .vox or .gsm for audio.
+        return _SoundFile(RemoteFile(path) if is_remote(path) else os.open(path, os.O_RDONLY))
     except soundfile.LibsndfileError as error:
-        raise AudioError(_reason(path, error)) from error
+        raise AudioError(f"not audio that libsndfile reads: {error.error_string.strip()}") from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise AudioError(f"cannot be opened: {error}") from error
-
-
-def _reason(path: str, error: soundfile.LibsndfileError) -> str:
-    try:
-        with open(path, "rb") as file:
-            if not file.read(1):
-                return "the file is empty (0 bytes)"
-    except OSError as os_error:
-        return f"cannot be opened: {os_error.strerror}"
-    return f"not audio that libsndfile reads: {error.error_string.strip()}"
+        raise AudioError(f"cannot be opened: {getattr(error, 'strerror', error)}") from error
 
 
 def _cut_off(file: soundfile.SoundFile) -> str:
@@ -197,7 +263,24 @@ class Reader:
 
     def _decoded(self) -> Iterator[Samples]:
         """Yield mono blocks at the file's rate from frame `frames_read` on."""
-        frames = max(1, BLOCK_VALUES // self._info.channels)
+        info = self._info
+        # As little as becomes BLOCK_VALUES at 16 kHz, should that be more.
+        frames = max(1, min(BLOCK_VALUES // info.channels, BLOCK_VALUES * info.rate_hz // SAMPLE_RATE_HZ))
+        for block in self._from_container(frames) if info.container else self._from_file(frames):
+            if block.shape[1] != info.channels:
+                raise AudioError("it has changed since it was looked at")
+            yield _mix(block) if self._channel is None else block[:, self._channel - 1]
+
+    def _from_container(self, frames: int) -> Iterator[Samples]:
+        """Yield blocks [n, channels] of a container; the whole of it, since they cannot be read from the middle."""
+        with closing(_open_container(self._path, self._info.container)) as file:
+            yield from file.blocks(frames)
+        missing_s = self._info.duration_s - self.frames_read / self._info.rate_hz
+        if file.broken or missing_s > CONTAINER_ROUNDING_S:
+            self.broken_s = self.frames_read / self._info.rate_hz
+
+    def _from_file(self, frames: int) -> Iterator[Samples]:
+        """Yield blocks [n, channels] of a file that libsndfile reads."""
         file = _open(self._path)
         try:
             if self.frames_read:
@@ -206,6 +289,7 @@ class Reader:
                 try:
                     block = file.read(frames, dtype="float32", always_2d=True)
                 except soundfile.LibsndfileError:
+                    file.check_source()
                     # The block holds the break: come nearer to it in smaller and smaller steps.
                     frames //= 2
                     file.close()
@@ -213,14 +297,15 @@ class Reader:
                     if self.frames_read:
                         file.seek(self.frames_read)
                     continue
+                file.check_source()
                 if not len(block):
                     break
-                yield _mix(block) if self._channel is None else block[:, self._channel - 1]
+                yield block
         except soundfile.LibsndfileError:
-            pass  # it does not even seek there: this is the break
+            frames = 0  # it does not even seek there: this is the break
         finally:
             file.close()
-        if self.frames_read < self._info.frames:
+        if not frames or self.frames_read < self._info.frames:
             self.broken_s = self.frames_read / self._info.rate_hz
 
     def _clean(self, block: Samples) -> Samples:
@@ -237,6 +322,7 @@ class Reader:
 def _mix(block: Samples) -> Samples:
     """Mean over channels, [n, channels] -> [n]; numpy's own is ten times slower on so few columns."""
     mixed = block[:, 0].copy()
-    for channel in range(1, block.shape[1]):
-        mixed += block[:, channel]
-    return mixed / np.float32(block.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):  # `_clean` tells of what is not a sample
+        for channel in range(1, block.shape[1]):
+            mixed += block[:, channel]
+        return mixed / np.float32(block.shape[1])

@@ -13,7 +13,7 @@ from sat.errors import ConfigError
 
 # libsndfile reads these
 _READ = ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc"
-# It does not read these: they get a row in the recordings table that says so.
+# FFmpeg reads these, with the extra `ffmpeg`; without it they get a row in the recordings table that says so.
 _NAMED = ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv"
 EXTENSIONS = frozenset(f"{_READ} {_NAMED}".split())
 

@@ -4,6 +4,7 @@ A location is a path of this machine or a URL such as `s3://bucket/folder`; fssp
 look like paths.
 """
 
+import io
 import os
 import tempfile
 import uuid
@@ -52,6 +53,58 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
         raise ConfigError(f"{url} takes an extra: pip install 'satpipe[{extra}]'") from error
     except ValueError as error:
         raise ConfigError(f"{url}: there is no scheme {scheme}://") from error
+
+
+class RemoteFile(io.RawIOBase):
+    """A file behind a URL, read in ranges as they are asked for.
+
+    Decoders in C read it through callbacks that cannot raise: an error ends the file for them, and is kept here.
+
+    Attributes:
+        error: Why reading broke off, or "".
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open it.
+
+        Raises:
+            ConfigError: The scheme takes an extra that is not installed.
+            OSError: It cannot be opened.
+        """
+        super().__init__()
+        self.error = ""
+        self._file = filesystem(url).open(url, "rb")
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as there is into a buffer; nothing where reading breaks off."""
+        try:
+            content = self._file.read(len(buffer))
+        except (OSError, ValueError, RuntimeError) as error:
+            self.error = str(error) or type(error).__name__
+            return 0
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the place."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 @contextmanager

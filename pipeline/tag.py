@@ -161,7 +161,8 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
         raise AudioError("it has a header, but nothing can be decoded")
     if reader.broken_s is not None:
         outcome.status, outcome.broken = "truncated", True
-        outcome.reason = f"decoding breaks off at {reader.broken_s:.3f} s of {info.duration_s:.3f} s"
+        announced = f" of {info.duration_s:.3f} s" if info.frames else ""
+        outcome.reason = f"decoding breaks off at {reader.broken_s:.3f} s{announced}"
     elif info.problem:
         outcome.status = "truncated"
         outcome.reason = f"{info.problem}; it ends at {(info.frames or reader.frames_read) / info.rate_hz:.3f} s"

@@ -11,10 +11,12 @@ LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 6: "5.1", 8: "7.1", 16: "hexadecago
 FRAMES_A_SECOND = 10
 
 
-def encode(path: Path, sound: Samples, rate_hz: int, container: str, codec: str = "", video: str = "") -> Path:
+def encode(
+    path: Path, sound: Samples, rate_hz: int, container: str, codec: str = "", video: str = "", **options: str
+) -> Path:
     """Write [n] or [n, channels] samples; no `codec`: no audio stream, `video`: with a black picture beside it."""
     sound = sound.reshape(len(sound), -1)
-    with av.open(path, "w", format=container) as file:
+    with av.open(path, "w", format=container, options=options) as file:
         pictures = _pictures(file, video) if video else None
         stream = file.add_stream(codec, rate_hz, layout=LAYOUTS[sound.shape[1]]) if codec else None
         if pictures:

@@ -304,6 +304,19 @@ def test_an_mp4_file_that_lacks_its_end_is_unreadable(tmp_path: Path) -> None:
     assert caught.value.status == "unreadable"
 
 
+@pytest.mark.parametrize("flags", ["faststart", "empty_moov+default_base_moof+frag_keyframe"])
+def test_an_mp4_file_whose_tables_come_first_is_read_up_to_the_break(tmp_path: Path, flags: str) -> None:
+    sound = noise(20 * 16_000)
+    path = encode(tmp_path / "a.mp4", sound, 16_000, "mp4", "aac", movflags=flags, frag_duration="1000000")
+    whole, reader = read(path)
+    assert abs(len(whole) - len(sound)) < 2048
+    assert reader.broken_s is None
+    samples, reader = read(shorten(path, 0.6))
+    assert 0.5 * len(whole) < len(samples) < 0.65 * len(whole)
+    np.testing.assert_allclose(samples[:-3000], whole[: len(samples) - 3000], atol=1e-6)
+    assert reader.broken_s == len(samples) / 16_000
+
+
 def test_packets_that_cannot_be_decoded_end_a_recording(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.m4a", noise(160_000), 16_000, "ipod", "aac")
     whole, _ = read(path)

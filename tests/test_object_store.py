@@ -74,3 +74,66 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
     again = satpipe("tag", source, "-o", target, "--span-s", SPAN_S)
     assert again.returncode == 3
     assert "to tag in 0" in again.stdout
+
+
+def test_what_is_not_there_is_one_clear_line(satpipe: Satpipe, store: str, tmp_path: Path) -> None:
+    for source, text in [
+        (f"{store}/nothing", "no recordings in"),
+        (f"{store}/nothing.wav", "no recordings in"),
+        ("s3://no-bucket-of-that-name/x", "s3://no-bucket-of-that-name/x"),
+        ("ftpx://host/x", "there is no scheme ftpx://"),
+    ]:
+        done = satpipe("tag", source, "-o", tmp_path / "out")
+        assert (done.returncode, text in done.stderr) == (1, True), (source, done.stderr)
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_recording_is_read_over_http_in_ranges(tmp_path: Path) -> None:
+    import asyncio
+    import threading
+
+    import numpy as np
+    from aiohttp import web
+
+    from pipeline.decode import Reader, probe
+    from pipeline.find import Search
+
+    folder = make_recordings(tmp_path / "in", 1, 400)
+    loop, asked = asyncio.new_event_loop(), list[str | None]()
+    port: list[int] = []
+    ready = threading.Event()
+
+    async def serve(request: web.Request) -> web.FileResponse:
+        asked.append(request.headers.get("Range"))
+        return web.FileResponse(folder / request.match_info["name"])
+
+    async def begin() -> None:
+        application = web.Application()
+        application.router.add_get("/{name}", serve)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port.append(runner.addresses[0][1])
+        ready.set()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(begin())
+        loop.run_forever()
+
+    threading.Thread(target=run, daemon=True).start()
+    assert ready.wait(10)
+    [source] = Search((f"http://127.0.0.1:{port[0]}/000.wav",))
+    assert source.recording == "000.wav"
+    assert source.size_bytes == (folder / "000.wav").stat().st_size
+    info = probe(source.path, source.size_bytes)
+    local = np.concatenate(list(Reader(str(folder / "000.wav"), info, start=6_000_000).blocks()))
+    asked.clear()
+    remote = np.concatenate(list(Reader(source.path, info, start=6_000_000).blocks()))
+    np.testing.assert_array_equal(remote, local)
+    ranges = [each for each in asked if each]
+    assert ranges
+    read = sum(int(each.split("-")[1]) - int(each.removeprefix("bytes=").split("-")[0]) + 1 for each in ranges)
+    assert read < source.size_bytes  # the end of it, not all
+    loop.call_soon_threadsafe(loop.stop)

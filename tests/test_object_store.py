@@ -1,17 +1,23 @@
 """`satpipe tag` from and to an object store: a real S3 server on loopback."""
 
+import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import Satpipe
 from test_survival import SPAN_S, start
 from test_tag import assert_same_tables, make_recordings
 from upath import UPath
+
+from pipeline.decode import Reader, probe
+from pipeline.find import Search
 
 BUCKET = "s3://recordings"
 
@@ -88,52 +94,46 @@ def test_what_is_not_there_is_one_clear_line(satpipe: Satpipe, store: str, tmp_p
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_recording_is_read_over_http_in_ranges(tmp_path: Path) -> None:
-    import asyncio
-    import threading
-
-    import numpy as np
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A web server for `tmp_path`; its address, and the ranges it was asked for."""
     from aiohttp import web
 
-    from pipeline.decode import Reader, probe
-    from pipeline.find import Search
-
-    folder = make_recordings(tmp_path / "in", 1, 400)
-    loop, asked = asyncio.new_event_loop(), list[str | None]()
-    port: list[int] = []
-    ready = threading.Event()
+    asked: list[str] = []
+    loop = asyncio.new_event_loop()
 
     async def serve(request: web.Request) -> web.FileResponse:
-        asked.append(request.headers.get("Range"))
-        return web.FileResponse(folder / request.match_info["name"])
+        asked.append(request.headers.get("Range", ""))
+        return web.FileResponse(tmp_path / request.match_info["path"])
 
-    async def begin() -> None:
+    async def begin() -> web.AppRunner:
         application = web.Application()
-        application.router.add_get("/{name}", serve)
+        application.router.add_get("/{path:.*}", serve)
         runner = web.AppRunner(application)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port.append(runner.addresses[0][1])
-        ready.set()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
 
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(begin())
-        loop.run_forever()
-
-    threading.Thread(target=run, daemon=True).start()
-    assert ready.wait(10)
-    [source] = Search((f"http://127.0.0.1:{port[0]}/000.wav",))
-    assert source.recording == "000.wav"
-    assert source.size_bytes == (folder / "000.wav").stat().st_size
-    info = probe(source.path, source.size_bytes)
-    local = np.concatenate(list(Reader(str(folder / "000.wav"), info, start=6_000_000).blocks()))
-    asked.clear()
-    remote = np.concatenate(list(Reader(source.path, info, start=6_000_000).blocks()))
-    np.testing.assert_array_equal(remote, local)
-    ranges = [each for each in asked if each]
-    assert ranges
-    read = sum(int(each.split("-")[1]) - int(each.removeprefix("bytes=").split("-")[0]) + 1 for each in ranges)
-    assert read < source.size_bytes  # the end of it, not all
+    runner = loop.run_until_complete(begin())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_a_recording_is_read_over_http_in_ranges(web: tuple[str, list[str]], tmp_path: Path) -> None:
+    address, asked = web
+    make_recordings(tmp_path / "in", 1, 1200)
+    [local], [remote] = Search((str(tmp_path / "in"),)), Search((f"{address}/in/000.wav",))
+    assert (remote.recording, remote.size_bytes) == (local.recording, local.size_bytes)
+    info = probe(remote.path, remote.size_bytes)
+    assert info == probe(local.path, local.size_bytes)
+    asked.clear()
+    start = 18_000_000
+    samples = [np.concatenate(list(Reader(each.path, info, start=start).blocks())) for each in (local, remote)]
+    np.testing.assert_array_equal(*samples)
+    bounds = [tuple(map(int, each.removeprefix("bytes=").split("-"))) for each in asked if each]
+    assert 0 < sum(last - first + 1 for first, last in bounds) < local.size_bytes / 2  # the end of it, not all

@@ -197,6 +197,12 @@ def run_models(line: str, request: pytest.FixtureRequest) -> None:
     assert all(name in printed for name in hub.PUBLISHED)
 
 
+def run_status(line: str, request: pytest.FixtureRequest) -> None:
+    printed = request.getfixturevalue("run")(line)
+    assert printed.startswith("finished")
+    assert "8 recordings" in printed
+
+
 def run_pull(line: str, request: pytest.FixtureRequest) -> None:
     assert "SAT_T_2s is in " in request.getfixturevalue("pulled")
 
@@ -217,6 +223,7 @@ RUNNERS = {
     ".venv/bin/satpipe models": run_models,
     ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
+    ".venv/bin/satpipe status out": run_status,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
 }

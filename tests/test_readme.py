@@ -198,9 +198,10 @@ def run_models(line: str, request: pytest.FixtureRequest) -> None:
 
 
 def run_status(line: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("made")
     printed = request.getfixturevalue("run")(line)
     assert printed.startswith("finished")
-    assert "8 recordings" in printed
+    assert "model: SAT_T_2s" in printed
 
 
 def run_pull(line: str, request: pytest.FixtureRequest) -> None:
@@ -227,7 +228,7 @@ RUNNERS = {
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
 }
-SLOW = ("make tag", ".venv/bin/satpipe tag", ".venv/bin/satpipe models pull", ".venv/bin/pytest")
+SLOW = ("make tag", ".venv/bin/satpipe tag", ".venv/bin/satpipe status", ".venv/bin/satpipe models pull", ".venv/bin/pytest")
 COMMANDS = dict.fromkeys(commands(README) + commands(CONTRIBUTING))
 
 

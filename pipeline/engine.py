@@ -15,6 +15,7 @@ from sat.errors import ConfigError, SatpipeError
 
 Result = TypeVar("Result")
 REACH_TIMEOUT_S = 10.0
+OUT_OF_MEMORY_RETRIES = 2
 LOCAL_OBJECT_STORE_BYTES = 512 * 2**20  # holds the model's weights, nothing else of size
 
 
@@ -123,6 +124,8 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         ConfigError: No cluster answers at the address, or there is no GPU.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about anyone's recordings leaves the machine
+    # Ray tries what was ended for lack of memory again for ever; one recording that takes too much would hold the run.
+    os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         _reach(address)

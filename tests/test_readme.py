@@ -228,7 +228,13 @@ RUNNERS = {
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
 }
-SLOW = ("make tag", ".venv/bin/satpipe tag", ".venv/bin/satpipe status", ".venv/bin/satpipe models pull", ".venv/bin/pytest")
+SLOW = (
+    "make tag",
+    ".venv/bin/satpipe tag",
+    ".venv/bin/satpipe status",
+    ".venv/bin/satpipe models pull",
+    ".venv/bin/pytest",
+)
 COMMANDS = dict.fromkeys(commands(README) + commands(CONTRIBUTING))
 
 

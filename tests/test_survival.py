@@ -186,6 +186,24 @@ def test_a_recording_that_brings_its_worker_down_costs_no_other_anything(
 
 
 @pytest.mark.slow
+def test_a_recording_that_takes_too_much_memory_costs_no_other_anything(satpipe: Satpipe, tmp_path: Path) -> None:
+    memory = {line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()}
+    used = 1 - memory["MemAvailable"] / memory["MemTotal"]
+    limit = {
+        "RAY_memory_usage_threshold": f"{used + 2.5e6 / memory['MemTotal']:.4f}",  # kB
+        "RAY_memory_monitor_refresh_ms": "50",
+    }
+    folder = make_recordings(tmp_path / "in", 3, 20)
+    shutil.copy(folder / "001.wav", folder / "poison.wav")
+    hog = "import time; hoard = []; [(hoard.append(bytearray(b'x' * 2**26)), time.sleep(0.02)) for _ in range(100)]"
+    done = satpipe("tag", folder, "-o", tmp_path / "out", env=crashing(tmp_path, hog) | limit)
+    assert done.returncode == 3, done.stderr
+    table = recordings(tmp_path / "out")
+    assert dict(table.status) == {"000.wav": "ok", "001.wav": "ok", "002.wav": "ok", "poison.wav": "worker died"}
+    assert "memory" in table.reason["poison.wav"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 def test_a_full_disk_is_a_clear_error_and_the_run_continues_when_there_is_room(
     folder: Path, undisturbed: Path, satpipe: Satpipe, tmp_path: Path

@@ -141,8 +141,8 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
     """
 
     def __init__(self, file: RemoteFile | int) -> None:
+        self._source = file  # first, since a file that cannot be opened is closed too
         super().__init__(file)
-        self._source = file
 
     def seekable(self) -> bool:
         return False

@@ -373,7 +373,7 @@ def probe_all(sources: list[Source]) -> list[AudioInfo | Unusable]:
     """Read the headers of some files; runs on a worker, since a header can bring a decoder down."""
     found: list[AudioInfo | Unusable] = []
     for source in sources:
-        with _deadline(PROBE_LIMIT_S):
+        with deadline(PROBE_LIMIT_S):
             try:
                 found.append(probe(source.path, source.size_bytes))
             except AudioError as error:
@@ -388,13 +388,13 @@ def tag_and_stage(
     tagger = load_tagger(options, shared)
     # A header that does not tell the length: no format has fewer than 100 bytes a second.
     longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in unit)
-    with _deadline(UNIT_LIMIT_S + longest_s), Output(options.folder).stage() as staged:
+    with deadline(UNIT_LIMIT_S + longest_s), Output(options.folder).stage() as staged:
         outcomes, seconds = tag_unit(unit, tagger, staged.write)
         return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
+def deadline(seconds: float) -> Iterator[None]:
     """End this process if it has not come out of here by then, whatever it hangs in."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:

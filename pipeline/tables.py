@@ -62,7 +62,7 @@ STATUSES = {
     "short": "shorter than one patch (0.16 s): tagged, padded with silence",
     "empty": "a header without samples",
     "unreadable": "not opened, or not audio",
-    "worker died": "brought its worker down each time it was tried",
+    "worker died": "brought its worker down, or hung it, each time it was tried",
 }
 
 

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,16 @@ def test_a_recording_that_brings_its_worker_down_costs_no_other_anything(
     assert again.returncode == 0, again.stderr
     assert (recordings(out).status == "ok").all()
     assert len(recordings(out)) == 7
+
+
+def test_a_worker_that_hangs_is_ended() -> None:
+    program = "import sys, time\nfrom pipeline.run import deadline\nwith deadline({}): time.sleep({})\nprint('out')"
+    done = [
+        subprocess.run([sys.executable, "-c", program.format(*times)], capture_output=True, text=True, timeout=60)
+        for times in ((0.5, 50), (50, 0.5))
+    ]
+    assert [each.returncode for each in done] == [1, 0]
+    assert [each.stdout for each in done] == ["", "out\n"]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def shown(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
         import rich.progress as bars
         from rich.console import Console
 
-        columns = (bars.BarColumn(), bars.TaskProgressColumn(), bars.TextColumn("{task.description}"))
+        columns = (bars.BarColumn(bar_width=20), bars.TaskProgressColumn(), bars.TextColumn("{task.description}"))
         with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("starting", total=None)
             started = monotonic()

@@ -14,6 +14,7 @@ replaces others names them in its recordings file, so that they go even if the r
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -48,11 +49,13 @@ class StagedSpan:
         file: Name of the staged file.
         place: Of the span in that file.
         outcome: What became of it.
+        spans: How many spans share that file.
     """
 
     file: str
     place: int
     outcome: SpanOutcome
+    spans: int
 
 
 @dataclass
@@ -208,7 +211,7 @@ class Output:
                 path.unlink()
                 continue
             for place, outcome in enumerate(outcomes):
-                found[outcome.key] = StagedSpan(path.name, place, outcome)
+                found[outcome.key] = StagedSpan(path.name, place, outcome, len(outcomes))
         return found
 
     def count_staged(self) -> int:
@@ -252,7 +255,7 @@ class Output:
             OutputError: The disk is full, or something else is in the way; what is staged stays.
         """
         if (self.folder / "recordings" / name).exists():
-            self.discard(span.file for finished in batch for span in finished.spans)
+            self._discard_published(batch)
             return
         with ExitStack() as stack:
             tags = stack.enter_context(self._writer("tags", name, tables.TAGS))
@@ -262,7 +265,13 @@ class Output:
                 # A worker can outlive its run, killed, for a moment; its rows must not stand beside the new run's.
                 raise OutputError(f"{self.folder} was taken over by another run")
         self._commit(name, pa.Table.from_pylist([finished.row for finished in batch], schema=tables.RECORDINGS))
-        self.discard(span.file for finished in batch for span in finished.spans)
+        self._discard_published(batch)
+
+    def _discard_published(self, batch: list[Finished]) -> None:
+        """Remove staged files of which this batch holds all; others wait for `finish`."""
+        spans = [span for finished in batch for span in finished.spans]
+        held = Counter(span.file for span in spans)
+        self.discard(span.file for span in spans if held[span.file] == span.spans)
 
     def remove(self, recordings: set[str]) -> None:
         """Remove all rows of some recordings; batches that hold any are written anew without them."""
@@ -419,7 +428,7 @@ class StagedFile:
     def conclude(self, outcomes: list[SpanOutcome]) -> list[StagedSpan]:
         """Add what became of the unit's spans; the file is of use only with it."""
         self._writer.add_key_value_metadata({_OUTCOMES: json.dumps([vars(outcome) for outcome in outcomes])})
-        return [StagedSpan(self._name, place, outcome) for place, outcome in enumerate(outcomes)]
+        return [StagedSpan(self._name, place, outcome, len(outcomes)) for place, outcome in enumerate(outcomes)]
 
 
 class _Rows:

@@ -621,3 +621,14 @@ def test_a_table_is_empty_until_something_is_published(tmp_path: Path) -> None:
         assert output.recordings().schema.equals(tables.RECORDINGS)
         assert output.recordings(["recording", "status"]).schema.names == ["recording", "status"]
         assert isinstance(output.recordings(), pa.Table)
+
+
+def test_recordings_of_one_unit_can_be_published_in_two_batches(out: Path) -> None:
+    with claimed(out) as output:
+        first, second = finished(output, e=4, f=5)
+        output.publish([first], OPTIONS, new_name())
+        output.publish([second], OPTIONS, new_name())
+        output.finish()
+    table = pd.read_parquet(out / "scores").astype({"recording": str})
+    assert dict(table.groupby("recording").size().loc[["e", "f"]]) == {"e": 4, "f": 5}
+    assert not (out / "_staged").exists()

@@ -68,6 +68,13 @@ class Events:
         return Events(events.clip[first], events.label[first], events.onset_s[first], latest[last])
 
 
+def least(threshold: float | npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return the least number of a floating-point type that reaches the threshold: 0.3 is none in half precision."""
+    exact = np.asarray(threshold, np.float64)
+    rounded = exact.astype(dtype)
+    return np.where(rounded < exact, np.nextafter(rounded, np.asarray(np.inf, dtype)), rounded)
+
+
 def detect(
     clip: Ints, start_s: Floats, end_s: Floats, scores: npt.NDArray[Any], threshold: float | npt.NDArray[Any]
 ) -> Events:
@@ -80,7 +87,7 @@ def detect(
         scores: Of each chunk and class, [n, K].
         threshold: Least score of an active chunk: one, or one for each class [K].
     """
-    label, chunk = np.nonzero((scores >= np.asarray(threshold, scores.dtype)).T)
+    label, chunk = np.nonzero((scores >= least(threshold, scores.dtype)).T)
     if not len(label):
         return Events.of([], [], [], [])
     new = np.ones(len(label), bool)

@@ -33,6 +33,16 @@ cli.add_command(models)
     help="gapless: every sample is seen; script: as the published inference script.",
 )
 @click.option(
+    "--memory",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="off: each chunk alone, with nothing carried over from the one before.",
+)
+@click.option(
+    "--delay-s", type=float, help="Seconds that a full-context model reads at a time; by default the model's own."
+)
+@click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     default=0.1,
@@ -104,6 +114,124 @@ def benchmark(recordings: Path, out: Path, hours: float) -> int:
     from jobs import benchmark
 
     benchmark.write(benchmark.benchmark(recordings, hours, lambda line: click.echo(line, err=True)), out)
+    return 0
+
+
+@cli.command()
+@click.option("-o", "--out", required=True, metavar="DIR", help="Output folder, new or of an earlier `synth`.")
+@click.option(
+    "--foreground",
+    required=True,
+    metavar="FOLDER|TABLE",
+    help="Clips of single sounds: sub-folders named after labels, or a table with path, label[, onset_s, offset_s].",
+)
+@click.option("--background", metavar="FOLDER", help="Recordings to put them over; by default white noise.")
+@click.option("--scenes", type=click.IntRange(1), default=100, show_default=True, help="How many.")
+@click.option("--length-s", type=click.FloatRange(0), default=10.0, show_default=True, help="Seconds of each.")
+@click.option("--events-per-minute", type=click.FloatRange(0), default=18.0, show_default=True, help="Mean.")
+@click.option(
+    "--snr-db", type=float, nargs=2, default=(6.0, 20.0), show_default=True, help="Events over background, from and to."
+)
+@click.option(
+    "--background-db", type=click.FloatRange(-80, -10), default=-50.0, show_default=True, help="Its level, dBFS."
+)
+@click.option("--max-polyphony", type=click.IntRange(1), help="Most events at a time; by default any number.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Another one, other scenes."
+)
+@click.option("--format", type=click.Choice(["wav", "flac"]), default="wav", show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Scenes made at the same time; by default one per CPU, up to 16."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the scenes of an earlier `synth`.")
+def synth(**given: Any) -> int:
+    """Make sound scenes from clips over backgrounds, with their strong and weak truth, to try `evaluate` on."""
+    from jobs import synth
+
+    click.echo(synth.text(synth.synth(synth.SynthOptions(**given)), given["out"]))
+    return 0
+
+
+@cli.command()
+@click.argument("outs", nargs=-1, metavar="OUT...")
+@click.option("--weak", metavar="CSV", help="Weak labels: AudioSet's eval_segments.csv, or a table with a header.")
+@click.option("--strong", metavar="TSV|FOLDER", help="Strong labels: AudioSet's, DCASE's, Audacity's or Raven's files.")
+@click.option(
+    "-o", "--out", "folder", metavar="DIR", help="Write evaluate.json and classes.csv there; of several OUT, below it."
+)
+@click.option("--mapping", metavar="CSV", help="Columns recording and clip, where names do not tell which is which.")
+@click.option(
+    "--classes", default="381", show_default=True, metavar="381|407|416|527|FILE", help="Classes of strong labels."
+)
+@click.option(
+    "--unknown",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="What becomes of labels that AudioSet lacks.",
+)
+@click.option(
+    "--threshold",
+    default="0.5",
+    show_default=True,
+    metavar="S|CSV",
+    help="Least score of what counts as found, or a table with one for each class.",
+)
+@click.option("--tune", metavar="FILE", help="Clips to choose thresholds of classes on; the others are reported.")
+@click.option("--segment-s", type=click.FloatRange(0, min_open=True), help="Segments; by default the model's chunk.")
+@click.option("--collar-s", type=click.FloatRange(0), default=0.2, show_default=True, help="Collar of event metrics.")
+@click.option(
+    "--offset-fraction",
+    type=click.FloatRange(0),
+    default=0.5,
+    show_default=True,
+    help="Collar of an offset, as part of the event, if that is more.",
+)
+@click.option("--median-filter", type=click.IntRange(1), default=1, show_default=True, help="Chunks; 1: none.")
+@click.option("--min-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Least length of events found.")
+@click.option("--psds-thresholds", type=click.IntRange(0), default=50, show_default=True, help="0: no PSDS.")
+@click.option(
+    "--bootstrap", type=click.IntRange(0), default=200, show_default=True, help="Samples for intervals; 0: none."
+)
+@click.option(
+    "--level", type=click.FloatRange(0.5, 1, max_open=True), default=0.95, show_default=True, help="Of the intervals."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--table1", is_flag=True, help="Lay out the paper's Table 1, its figures and ours.")
+@click.option("--table2", is_flag=True, help="The same of Table 2.")
+@click.option("--table3", is_flag=True, help="The same of Table 3.")
+@click.option("--compare", nargs=2, metavar="A B", help="Show two cards written with -o side by side.")
+def evaluate(
+    *,
+    outs: tuple[str, ...],
+    folder: str | None,
+    table1: bool,
+    table2: bool,
+    table3: bool,
+    compare: tuple[str, str] | None,
+    **given: Any,
+) -> int:
+    """Score the tables of OUT against true labels, and print the figures beside the paper's."""
+    from jobs import evaluate
+    from reports import evaluation
+
+    if compare:
+        first, second = map(evaluate.read, compare)
+        evaluate.compare(first, second)
+        click.echo(evaluation.comparison(first, second))
+        return 0
+    if not outs:
+        raise click.UsageError("there is nothing to evaluate: name an output folder of `satpipe tag`")
+    cards = []
+    for out, place in zip(outs, evaluate.folders(folder, outs), strict=True):
+        card = evaluate.evaluate(out, evaluate.EvaluateOptions(**given))
+        if place:
+            evaluate.write(card, place)
+        click.echo(evaluation.card(card))
+        cards.append(card)
+    for number, wanted in enumerate((table1, table2, table3), 1):
+        if wanted:
+            click.echo(evaluation.table(cards, number))
     return 0
 
 

@@ -5,12 +5,12 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from pipeline.location import locate
 from pipeline.output import Output, TableOptions
 from pipeline.run import Progress, TagRun, WorkerOptions
 from sat.checkpoint import Checkpoint
+from sat.config import SAMPLE_RATE_HZ, get_config
 from sat.errors import ConfigError
 from sat.hub import BUNDLED, resolve
 from sat.labels import weak_labels
@@ -41,6 +42,8 @@ class TagOptions:
     model: str = BUNDLED
     arch: str | None = None
     cut: Cut = "gapless"
+    memory: Literal["on", "off"] = "on"
+    delay_s: float | None = None
     threshold: float = 0.1
     top_k: int = 10
     scores: bool = True
@@ -60,7 +63,7 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        checkpoint: The model.
+        checkpoint: The model, with its configuration as the options want it.
         search: Where recordings are looked for.
         files: Files found.
         todo: Of these, files that are not in the tables yet.
@@ -118,7 +121,7 @@ def plan(options: TagOptions) -> Plan:
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
-    checkpoint = resolve(options.model, options.arch)
+    checkpoint = _configured(resolve(options.model, options.arch), options)
     search = Search(options.inputs)
     done = {} if options.overwrite else _done(Output(options.out), options)
     files = todo = todo_bytes = 0
@@ -138,6 +141,16 @@ def plan(options: TagOptions) -> Plan:
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
     gone = frozenset(name for file in done.keys() - seen for name in done[file].rows)
     return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone)
+
+
+def _configured(checkpoint: Checkpoint, options: TagOptions) -> Checkpoint:
+    """The same weights, used as the options want them."""
+    config = checkpoint.config
+    if options.delay_s is not None:
+        config = config.with_delay(options.delay_s)
+    if options.memory == "off":
+        config = config.without_memory()
+    return replace(checkpoint, config=config)
 
 
 def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
@@ -182,20 +195,26 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
 
 def make_run(ray: engine.Engine, output: Output, checkpoint: Checkpoint, options: TagOptions, run_id: str) -> TagRun:
     """Make a run ready on a Ray that has started."""
-    worker = WorkerOptions(str(output.folder), checkpoint.sha256, options.cut, options.precision, ray.slots.gpus > 0)
-    size = chunk_samples(checkpoint.config, options.cut)
+    config = checkpoint.config
+    cuda = ray.slots.gpus > 0
+    worker = WorkerOptions(str(output.folder), checkpoint.sha256, config, options.cut, options.precision, cuda)
+    size = chunk_samples(config, options.cut)
     table = TableOptions(run_id, size, options.threshold, options.top_k, options.scores)
     return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
 
 
 def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what goes into `run.json`: what made the tables."""
+    config = checkpoint.config
+    size = chunk_samples(config, options.cut)
     return {
         "id": uuid4().hex,  # of this run
         "identity": {  # tables made with another one are never mixed with these
             "model_sha256": checkpoint.sha256,
-            "arch": checkpoint.config.name,
+            "arch": config.name,
             "cut": options.cut,
+            "memory": "on" if config.streaming else "off",  # off as well where there is none
+            "delay_s": float(config.script_chunk_s),
             "precision": options.precision,
             "channels": options.channels,
             "threshold": options.threshold,
@@ -206,9 +225,12 @@ def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:
             "name": options.model,
             "source": checkpoint.source,
             "sha256": checkpoint.sha256,
-            **asdict(checkpoint.config),
+            **asdict(config),
+            "chunk_samples": size,  # from the start of a chunk to the start of the next
+            "streaming": get_config(config.name).streaming,  # whether it has a memory, on or off
             "metadata": checkpoint.metadata,
         },
+        "chunk_s": size / SAMPLE_RATE_HZ,
         "inputs": [str(locate(given)) for given in options.inputs],
         "started": _now(),
         "command": sys.argv,

@@ -22,7 +22,7 @@ from pipeline.find import Source
 from pipeline.output import Finished, Output, StagedSpan, TableOptions, new_name
 from pipeline.tag import Tagger, tag_unit
 from sat.checkpoint import Checkpoint
-from sat.config import SAMPLE_RATE_HZ
+from sat.config import SAMPLE_RATE_HZ, ModelConfig
 from sat.errors import AudioError, OutputError
 from sat.stream import Cut
 
@@ -45,6 +45,7 @@ class WorkerOptions:
     Attributes:
         folder: The output folder, path or URL.
         model_id: The model's sha256.
+        config: Its configuration, which may be another than its file's.
         cut: How recordings are cut.
         precision: `fp32` or `bf16`.
         cuda: Whether to use a GPU.
@@ -52,6 +53,7 @@ class WorkerOptions:
 
     folder: str
     model_id: str
+    config: ModelConfig
     cut: Cut
     precision: str
     cuda: bool

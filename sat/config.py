@@ -1,6 +1,6 @@
 """The nine published configurations, by name (paper sections 3 and 4.3, Tables 1 and 2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from sat.errors import ConfigError
@@ -25,15 +25,15 @@ class ModelConfig:
     """Channels of a token."""
     heads: int
     chunk_frames: int
-    """Log-mel frames read at a time; for a full-context model the longest piece it has positions for."""
+    """Log-mel frames read at a time; of a full-context model at most as many as it has positions for."""
     memory_tokens: int
-    """Tokens of the past each block attends to; 0 for a full-context model."""
+    """Tokens of the past each block attends to; 0 for a full-context model, or where each chunk stands alone."""
     time_positions: int
     """Entries of the time-position table: those of the chunk, then those of the memory."""
     class_token: bool
     """Scores are read from a class token instead of the mean over all tokens."""
-    script_chunk_s: int
-    """Seconds of waveform the published inference script reads at a time."""
+    script_chunk_s: float
+    """The nominal delay: seconds of waveform the published inference script reads at a time."""
 
     depth: int = DEPTH
     classes: int = CLASSES
@@ -62,6 +62,31 @@ class ModelConfig:
     def warmup_chunks(self) -> int:
         """Chunks to read before a chunk so that its score is that of a pass from the start."""
         return self.depth * self.memory_chunks
+
+    def without_memory(self) -> "ModelConfig":
+        """The same weights with each chunk alone: nothing is carried from one chunk to the next."""
+        return replace(self, memory_tokens=0)
+
+    def with_delay(self, delay_s: float) -> "ModelConfig":
+        """The same weights, reading `delay_s` at a time; in the gapless cut as many whole patches as fit into it.
+
+        Raises:
+            ConfigError: It is a streaming model and the delay not its own, or there are no positions for that much.
+        """
+        if delay_s == self.script_chunk_s:
+            return self
+        if self.streaming:
+            raise ConfigError(
+                f"{self.name} has a delay of {self.script_chunk_s:g} s, which its memory and positions are made for: "
+                f"{delay_s:g} s takes a full-context model"
+            )
+        shortest_s, longest_s = (patches * PATCH_SAMPLES / SAMPLE_RATE_HZ for patches in (1, self.time_positions))
+        if not shortest_s <= delay_s <= longest_s:
+            raise ConfigError(
+                f"a delay of {delay_s:g} s: {self.name} reads from {shortest_s:g} s to {longest_s:g} s at a time"
+            )
+        patches = round(delay_s * SAMPLE_RATE_HZ) // PATCH_SAMPLES
+        return replace(self, chunk_frames=patches * PATCH_FRAMES, script_chunk_s=delay_s)
 
 
 def _streaming(name: str, width: int, heads: int, seconds: int, *, class_token: bool) -> ModelConfig:

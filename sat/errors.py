@@ -6,6 +6,7 @@ SatpipeError
 ├── CheckpointError    a file of weights that is not what it should be
 ├── DownloadError      a checkpoint that could not be fetched
 ├── AudioError         a recording that cannot be read, or not to its end
+├── TruthError         true labels that cannot be read, or not be joined to recordings
 └── OutputError        an output folder that cannot be used, or tables in it that are not ours
 
 Library code raises them; the command line prints `TypeName: message` and exits.
@@ -42,6 +43,10 @@ class AudioError(SatpipeError):
     def __init__(self, message: str, status: str = "unreadable") -> None:
         super().__init__(message)
         self.status = status
+
+
+class TruthError(SatpipeError):
+    """True labels that cannot be read, or not be joined to recordings."""
 
 
 class OutputError(SatpipeError):

@@ -23,15 +23,15 @@ Cut = Literal["gapless", "script"]
 """How a recording becomes chunks.
 
 gapless: one log-mel stream, cut every `chunk_frames` frames; every sample is seen. As the models were trained.
-script: whole seconds of waveform at a time, each with a spectrogram of its own whose last frames are not seen, and a
-memory warmed with digital silence. What the published inference script does.
+script: the nominal delay of waveform at a time, each with a spectrogram of its own whose last frames are not seen, and
+a memory, where there is one, warmed with digital silence. What the published inference script does.
 """
 CUTS: tuple[Cut, ...] = get_args(Cut)
 
 
 def chunk_samples(config: ModelConfig, cut: Cut) -> int:
     """Samples from the start of a chunk to the start of the next, at 16 kHz."""
-    return config.chunk_samples if cut == "gapless" else config.script_chunk_s * SAMPLE_RATE_HZ
+    return config.chunk_samples if cut == "gapless" else round(config.script_chunk_s * SAMPLE_RATE_HZ)
 
 
 def count_chunks(config: ModelConfig, cut: Cut, samples: int) -> int:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sat.checkpoint import from_published, published_shapes
-from sat.config import SAMPLE_RATE_HZ, ModelConfig, get_config
+from sat.config import HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, ModelConfig, get_config
+from sat.frontend import LogMel, clamp_dynamic_range
 from sat.model import SAT
 from sat.stream import Cut, StreamingTagger
 
@@ -74,6 +76,18 @@ def stream(model: SAT, blocks: Tensor | Iterable[Tensor], cut: Cut = "gapless", 
     tagger = StreamingTagger(model, cut, start_chunk)
     scores = [tagger.push(block) for block in ([blocks] if isinstance(blocks, Tensor) else blocks)]
     return torch.cat([*scores, tagger.finish()])
+
+
+@torch.inference_mode()
+def scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int, samples: int) -> Tensor:
+    """Scores of each piece of a recording by itself, cut by another way: `frames` or `samples` at a time."""
+    if cut == "gapless":
+        padded = pad(recording, (0, -len(recording) % PATCH_SAMPLES))
+        pieces = LogMel()(padded)[:, : len(padded) // HOP_SAMPLES].split(frames, dim=-1)
+    else:
+        waveforms = [pad(piece, (0, max(0, PATCH_SAMPLES - len(piece)))) for piece in recording.split(samples)]
+        pieces = tuple(LogMel()(waveform) for waveform in waveforms)
+    return torch.cat([model(clamp_dynamic_range(piece)[None, :, :frames])[0] for piece in pieces])
 
 
 def assert_same_scores(scores: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:

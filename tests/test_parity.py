@@ -124,7 +124,7 @@ def test_scores_averaged_over_a_clip_of_two_chunks_are_the_published_ones(stream
 
 @pytest.mark.parametrize("seconds", [10, 2])
 def test_full_context_pieces_give_the_published_scores(full_context: SAT, seconds: int) -> None:
-    config = replace(full_context.config, script_chunk_s=seconds)
+    config = full_context.config.with_delay(seconds)
     chunks = ChunkStream(LogMel(), config, "script")
     keyed = [(chunk.index, chunk) for chunk in chunks.push(parity_waveform()) + chunks.finish()]
     batched = torch.stack([scores for _, scores in score_chunks(full_context, keyed)])

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_same_scores, model_by_rule, sound, stream
+from helpers import assert_same_scores, model_by_rule, scores_of_pieces, sound, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -22,7 +22,17 @@ from torch import Tensor
 
 import sat.stream
 from sat.batch import score_chunks
-from sat.config import CLASSES, HOP_SAMPLES, MEL_BANDS, ModelConfig, get_config
+from sat.config import (
+    CLASSES,
+    CONFIGS,
+    HOP_SAMPLES,
+    MEL_BANDS,
+    PATCH_FRAMES,
+    SAMPLE_RATE_HZ,
+    ModelConfig,
+    get_config,
+)
+from sat.errors import ConfigError
 from sat.frontend import LogMel, clamp_dynamic_range
 from sat.hub import resolve
 from sat.model import SAT, Memory, allows_consecutive
@@ -42,8 +52,11 @@ TINY = replace(
 CLASS_TOKEN = replace(TINY, name="tiny with a class token", class_token=True)
 LONG_MEMORY = replace(CLASS_TOKEN, name="tiny with a memory of two chunks", memory_tokens=16, time_positions=8)
 FULL_CONTEXT = replace(TINY, name="tiny without memory", memory_tokens=0, time_positions=2)
-SMALL = [TINY, CLASS_TOKEN, LONG_MEMORY, FULL_CONTEXT]
+MEMORY_OFF = replace(CLASS_TOKEN.without_memory(), name="tiny with its memory off")
+SHORT_DELAY = replace(FULL_CONTEXT, name="tiny with a short delay", time_positions=6).with_delay(0.4)
+SMALL = [TINY, CLASS_TOKEN, LONG_MEMORY, FULL_CONTEXT, MEMORY_OFF, SHORT_DELAY]
 STREAMING = [config for config in SMALL if config.streaming]
+WITH_MEMORY = [*STREAMING, *(get_config(name) for name in ("SAT_T_2s", "SAT_S_2s", "SAT_S_1s"))]
 PUBLISHED = [get_config(name) for name in ("SAT_T_2s", "SAT_S_2s", "SAT_S_1s", "audiotransformer_tiny")]
 
 WINDOW_SAMPLES = 512
@@ -203,7 +216,7 @@ def test_streams_side_by_side_in_one_call_do_not_see_each_other(config: ModelCon
 
 
 def test_a_memory_of_two_chunks_does_not_run_layer_by_layer() -> None:
-    assert [allows_consecutive(config) for config in SMALL] == [True, True, False, False]
+    assert [config for config in SMALL if allows_consecutive(config)] == [TINY, CLASS_TOKEN]
     with pytest.raises(ValueError, match="cannot run layer by layer"):
         model_of(LONG_MEMORY).consecutive(torch.zeros(2, MEL_BANDS, LONG_MEMORY.chunk_frames))
 
@@ -356,6 +369,87 @@ def test_a_state_does_not_change_when_its_tagger_goes_on() -> None:
     tagger.push(RECORDING[9000:])
     tagger.finish()
     assert all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+
+
+# Memory off, and another delay
+
+
+def with_config(model: SAT, config: ModelConfig) -> SAT:
+    """The weights of a model under another configuration."""
+    other = SAT(config)
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("config", WITH_MEMORY, ids=named)
+def test_with_the_memory_off_each_chunk_is_scored_as_if_there_were_no_other(config: ModelConfig, cut: Cut) -> None:
+    model, size = model_of(config), chunk_samples(config, cut)
+    off = with_config(model, config.without_memory())
+    for samples in (4 * size, 7 * size // 2, 3 * size + 1):
+        recording = sound(samples)
+        expected = scores_of_pieces(model, recording, cut, config.chunk_frames, size)
+        assert_same_scores(stream(off, recording, cut), expected)
+        for batch_chunks in (1, 3, 64):
+            assert_same_scores(batched(off, [recording], cut, batch_chunks)[0], expected)
+    first, *later = distance(stream(off, sound(4 * size), cut), stream(model, sound(4 * size), cut))
+    assert (first < 1e-6) == (cut == "gapless")  # in the script cut the memory holds silence before the first chunk
+    assert min(later) > 0.01
+
+
+def test_with_the_memory_off_nothing_is_read_before_a_chunk() -> None:
+    for config in STREAMING:
+        off = config.without_memory()
+        assert (off.streaming, off.warmup_chunks) == (False, 0)
+        assert replace(off, memory_tokens=config.memory_tokens) == config
+        found = ChunkStream(LogMel(), off, "script").push(torch.zeros(40_000))
+        assert [chunk.index for chunk in found] == [0, 1]
+    assert FULL_CONTEXT.without_memory() == FULL_CONTEXT
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("delay_s", "frames", "tokens"), [(2, 192, 48), (1, 96, 24), (0.5, 48, 12)])
+def test_a_full_context_model_with_another_delay_reads_that_much_at_a_time(
+    cut: Cut, delay_s: float, frames: int, tokens: int
+) -> None:
+    model = model_of(get_config("audiotransformer_tiny"))
+    config = model.config.with_delay(delay_s)
+    assert (config.chunk_frames, config.chunk_tokens) == (frames, tokens)  # 48 and 24 in the paper's Table 2
+    size = chunk_samples(config, cut)
+    assert size == (frames * HOP_SAMPLES if cut == "gapless" else delay_s * SAMPLE_RATE_HZ)
+    other = with_config(model, config)
+    for samples in (3 * size, 5 * size // 2, 2 * size + 1, 1):
+        recording = sound(samples)
+        expected = scores_of_pieces(model, recording, cut, frames, size)
+        assert len(expected) == -(-samples // size)
+        assert_same_scores(stream(other, recording, cut), expected)
+        assert_same_scores(batched(other, [recording], cut, 2)[0], expected)
+
+
+@few_examples
+@given(delay_s=st.floats(0.16, 10.08))
+def test_a_chunk_is_as_many_whole_patches_as_fit_into_the_delay(delay_s: float) -> None:
+    config = get_config("audiotransformer_tiny").with_delay(delay_s)
+    if delay_s != 10:
+        assert config.chunk_frames % PATCH_FRAMES == 0
+        assert -1 / SAMPLE_RATE_HZ < delay_s - config.chunk_frames / 100 < 0.16 + 1 / SAMPLE_RATE_HZ
+    assert chunk_samples(config, "script") == round(delay_s * SAMPLE_RATE_HZ)
+    assert 1 <= config.chunk_frames // PATCH_FRAMES <= config.time_positions
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_models_own_delay_changes_nothing(name: str) -> None:
+    config = get_config(name)
+    assert config.with_delay(float(config.script_chunk_s)) is config
+
+
+def test_a_delay_that_a_model_cannot_have_is_an_error_that_says_why() -> None:
+    for name, own_s in (("SAT_T_2s", 2), ("SAT_S_1s", 1)):
+        with pytest.raises(ConfigError, match=f"{name} has a delay of {own_s} s, which its memory and positions are"):
+            get_config(name).with_delay(1.5)
+    for delay_s in (0.0, -2.0, 0.159, 10.081, 1000.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=f"{delay_s:g} s: audiotransformer_tiny reads from 0.16 s to 10.08 s"):
+            get_config("audiotransformer_tiny").with_delay(delay_s)
 
 
 # The two cuts

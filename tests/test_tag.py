@@ -17,9 +17,12 @@ import soundfile
 import soxr
 import torch
 from conftest import COMMAND, ROOT, Satpipe
+from helpers import model_by_rule, scores_of_pieces
 
+from sat.checkpoint import save
+from sat.config import get_config
 from sat.hub import BUNDLED, resolve
-from sat.stream import StreamingTagger
+from sat.stream import CUTS, Cut, StreamingTagger
 
 EXAMPLES = ROOT / "examples" / "recordings"
 NAMES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if path.suffix != ".md")
@@ -111,6 +114,8 @@ def test_run_json_tells_what_made_the_tables_and_the_command_says_which_model(ta
     run = json.loads((out / "run.json").read_text())
     assert run["model"]["sha256"] == resolve(BUNDLED).sha256 == run["identity"]["model_sha256"]
     assert run["identity"]["cut"] == "gapless"
+    assert (run["identity"]["memory"], run["identity"]["delay_s"], run["chunk_s"]) == ("on", 2.0, 1.92)
+    assert (run["model"]["streaming"], run["model"]["chunk_samples"]) == (True, 30_720)
     assert len(run["labels"]) == 527
     assert run["labels"][0] == {"index": 0, "mid": "/m/09x0r", "name": "Speech"}
     assert {"satpipe", "torch", "ray", "python"} <= set(run["versions"])
@@ -192,6 +197,61 @@ def test_the_script_cut_reads_two_seconds_at_a_time(satpipe: Satpipe, address: s
     table = scores(tmp_path)
     assert list(table.start_s) == [0.0, 2.0, 4.0, 6.0, 8.0]
     np.testing.assert_allclose(np.stack(table.scores).astype(np.float32), expected, rtol=2**-10, atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_with_the_memory_off_each_chunk_is_tagged_alone(
+    satpipe: Satpipe, address: str, tmp_path: Path, cut: Cut
+) -> None:
+    folder, out = make_recordings(tmp_path / "in", 1, 45), tmp_path / "out"
+    arguments = ("tag", folder, "-o", out, "--address", address, "--cut", cut, "--span-s", 10)
+    done = satpipe(*arguments, "--memory", "off")
+    assert done.returncode == 0, done.stderr
+    model, recording = resolve(BUNDLED).model(), samples_16k(folder / "000.wav")
+    ours = np.stack(scores(out).scores).astype(np.float32)
+    np.testing.assert_allclose(ours, scores_of_pieces(model, recording, cut, 192, 32_000), rtol=2**-10, atol=1e-5)
+    tagger = StreamingTagger(model, cut)
+    remembering = torch.cat([tagger.push(recording), tagger.finish()]).numpy()
+    first, *later = np.abs(ours - remembering).max(1)
+    assert (first < 1e-3) == (cut == "gapless")  # in the script cut the memory is warmed with silence
+    assert min(later) > 1e-3
+    run = json.loads((out / "run.json").read_text())
+    assert (run["identity"]["memory"], run["identity"]["delay_s"]) == ("off", 2.0)
+    assert (run["chunk_s"], run["model"]["streaming"]) == (1.92 if cut == "gapless" else 2.0, True)
+
+    before = scores(out)
+    done = satpipe(*arguments)
+    assert (done.returncode, "memory 'off', now 'on'" in done.stderr) == (1, True)
+    pd.testing.assert_frame_equal(scores(out), before)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_full_context_model_reads_as_much_at_a_time_as_asked_for(
+    satpipe: Satpipe, address: str, tmp_path: Path, cut: Cut
+) -> None:
+    model = model_by_rule(get_config("audiotransformer_tiny"))
+    save(model, tmp_path / "vit.safetensors")
+    name, out = "speech_16k_mono.WAV", tmp_path / "out"
+    arguments = ("tag", EXAMPLES / name, "-o", out, "--address", address, "--cut", cut)
+    arguments += ("--model", tmp_path / "vit.safetensors")
+    done = satpipe(*arguments, "--delay-s", 2)
+    assert done.returncode == 0, done.stderr
+    table, chunk_samples = scores(out), 30_720 if cut == "gapless" else 32_000
+    assert list(table.start_s) == [chunk * chunk_samples / 16_000 for chunk in range(6 if cut == "gapless" else 5)]
+    assert table.end_s.max() == 10.0
+    expected = scores_of_pieces(model, samples_16k(EXAMPLES / name), cut, 192, 32_000)
+    np.testing.assert_allclose(np.stack(table.scores).astype(np.float32), expected, rtol=2**-10, atol=1e-5)
+    run = json.loads((out / "run.json").read_text())
+    assert (run["identity"]["memory"], run["identity"]["delay_s"]) == ("off", 2.0)
+    assert (run["chunk_s"], run["model"]["chunk_samples"]) == (chunk_samples / 16_000, chunk_samples)
+    assert not run["model"]["streaming"]
+
+    assert satpipe(*arguments, "--delay-s", 2, "--memory", "off").returncode == 0  # it has none that could be on
+    for other, text in ((("--delay-s", 1), "delay_s 2.0, now 1.0"), ((), "delay_s 2.0, now 10.0")):
+        done = satpipe(*arguments, *other)
+        assert (done.returncode, text in done.stderr) == (1, True)
+    done = satpipe(*arguments, "--delay-s", 12)
+    assert (done.returncode, "reads from 0.16 s to 10.08 s" in done.stderr) == (1, True)
 
 
 def test_channels_can_be_tagged_apart(satpipe: Satpipe, address: str, tmp_path: Path) -> None:
@@ -284,7 +344,10 @@ def test_what_cannot_work_is_one_clear_line(satpipe: Satpipe, tagged: tuple[Path
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--address", "127.0.0.1:1"), 1, "no Ray cluster answers"),
         (("tag", EXAMPLES, "-o", out, "--threshold", "0.2"), 1, "threshold 0.1, now 0.2"),
         (("tag", EXAMPLES, "-o", out, "--cut", "script"), 1, "cut 'gapless', now 'script'"),
+        (("tag", EXAMPLES, "-o", tmp_path / "o", "--delay-s", "1"), 1, "SAT_T_2s has a delay of 2 s"),
         (("tag", EXAMPLES), 2, "--out"),
+        (("tag", EXAMPLES, "-o", tmp_path / "o", "--memory", "half"), 2, "--memory"),
+        (("tag", EXAMPLES, "-o", tmp_path / "o", "--delay-s", "long"), 2, "--delay-s"),
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--threshold", "2"), 2, "threshold"),
     ]
     before = tags(out)

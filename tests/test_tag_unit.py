@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline import tag
+from pipeline import run, tag
 from pipeline.cut import Recording, Span, spans_of
 from pipeline.decode import QUALITY
+from pipeline.run import WorkerOptions, load_tagger
 from pipeline.tables import STAGED, STATUSES
 from pipeline.tag import SpanOutcome, Tagger
+from sat.checkpoint import Checkpoint
 from sat.config import CLASSES, PATCH_SAMPLES, SAMPLE_RATE_HZ, get_config
 from sat.frontend import CENTRE_SAMPLES
 from sat.stream import CUTS, Cut, chunk_samples, count_chunks
@@ -273,6 +275,19 @@ def test_a_unit_without_chunks_is_a_table_without_rows(tmp_path: Path) -> None:
     result = tag_unit([Span(recording)], tagger())
     assert (len(result.table), [outcome.chunks for outcome in result.outcomes]) == (0, [0])
     assert tag_unit([], tagger()).outcomes == []
+
+
+def test_a_worker_makes_another_model_of_the_same_weights_with_another_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "fetch", lambda shared: shared[0])
+    monkeypatch.setattr(run, "_loaded", {})
+    state = model_by_rule(SMALL).state_dict()
+    for config in (SMALL, SMALL.without_memory(), SMALL):
+        options = WorkerOptions("", "abc", config, "gapless", "fp32", cuda=False)
+        made = load_tagger(options, [Checkpoint(config, state, "abc", "", {})])
+        assert made.model.config == config
+        assert load_tagger(replace(options, folder="another"), []) is made
 
 
 def test_scores_are_handed_over_a_few_at_a_time(mixed: dict[str, Recording], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 # make test   install on first use, run all tests
 # make check  style and types
 # make bench  measure, write reports/benchmark.json and the README's figures
+# make bench-evaluate  the same of `satpipe evaluate`
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check bench clean
+.PHONY: tag test check bench bench-evaluate clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -24,6 +25,10 @@ check: .venv/.developing
 
 bench: .venv/.installed
 	$(BIN)/satpipe benchmark examples/recordings -o reports/benchmark.json
+	$(BIN)/python -m reports.readme
+
+bench-evaluate: .venv/.developing
+	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
 	$(BIN)/python -m reports.readme
 
 clean:

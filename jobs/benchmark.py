@@ -79,7 +79,7 @@ def benchmark(recordings: Path, hours: float, say: Callable[[str], None]) -> dic
         sizes = {table: _bytes(folder / "gapless-fp32" / table) for table in ("tags", "scores")}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"processor": _processor(), "processors": os.cpu_count(), "system": platform.platform()},
+        "machine": machine(),
         "versions": describe(TagOptions((), folder), checkpoint)["versions"],
         "model": checkpoint.config.name,
         "hours": hours,
@@ -90,6 +90,11 @@ def benchmark(recordings: Path, hours: float, say: Callable[[str], None]) -> dic
         "largest_score_difference": difference,
         "year_bytes": {table: size / hours * YEAR_H for table, size in sizes.items()},
     }
+
+
+def machine() -> dict[str, Any]:
+    """What figures were measured on."""
+    return {"processor": _processor(), "processors": os.cpu_count(), "system": platform.platform()}
 
 
 def write(figures: dict[str, Any], path: Path) -> None:

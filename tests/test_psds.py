@@ -249,6 +249,11 @@ def test_edges(edge: str, chosen: tuple[Setting, ...]) -> None:
     assert_equal_to_psds_eval(truth, [10.0, 10.0], found, 4, chosen)
 
 
+def test_a_clip_without_length_has_no_false_positives() -> None:
+    found = [Events.of([0, 0, 1, 1], [0, 1, 0, 1], [-1, 6, -1, -3], [1, 7, 1, -2])]
+    assert_equal_to_psds_eval(TRUTH, [10.0, 0.0], found, 3)
+
+
 @pytest.mark.parametrize(
     ("ratio", "unit_s", "pieces", "length"),  # start, end, start, end, ... of pieces of an event, in units
     [

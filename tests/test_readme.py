@@ -155,6 +155,36 @@ def pulled(run: Run) -> str:
     return run(".venv/bin/satpipe models pull SAT_T_2s")
 
 
+@pytest.fixture(scope="module")
+def tagged(made: tuple[Path, str], run: Run) -> Path:
+    """The copy after tagging /recordings too, with true labels under the names that the README has for them."""
+    copy, _ = made
+    run(".venv/bin/satpipe tag /recordings -o out")
+    strong = [("0", 0.5, 3, "/m/09x0r"), ("1", 1, 2, "/m/04rlf"), ("-9DpfakhxAU_30000", 0, 10, "/m/0jbk")]
+    rows = "".join(f"{clip}\t{onset_s}\t{offset_s}\t{mid}\n" for clip, onset_s, offset_s, mid in strong)
+    header = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+    (copy / "audioset_eval_strong.tsv").write_text(header + rows)
+    weak = [("speech_16k_mono", "/m/09x0r"), ("music_44k1_stereo", "/m/04rlf"), ("-9DpfakhxAU", "/m/0jbk,/m/04rlf")]
+    lines = [f'{clip}, 30.000, 40.000, "{mids}"\n' for clip, mids in weak]
+    (copy / "eval_segments.csv").write_text("# YTID, start_seconds, end_seconds, positive_labels\n" + "".join(lines))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def evaluated(tagged: Path, run: Run) -> tuple[Path, str]:
+    """The copy after the first evaluation, and what that printed."""
+    line = ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card"
+    return tagged, run(line)
+
+
+@pytest.fixture(scope="module")
+def compared(tagged: Path, run: Run) -> tuple[Path, str]:
+    """The copy after the evaluation of two folders, and what that printed."""
+    run(".venv/bin/satpipe tag /recordings -o out_alone --memory off")
+    folders = "out out_alone --strong audioset_eval_strong.tsv -o cards --table2 --table3"
+    return tagged, run(f".venv/bin/satpipe evaluate {folders}")
+
+
 def run_make_tag(line: str, request: pytest.FixtureRequest) -> None:
     copy, printed = request.getfixturevalue("made")
     assert "Speech" in printed
@@ -192,6 +222,47 @@ def run_tag(line: str, request: pytest.FixtureRequest) -> None:
     assert list(table.chunks[["0.wav", "1.wav"]]) == [4, 4]
 
 
+def run_evaluate(line: str, request: pytest.FixtureRequest) -> None:
+    copy, printed = request.getfixturevalue("evaluated")
+    assert "2 of 3 clips found (not found: -9DpfakhxAU" in printed
+    card = json.loads((copy / "card" / "evaluate.json").read_text())
+    assert {"mAP", "segment_f1", "onset_f1", "event_f1", "error_rate", "psds1"} <= {f["name"] for f in card["figures"]}
+    assert len(pd.read_csv(copy / "card" / "classes.csv")) == 527
+
+
+def run_tag_alone(line: str, request: pytest.FixtureRequest) -> None:
+    copy, _ = request.getfixturevalue("compared")
+    assert json.loads((copy / "out_alone" / "run.json").read_text())["identity"]["memory"] == "off"
+
+
+def run_evaluate_both(line: str, request: pytest.FixtureRequest) -> None:
+    copy, printed = request.getfixturevalue("compared")
+    assert "Table 2 of Dinkel et al." in printed
+    assert "Table 3 of Dinkel et al." in printed
+    assert {path.name for path in (copy / "cards").iterdir()} == {"out", "out_alone"}
+
+
+def run_compare(line: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("compared")
+    assert "segment-F1, 1.92 s" in request.getfixturevalue("run")(line)
+
+
+def run_synth(line: str, request: pytest.FixtureRequest) -> None:
+    run, copy = request.getfixturevalue("run"), request.getfixturevalue("checkout")
+    assert "scenes: 20, together 0:10:00" in run(line)
+    assert len(list((copy / "scenes" / "audio").iterdir())) == 20
+
+
+def run_tag_scenes(line: str, request: pytest.FixtureRequest) -> None:
+    run, copy = request.getfixturevalue("run"), request.getfixturevalue("checkout")
+    run(line)
+    assert len(pd.read_parquet(copy / "out_scenes" / "recordings")) == 20
+
+
+def run_evaluate_scenes(line: str, request: pytest.FixtureRequest) -> None:
+    assert "20 of 20 clips found" in request.getfixturevalue("run")(line)
+
+
 def run_models(line: str, request: pytest.FixtureRequest) -> None:
     printed = request.getfixturevalue("run")(line)
     assert all(name in printed for name in hub.PUBLISHED)
@@ -224,6 +295,17 @@ RUNNERS = {
     ".venv/bin/satpipe models": run_models,
     ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
+    ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card": run_evaluate,
+    ".venv/bin/satpipe tag /recordings -o out_alone --memory off": run_tag_alone,
+    ".venv/bin/satpipe evaluate out out_alone --strong audioset_eval_strong.tsv -o cards --table2 --table3": (
+        run_evaluate_both
+    ),
+    ".venv/bin/satpipe evaluate --compare cards/out cards/out_alone": run_compare,
+    ".venv/bin/satpipe synth -o scenes --foreground examples/sounds.csv --scenes 20 --length-s 30": run_synth,
+    ".venv/bin/satpipe tag scenes/audio -o out_scenes": run_tag_scenes,
+    ".venv/bin/satpipe evaluate out_scenes --strong scenes/strong.tsv --weak scenes/weak.csv -o card_scenes": (
+        run_evaluate_scenes
+    ),
     ".venv/bin/satpipe status out": run_status,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
@@ -231,6 +313,8 @@ RUNNERS = {
 SLOW = (
     "make tag",
     ".venv/bin/satpipe tag",
+    ".venv/bin/satpipe evaluate",
+    ".venv/bin/satpipe synth",
     ".venv/bin/satpipe status",
     ".venv/bin/satpipe models pull",
     ".venv/bin/pytest",
@@ -251,7 +335,7 @@ def test_the_commands_that_are_tested_are_those_of_the_documents() -> None:
 
 
 def test_every_make_target_that_is_named_is_there(run: Run) -> None:
-    named = set(re.findall(r"`?\bmake ([a-z]+)\b(?=`|\s+#)", README + CONTRIBUTING))
+    named = set(re.findall(r"`?\bmake ([a-z-]+)(?=`|\s+#)", README + CONTRIBUTING))
     assert {"tag", "test", "check", "bench"} <= named
     for target in named:
         run(f"make -n {target}")
@@ -276,15 +360,20 @@ def check_streaming(names: dict[str, Any], printed: str, block: str) -> None:
     assert names["rest"].shape == (1, 527)
 
 
-CHECKS = {"import pandas as pd": check_reading, "import torch": check_streaming}
+def check_card(names: dict[str, Any], printed: str, block: str) -> None:
+    assert {"mAP", "segment_f1"} <= set(names["figures"].name)
+    assert "classes_averaged" in printed
+
+
+CHECKS = {"import pandas as pd": check_reading, "import json": check_card, "import torch": check_streaming}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks(README, "python"), ids=lambda block: block.splitlines()[0])
 def test_every_python_block_runs(
-    block: str, made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    block: str, evaluated: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(made[0])
+    monkeypatch.chdir(evaluated[0])
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), names)
     CHECKS[block.splitlines()[0]](names, capsys.readouterr().out, block)
@@ -378,8 +467,7 @@ def test_every_command_has_help(name: str) -> None:
 
 
 def test_the_figures_are_the_measured_ones() -> None:
-    figures = json.loads((ROOT / "reports" / "benchmark.json").read_text())
-    assert readme.fill(README, figures) == README, "run `python -m reports.readme`"
+    assert readme.fill(README, readme.measured()) == README, "run `python -m reports.readme`"
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])

@@ -330,6 +330,8 @@ EVENT_EDGES: dict[str, tuple[list[Row], list[Row], tuple[int, int, int, int]]] =
     "at the collar": ([(0, 0, 0.0, 1.0)], [(0, 0, 0.2, 1.0)], (1, 0, 0, 0)),
     "a difference just below the collar": ([(0, 0, 1.0, 2.0)], [(0, 0, 1.2, 2.0)], (1, 0, 0, 0)),
     "a difference just above it": ([(0, 0, 0.7, 2.0)], [(0, 0, 0.9, 2.0)], (0, 0, 1, 1)),
+    # 0.28 - 0.08 is 0.2, though 0.28 - 0.2 is more than 0.08.
+    "the difference decides, not the border": ([(0, 0, 0.28, 1.0)], [(0, 0, 0.08, 1.0)], (1, 0, 0, 0)),
     "no length": ([(0, 0, 1.0, 1.0)], [(0, 0, 1.1, 1.1)], (1, 0, 0, 0)),
     "duplicates count once each": ([(0, 0, 1.0, 2.0)] * 2, [(0, 0, 1.0, 2.0)] * 3, (2, 0, 0, 1)),
     "overlapping truth is not merged": ([(0, 0, 0.0, 2.0), (0, 0, 1.0, 3.0)], [(0, 0, 0.0, 3.0)], (1, 0, 1, 0)),

@@ -25,6 +25,10 @@ from test_memory import peak_mb
 
 from jobs import synth
 from jobs.synth import Clip, Event, Summary, SynthOptions, crowd, draw_events
+from jobs.synth.events import GAP_SAMPLES
+from jobs.synth.options import LEAST_SAMPLES
+from jobs.synth.sound import Library
+from jobs.synth.sources import CROSS_FADE_SAMPLES, EXAMPLES, LONGEST_SAMPLES, find_clips
 from jobs.truth import match, read_strong, read_weak
 from pipeline.find import Source
 from sat.config import SAMPLE_RATE_HZ
@@ -185,7 +189,7 @@ def test_a_short_background_is_repeated_without_a_gap(clips: Path, tmp_path: Pat
     each_100_ms = [power_db(piece) for piece in sound.reshape(-1, 1600)]
     assert min(each_100_ms) > -51.5
     assert max(each_100_ms) < -48.5
-    period = 24_001 - synth.CROSS_FADE_SAMPLES
+    period = 24_001 - CROSS_FADE_SAMPLES
     assert np.corrcoef(sound[20_000:30_000], sound[20_000 + period : 30_000 + period])[0, 1] > 0.9
 
 
@@ -217,7 +221,7 @@ def test_a_long_background_is_entered_anywhere(
     assert probed(path).exact_seek == (name == "long.flac")
     given: dict[str, Any] = {"background": str(folder), "length_s": 2, "scenes": 8}
     make(tmp_path / "kept", clips, **given)
-    monkeypatch.setattr(synth, "CACHED_SAMPLES", 0)
+    monkeypatch.setattr("jobs.synth.sound.CACHED_SAMPLES", 0)
     make(tmp_path / "streamed", clips, **given)
     assert content(tmp_path / "kept") == content(tmp_path / "streamed")
     make(tmp_path / "empty", clips, events_per_minute=0, **given)
@@ -238,9 +242,15 @@ def test_any_length_and_any_block_give_whole_scenes(
     for length_s in (0.25, 9.99999, 31.4, 60):
         make(tmp_path / f"{length_s}", clips, background=str(street), scenes=1, length_s=length_s, seed=5)
         assert len(scene(tmp_path / f"{length_s}")) == round(length_s * SAMPLE_RATE_HZ)
-    monkeypatch.setattr(synth, "BLOCK_SAMPLES", 5_000)
+    monkeypatch.setattr("jobs.synth.scenes.BLOCK_SAMPLES", 5_000)
     make(tmp_path / "blocks", clips, background=str(street), scenes=1, length_s=60, seed=5)
     assert content(tmp_path / "blocks") == content(tmp_path / "60")
+
+
+def test_a_scene_shorter_than_a_cross_fade_is_made(clips: Path, tmp_path: Path) -> None:
+    write(tmp_path / "short.wav", noise(16_000))
+    summary = make(tmp_path / "out", clips, background=str(tmp_path), scenes=20, length_s=0.25)
+    assert summary.scenes == 20
 
 
 def test_flac_holds_the_same_samples(clips: Path, tmp_path: Path) -> None:
@@ -253,7 +263,7 @@ def test_flac_holds_the_same_samples(clips: Path, tmp_path: Path) -> None:
 
 
 def test_a_wav_too_large_for_its_header_is_rf64(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synth, "LARGEST_WAV_BYTES", 1000)
+    monkeypatch.setattr("jobs.synth.scenes.LARGEST_WAV_BYTES", 1000)
     make(tmp_path / "out", clips, scenes=1)
     assert soundfile.info(tmp_path / "out" / "audio" / "scene_00000.wav").format == "RF64"
 
@@ -288,7 +298,7 @@ def clip(label: str, length: int) -> Clip:
 
 @pytest.fixture
 def sounds() -> list[list[Clip]]:
-    lengths = (160, 8_000, 30_000, synth.LONGEST_SAMPLES)
+    lengths = (160, 8_000, 30_000, LONGEST_SAMPLES)
     return [[clip(label, length) for length in lengths] for label in ("Dog", "Bell", "Speech", "Drum")]
 
 
@@ -307,7 +317,7 @@ def test_events_of_a_class_keep_apart_and_no_more_sound_at_once_than_allowed(
         by_class[event.clip.label].append(event)
         active[event.onset : event.offset] += 1
     for each in by_class.values():
-        assert all(b.onset - a.offset >= synth.GAP_SAMPLES for a, b in pairwise(each))
+        assert all(b.onset - a.offset >= GAP_SAMPLES for a, b in pairwise(each))
     if polyphony:
         assert active.max() == polyphony
     assert [crowd(event, drawn) for event in drawn] == [active[event.onset : event.offset].max() for event in drawn]
@@ -320,7 +330,7 @@ def test_a_scene_s_end_cuts_events_but_leaves_a_quarter_of_a_second(sounds: list
         for event in draw_events(np.random.default_rng(seed), sounds, options)[0]:
             wanted, length = event.clip.stop - event.clip.start, event.offset - event.onset
             assert 0 <= event.onset < event.offset <= options.samples
-            assert length == wanted or (event.offset == options.samples and length >= synth.LEAST_SAMPLES)
+            assert length == wanted or (event.offset == options.samples and length >= LEAST_SAMPLES)
             cut += length < wanted
     assert cut > 50
 
@@ -409,7 +419,7 @@ def looked_at(foreground: Path) -> tuple[list[Clip], list[str]]:
     """The clips that are found, and what is not used."""
     skipped: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        found = synth._clips(SynthOptions("out", str(foreground)), pool, skipped)
+        found = find_clips(SynthOptions("out", str(foreground)), pool, skipped)
     return [clip for of_label in found for clip in of_label], skipped
 
 
@@ -490,8 +500,8 @@ def test_decoded_clips_are_kept_up_to_a_limit(clips: Path, tmp_path: Path, monke
     found, _ = looked_at(clips)
     bytes_each = 4 * round(SOUND_S * SAMPLE_RATE_HZ)
     make(tmp_path / "kept", clips, scenes=3)
-    monkeypatch.setattr(synth, "CACHE_BYTES", 2 * bytes_each)
-    library = synth._Library()
+    monkeypatch.setattr("jobs.synth.sound.CACHE_BYTES", 2 * bytes_each)
+    library = Library()
     first, _, third = (library.part(clip, clip.start, clip.stop) for clip in found)
     assert library.part(found[2], found[2].start, found[2].stop) is third
     assert library.part(found[0], found[0].start, found[0].stop) is not first
@@ -544,7 +554,7 @@ def test_what_cannot_be_used_is_counted_and_named(clips: Path, street: Path, tmp
     assert noted(tmp_path / "out")["skipped"] == summary.skipped
     lines = synth.text(summary, "out").splitlines()
     assert lines[1] == "  could not be used: 7 sources, all in synth.json:"
-    assert len(lines) == 2 + synth.EXAMPLES + 1
+    assert len(lines) == 2 + EXAMPLES + 1
 
 
 def test_a_table_names_what_cannot_be_used(tmp_path: Path) -> None:
@@ -657,7 +667,7 @@ def test_a_folder_is_written_by_one_at_a_time(clips: Path, tmp_path: Path) -> No
 def test_a_run_that_breaks_off_leaves_no_table_and_is_begun_again(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changing, out, claimed = tmp_path / "clips", tmp_path / "out", synth._claimed
+    changing, out, claimed = tmp_path / "clips", tmp_path / "out", synth.claimed
     shutil.copytree(clips, changing)
 
     def late(options: SynthOptions) -> Any:
@@ -665,7 +675,7 @@ def test_a_run_that_breaks_off_leaves_no_table_and_is_begun_again(
         return claimed(options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synth, "_claimed", late)
+        patch.setattr(synth, "claimed", late)
         with pytest.raises(AudioError, match="Bell/tone.wav: cannot be opened"):
             make(out, changing, scenes=30)
     assert not noted(out)["finished"]

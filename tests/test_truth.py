@@ -556,7 +556,7 @@ def strong(events: list[Row], durations: int = 3) -> StrongTruth:
     labels = tuple(dict.fromkeys(find(name) for _, name, _, _ in events))
     clips = tuple(f"clip {n}" for n in range(durations))
     columns = [(clips.index(c), labels.index(find(name)), onset, offset) for c, name, onset, offset in events]
-    return StrongTruth("", clips, labels, Events.of(*zip(*columns, strict=True)))
+    return StrongTruth(clips, labels, Events.of(*zip(*columns, strict=True)))
 
 
 def test_events_are_cut_to_the_recording() -> None:

@@ -66,8 +66,8 @@ class Setting:
             raise ConfigError(f"{self}: cross-triggers have a weight, and no cttc to count them by")
 
 
-# DCASE challenges 2021 to 2023, task 4 (dcase.community/challenge2021/task-sound-event-detection-and-separation-in-
-# domestic-environments#evaluation-metric): scenario 1 is about reacting fast, scenario 2 about telling classes apart.
+# DCASE challenges 2021 to 2023, task 4: scenario 1 is about reacting fast, scenario 2 about telling classes apart. From
+# https://dcase.community/challenge2021/task-sound-event-detection-and-separation-in-domestic-environments
 PSDS1 = Setting("psds1", dtc=0.7, gtc=0.7, cttc=None, alpha_ct=0, alpha_st=1)
 PSDS2 = Setting("psds2", dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1)
 PSDS1_NO_VARIANCE = Setting("psds1_without_variance", dtc=0.7, gtc=0.7, cttc=None, alpha_ct=0, alpha_st=0)
@@ -179,8 +179,8 @@ class Psds:
 
     setting: Setting
     value: float
-    """From 0 to 1; NaN where no class has truth. Where a single one has, it is 0, as in psds-eval: there the mean of
-    its cross-trigger rates over no other class is undefined, and with it every operating point."""
+    """From 0 to 1; NaN where no class has truth, and 0 where a single one has: in psds-eval its cross-trigger rate, a
+    mean over no other class, is undefined, which whatever its weight takes every operating point away."""
     efpr: Floats
     """Effective false positives per hour at the steps of the averaged curve: rising from 0, below `max_efpr`, [X]."""
     etpr: Floats

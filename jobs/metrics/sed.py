@@ -42,12 +42,12 @@ def count_segments(
 ) -> Counts:
     """Count segments that are active in truth, in what was found, or in both.
 
-    A segment is active from the one that an event starts in to the one it ends in: floor(onset / segment) to
-    ceil(offset / segment), in floating point as sed_eval has it (0.3 / 0.1 is less than 3, so an event from 0.3 s is
-    active from segment 2). An event that ends on a border is not active in the segment after it; an event of no length
-    is active in the segment that it lies in, and nowhere if it lies on a border. Events of a class that share a segment
-    are one there. Substitutions, deletions and insertions are those of each segment: min(true, found) - both, and what
-    the true classes are more, or the found ones.
+    An event is active from the segment that it starts in to the one it ends in: floor(onset / segment) up to, not
+    including, ceil(offset / segment), in floating point as sed_eval has it (0.3 / 0.1 is less than 3, so an event from
+    0.3 s is active from segment 2). An event that ends on a border is not active in the segment after it; an event of
+    no length is active in the segment that it lies in, and nowhere if it lies on a border. Events of a class that share
+    a segment are one there. Substitutions, deletions and insertions are those of each segment: min(true, found) - both,
+    and what the true classes are more, or the found ones.
 
     Args:
         truth: True events, in any order.

@@ -1,0 +1,87 @@
+"""What happens in a scene: events, drawn one after the other."""
+
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass
+
+import numpy as np
+
+from jobs.synth.options import LEAST_SAMPLES, SynthOptions
+from jobs.synth.sources import LONGEST_SAMPLES, Clip
+from sat.config import SAMPLE_RATE_HZ
+
+GAP_SAMPLES = SAMPLE_RATE_HZ // 4  # between events of a class: more than the usual collar of 200 ms
+TRIES = 20
+
+
+@dataclass(frozen=True)
+class Event:
+    """A clip at its place in a scene.
+
+    Attributes:
+        onset: First sample in the scene.
+        offset: The one after the last.
+        clip: What is heard.
+        snr_db: Power of the event over that of the background during the event, as asked.
+    """
+
+    onset: int
+    offset: int
+    clip: Clip
+    snr_db: float
+
+
+def draw_events(rng: np.random.Generator, clips: list[list[Clip]], options: SynthOptions) -> tuple[list[Event], int]:
+    """Draw the events of a scene.
+
+    Args:
+        rng: Where chance comes from.
+        clips: For each label, its clips.
+        options: What is wanted.
+
+    Returns:
+        The events in the order of their onsets, and how many found no room.
+    """
+    count = int(rng.poisson(options.events_per_minute / 60 * options.samples / SAMPLE_RATE_HZ))
+    events: list[Event] = []
+    for _ in range(count):
+        for _ in range(TRIES):
+            of_label = clips[rng.integers(len(clips))]
+            clip = of_label[rng.integers(len(of_label))]
+            length = clip.stop - clip.start
+            onset = int(rng.integers(options.samples - min(length, LEAST_SAMPLES) + 1))
+            snr_db = float(rng.uniform(*options.snr_db))
+            event = Event(onset, min(onset + length, options.samples), clip, snr_db)
+            if _fits(event, events, options.max_polyphony):
+                insort(events, event, key=_onset)
+                break
+    return events, count - len(events)
+
+
+def crowd(event: Event, events: list[Event]) -> int:
+    """Return how many events sound at once, at most, while this one does.
+
+    Args:
+        event: It counts whether it is one of `events` or not.
+        events: In the order of their onsets.
+    """
+    others = [other for other in _near(event, events, 0) if other is not event]
+    onsets, offsets = [other.onset for other in others], sorted(other.offset for other in others)
+    moments = [event.onset, *(onset for onset in onsets if onset > event.onset)]
+    return 1 + max(bisect_right(onsets, moment) - bisect_right(offsets, moment) for moment in moments)
+
+
+def _fits(event: Event, events: list[Event], max_polyphony: int | None) -> bool:
+    if any(other.clip.label == event.clip.label for other in _near(event, events, GAP_SAMPLES)):
+        return False
+    return max_polyphony is None or crowd(event, events) <= max_polyphony
+
+
+def _near(event: Event, events: list[Event], gap: int) -> list[Event]:
+    """Return the events that this one overlaps with, or is less than `gap` samples apart from."""
+    first = bisect_left(events, event.onset - gap - LONGEST_SAMPLES, key=_onset)
+    last = bisect_left(events, event.offset + gap, key=_onset)
+    return [other for other in events[first:last] if other.offset > event.onset - gap]
+
+
+def _onset(event: Event) -> int:
+    return event.onset

@@ -1,0 +1,176 @@
+"""The output folder of `satpipe synth`, and what is said of it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from jobs.synth.options import SynthOptions
+from jobs.synth.scenes import Scene, SceneMaker
+from jobs.synth.sources import EXAMPLES
+from pipeline.location import is_remote, written_whole
+from sat.config import SAMPLE_RATE_HZ
+from sat.errors import OutputError
+
+TABLES = ("strong.tsv", "weak.csv", "events.tsv")
+PROGRAM = "satpipe synth"
+
+
+@dataclass
+class Summary:
+    """What a run has made.
+
+    Attributes:
+        duration_s: Length of all scenes together.
+        scenes: How many.
+        classes: Events of each class, by display name.
+        foreground: Events from each file.
+        background: Scenes over each file.
+        quieter: Events below the signal-to-noise ratio asked, since they would have clipped.
+        left_out: Events that found no room.
+        skipped: Sources that could not be used, with the reason.
+    """
+
+    duration_s: float = 0.0
+    scenes: int = 0
+    classes: Counter[str] = field(default_factory=Counter)
+    foreground: Counter[str] = field(default_factory=Counter)
+    background: Counter[str] = field(default_factory=Counter)
+    quieter: int = 0
+    left_out: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, scene: Scene, length_s: float) -> None:
+        """Count a scene."""
+        self.duration_s += length_s
+        self.scenes += 1
+        self.left_out += scene.left_out
+        self.classes.update(event.clip.label.name for event in scene.events)
+        self.foreground.update(event.clip.source.recording for event in scene.events)
+        self.background.update([scene.background] if scene.background else [])
+        asked = [event.snr_db for event in scene.events]
+        self.quieter += sum(reached < db - 0.01 for reached, db in zip(scene.reached_db, asked, strict=True))
+
+
+def text(summary: Summary, out: str | Path) -> str:
+    """Say what a run has made."""
+    made = f"scenes: {summary.scenes:,}, together {timedelta(seconds=round(summary.duration_s))}"
+    lines = [f"{out} holds {made}; events: {summary.classes.total():,}; classes: {len(summary.classes)}"]
+    if summary.quieter:
+        lines.append(f"  quieter than asked, so that nothing clips: {summary.quieter:,} events, see events.tsv")
+    if summary.left_out:
+        lines.append(f"  drawn, but left out since there was no room: {summary.left_out:,} events")
+    if summary.skipped:
+        lines.append(f"  could not be used: {len(summary.skipped):,} sources, all in synth.json:")
+        lines += [f"    {problem}" for problem in summary.skipped[:EXAMPLES]]
+        lines += ["    ..."] if len(summary.skipped) > EXAMPLES else []
+    return "\n".join(lines)
+
+
+@contextmanager
+def claimed(options: SynthOptions) -> Iterator[None]:
+    """Hold the output folder, emptied of the scenes of an earlier run.
+
+    Raises:
+        OutputError: It holds something else, or finished scenes that are not to be replaced, or another run holds it.
+    """
+    out = options.folder
+    if is_remote(options.out) or (out.exists() and not out.is_dir()):
+        raise OutputError(f"{options.out} is not a folder of this machine")
+    if out.is_dir() and {path.name for path in out.iterdir()} - {".lock"}:
+        try:
+            earlier = json.loads((out / "synth.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            earlier = None
+        if not isinstance(earlier, dict) or earlier.get("program") != PROGRAM:
+            raise OutputError(f"{out} is not empty, and not made by {PROGRAM}: give another folder")
+        if earlier.get("finished") and not options.overwrite:
+            raise OutputError(f"{out} holds scenes already: give another folder, or --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OutputError(f"{out} is being written by another {PROGRAM}; let it finish first") from None
+    try:
+        for pattern in (*TABLES, *(f".{name}.*" for name in TABLES), "audio/scene_*", "audio/.scene_*"):
+            for path in out.glob(pattern):
+                path.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def write_scenes(maker: SceneMaker, pool: ThreadPoolExecutor, options: SynthOptions, summary: Summary) -> None:
+    """Make all scenes, and write the tables as they come."""
+    (options.folder / "audio").mkdir(exist_ok=True)
+    _note(options, _description(options))
+    length_s = options.samples / SAMPLE_RATE_HZ
+    with ExitStack() as stack:
+        paths = [stack.enter_context(written_whole(options.folder / name)) for name in TABLES]
+        strong, weak, events = (stack.enter_context(path.open("w", encoding="utf-8")) for path in paths)
+        strong.write("filename\tonset\toffset\tevent_label\n")
+        weak.write(f"# {PROGRAM}\n# num_ytids={options.scenes}, num_segs={options.scenes}\n")
+        weak.write("# YTID, start_seconds, end_seconds, positive_labels\n")
+        events.write("filename\tonset\toffset\tevent_label\tdisplay_name\tsource\tsource_onset\tsnr_db\treached_db\n")
+        try:
+            for scene in pool.map(maker.make, range(options.scenes)):
+                _write_events(strong, events, scene)
+                mids = ",".join(sorted({event.clip.label.mid for event in scene.events}))
+                weak.write(f'{Path(scene.file).stem}, 0.000, {length_s:.3f}, "{mids}"\n')
+                summary.add(scene, length_s)
+        finally:
+            maker.stop.set()  # or an interrupted run would wait for the end of long scenes
+            pool.shutdown(cancel_futures=True)
+    _note(options, _description(options) | _results(summary))
+
+
+def _write_events(strong: IO[str], details: IO[str], scene: Scene) -> None:
+    """Write the events of a scene; of seconds, 7 decimals tell the very sample."""
+    for event, reached_db in zip(scene.events, scene.reached_db, strict=True):
+        clip = event.clip
+        onset_s, offset_s, start_s = (samples / SAMPLE_RATE_HZ for samples in (event.onset, event.offset, clip.start))
+        row = f"{scene.file}\t{onset_s:.7f}\t{offset_s:.7f}\t{clip.label.mid}"
+        strong.write(f"{row}\n")
+        source = f"{clip.label.name}\t{clip.source.recording}\t{start_s:.7f}"
+        details.write(f"{row}\t{source}\t{event.snr_db:.3f}\t{reached_db:.3f}\n")
+    if not scene.events:
+        strong.write(f"{scene.file}\t\t\t\n")
+
+
+def _description(options: SynthOptions) -> dict[str, object]:
+    """Return what decides on the scenes."""
+    others = ("out", "workers", "overwrite")
+    return {
+        "program": PROGRAM,
+        "finished": False,
+        "options": {name: value for name, value in asdict(options).items() if name not in others},
+        "rate_hz": SAMPLE_RATE_HZ,
+        "versions": {name: version(name) for name in ("satpipe", "numpy", "soundfile", "soxr")},
+    }
+
+
+def _results(summary: Summary) -> dict[str, object]:
+    return {
+        "finished": True,
+        "events": summary.classes.total(),
+        "quieter_than_asked": summary.quieter,
+        "left_out": summary.left_out,
+        "classes": dict(sorted(summary.classes.items())),
+        "foreground": dict(sorted(summary.foreground.items())),
+        "background": dict(sorted(summary.background.items())),
+        "skipped": summary.skipped,
+    }
+
+
+def _note(options: SynthOptions, content: dict[str, object]) -> None:
+    with written_whole(options.folder / "synth.json") as path:
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,136 @@
+"""Scenes: events over a background, a block at a time."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Event as Flag
+
+import numpy as np
+import soundfile
+
+from jobs.synth.events import Event, crowd, draw_events
+from jobs.synth.options import SynthOptions
+from jobs.synth.sound import Library, Stream, noise
+from jobs.synth.sources import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Background, Clip
+from pipeline.decode import Samples
+from pipeline.location import written_whole
+from sat.config import SAMPLE_RATE_HZ
+from sat.errors import OutputError
+
+BLOCK_SAMPLES = 30 * SAMPLE_RATE_HZ
+FADE_SAMPLES = SAMPLE_RATE_HZ // 200
+LATEST_START_SAMPLES = 600 * SAMPLE_RATE_HZ  # in a background that can only be read from its beginning
+FLOOR_DB = -70
+SCENE_PEAK = 0.99
+LARGEST_WAV_BYTES = 2**32 - 2**16
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What became of a scene.
+
+    Attributes:
+        file: Name of its file.
+        background: Name of its background, or "".
+        events: In the order of their onsets.
+        reached_db: Signal-to-noise ratio of each event.
+        left_out: How many events found no room.
+    """
+
+    file: str
+    background: str
+    events: list[Event]
+    reached_db: list[float]
+    left_out: int
+
+
+class SceneMaker:
+    """Makes scenes of given sources, any of them, in any order, in any thread.
+
+    Attributes:
+        stop: Set to have scenes broken off.
+    """
+
+    def __init__(self, options: SynthOptions, clips: list[list[Clip]], backgrounds: list[Background]) -> None:
+        """Take the sources.
+
+        Args:
+            options: What is wanted.
+            clips: For each label, its clips.
+            backgrounds: One is drawn for each scene; where there is none, there is noise.
+        """
+        self.stop = Flag()
+        self._options = options
+        self._clips = clips
+        self._backgrounds = backgrounds
+        self._library = Library()
+
+    def make(self, number: int) -> Scene:
+        """Draw a scene and write its audio."""
+        options = self._options
+        rng = np.random.default_rng([options.seed, number])
+        events, left_out = draw_events(rng, self._clips, options)
+        name, background = self._background(rng)
+        file = f"scene_{number:05d}.{options.format}"
+        large = 2 * options.samples > LARGEST_WAV_BYTES
+        format = {"flac": "FLAC", "wav": "RF64" if large else "WAV"}[options.format]
+        with (
+            written_whole(options.folder / "audio" / file) as path,
+            soundfile.SoundFile(path, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format=format) as audio,
+        ):
+            reached_db = self._render(events, Stream(background), audio)
+        return Scene(file, name, events, reached_db, left_out)
+
+    def _render(self, events: list[Event], background: Stream, audio: soundfile.SoundFile) -> list[float]:
+        """Write a scene, a block at a time; return the signal-to-noise ratio of each event."""
+        samples, end = self._options.samples, 0
+        reached_db: list[float] = []
+        under = mixed = np.empty(0, np.float32)  # the background, alone and with events, from `begin` to `end`
+        for begin in range(0, samples, BLOCK_SAMPLES):
+            if self.stop.is_set():
+                raise OutputError("stopped")
+            ahead = min(begin + BLOCK_SAMPLES + LONGEST_SAMPLES, samples)
+            new, end = background.take(ahead - end), ahead
+            under, mixed = np.concatenate([under, new]), np.concatenate([mixed, new])
+            while len(reached_db) < len(events) and events[len(reached_db)].onset < begin + BLOCK_SAMPLES:
+                event = events[len(reached_db)]
+                place = slice(event.onset - begin, event.offset - begin)
+                sound, ratio_db = self._sound(event, crowd(event, events), under[place])
+                mixed[place] += sound
+                reached_db.append(ratio_db)
+            # Rounded here: libsndfile would round for FLAC in another way than for WAV.
+            audio.write(np.rint(mixed[:BLOCK_SAMPLES] * 2**15).astype(np.int16))
+            under, mixed = under[BLOCK_SAMPLES:], mixed[BLOCK_SAMPLES:]
+        return reached_db
+
+    def _sound(self, event: Event, shares: int, under: Samples) -> tuple[Samples, float]:
+        """Return an event as it is mixed, and its signal-to-noise ratio."""
+        clip = event.clip
+        sound = self._library.part(clip, clip.start, clip.stop)[: len(under)].copy()
+        fade = min(FADE_SAMPLES, len(sound) // 2)
+        rise = np.linspace(0, 1, fade, dtype=np.float32)
+        sound[:fade] *= rise
+        sound[len(sound) - fade :] *= rise[::-1]
+        noise_power, power, peak = _power(under), _power(sound), float(np.abs(sound).max())
+        if not power:  # a table says that it sounds, but the part before the scene's end does not
+            return sound, -math.inf
+        wanted = 10 ** (event.snr_db / 20) * math.sqrt(noise_power / power)
+        gain = min(wanted, (SCENE_PEAK - float(np.abs(under).max())) / shares / peak)
+        return sound * np.float32(gain), 10 * math.log10(gain**2 * power / noise_power)
+
+    def _background(self, rng: np.random.Generator) -> tuple[str, Iterator[Samples]]:
+        """Draw a background; return its name and its sound, which has no end."""
+        chance = rng.spawn(1)[0]
+        if not self._backgrounds:
+            return "", noise(chance, self._options.background_db)
+        drawn = self._backgrounds[rng.integers(len(self._backgrounds))]
+        latest = max(0, drawn.samples - max(self._options.samples, CROSS_FADE_SAMPLES))
+        if not drawn.info.exact_seek:
+            latest = min(latest, LATEST_START_SAMPLES)
+        recorded = self._library.repeated(drawn, int(rng.integers(latest + 1)))
+        floor = Stream(noise(chance, FLOOR_DB))
+        return drawn.source.recording, (np.float32(drawn.gain) * block + floor.take(len(block)) for block in recorded)
+
+
+def _power(sound: Samples) -> float:
+    return float(np.square(sound, dtype=np.float64).mean())

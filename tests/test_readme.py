@@ -164,8 +164,8 @@ def tagged(made: tuple[Path, str], run: Run) -> Path:
     rows = "".join(f"{clip}\t{onset_s}\t{offset_s}\t{mid}\n" for clip, onset_s, offset_s, mid in strong)
     header = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
     (copy / "audioset_eval_strong.tsv").write_text(header + rows)
-    weak = [("speech_16k_mono", "/m/09x0r"), ("music_44k1_stereo", "/m/04rlf"), ("-9DpfakhxAU", "/m/0jbk,/m/04rlf")]
-    lines = [f'{clip}, 30.000, 40.000, "{mids}"\n' for clip, mids in weak]
+    weak = [("speech_16k_mono", 0, "/m/09x0r"), ("music_44k1_stereo", 0, "/m/04rlf"), ("-9DpfakhxAU", 30, "/m/0jbk")]
+    lines = [f'{clip}, {start_s:.3f}, {start_s + 10:.3f}, "{mids}"\n' for clip, start_s, mids in weak]
     (copy / "eval_segments.csv").write_text("# YTID, start_seconds, end_seconds, positive_labels\n" + "".join(lines))
     return copy
 

@@ -11,7 +11,12 @@ from sat.hub import BUNDLED
 def plan(plan: Plan, *, prune: bool) -> str:
     """What a run of `tag` is about to do."""
     checkpoint = plan.checkpoint
-    lines = [f"model: {checkpoint.config.name}, {checkpoint.source} (sha256 {checkpoint.sha256[:12]})"]
+    config = checkpoint.config
+    memory = "memory" if config.streaming else "no memory"
+    lines = [
+        f"model: {config.name}, {config.script_chunk_s:g} s delay, {memory}, {checkpoint.source} "
+        f"(sha256 {checkpoint.sha256[:12]})"
+    ]
     if BUNDLED in checkpoint.source:
         lines.append(
             "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches."

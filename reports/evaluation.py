@@ -156,8 +156,8 @@ def table(cards: list[Card], number: int) -> str:
     return _render(layout) + note
 
 
-def _key(card: Card) -> tuple[str, int, bool]:
-    return card["model"]["arch"], round(card["model"]["delay_s"]), card["model"]["memory"] == "on"
+def _key(card: Card) -> tuple[str, float, bool]:
+    return card["model"]["arch"], card["model"]["delay_s"], card["model"]["memory"] == "on"
 
 
 def _ours(card: Card | None, name: str) -> str:

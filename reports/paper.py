@@ -90,6 +90,6 @@ TABLES = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3}
 def row(table: int, arch: str, delay_s: float, memory: bool) -> Row | None:
     """Return the row of a table for one of our configurations, run with that delay and with or without memory."""
     for each in TABLES[table]:
-        if (each.arch, each.delay_s, each.streaming) == (arch, round(delay_s), memory):
+        if (each.arch, each.delay_s, each.streaming) == (arch, delay_s, memory):
             return each
     return None

@@ -230,7 +230,7 @@ class SAT(nn.Module):
             ValueError: The configuration does not allow it (`allows_consecutive`), or another number of frames.
         """
         if not allows_consecutive(self.config):
-            raise ValueError(f"{self.config.name} cannot run layer by layer: its memory spans two chunks")
+            raise ValueError(f"{self.config.name} cannot run layer by layer: its memory is not one chunk")
         if log_mel.shape[-1] != self.config.chunk_frames:
             raise ValueError(f"{log_mel.shape[-1]} frames are not a whole chunk of {self.config.chunk_frames}")
         tokens = self.config.memory_tokens

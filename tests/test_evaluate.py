@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from oracles import PSDSEval
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from jobs.evaluate import EvaluateOptions, evaluate, median_filtered, on_grid, read, write
+from jobs.evaluate import EvaluateOptions, evaluate, read, write
+from jobs.evaluate.detection import median_filtered, on_grid
 from jobs.metrics.events import Events
 from jobs.metrics.sed import load_sed_eval
 from reports import evaluation, paper
@@ -168,6 +169,23 @@ def test_a_class_file_and_other_segments_and_collars(made: Path, tmp_path: Path)
     for kind, each in metrics.items():
         assert_equal_to_sed_eval(card, kind, by_sed_eval(each, truth, found))
     assert {figure["segment_s"] for figure in card["figures"] if figure["name"] == "segment_f1"} == {0.5}
+
+
+def test_a_folder_of_label_files_gives_the_same_figures(made: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(made / "strong.tsv", sep="\t")
+    for number, (segment, rows) in enumerate(truth.groupby("segment_id")):
+        columns = ["start_time_seconds", "end_time_seconds", "label"]
+        if number % 2:
+            rows[columns].to_csv(tmp_path / f"{segment}.txt", sep="\t", header=False, index=False)  # Audacity's
+        else:
+            table = rows[columns].set_axis(["Begin Time (s)", "End Time (s)", "Annotation"], axis=1)
+            table.to_csv(tmp_path / f"{segment}.Table.1.selections.txt", sep="\t", index=False)  # Raven's
+    both = [
+        evaluate(made / "out", EvaluateOptions(strong=path, threshold="0.3", bootstrap=0, psds_thresholds=0))
+        for path in (made / "strong.tsv", tmp_path)
+    ]
+    one, other = ({(f["name"], f["average"]): f["value"] for f in card["figures"]} for card in both)
+    assert one == pytest.approx(other)
 
 
 def test_closed_truth_has_the_parents_too(made: Path, card: Card) -> None:

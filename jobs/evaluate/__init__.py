@@ -1,0 +1,53 @@
+"""`satpipe evaluate`: score tables against true labels; what is found becomes a card."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jobs.evaluate.card import Card, compare, folders, read, write
+from jobs.evaluate.options import EvaluateOptions
+from jobs.evaluate.strong import Strong
+from jobs.evaluate.weak import Weak
+from jobs.scores import Tables
+from sat.errors import ConfigError
+
+__all__ = ["EvaluateOptions", "compare", "evaluate", "folders", "read", "write"]
+
+
+def evaluate(out: str | Path, options: EvaluateOptions) -> Card:
+    """Score the tables of an output folder.
+
+    Returns:
+        What was evaluated, how, and the figures; see the README for its keys.
+
+    Raises:
+        ConfigError: Options that contradict one another.
+        OutputError: The folder has no tables that can be scored.
+        TruthError: True labels that cannot be read, or belong to no recording.
+        LabelError: They have labels that satpipe does not know.
+    """
+    if not (options.weak or options.strong):
+        raise ConfigError("there is nothing to compare with: give --weak, --strong or both")
+    if options.median_filter < 1 or options.median_filter % 2 == 0:
+        raise ConfigError(f"--median-filter is {options.median_filter}: it takes an odd number of chunks")
+    tables = Tables(out)
+    card: Card = {
+        "satpipe": version("satpipe"),
+        "out": str(out),
+        "model": tables.model,
+        "options": {name: value if value is None else _plain(value) for name, value in asdict(options).items()},
+        "truth": {},
+        "notes": list(tables.notes),
+        "figures": [],
+        "classes": [],
+    }
+    if options.weak:
+        Weak(tables, options, card).evaluate(options.weak)
+    if options.strong:
+        Strong(tables, options, card).evaluate(options.strong)
+    return card
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float) else str(value)

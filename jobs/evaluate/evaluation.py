@@ -1,0 +1,121 @@
+"""What both kinds of truth have in common: clips are found, figures are added to the card."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs import truth
+from jobs.evaluate.card import EXAMPLES, Card
+from jobs.evaluate.options import EvaluateOptions
+from jobs.metrics.bootstrap import interval, resample
+from jobs.metrics.events import Floats
+from jobs.scores import ChunkScores, Tables
+from pipeline.location import locate
+from sat.errors import TruthError
+from sat.labels import Label
+
+
+class Evaluation:
+    """What both kinds of truth have in common: clips, and a place for figures."""
+
+    kind = ""
+
+    def __init__(self, tables: Tables, options: EvaluateOptions, card: Card) -> None:
+        self.tables, self.options, self.card = tables, options, card
+        self.model: dict[str, Any] = card["model"]
+        tagged = np.flatnonzero(tables.chunks > 0)
+        self.recordings = [tables.recordings[row] for row in tagged]
+        self.duration_s = tables.duration_s[tagged]
+        self.status = [tables.statuses[row] for row in tagged]
+        self.weights = np.zeros((0, 0), np.int32)
+        self.clips: dict[str, Any] = {}
+
+    def join(self, path: str | Path, listed: tuple[str, ...], unknown: dict[str, int]) -> truth.Match:
+        """Find the recordings of the clips listed, and describe the truth in the card."""
+        mapping = truth.read_mapping(self.options.mapping) if self.options.mapping else None
+        match = truth.match(listed, self.recordings, mapping)
+        if not len(match.clip):
+            theirs = f" ({self.recordings[0]}, ...)" if self.recordings else ""
+            raise TruthError(
+                f"none of the {len(listed):,} clips of {path} ({listed[0]}, ...) is among the {len(self.recordings):,} "
+                f"recordings tagged in {self.card['out']}{theirs}: --mapping FILE tells which is which"
+            )
+        found = [listed[clip] for clip in match.clip]
+        self.clips = {"clips_found": len(found), "clips_listed": len(listed)}
+        self.card["truth"][self.kind] = {
+            "file": str(path),
+            "sha256": _sha256_of(path),
+            "listed": len(listed),
+            "found": len(found),
+            "not_found": len(match.missing),
+            "examples": list(match.missing[:EXAMPLES]),
+            "clips_sha256": hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest(),
+        }
+        if match.unlisted:
+            self.note(f"{len(match.unlisted):,} recordings are not in the {self.kind} labels, and not evaluated")
+        if unknown:
+            self.note(f"{sum(unknown.values()):,} {self.kind} labels that satpipe does not know are left out")
+        broken = sum(self.status[recording] != "ok" for recording in match.recording)
+        if broken:
+            self.note(f"{broken:,} of the recordings evaluated were not tagged from start to end")
+        self.weights = resample(len(found), self.options.bootstrap, self.options.seed)
+        return match
+
+    def read_scores(self, match: truth.Match, columns: list[int]) -> ChunkScores:
+        """Read the scores of the recordings found: clip i of the result is the i-th clip found."""
+        return self.tables.read_scores([self.recordings[recording] for recording in match.recording], columns)
+
+    def note(self, text: str) -> None:
+        """Add something the reader of the figures should know."""
+        self.card["notes"].append(text)
+
+    def add(
+        self, name: str, average: str, value: Any, samples: Floats | None = None, *, mirrored: bool = False, **how: Any
+    ) -> None:
+        """Add a figure; `samples` are its values in the bootstrap's samples."""
+        low, high = np.nan, np.nan
+        if samples is not None and len(samples):
+            low, high = interval(samples, self.options.level, float(value) if mirrored else None)
+        self.card["figures"].append(
+            {
+                "name": name,
+                "average": average,
+                "value": as_number(value),
+                "low": as_number(low),
+                "high": as_number(high),
+                **how,
+                **self.clips,
+                **{key: self.model[key] for key in ("arch", "sha256", "delay_s", "cut", "memory", "precision")},
+                "satpipe": self.card["satpipe"],
+            }
+        )
+
+
+def named(label: Label) -> dict[str, Any]:
+    """The first columns of a class's row."""
+    return {"mid": label.mid, "label": label.name}
+
+
+def merge_classes(classes: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    """Add what is known of classes to what the card has of them already."""
+    known = {row["mid"]: row for row in classes}
+    for row in rows:
+        if row["mid"] in known:
+            known[row["mid"]].update(row)
+        else:
+            classes.append(row)
+
+
+def as_number(value: Any) -> float | None:
+    """A number for JSON, which has neither infinity nor NaN: None stands for those."""
+    number = float(value)
+    return number if np.isfinite(number) else None
+
+
+def _sha256_of(path: str | Path) -> str:
+    """Of a file, or of all files of a folder by name."""
+    place = locate(path)
+    files = sorted(each for each in place.rglob("*") if each.is_file()) if place.is_dir() else [place]
+    return hashlib.sha256(b"".join(hashlib.sha256(each.read_bytes()).digest() for each in files)).hexdigest()

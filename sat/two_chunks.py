@@ -1,0 +1,225 @@
+"""The SAT training step: two consecutive chunks of many crops at once (paper section 4.4).
+
+A plain loop runs the model twice, and lets autograd differentiate attention. Here both chunks go through a block
+together, since the memory of a block for the second chunk is that block's input for the first, and a block is one
+autograd function with its own backward. The gradients are those of the loop: none flows into the memory, but the
+weights that read it get theirs. What is multiplied is cast once a step from the float32 parameters, which stay as they
+are: no autocast, and no second copy of the parameters.
+
+Axes: B crops, T tokens of a chunk, D channels, H heads.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from sat.model import NORM_EPS, SAT, Block, allows_consecutive
+
+
+def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Tag crops of two chunks; the first has no memory, the second remembers the first, without gradient.
+
+    Args:
+        model: A streaming configuration whose memory is one chunk; its parameters are float32.
+        log_mel: [B, 64, 2 F] with F the configuration's `chunk_frames`, dB.
+        dtype: What matrices are multiplied in, such as bfloat16.
+
+    Returns:
+        Logits of both chunks, [B, 2, 527] float32.
+
+    Raises:
+        ValueError: The memory spans more than one chunk, there is a class token, or another number of frames.
+    """
+    config = model.config
+    if not allows_consecutive(config) or config.class_token:
+        raise ValueError(f"{config.name} cannot be trained on two chunks at once")
+    if log_mel.shape[-1] != 2 * config.chunk_frames:
+        raise ValueError(f"{log_mel.shape[-1]} frames are not two chunks of {config.chunk_frames}")
+    x = torch.cat([model.embed(chunk) for chunk in log_mel.split(config.chunk_frames, dim=-1)], dim=1).to(dtype)
+    tokens = config.chunk_tokens
+    for index, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
+        # Block 0 adds positions to its memory once more, so that it reads something else than the first chunk.
+        memory = x[:, :tokens].detach() + model.memory_positions(tokens).to(dtype) if index == 0 else None
+        x = x + _attention(block, x, memory)
+        x = x + _Mlp.apply(  # type: ignore[no-untyped-call]
+            x, block.norm2.weight, block.norm2.bias,
+            block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight, block.mlp.fc2.bias,
+        )  # fmt: skip
+    x = F.layer_norm(x, (config.width,), model.norm.weight.to(dtype), model.norm.bias.to(dtype), NORM_EPS)
+    pooled = x.unflatten(1, (2, tokens)).mean(2).float()
+    return model.outputlayer(pooled)  # type: ignore[no-any-return]
+
+
+def two_chunk_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the mean of the two chunks' scores against soft labels (paper section 4.4).
+
+    Shape:
+        [B, 2, 527], [B, 527] in 0 to 1 -> one number, mean over crops and classes
+    """
+    # log(mean of sigmoids) and log(1 - mean) without going through numbers near 0 or 1
+    log_score = torch.logsumexp(F.logsigmoid(logits), dim=1) - _LOG_2
+    log_rest = torch.logsumexp(F.logsigmoid(-logits), dim=1) - _LOG_2
+    return -(labels * log_score + (1 - labels) * log_rest).mean()
+
+
+_LOG_2 = 0.6931471805599453
+
+
+def _attention(block: Block, x: Tensor, memory: Tensor | None) -> Tensor:
+    attn, norm = block.attn, block.norm1
+    mixed = _Attention.apply(  # type: ignore[no-untyped-call]
+        x, memory, norm.weight, norm.bias, attn.qkv.weight, attn.qkv.bias, attn.heads
+    )
+    return F.linear(mixed, attn.proj.weight.to(x.dtype), attn.proj.bias.to(x.dtype))
+
+
+class _Folded:
+    """A LayerNorm's scale and shift folded into the linear layer behind it.
+
+    With n = (x - mean) / deviation, the layer's output is n W' + b', where W' = W diag(scale) and b' = W shift + b.
+    """
+
+    def __init__(self, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+        self.weight = (weight * scale).to(dtype)
+        self.bias = torch.addmv(bias, weight, shift).to(dtype)
+
+    @staticmethod
+    def gradients(
+        scale: Tensor, shift: Tensor, weight: Tensor, g_folded: Tensor, g_bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of scale, shift, W and b from those of W' and b'."""
+        g_folded, g_bias = g_folded.to(weight.dtype), g_bias.to(weight.dtype)
+        g_weight = torch.addr(g_folded * scale, g_bias, shift)
+        return (weight * g_folded).sum(0), weight.T @ g_bias, g_weight, g_bias
+
+
+class _Attention(torch.autograd.Function):
+    """LayerNorm, projection to queries, keys and values, attention of both chunks; without the output projection."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, x: Tensor, memory: Tensor | None, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor,
+        heads: int,
+    ) -> Tensor:  # fmt: skip
+        crops, both, width = x.shape
+        tokens = both // 2
+        folded = _Folded(scale, shift, weight, bias, x.dtype)
+        n, mean, rstd = torch.native_layer_norm(x, (width,), None, None, NORM_EPS)
+        q, k, v = _to_heads(F.linear(n, folded.weight, folded.bias), 3, heads)  # [B H, 2 T, D / H] each
+        if memory is None:
+            n_memory = mean_memory = rstd_memory = None
+            all_k, all_v = k, v
+        else:
+            n_memory, mean_memory, rstd_memory = torch.native_layer_norm(memory, (width,), None, None, NORM_EPS)
+            past_k, past_v = _to_heads(F.linear(n_memory, folded.weight[width:], folded.bias[width:]), 2, heads)
+            all_k, all_v = torch.cat([past_k, k[:, tokens:]], 1), torch.cat([past_v, v[:, tokens:]], 1)
+        factor = (width // heads) ** -0.5
+        q = q * factor
+        out = torch.empty_like(q)
+        first = torch.softmax(q[:, :tokens] @ k[:, :tokens].mT, -1)
+        second = torch.softmax(q[:, tokens:] @ all_k.mT, -1)
+        torch.bmm(first, v[:, :tokens], out=out[:, :tokens])
+        torch.bmm(second, all_v, out=out[:, tokens:])
+        ctx.save_for_backward(
+            x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory,
+            q, k, v, all_k, all_v, first, second, scale, shift, weight, folded.weight,
+        )  # fmt: skip
+        ctx.heads, ctx.factor = heads, factor
+        return _from_heads(out[None], crops)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        (
+            x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory,
+            q, k, v, all_k, all_v, first, second, scale, shift, weight, folded,
+        ) = ctx.saved_tensors  # fmt: skip
+        crops, both, width = x.shape
+        tokens = both // 2
+        (g,) = _to_heads(g_out, 1, ctx.heads)
+        g1, g2 = g[:, :tokens], g[:, tokens:]
+        q1, q2 = q[:, :tokens], q[:, tokens:]
+        g_q, g_k, g_v = g_qkv = torch.empty(3, *q.shape, dtype=q.dtype, device=q.device)
+        g_s = _softmax_backward(torch.bmm(g1, v[:, :tokens].mT), first)
+        torch.bmm(g_s, k[:, :tokens], out=g_q[:, :tokens])
+        torch.bmm(g_s.mT, q1, out=g_k[:, :tokens])
+        torch.bmm(first.mT, g1, out=g_v[:, :tokens])
+        g_s = _softmax_backward(torch.bmm(g2, all_v.mT), second)
+        torch.bmm(g_s, all_k, out=g_q[:, tokens:])
+        g_all_k, g_all_v = torch.bmm(g_s.mT, q2), torch.bmm(second.mT, g2)
+        g_k[:, tokens:], g_v[:, tokens:] = g_all_k[:, tokens:], g_all_v[:, tokens:]
+        g_q *= ctx.factor
+        own = _from_heads(g_qkv, crops)  # [B, 2 T, 3 D]: what flows back into x
+        g_x = torch.ops.aten.native_layer_norm_backward(
+            own @ folded, x, (width,), mean, rstd, None, None, (True, False, False)
+        )[0]
+        past = _from_heads(torch.stack([g_all_k[:, :tokens], g_all_v[:, :tokens]]), crops)  # [B, T, 2 D]
+        g_memory = None
+        if memory is None:
+            own[:, :tokens, width:] += past  # the weights read the memory too
+            g_folded, g_bias = _weight_gradient(own, n), own.flatten(0, 1).sum(0)
+        else:
+            g_folded, g_bias = _weight_gradient(own, n), own.flatten(0, 1).sum(0)
+            g_folded[width:] += _weight_gradient(past, n_memory)
+            g_bias[width:] += past.flatten(0, 1).sum(0)
+            g_memory = torch.ops.aten.native_layer_norm_backward(
+                past @ folded[width:], memory, (width,), mean_memory, rstd_memory, None, None, (True, False, False)
+            )[0]
+        return g_x, g_memory, *_Folded.gradients(scale, shift, weight, g_folded, g_bias), None
+
+
+class _Mlp(torch.autograd.Function):
+    """LayerNorm, widening, GELU, narrowing."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> Tensor:
+        folded = _Folded(scale, shift, weight, bias, x.dtype)
+        n, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, NORM_EPS)
+        h = F.linear(n, folded.weight, folded.bias)
+        a = F.gelu(h)
+        narrow = weight2.to(x.dtype)
+        ctx.save_for_backward(x, mean, rstd, n, h, a, scale, shift, weight, folded.weight, narrow)
+        return F.linear(a, narrow, bias2.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+        x, mean, rstd, n, h, a, scale, shift, weight, folded, narrow = ctx.saved_tensors
+        g_h = torch.ops.aten.gelu_backward(g @ narrow, h)
+        g_x = torch.ops.aten.native_layer_norm_backward(
+            g_h @ folded, x, x.shape[-1:], mean, rstd, None, None, (True, False, False)
+        )[0]
+        g_weight2, g_bias2 = _weight_gradient(g, a), g.flatten(0, 1).sum(0)
+        g_folded, g_bias = _weight_gradient(g_h, n), g_h.flatten(0, 1).sum(0)
+        return (
+            g_x,
+            *_Folded.gradients(scale, shift, weight, g_folded, g_bias),
+            g_weight2.to(weight.dtype),
+            g_bias2.to(weight.dtype),
+        )
+
+
+def _weight_gradient(g: Tensor, x: Tensor) -> Tensor:
+    """Shape: [B, T, N], [B, T, K] -> [N, K]."""
+    return g.flatten(0, 1).mT @ x.flatten(0, 1)
+
+
+def _softmax_backward(g: Tensor, p: Tensor) -> Tensor:
+    return torch.ops.aten._softmax_backward_data(g, p, -1, p.dtype)  # type: ignore[no-any-return]
+
+
+def _to_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
+    """[B, T, parts D] -> [parts, B H, T, D / H], contiguous."""
+    crops, tokens, _ = rows.shape
+    return rows.view(crops, tokens, parts, heads, -1).permute(2, 0, 3, 1, 4).reshape(parts, crops * heads, tokens, -1)
+
+
+def _from_heads(parts: Tensor, crops: int) -> Tensor:
+    """[parts, B H, T, D / H] -> [B, T, parts D], contiguous."""
+    return parts.unflatten(1, (crops, -1)).permute(1, 3, 0, 2, 4).flatten(2).contiguous()

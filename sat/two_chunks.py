@@ -106,70 +106,72 @@ class _Attention(torch.autograd.Function):
         heads: int,
     ) -> Tensor:  # fmt: skip
         crops, both, width = x.shape
-        tokens = both // 2
         folded = _Folded(scale, shift, weight, bias, x.dtype)
         n, mean, rstd = torch.native_layer_norm(x, (width,), None, None, NORM_EPS)
         q, k, v = _to_heads(F.linear(n, folded.weight, folded.bias), 3, heads)  # [B H, 2 T, D / H] each
-        if memory is None:
-            n_memory = mean_memory = rstd_memory = None
-            all_k, all_v = k, v
-        else:
+        n_memory = mean_memory = rstd_memory = None
+        if memory is not None:
             n_memory, mean_memory, rstd_memory = torch.native_layer_norm(memory, (width,), None, None, NORM_EPS)
             past_k, past_v = _to_heads(F.linear(n_memory, folded.weight[width:], folded.bias[width:]), 2, heads)
-            all_k, all_v = torch.cat([past_k, k[:, tokens:]], 1), torch.cat([past_v, v[:, tokens:]], 1)
+            k, v = torch.cat([past_k, k], 1), torch.cat([past_v, v], 1)
         factor = (width // heads) ** -0.5
-        q = q * factor
-        out = torch.empty_like(q)
-        first = torch.softmax(q[:, :tokens] @ k[:, :tokens].mT, -1)
-        second = torch.softmax(q[:, tokens:] @ all_k.mT, -1)
-        torch.bmm(first, v[:, :tokens], out=out[:, :tokens])
-        torch.bmm(second, all_v, out=out[:, tokens:])
+        hidden = _hidden(both // 2, k.shape[1], x)
+        weights = torch.softmax(torch.baddbmm(hidden, q, k.mT, alpha=factor), -1)
         ctx.save_for_backward(
-            x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory,
-            q, k, v, all_k, all_v, first, second, scale, shift, weight, folded.weight,
+            x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory, q, k, v, weights,
+            scale, shift, weight, folded.weight,
         )  # fmt: skip
         ctx.heads, ctx.factor = heads, factor
-        return _from_heads(out[None], crops)
+        return _from_heads(torch.bmm(weights, v)[None], crops)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         (
-            x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory,
-            q, k, v, all_k, all_v, first, second, scale, shift, weight, folded,
+            x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory, q, k, v, weights,
+            scale, shift, weight, folded,
         ) = ctx.saved_tensors  # fmt: skip
         crops, both, width = x.shape
-        tokens = both // 2
+        tokens, past = both // 2, k.shape[1] - both  # past is 0, or the tokens of `memory`
         (g,) = _to_heads(g_out, 1, ctx.heads)
-        g1, g2 = g[:, :tokens], g[:, tokens:]
-        q1, q2 = q[:, :tokens], q[:, tokens:]
-        g_q, g_k, g_v = g_qkv = torch.empty(3, *q.shape, dtype=q.dtype, device=q.device)
-        g_s = _softmax_backward(torch.bmm(g1, v[:, :tokens].mT), first)
-        torch.bmm(g_s, k[:, :tokens], out=g_q[:, :tokens])
-        torch.bmm(g_s.mT, q1, out=g_k[:, :tokens])
-        torch.bmm(first.mT, g1, out=g_v[:, :tokens])
-        g_s = _softmax_backward(torch.bmm(g2, all_v.mT), second)
-        torch.bmm(g_s, all_k, out=g_q[:, tokens:])
-        g_all_k, g_all_v = torch.bmm(g_s.mT, q2), torch.bmm(second.mT, g2)
-        g_k[:, tokens:], g_v[:, tokens:] = g_all_k[:, tokens:], g_all_v[:, tokens:]
-        g_q *= ctx.factor
-        own = _from_heads(g_qkv, crops)  # [B, 2 T, 3 D]: what flows back into x
-        g_x = torch.ops.aten.native_layer_norm_backward(
-            own @ folded, x, (width,), mean, rstd, None, None, (True, False, False)
-        )[0]
-        past = _from_heads(torch.stack([g_all_k[:, :tokens], g_all_v[:, :tokens]]), crops)  # [B, T, 2 D]
+        g_logits = _softmax_backward(torch.bmm(g, v.mT), weights).mul_(ctx.factor)
+        g_q, g_k, g_v = torch.bmm(g_logits, k), torch.bmm(g_logits.mT, q), torch.bmm(weights.mT, g)
+        g_rows = _from_heads(torch.stack([g_q, g_k[:, past:], g_v[:, past:]]), crops)  # [B, 2 T, 3 D]
+        g_folded, g_bias = _weight_gradient(g_rows, n), g_rows.flatten(0, 1).sum(0)
         g_memory = None
         if memory is None:
-            own[:, :tokens, width:] += past  # the weights read the memory too
-            g_folded, g_bias = _weight_gradient(own, n), own.flatten(0, 1).sum(0)
+            # So far the weights' gradient, with the first chunk as memory; what flows back into x is without it.
+            own = torch.stack([
+                torch.bmm(g_logits[:, :tokens, :tokens].mT, q[:, :tokens]),
+                torch.bmm(weights[:, :tokens, :tokens].mT, g[:, :tokens]),
+            ])  # fmt: skip
+            g_rows[:, :tokens, width:] = _from_heads(own, crops)
         else:
-            g_folded, g_bias = _weight_gradient(own, n), own.flatten(0, 1).sum(0)
-            g_folded[width:] += _weight_gradient(past, n_memory)
-            g_bias[width:] += past.flatten(0, 1).sum(0)
+            g_past = _from_heads(torch.stack([g_k[:, :past], g_v[:, :past]]), crops)  # [B, T, 2 D]
+            g_folded[width:] += _weight_gradient(g_past, n_memory)
+            g_bias[width:] += g_past.flatten(0, 1).sum(0)
             g_memory = torch.ops.aten.native_layer_norm_backward(
-                past @ folded[width:], memory, (width,), mean_memory, rstd_memory, None, None, (True, False, False)
+                g_past @ folded[width:], memory, (width,), mean_memory, rstd_memory, None, None, (True, False, False)
             )[0]
+        g_x = torch.ops.aten.native_layer_norm_backward(
+            g_rows @ folded, x, (width,), mean, rstd, None, None, (True, False, False)
+        )[0]
         return g_x, g_memory, *_Folded.gradients(scale, shift, weight, g_folded, g_bias), None
+
+
+def _hidden(tokens: int, keys: int, like: Tensor) -> Tensor:
+    """What is added to the attention's logits: -inf where a chunk does not look.
+
+    Shape:
+        [1, 2 tokens, keys]; the keys are those of both chunks, after those of a memory of its own where there is one
+    """
+    past = keys - 2 * tokens
+    hidden = like.new_zeros(1, 2 * tokens, keys)
+    hidden[:, :tokens, :past] = -torch.inf  # the first chunk has no memory
+    hidden[:, :tokens, past + tokens :] = -torch.inf
+    if past:
+        hidden[:, tokens:, past : past + tokens] = -torch.inf  # the second chunk reads the memory instead
+    return hidden
 
 
 class _Mlp(torch.autograd.Function):

@@ -101,7 +101,7 @@ class _Attention(torch.autograd.Function):
     """LayerNorm, projection to queries, keys and values, attention of both chunks; without the output projection."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, x: Tensor, memory: Tensor | None, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor,
         heads: int,
     ) -> Tensor:  # fmt: skip
@@ -126,7 +126,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
         (
             x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory, q, k, v, weights,
             scale, shift, weight, folded,
@@ -178,7 +178,7 @@ class _Mlp(torch.autograd.Function):
     """LayerNorm, widening, GELU, narrowing."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, weight2: Tensor, bias2: Tensor
     ) -> Tensor:
         folded = _Folded(scale, shift, weight, bias, x.dtype)
@@ -191,7 +191,7 @@ class _Mlp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
         x, mean, rstd, n, h, a, scale, shift, weight, folded, narrow = ctx.saved_tensors
         g_h = torch.ops.aten.gelu_backward(g @ narrow, h)
         g_x = torch.ops.aten.native_layer_norm_backward(

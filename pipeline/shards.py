@@ -200,7 +200,7 @@ def write_shard(items: Sequence[Item], location: Path) -> tuple[int, dict[str, s
 
 def _rows(item: Item) -> Iterator[dict[str, Any]]:
     """Rows of one file: its bytes as they are, or pieces of CLIP_S as FLAC where it is longer."""
-    info = probe(item.path)
+    info = probe(item.path, item.size_bytes)
     if info.problem:
         raise AudioError(info.problem, "truncated")
     labels = None if item.labels is None else list(item.labels)

@@ -228,14 +228,15 @@ def _reported(path: Path, report: Report) -> Iterator[None]:
     done = threading.Event()
 
     def follow() -> None:
-        shown = -1
+        shown = len(list(lines(path))) if path.exists() else 0
         while True:
             last = done.wait(_POLL_S)
             with suppress(OSError, json.JSONDecodeError):
-                for line in list(lines(path)):
-                    if (line["update"], "map" in line) > (shown, shown >= 0):
-                        report(line)
-                        shown = line["update"]
+                there = list(lines(path))
+                shown = min(shown, len(there))  # lines are dropped when a worker was lost
+                for line in there[shown:]:
+                    report(line)
+                shown = len(there)
             if last:
                 return
 

@@ -52,7 +52,7 @@ def train_worker(given: dict[str, Any]) -> None:
     try:
         worker = Worker(TrainConfig(**given["settings"]), run)
         worker.train()
-    except Diverged as error:  # every worker knows, so that none waits for another: Ray has nothing to try again
+    except DivergedError as error:  # every worker knows, so that none waits for another: Ray has nothing to try again
         _note_error(run, TrainingError.__name__, str(error), overwrite=error.here)
     except SatpipeError as error:
         _note_error(run, type(error).__name__, str(error))
@@ -78,7 +78,7 @@ def _note_error(run: Path, kind: str, message: str, *, overwrite: bool = False) 
         os.replace(temporary, path)
 
 
-class Diverged(TrainingError):
+class DivergedError(TrainingError):
     """The gradient became infinite or NaN.
 
     Attributes:
@@ -289,7 +289,7 @@ class Worker:
             f"the loss became {loss} at update {progress.update} (epoch {progress.epoch}, batch {progress.batch} of "
             f"worker {self.rank}: {clips}); the last checkpoint is as it was. A lower lr or clip_norm may help"
         )
-        raise Diverged(message, here=not math.isfinite(loss))
+        raise DivergedError(message, here=not math.isfinite(loss))
 
     def _augmented(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         settings, inputs, labels = self.settings, batch.inputs, batch.labels

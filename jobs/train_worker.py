@@ -276,11 +276,11 @@ class Worker:
             longest = settings.clip_norm or math.inf
             norm = torch.nn.utils.clip_grad_norm_(parameters, longest)
             if not math.isfinite(float(norm)):  # the same on every worker, since gradients are averaged
-                self._stop(float(loss), batch)
+                self._stop(float(loss.detach()), batch)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self._update_average()
-        return float(loss)
+        return float(loss.detach())
 
     def _stop(self, loss: float, batch: Batch) -> None:
         progress = self.progress

@@ -181,7 +181,10 @@ def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], res
     settings = load_config(stage, config, overrides)
     report = lambda line: click.echo(text.metrics(line), err=True)  # noqa: E731
     path = train.train(settings, out, address=address, resume=resume, report=report)
-    click.echo(f"the model is in {path}; `satpipe tag --model {path}` tags with it")
+    next_step = (
+        "--set init= starts stage full from it" if stage == "mae" else f"`satpipe tag --model {path}` tags with it"
+    )
+    click.echo(f"the model is in {path}; {next_step}")
     return 0
 
 

@@ -72,7 +72,11 @@ def train(
     _check_inputs(settings)
     # Workers have folders of their own.
     places = ("data", "labels", "validation", "validation_labels", "init", "teacher")
-    absolute = {name: str(locate(given)) for name in places if (given := getattr(settings, name))}
+    absolute = {
+        name: ",".join(str(locate(part)) for part in given.split(","))
+        for name in places
+        if (given := getattr(settings, name))
+    }
     settings, out = replace(settings, **absolute), out.absolute()
     _claim(out, settings, resume)
     workers = settings.workers * max(1, settings.threads)

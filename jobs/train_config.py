@@ -33,7 +33,7 @@ class TrainConfig:
     arch: str
     """Name of the model's configuration."""
     data: str = ""
-    """Folder of the training set (`satpipe prepare`)."""
+    """Folder of the training set (`satpipe prepare`), or several, separated by commas."""
     labels: str = ""
     """Folder of the teacher's labels (`satpipe psl`); needed by stage sat."""
     validation: str = ""

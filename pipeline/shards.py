@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -258,13 +258,22 @@ def decode(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]:
     return np.ascontiguousarray(mono, np.float32), rate_hz or own_rate_hz
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a clip lies: shard, row group in it, row in that."""
+def whole_set(folders: str, prefix: str, command: str) -> list[Path]:
+    """Return the numbered files of folders, separated by commas.
 
-    shard: int
-    group: int
-    row: int
+    Raises:
+        ConfigError: There are none in one of them, or not all.
+    """
+    found = []
+    for folder in map(locate, folders.split(",")):
+        files = sorted(folder.glob(f"{prefix}-*-of-*.parquet")) if folder.is_dir() else []
+        if not files:
+            raise ConfigError(f"there is no {prefix}-00000-of-*.parquet in {folder}; `{command}` makes them")
+        wanted = int(files[0].stem.rpartition("-")[2])
+        if len(files) != wanted:
+            raise ConfigError(f"{folder} has {len(files)} of {wanted} files; the same `{command}` makes the others")
+        found += files
+    return found
 
 
 class Shards:
@@ -273,18 +282,14 @@ class Shards:
     def __init__(self, folder: str | Path) -> None:
         """Read everything but the audio.
 
+        Args:
+            folder: Of the training set; or of several, separated by commas.
+
         Raises:
-            ConfigError: There is no training set in the folder, or it is not complete.
+            ConfigError: There is no training set in a folder, or it is not complete.
         """
-        self.folder = locate(folder)
-        self.files = sorted(self.folder.glob("shard-*-of-*.parquet")) if self.folder.exists() else []
-        if not self.files:
-            raise ConfigError(f"there are no shards in {self.folder}; `satpipe prepare` makes them")
-        wanted = int(self.files[0].stem.rpartition("-")[2])
-        if len(self.files) != wanted:
-            raise ConfigError(
-                f"{self.folder} has {len(self.files)} of {wanted} shards; the same `satpipe prepare` makes the others"
-            )
+        self.folder = ",".join(str(locate(part)) for part in str(folder).split(","))
+        self.files = whole_set(self.folder, "shard", "satpipe prepare")
         names: list[str] = []
         labels: list[list[int] | None] = []
         places = []
@@ -316,28 +321,20 @@ class Shards:
         """Return the compressed audio of clips by number; every row group is read once."""
         found: dict[int, bytes] = {}
         places = self.places[numbers]
-        order = np.lexsort((places[:, 2], places[:, 1], places[:, 0]))
-        last: tuple[int, int] | None = None
-        file: pq.ParquetFile | None = None
-        column: Any = None
-        for at in order:
-            shard, group, row = (int(value) for value in places[at])
-            if last is None or shard != last[0]:
-                if file is not None:
-                    file.close()
-                file = self._open(self.files[shard])
-            if (shard, group) != last:
-                assert file is not None
-                column = file.read_row_group(group, ["audio"])["audio"]
-                last = (shard, group)
-            found[int(numbers[at])] = column[row].as_py()
-        if file is not None:
-            file.close()
+        for shard in np.unique(places[:, 0]):
+            with self._open(self.files[shard]) as file:
+                here = np.nonzero(places[:, 0] == shard)[0]
+                for group in np.unique(places[here, 1]):
+                    column = file.read_row_group(group, ["audio"])["audio"]
+                    for at in here[places[here, 1] == group]:
+                        found[int(numbers[at])] = column[int(places[at, 2])].as_py()
         return found
 
-    def _open(self, path: Path) -> pq.ParquetFile:
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[pq.ParquetFile]:
         try:
-            return pq.ParquetFile(path.open("rb"), pre_buffer=False)
+            with path.open("rb") as source, pq.ParquetFile(source) as file:
+                yield file
         except (OSError, pa.ArrowInvalid) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
 

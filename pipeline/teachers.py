@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline.location import locate, written_whole
-from pipeline.shards import Shards, decode
+from pipeline.location import written_whole
+from pipeline.shards import Shards, decode, whole_set
 from pipeline.tables import PIECES
 from sat import checkpoint, efficientat
 from sat.config import CLASSES, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ
@@ -224,22 +224,20 @@ class Pieces:
     def __init__(self, folder: str | Path, shards: Shards) -> None:
         """Read all of it.
 
+        Args:
+            folder: Of the labels; or of several, separated by commas.
+            shards: The training set that they are of.
+
         Raises:
             ConfigError: There is no such table, it is not complete, or it is about other clips.
         """
-        location = locate(folder)
-        files = sorted(location.glob("psl-*-of-*.parquet")) if location.is_dir() else []
-        if not files:
-            raise ConfigError(f"there are no labels in {location}; `satpipe psl` makes them")
-        wanted = int(files[0].stem.rpartition("-")[2])
-        if len(files) != wanted:
-            raise ConfigError(f"{location} has {len(files)} of {wanted} files; the same `satpipe psl` makes the others")
+        files = whole_set(str(folder), "psl", "satpipe psl")
         table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
         names = table["clip"].to_pylist()
         unknown = {name for name in names if name not in shards.by_name}
         if unknown:
             raise ConfigError(
-                f"{location} has labels of {len(unknown):,} clips that are not in {shards.folder}, such as "
+                f"{folder} has labels of {len(unknown):,} clips that are not in {shards.folder}, such as "
                 f"{min(unknown)!r}: the two do not belong together"
             )
         self.numbers = np.array([shards.by_name[name] for name in names], np.int64)
@@ -251,7 +249,7 @@ class Pieces:
         self._index = index.values.to_numpy().astype(np.int64)
         self._score = table["score"].combine_chunks().values.to_numpy()
         if len(self._index) and not 0 <= self._index.min() <= self._index.max() < CLASSES:
-            raise ConfigError(f"{location} has classes past the model's {CLASSES}")
+            raise ConfigError(f"{folder} has classes past the model's {CLASSES}")
 
     def __len__(self) -> int:
         return len(self.numbers)

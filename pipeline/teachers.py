@@ -53,7 +53,7 @@ class EfficientATTeacher:
 
     def scores(self, waveforms: Tensor) -> Tensor:
         """Shape: [B, n] samples at 32 kHz -> [B, 527]."""
-        with torch.inference_mode():
+        with torch.no_grad():
             return self._model(waveforms)  # type: ignore[no-any-return]
 
 
@@ -70,7 +70,7 @@ class OwnTeacher:
 
     def scores(self, waveforms: Tensor) -> Tensor:
         """Shape: [B, n] samples at 16 kHz -> [B, 527]."""
-        with torch.inference_mode():
+        with torch.no_grad():
             return tag_pieces(self._model, self._log_mel, waveforms)
 
 

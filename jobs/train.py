@@ -72,7 +72,7 @@ def train(
     _check_inputs(settings)
     # Workers have folders of their own.
     places = ("data", "labels", "validation", "validation_labels", "init", "teacher")
-    absolute = {
+    absolute: dict[str, Any] = {
         name: ",".join(str(locate(part)) for part in given.split(","))
         for name in places
         if (given := getattr(settings, name))

@@ -348,10 +348,10 @@ class Worker:
         options: dict[str, Any] = {"lr": settings.lr, "betas": tuple(settings.betas)}
         if settings.optimizer == "adam8bit":
             try:
-                import bitsandbytes
+                import bitsandbytes.optim.adamw
             except ImportError as error:
                 raise TrainingError("adam8bit needs bitsandbytes: pip install 'satpipe[train]'") from error
-            optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(groups, **options)
+            optimizer: torch.optim.Optimizer = bitsandbytes.optim.adamw.AdamW8bit(groups, **options)  # type: ignore[no-untyped-call]
             return optimizer
         return torch.optim.AdamW(groups, fused=True, **options)
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.shards import Samples, Shards, decode
+from pipeline.decode import Samples
+from pipeline.shards import Shards, decode
 from pipeline.teachers import Pieces, Teacher
 from sat import augment
 from sat.config import CLASSES, HOP_SAMPLES, SAMPLE_RATE_HZ

@@ -116,10 +116,10 @@ def list_clips(
     label_column = next((name for name in _LABEL_COLUMNS if rows and name in rows[0]), None)
     for row in rows:
         name = names(row[column])
-        source = by_name.get(name)
-        if source is None:
+        if name not in by_name:
             missing.append(row[column])
             continue
+        source = by_name[name]
         used.add(source.path)
         labels = None if label_column is None else _indices(row[label_column] or "", unknown)
         items.append(Item(name, source.path, source.size_bytes, labels))
@@ -357,8 +357,10 @@ def _table_rows(path: Path, where: Sequence[tuple[str, str]]) -> tuple[list[dict
         raise ConfigError(f"{path} cannot be read: {error}") from error
     head = text.partition("\n")[0]
     delimiter = "\t" if "\t" in head else ","
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, quoting=quoting))
+    if delimiter == "\t":
+        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    else:
+        rows = list(csv.DictReader(io.StringIO(text)))
     columns = list(rows[0]) if rows else [name.strip() for name in head.split(delimiter)]
     column = next((name for name in _PATH_COLUMNS if name in columns), None)
     if column is None:

@@ -268,4 +268,5 @@ class Pieces:
 
     def class_sums(self) -> npt.NDArray[np.float64]:
         """Sum of each class's scores over all pieces: how frequent it is, [527]."""
-        return np.bincount(self._index, self._score, CLASSES)
+        sums: npt.NDArray[np.float64] = np.bincount(self._index, self._score, CLASSES).astype(np.float64)
+        return sums

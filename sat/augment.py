@@ -75,7 +75,8 @@ def colour(waveforms: Tensor, rng: np.random.Generator, *, equalised: float, rev
         tail *= rng.uniform(0.2, 1.0) / np.sqrt(np.square(tail).sum())
         tail[0] += 1.0
         spectrum[row] *= torch.fft.rfft(torch.from_numpy(tail).float())
-    return torch.fft.irfft(spectrum, n=length)
+    coloured: Tensor = torch.fft.irfft(spectrum, n=length)
+    return coloured
 
 
 def overlay(waveforms: Tensor, others: Tensor, rng: np.random.Generator, share: float) -> Tensor:

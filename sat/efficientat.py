@@ -105,7 +105,7 @@ class EfficientAT(nn.Module):
         framed = framed[..., edge : edge + WINDOW_SAMPLES] * self.window  # the power does not tell where they lie
         spectrum = torch.fft.rfft(framed, n=FFT_SAMPLES)
         power = spectrum.real.square() + spectrum.imag.square()
-        mel = power[..., :-1] @ self.filterbank  # the last bin, 16 kHz, is unused
+        mel: Tensor = power[..., :-1] @ self.filterbank  # the last bin, 16 kHz, is unused
         return ((mel + _POWER_OFFSET).log() + 4.5).div(5.0).transpose(1, 2)
 
 
@@ -137,11 +137,11 @@ class _Convolution(nn.Module):
         groups = outputs if inputs == 1 and name != "features.0" else 1
         self.convolution = nn.Conv2d(inputs * groups, outputs, kernel, stride, (kernel - 1) // 2, groups=groups)
         with torch.no_grad():
-            self.convolution.weight.copy_(weight * scale[:, None, None, None])
+            folded = weight * scale[:, None, None, None]
+            self.convolution.weight = nn.Parameter(folded.contiguous(memory_format=torch.channels_last))
             self.convolution.bias.copy_(  # type: ignore[union-attr]
                 state[f"{name}.1.bias"].float() - state[f"{name}.1.running_mean"].float() * scale
             )
-        self.convolution.to(memory_format=torch.channels_last)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ class MaskedAutoencoder(nn.Module):
         for block in self.decoder_blocks:
             x = block(x, None)
         guess = self.decoder_out(self.decoder_norm(x[:, -hidden.shape[1] :]))
-        return (guess.float() - _take(target, hidden)).square().mean()
+        error: Tensor = guess.float() - _take(target, hidden)
+        return error.square().mean()
 
 
 def patches(log_mel: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def patches(log_mel: Tensor) -> Tensor:
         [B, 64, F] -> [B, 4 (F // 16), 256]
     """
     frames = log_mel.shape[-1] // PATCH_FRAMES * PATCH_FRAMES
-    x = log_mel[..., :frames].unflatten(-1, (-1, PATCH_FRAMES)).unflatten(1, (FREQUENCY_PATCHES, PATCH_BANDS))
+    x: Tensor = log_mel[..., :frames].unflatten(-1, (-1, PATCH_FRAMES)).unflatten(1, (FREQUENCY_PATCHES, PATCH_BANDS))
     return x.transpose(2, 3).flatten(3).flatten(1, 2)
 
 

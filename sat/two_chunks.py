@@ -209,7 +209,8 @@ class _Mlp(torch.autograd.Function):
 
 def _weight_gradient(g: Tensor, x: Tensor) -> Tensor:
     """Shape: [B, T, N], [B, T, K] -> [N, K]."""
-    return g.flatten(0, 1).mT @ x.flatten(0, 1)
+    gradient: Tensor = g.flatten(0, 1).mT @ x.flatten(0, 1)
+    return gradient
 
 
 def _softmax_backward(g: Tensor, p: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ CHANGEABLE = frozenset({"epochs", "validate_every", "checkpoint_steps", "log_ste
 _NAME = "ray"  # of Ray's folder in the run's
 _VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")
 _POLL_S = 1.0
+# Tensors of the same sizes come and go with every step: glibc would give their pages back each time, and fetch new ones.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 Report = Callable[[dict[str, Any]], None]
 """Told each line of metrics as it comes."""
 
@@ -105,6 +107,7 @@ def _fit(settings: TrainConfig, out: Path, use_gpu: bool) -> list[Path]:
         run_config=RunConfig(
             name=_NAME,
             storage_path=str(out),
+            worker_runtime_env={"env_vars": _KEEP_MEMORY},
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=kept, checkpoint_score_attribute="map" if kept > 1 else None

@@ -351,7 +351,7 @@ class Worker:
                 import bitsandbytes.optim.adamw
             except ImportError as error:
                 raise TrainingError("adam8bit needs bitsandbytes: pip install 'satpipe[train]'") from error
-            optimizer: torch.optim.Optimizer = bitsandbytes.optim.adamw.AdamW8bit(groups, **options)  # type: ignore[no-untyped-call]
+            optimizer: torch.optim.Optimizer = bitsandbytes.optim.adamw.AdamW8bit(groups, **options)
             return optimizer
         return torch.optim.AdamW(groups, fused=True, **options)
 

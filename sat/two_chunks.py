@@ -38,8 +38,10 @@ def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) 
         raise ValueError(f"{config.name} cannot be trained on two chunks at once")
     if log_mel.shape[-1] != 2 * config.chunk_frames:
         raise ValueError(f"{log_mel.shape[-1]} frames are not two chunks of {config.chunk_frames}")
-    x = torch.cat([model.embed(chunk) for chunk in log_mel.split(config.chunk_frames, dim=-1)], dim=1).to(dtype)
     tokens = config.chunk_tokens
+    chunks = log_mel.unflatten(-1, (2, config.chunk_frames)).transpose(1, 2).flatten(0, 1)  # [2 B, 64, F]
+    with torch.autocast(log_mel.device.type, dtype, enabled=dtype != torch.float32):
+        x = model.embed(chunks).view(len(log_mel), 2 * tokens, config.width).to(dtype)
     for index, block in enumerate(model.blocks):
         assert isinstance(block, Block)
         # Block 0 adds positions to its memory once more, so that it reads something else than the first chunk.
@@ -106,7 +108,9 @@ class _Attention(torch.autograd.Function):
         heads: int,
     ) -> Tensor:  # fmt: skip
         crops, both, width = x.shape
-        folded = _Folded(scale, shift, weight, bias, x.dtype)
+        # Queries come out of the product as they are wanted, divided by the square root of their length.
+        rows = _row_factors(weight, heads)
+        folded = _Folded(scale, shift, weight * rows, bias * rows[:, 0], x.dtype)
         n, mean, rstd = torch.native_layer_norm(x, (width,), None, None, NORM_EPS)
         q, k, v = _to_heads(F.linear(n, folded.weight, folded.bias), 3, heads)  # [B H, 2 T, D / H] each
         n_memory = mean_memory = rstd_memory = None
@@ -114,14 +118,12 @@ class _Attention(torch.autograd.Function):
             n_memory, mean_memory, rstd_memory = torch.native_layer_norm(memory, (width,), None, None, NORM_EPS)
             past_k, past_v = _to_heads(F.linear(n_memory, folded.weight[width:], folded.bias[width:]), 2, heads)
             k, v = torch.cat([past_k, k], 1), torch.cat([past_v, v], 1)
-        factor = (width // heads) ** -0.5
-        hidden = _hidden(both // 2, k.shape[1], x)
-        weights = torch.softmax(torch.baddbmm(hidden, q, k.mT, alpha=factor), -1)
+        weights = torch.softmax(torch.baddbmm(_hidden(both // 2, k.shape[1], x), q, k.mT), -1)
         ctx.save_for_backward(
             x, mean, rstd, n, memory, mean_memory, rstd_memory, n_memory, q, k, v, weights,
             scale, shift, weight, folded.weight,
         )  # fmt: skip
-        ctx.heads, ctx.factor = heads, factor
+        ctx.heads = heads
         return _from_heads(torch.bmm(weights, v)[None], crops)
 
     @staticmethod
@@ -134,9 +136,16 @@ class _Attention(torch.autograd.Function):
         crops, both, width = x.shape
         tokens, past = both // 2, k.shape[1] - both  # past is 0, or the tokens of `memory`
         (g,) = _to_heads(g_out, 1, ctx.heads)
-        g_logits = _softmax_backward(torch.bmm(g, v.mT), weights).mul_(ctx.factor)
-        g_q, g_k, g_v = torch.bmm(g_logits, k), torch.bmm(g_logits.mT, q), torch.bmm(weights.mT, g)
-        g_rows = _from_heads(torch.stack([g_q, g_k[:, past:], g_v[:, past:]]), crops)  # [B, 2 T, 3 D]
+        g_logits = torch.ops.aten._softmax_backward_data(torch.bmm(g, v.mT), weights, -1, g.dtype)
+        if past:
+            g_k, g_v = torch.bmm(g_logits.mT, q), torch.bmm(weights.mT, g)
+            g_qkv = torch.stack([torch.bmm(g_logits, k), g_k[:, past:], g_v[:, past:]])
+        else:
+            g_qkv = torch.empty(3, *q.shape, dtype=q.dtype, device=q.device)
+            torch.bmm(g_logits, k, out=g_qkv[0])
+            torch.bmm(g_logits.mT, q, out=g_qkv[1])
+            torch.bmm(weights.mT, g, out=g_qkv[2])
+        g_rows = _from_heads(g_qkv, crops)  # [B, 2 T, 3 D]
         g_folded, g_bias = _weight_gradient(g_rows, n), g_rows.flatten(0, 1).sum(0)
         g_memory = None
         if memory is None:
@@ -156,7 +165,17 @@ class _Attention(torch.autograd.Function):
         g_x = torch.ops.aten.native_layer_norm_backward(
             g_rows @ folded, x, (width,), mean, rstd, None, None, (True, False, False)
         )[0]
-        return g_x, g_memory, *_Folded.gradients(scale, shift, weight, g_folded, g_bias), None
+        rows = _row_factors(weight, ctx.heads)
+        g_scale, g_shift, g_weight, g_bias = _Folded.gradients(scale, shift, weight * rows, g_folded, g_bias)
+        return g_x, g_memory, g_scale, g_shift, g_weight * rows, g_bias * rows[:, 0], None
+
+
+def _row_factors(weight: Tensor, heads: int) -> Tensor:
+    """What the rows of the projection to queries, keys and values are multiplied with: [3 D, 1]."""
+    width = weight.shape[1]
+    rows = weight.new_ones(3 * width, 1)
+    rows[:width] = (width // heads) ** -0.5
+    return rows
 
 
 def _hidden(tokens: int, keys: int, like: Tensor) -> Tensor:
@@ -211,10 +230,6 @@ def _weight_gradient(g: Tensor, x: Tensor) -> Tensor:
     """Shape: [B, T, N], [B, T, K] -> [N, K]."""
     gradient: Tensor = g.flatten(0, 1).mT @ x.flatten(0, 1)
     return gradient
-
-
-def _softmax_backward(g: Tensor, p: Tensor) -> Tensor:
-    return torch.ops.aten._softmax_backward_data(g, p, -1, p.dtype)  # type: ignore[no-any-return]
 
 
 def _to_heads(rows: Tensor, parts: int, heads: int) -> Tensor:

@@ -40,7 +40,7 @@ CHANGEABLE = frozenset({"epochs", "validate_every", "checkpoint_steps", "log_ste
 _NAME = "ray"  # of Ray's folder in the run's
 _VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")
 _POLL_S = 1.0
-# Tensors of the same sizes come and go with every step: glibc would give their pages back each time, and fetch new ones.
+# Tensors of the same sizes come and go with every step; glibc would give their pages back, and fetch new ones.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 Report = Callable[[dict[str, Any]], None]
 """Told each line of metrics as it comes."""
@@ -171,7 +171,7 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
     path = out / EXPORT
     with written_whole(path) as temporary:
         named = temporary.with_name(temporary.name + path.suffix)
-        checkpoint.save(model, named, torch.float32, **metadata)
+        checkpoint.save(model, named, torch.float16 if settings.half else torch.float32, **metadata)
         os.replace(named, temporary)
     return path
 

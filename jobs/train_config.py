@@ -109,6 +109,8 @@ class TrainConfig:
     """Updates between checkpoints, besides the one at the end of each epoch; 0: none between."""
     average_best: int = 1
     """How many of the best checkpoints are averaged into the export; 1: the last one is exported."""
+    half: bool = False
+    """Export in half precision."""
     max_failures: int = 3
     """How often a lost worker is replaced before the run gives up."""
     log_steps: int = 50

@@ -152,6 +152,22 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe: Satpipe) 
     assert "at update 0 (epoch 0, batch 0 of worker 0: " in done.stderr
 
 
+@pytest.mark.slow
+def test_views_and_running_averages(folder: Path, satpipe: Satpipe) -> None:
+    """The bundled model's recipe, for two updates."""
+    given = (
+        "data=set", "labels=labels", "teacher=teacher.safetensors", "validation=set", "validation_labels=labels",
+        "epochs=1", "clips_per_epoch=8", "batch=4", "reuse=1", "workers=1", "warmup_epochs=0", "decay_epochs=0",
+    )  # fmt: skip
+    sets = [word for setting in given for word in ("--set", setting)]
+    done = satpipe("train", "sat", "bundled", "-o", folder / "views", *sets, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    exported = load(folder / "views" / "model.safetensors")
+    assert json.loads(exported.metadata["metrics"])["classes_3"] > 0
+    assert float(exported.state["init_bn.running_mean"].mean()) < -5  # fixed: taken from the data, in dB
+    assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
+
+
 def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, satpipe: Satpipe) -> None:
     typo = satpipe(*arguments(folder, "typo", "warmup_epoch=1"), cwd=folder)
     assert typo.returncode == 1

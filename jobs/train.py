@@ -104,7 +104,7 @@ def _fit(settings: TrainConfig, out: Path, use_gpu: bool) -> list[Path]:
         scaling_config=ScalingConfig(
             num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker=_resources(settings, use_gpu)
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the one of Ray Train before version 2
             name=_NAME,
             storage_path=str(out),
             worker_runtime_env={"env_vars": _KEEP_MEMORY},

@@ -240,4 +240,5 @@ def _to_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
 
 def _from_heads(parts: Tensor, crops: int) -> Tensor:
     """[parts, B H, T, D / H] -> [B, T, parts D], contiguous."""
-    return parts.unflatten(1, (crops, -1)).permute(1, 3, 0, 2, 4).flatten(2).contiguous()
+    by_crop: Tensor = parts.unflatten(1, (crops, -1))  # [parts, B, H, T, D / H]
+    return by_crop.permute(1, 3, 0, 2, 4).flatten(2).contiguous()

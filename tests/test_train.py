@@ -114,7 +114,7 @@ def test_a_killed_run_continues_with_the_same_losses(
 ) -> None:
     run = folder / "killed"
     process = killed(folder, "killed", lambda: updates(run) >= 4, lambda process: of_session(process, ""))
-    process.wait()
+    process.communicate()
     assert updates(run) < 6
     assert not (run / "model.safetensors").exists()
     again = satpipe(*arguments(folder, "killed", "checkpoint_steps=1"), cwd=folder)

@@ -1,6 +1,8 @@
 # make tag    install on first use, tag examples/recordings, show the first rows
 # make test   install on first use, run all tests
 # make check  style and types
+# make train-smoke    the whole training chain on the examples, in build/train-smoke: nothing is learned
+# make train-bundled  train the model that comes with satpipe, in build/train-bundled; CORPUS, TEACHER: see README
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-evaluate  the same of `satpipe evaluate`
 
@@ -8,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check bench bench-evaluate clean
+.PHONY: tag test check bench bench-evaluate train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -31,14 +33,42 @@ bench-evaluate: .venv/.developing
 	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
 	$(BIN)/python -m reports.readme
 
+SMOKE := build/train-smoke
+train-smoke: .venv/.training
+	rm -rf $(SMOKE)
+	$(BIN)/satpipe prepare examples/recordings --table examples/labels.csv -o $(SMOKE)/clips
+	$(BIN)/satpipe train mae smoke_mae -o $(SMOKE)/mae --set data=$(SMOKE)/clips
+	$(BIN)/satpipe train full smoke_full -o $(SMOKE)/full --set data=$(SMOKE)/clips \
+	  --set validation=$(SMOKE)/clips --set init=$(SMOKE)/mae/model.safetensors
+	$(BIN)/satpipe psl $(SMOKE)/clips --teacher $(SMOKE)/full/model.safetensors -o $(SMOKE)/labels
+	$(BIN)/satpipe train sat smoke_sat -o $(SMOKE)/sat --set data=$(SMOKE)/clips --set labels=$(SMOKE)/labels \
+	  --set validation=$(SMOKE)/clips --set init=$(SMOKE)/full/model.safetensors
+	$(BIN)/satpipe tag examples/recordings --model $(SMOKE)/sat/model.safetensors -o $(SMOKE)/tags
+
+# The same command continues a run that was stopped.
+BUNDLED := build/train-bundled
+train-bundled: .venv/.training
+	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || { echo "make train-bundled CORPUS=folder TEACHER=weights.pt"; exit 2; }
+	for part in train validation; do \
+	  $(BIN)/satpipe prepare $(CORPUS)/audio --table $(CORPUS)/manifest.tsv --where split=$$part -o $(BUNDLED)/$$part && \
+	  $(BIN)/satpipe psl $(BUNDLED)/$$part --teacher $(CORPUS)/teacher_scores.parquet --where kind=window \
+	    -o $(BUNDLED)/$$part-labels || exit; done
+	$(BIN)/satpipe train sat bundled -o $(BUNDLED)/run $$(test -e $(BUNDLED)/run/run.json && echo --resume) \
+	  --set data=$(BUNDLED)/train --set labels=$(BUNDLED)/train-labels --set teacher=$(TEACHER) \
+	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
+
 clean:
-	rm -rf .venv out
+	rm -rf .venv out build
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: pyproject.toml .venv/bin/pip
 	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/.training: pyproject.toml .venv/.installed
+	$(BIN)/pip install --quiet --editable '.[train]'
 	@touch $@
 
 .venv/.developing: pyproject.toml .venv/.installed

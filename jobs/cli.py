@@ -1,6 +1,7 @@
 """The command table. Each command is one function; what it does is in the module of its job."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,100 @@ def evaluate(
         if wanted:
             click.echo(evaluation.table(cards, number))
     return 0
+
+
+_WORKERS = click.option("--workers", type=click.IntRange(1), help="At the same time; by default one per CPU.")
+_ADDRESS = click.option("--address", help="A running Ray cluster; by default Ray is started here for the run.")
+_WHERE = click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows of the table that have it.")
+
+
+@cli.command()
+@click.argument("folder")
+@click.option("-o", "--out", required=True, help="Folder of the training set.")
+@click.option("--table", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV or TSV of labels.")
+@click.option(
+    "--segments", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One of AudioSet's CSVs."
+)
+@_WHERE
+@click.option("--clips-per-shard", type=click.IntRange(1), default=500, show_default=True)
+@_WORKERS
+@_ADDRESS
+def prepare(folder: str, out: str, *, where: tuple[str, ...], **given: Any) -> int:
+    """Make a training set of the audio in FOLDER: Parquet shards of clips, with labels where a table gives them.
+
+    The same command continues a run that was stopped. Exit code 3: some clips are missing or cannot be read.
+    """
+    from jobs import prepare, text
+
+    done = prepare.prepare(folder, out, where=_pairs(where), report=_count("shards"), **given)
+    click.echo(text.prepared(done))
+    return SOME_NOT_TAGGED if done.problems or done.listing.missing else 0
+
+
+@cli.command()
+@click.argument("shards")
+@click.option("-o", "--out", required=True, help="Folder of the labels.")
+@click.option("--teacher", required=True, help="EfficientAT's or satpipe's weights, or a Parquet table of scores.")
+@click.option(
+    "--piece-s", type=click.FloatRange(0.5), default=4.0, show_default=True, help="Two chunks of the student."
+)
+@click.option("--hop-s", type=click.FloatRange(0.1), default=2.0, show_default=True)
+@click.option("--top-k", type=click.IntRange(1, 527), default=527, show_default=True, help="Most classes of a piece.")
+@click.option("--min-score", type=click.FloatRange(0, 1), default=0.003, show_default=True, help="Less is left out.")
+@_WHERE
+@_WORKERS
+@_ADDRESS
+def psl(
+    shards: str, out: str, *, teacher: str, where: tuple[str, ...], workers: int | None, address: str | None, **cut: Any
+) -> int:
+    """Have a teacher label the pieces of the training set SHARDS once: pseudo strong labels."""
+    from jobs import prepare
+    from pipeline.teachers import PieceOptions
+
+    options = PieceOptions(**cut)
+    pieces, lacking = prepare.label(
+        shards, out, teacher, options, where=_pairs(where), workers=workers, address=address, report=_count("shards")
+    )
+    click.echo(f"{pieces:,} pieces are labelled in {out}")
+    if lacking:
+        click.echo(f"{len(lacking):,} clips are not in {teacher}, such as {lacking[0]}")
+    return SOME_NOT_TAGGED if lacking else 0
+
+
+@cli.command()
+@click.argument("stage", type=click.Choice(["mae", "full", "sat"]))
+@click.argument("config")
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Instead of what CONFIG says.")
+@click.option("--resume", is_flag=True, help="Continue the run that is in the folder.")
+@_ADDRESS
+def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], resume: bool, address: str | None) -> int:
+    """Train one STAGE of the paper's pipeline; CONFIG is a YAML file, or the name of one that comes with satpipe."""
+    from jobs import text, train
+    from jobs.train_config import load_config
+
+    settings = load_config(stage, config, overrides)
+    report = lambda line: click.echo(text.metrics(line), err=True)  # noqa: E731
+    path = train.train(settings, out, address=address, resume=resume, report=report)
+    next_step = (
+        "--set init= starts stage full from it" if stage == "mae" else f"`satpipe tag --model {path}` tags with it"
+    )
+    click.echo(f"the model is in {path}; {next_step}")
+    return 0
+
+
+def _pairs(where: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for text in where:
+        column, equals, value = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"--where {text}: it takes COLUMN=VALUE")
+        pairs.append((column, value))
+    return tuple(pairs)
+
+
+def _count(what: str) -> Callable[[int, int], None]:
+    return lambda done, total: click.echo(f"{done} of {total} {what}", err=True)
 
 
 def main() -> None:

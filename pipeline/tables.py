@@ -4,6 +4,8 @@ tags         one row per (recording, chunk, label) kept
 scores       one row per (recording, chunk): all 527 scores in half precision, in the order of the model's outputs
 recordings   one row per recording, tagged or not
 staged       what a worker hands over: float32 scores of spans, before they are published into the tables above
+clips        training sets: one row per clip, with its compressed audio
+pieces       what a teacher says of clips: one row per (clip, piece)
 """
 
 from typing import Any
@@ -50,6 +52,25 @@ STAGED = pa.schema(
         pa.field("span", pa.int32(), nullable=False),  # place in the unit's list of spans
         pa.field("chunk", pa.int32(), nullable=False),
         pa.field("scores", pa.list_(pa.float32(), CLASSES), nullable=False),
+    ]
+)
+
+CLIPS = pa.schema(
+    [
+        pa.field("clip", pa.string(), nullable=False),  # its name: path in the folder, or AudioSet's id
+        pa.field("audio", pa.large_binary(), nullable=False),  # a whole file that libsndfile reads
+        pa.field("rate_hz", pa.int32(), nullable=False),
+        pa.field("duration_s", pa.float32(), nullable=False),
+        pa.field("labels", pa.list_(pa.int16())),  # places in the model's outputs; null where nobody labelled it
+    ]
+)
+PIECES = pa.schema(
+    [
+        pa.field("clip", pa.string(), nullable=False),
+        pa.field("start_s", pa.float32(), nullable=False),  # from the clip's start
+        pa.field("end_s", pa.float32(), nullable=False),  # past the clip's end where that was padded with silence
+        pa.field("index", pa.list_(pa.int16()), nullable=False),  # places in the model's outputs, highest score first
+        pa.field("score", pa.list_(pa.float32()), nullable=False),  # 0 to 1; what is not listed is 0
     ]
 )
 

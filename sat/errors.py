@@ -7,6 +7,7 @@ SatpipeError
 ├── DownloadError      a checkpoint that could not be fetched
 ├── AudioError         a recording that cannot be read, or not to its end
 ├── TruthError         true labels that cannot be read, or not be joined to recordings
+├── TrainingError      a training run that cannot go on
 └── OutputError        an output folder that cannot be used, or tables in it that are not ours
 
 Library code raises them; the command line prints `TypeName: message` and exits.
@@ -51,3 +52,7 @@ class TruthError(SatpipeError):
 
 class OutputError(SatpipeError):
     """An output folder that cannot be used, or tables in it that are not ours."""
+
+
+class TrainingError(SatpipeError):
+    """A training run that cannot go on: numbers that are none, too little memory, workers that are lost for good."""

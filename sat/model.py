@@ -195,6 +195,11 @@ class SAT(nn.Module):
         Raises:
             ValueError: Fewer than 16 frames, or more than the model has positions for.
         """
+        logits, memory = self.logits(log_mel, memory)
+        return torch.sigmoid(logits), memory
+
+    def logits(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        """The same as `forward`, before the sigmoid."""
         x = self.embed(log_mel)
         tokens = self.config.memory_tokens
         kept = []
@@ -206,7 +211,7 @@ class SAT(nn.Module):
             seen = x if past is None else torch.cat([past, x], dim=1)
             kept.append(seen[:, -tokens:].detach())
             x = block(x, past)
-        return self.head(x), Memory(kept) if tokens else None
+        return self.head_logits(x), Memory(kept) if tokens else None
 
     def consecutive(
         self, log_mel: Tensor, memory: Memory | None = None, first: Tensor | None = None, keep: Tensor | None = None
@@ -290,9 +295,13 @@ class SAT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Shape: [B, T, D] -> scores [B, 527]."""
+        return torch.sigmoid(self.head_logits(x))
+
+    def head_logits(self, x: Tensor) -> Tensor:
+        """Shape: [B, T, D] -> logits [B, 527]."""
         x = self.norm(x)
         pooled = x[:, 0] if self.config.class_token else x.mean(1)
-        return torch.sigmoid(self.outputlayer(pooled))
+        return self.outputlayer(pooled)  # type: ignore[no-any-return]
 
 
 def allows_consecutive(config: ModelConfig) -> bool:

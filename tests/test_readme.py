@@ -89,6 +89,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (environment / path.name).symlink_to(path)
     (environment / ".installed").touch()
     (environment / ".developing").touch()
+    (environment / ".training").touch()
     return copy
 
 
@@ -133,7 +134,7 @@ def run(checkout: Path, recordings: Path, mirror: dict[str, str]) -> Run:
             ["sh", "-c", re.sub(r"(?<=\s)/recordings\b", shlex.quote(str(recordings)), line)],
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=280,
             cwd=checkout,
             env={**ours, **mirror},
             check=False,
@@ -287,6 +288,13 @@ def run_tag_pulled(line: str, request: pytest.FixtureRequest) -> None:
     assert json.loads((out / "run.json").read_text())["identity"]["arch"] == "SAT_T_2s"
 
 
+def run_train_smoke(line: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("run")(line)
+    built = request.getfixturevalue("checkout") / "build" / "train-smoke"
+    assert (built / "sat" / "model.safetensors").exists()
+    assert len(pd.read_parquet(built / "tags" / "recordings")) == 8
+
+
 # All take the line and the request of the test, for its fixtures.
 RUNNERS = {
     "make tag": run_make_tag,
@@ -307,11 +315,13 @@ RUNNERS = {
         run_evaluate_scenes
     ),
     ".venv/bin/satpipe status out": run_status,
+    "make train-smoke": run_train_smoke,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
 }
 SLOW = (
     "make tag",
+    "make train-smoke",
     ".venv/bin/satpipe tag",
     ".venv/bin/satpipe evaluate",
     ".venv/bin/satpipe synth",

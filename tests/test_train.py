@@ -1,0 +1,293 @@
+"""Training through the command: losses, checkpoints, lost workers, and what the export is good for."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import COMMAND, Satpipe
+from helpers import model_by_rule
+from test_shards import make_clips, write_all, write_labels
+
+from sat import augment, training
+from sat.checkpoint import load, save
+from sat.config import get_config
+from sat.errors import CheckpointError
+from sat.mae import MaskedAutoencoder, patches
+from sat.model import SAT
+
+RNG = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training set of 12 clips, its labels by a teacher, and a small table of weak labels."""
+    folder = tmp_path_factory.mktemp("training")
+    audio = make_clips(folder / "audio", 12, 4.0)
+    table = folder / "labels.csv"
+    table.write_text("path,labels\n" + "".join(f"{n:03}.flac,{('Speech', 'Dog')[n % 2]}\n" for n in range(12)))
+    shards = write_all(audio, folder / "set", table=table)
+    save(model_by_rule(get_config("audiotransformer_tiny")), folder / "teacher.safetensors")
+    write_labels(shards, folder / "labels", folder / "teacher.safetensors")
+    return folder
+
+
+def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
+    given = ("data=set", "labels=labels", "epochs=2", "clips_per_epoch=12", "batch=2", "workers=2", *overrides)
+    return ["train", "sat", "smoke_sat", "-o", str(folder / out), *(w for s in given for w in ("--set", s))]
+
+
+def losses(run: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found: dict[int, float] = {}
+    for line in lines:
+        if "loss" in line:
+            assert line["update"] not in found
+            found[line["update"]] = line["loss"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, satpipe: Satpipe) -> dict[int, float]:
+    done = satpipe(*arguments(folder, "undisturbed"), "--set", "validation=set", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return losses(folder / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_run_leaves_figures_and_a_model_that_tags(
+    folder: Path, undisturbed: dict[int, float], satpipe: Satpipe, tmp_path: Path
+) -> None:
+    run = folder / "undisturbed"
+    assert sorted(undisturbed) == list(range(1, 7))
+    assert list((run / "tensorboard").iterdir())
+    figures = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [0 < line["map"] <= 1 for line in figures if "map" in line] == [True] * 2
+    exported = load(run / "model.safetensors")
+    assert exported.config.name == "SAT_T_2s"
+    assert exported.metadata["stage"] == "sat"
+    assert exported.metadata["samples_seen"] == "24"
+    assert len(json.loads(exported.metadata["labels"])) == 527
+    assert json.loads(exported.metadata["data"])["clips"] == 12
+    done = satpipe("tag", folder / "audio" / "000.flac", "-o", tmp_path, "--model", run / "model.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet(tmp_path / "scores")) > 0
+
+
+def killed(folder: Path, out: str, when: Any, victim: Any) -> "subprocess.Popen[str]":
+    """Start a run and kill what `victim` names when `when` holds."""
+    process = subprocess.Popen(
+        [str(COMMAND), *arguments(folder, out, "checkpoint_steps=1")],
+        cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not when():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    for pid in victim(process):
+        os.kill(pid, signal.SIGKILL)
+    return process
+
+
+def updates(run: Path) -> int:
+    return len(losses(run)) if (run / "metrics.jsonl").exists() else 0
+
+
+def of_session(process: "subprocess.Popen[str]", name: str) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return [int(pid) for pid, sid, args in rows if int(sid) == process.pid and name in args]
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_with_the_same_losses(
+    folder: Path, undisturbed: dict[int, float], satpipe: Satpipe
+) -> None:
+    run = folder / "killed"
+    process = killed(folder, "killed", lambda: updates(run) >= 4, lambda process: of_session(process, ""))
+    process.communicate()
+    assert updates(run) < 6
+    assert not (run / "model.safetensors").exists()
+    again = satpipe(*arguments(folder, "killed", "checkpoint_steps=1"), cwd=folder)
+    assert "holds a run; --resume continues it" in again.stderr
+    other = satpipe(*arguments(folder, "killed", "checkpoint_steps=1", "lr=1"), "--resume", cwd=folder)
+    assert "has lr 0.0005, not 1.0; it can only continue as it began" in other.stderr
+    done = satpipe(*arguments(folder, "killed", "checkpoint_steps=1"), "--resume", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_replaced(folder: Path, undisturbed: dict[int, float]) -> None:
+    run = folder / "lost"
+    process = killed(
+        folder, "lost", lambda: updates(run) >= 3, lambda process: of_session(process, "ray::RayTrainWorker")[:1]
+    )
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe: Satpipe) -> None:
+    broken = load(folder / "teacher.safetensors")
+    model = SAT(get_config("SAT_T_2s"))
+    training.start_from(model, broken.state)
+    with torch.no_grad():
+        model.outputlayer[1].weight.fill_(3e38)
+    save(model, folder / "large.safetensors")
+    overrides = ("init=large.safetensors", "precision=fp32", "workers=1")
+    done = satpipe(*arguments(folder, "diverged", *overrides), cwd=folder)
+    assert done.returncode == 1
+    assert "TrainingError: the loss became" in done.stderr
+    assert "at update 0 (epoch 0, batch 0 of worker 0: " in done.stderr
+
+
+@pytest.mark.slow
+def test_views_and_running_averages(folder: Path, satpipe: Satpipe) -> None:
+    """The bundled model's recipe, for two updates."""
+    given = (
+        "data=set", "labels=labels", "teacher=teacher.safetensors", "validation=set", "validation_labels=labels",
+        "epochs=1", "clips_per_epoch=8", "batch=4", "reuse=1", "workers=1", "warmup_epochs=0", "decay_epochs=0",
+    )  # fmt: skip
+    sets = [word for setting in given for word in ("--set", setting)]
+    done = satpipe("train", "sat", "bundled", "-o", folder / "views", *sets, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    exported = load(folder / "views" / "model.safetensors")
+    assert json.loads(exported.metadata["metrics"])["classes_3"] > 0
+    assert float(exported.state["init_bn.running_mean"].mean()) < -5  # fixed: taken from the data, in dB
+    assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
+
+
+def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, satpipe: Satpipe) -> None:
+    typo = satpipe(*arguments(folder, "typo", "warmup_epoch=1"), cwd=folder)
+    assert typo.returncode == 1
+    assert "ConfigError: there is no key 'warmup_epoch'; did you mean 'warmup_epochs'?" in typo.stderr
+    gone = satpipe(*arguments(folder, "gone", "data=nowhere"), cwd=folder)
+    assert "`satpipe prepare` makes them" in gone.stderr
+    none = satpipe(*arguments(folder, "none"), "--resume", cwd=folder)
+    assert "there is no run in" in none.stderr
+
+
+def test_starting_from_a_full_context_model_fits_the_positions() -> None:
+    start = model_by_rule(get_config("audiotransformer_tiny"))
+    model = SAT(get_config("SAT_T_2s"))
+    assert training.start_from(model, start.state_dict()) == []
+    torch.testing.assert_close(model.time_pos_embed, start.time_pos_embed[..., :24])
+    training.initialise(model)
+    before = model.outputlayer[1].weight.clone()
+    assert training.start_from(model, start.state_dict(), head=False) == [
+        "outputlayer.0.weight", "outputlayer.0.bias", "outputlayer.1.weight", "outputlayer.1.bias"
+    ]  # fmt: skip
+    assert bool((model.outputlayer[1].weight == before).all())
+    with pytest.raises(CheckpointError, match="the two are of another size"):
+        training.start_from(SAT(get_config("SAT_S_2s")), start.state_dict())
+
+
+def test_patch_out_leaves_out_times_and_frequencies() -> None:
+    model = model_by_rule(replace(get_config("audiotransformer_tiny"), depth=1))
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    log_mel = torch.randn(2, 64, 1000)
+    generator = torch.Generator().manual_seed(RNG)
+    logits = training.full_context_logits(model, log_mel, generator, patch_out=0.25)
+    assert logits.shape == (2, 527)
+    assert seen[0].shape[1] == 3 * (62 - 15)
+    tokens = model.embed(log_mel)
+    kept = [t for t in range(tokens.shape[1]) if bool((tokens[0, t] == seen[0][0]).all(-1).any())]
+    assert len({t // 62 for t in kept}) == 3
+    assert len({t % 62 for t in kept}) == 47
+
+
+def test_without_anything_left_out_it_is_the_model() -> None:
+    model = model_by_rule(replace(get_config("audiotransformer_small"), depth=2))
+    log_mel = torch.randn(2, 64, 160)
+    logits = training.full_context_logits(model, log_mel, torch.Generator())
+    torch.testing.assert_close(torch.sigmoid(logits), model(log_mel)[0])
+
+
+@pytest.mark.parametrize("name", ["audiotransformer_tiny", "audiotransformer_small"])
+def test_the_autoencoder_learns_what_is_masked(name: str) -> None:
+    torch.manual_seed(0)
+    autoencoder = MaskedAutoencoder(replace(get_config(name), depth=1), decoder_depth=1, decoder_width=64)
+    stripes = torch.arange(64.0)[:, None].sin().mul(20).expand(64, 160)  # the same in every patch of a row
+    log_mel = torch.stack([stripes, stripes + 1])
+    optimizer = torch.optim.AdamW((p for p in autoencoder.parameters() if p.requires_grad), lr=3e-3)
+    found = []
+    for step in range(25):
+        loss = autoencoder(log_mel, torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+    assert found[0] > 0.8  # of values of variance 1
+    assert found[-1] < 0.5 * found[0]
+
+
+def test_patches_are_in_the_order_of_the_tokens() -> None:
+    log_mel = torch.arange(64 * 48.0).view(1, 64, 48)
+    cut = patches(log_mel)
+    assert cut.shape == (1, 12, 256)
+    torch.testing.assert_close(cut[0, 1 * 3 + 2].view(16, 16), log_mel[0, 16:32, 32:48])
+
+
+def test_augmentation_does_what_it_says() -> None:
+    rng = np.random.default_rng(RNG)
+    waveforms = torch.randn(4, 1000)
+    shifted = augment.shift(waveforms, rng)
+    torch.testing.assert_close(shifted.sort(1).values, waveforms.sort(1).values)
+    assert not bool((shifted == waveforms).all())
+    louder = augment.gain(waveforms, rng, 6.0) / waveforms
+    torch.testing.assert_close(louder, louder[:, :1].expand(-1, 1000), atol=1e-4, rtol=1e-4)
+    assert bool((louder[:, 0] >= 0.5).all())
+    assert bool((louder[:, 0] <= 2.0).all())
+    assert bool((augment.polarity(waveforms, rng).abs() == waveforms.abs()).all())
+    labels = torch.eye(4)
+    mixed, soft = augment.mixup(waveforms, labels, rng, 0.3)
+    torch.testing.assert_close(soft.sum(1), torch.ones(4))
+    torch.testing.assert_close(mixed, soft @ waveforms, atol=1e-4, rtol=1e-4)
+    masked = augment.mask(torch.randn(2, 64, 400), rng, most_frames=192, most_bands=24)
+    assert masked.shape == (2, 64, 400)
+    assert float(augment.level(waveforms * 9, rng, 6.0).abs().max()) <= 1.0001
+
+
+def test_averaging_models() -> None:
+    states = [{"weight": torch.full((2,), float(n)), "count": torch.tensor(n)} for n in (1, 2, 6)]
+    mean = training.average(states)
+    assert mean["weight"].tolist() == [3, 3]
+    assert int(mean["count"]) == 1
+
+
+def test_eight_bit_adam_survives_a_checkpoint(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+
+    def steps(layer: torch.nn.Linear, optimizer: Any, count: int) -> None:
+        for _ in range(count):
+            loss = (layer(torch.linspace(-1, 1, 4096)[None]) - 1).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(4096, 4)
+    optimizer = bitsandbytes.optim.AdamW8bit(training.parameter_groups(layer, 0.1), lr=1e-2)
+    steps(layer, optimizer, 3)
+    torch.save({"layer": layer.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    steps(layer, optimizer, 3)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    other = torch.nn.Linear(4096, 4)
+    other.load_state_dict(saved["layer"])
+    again = bitsandbytes.optim.AdamW8bit(training.parameter_groups(other, 0.1), lr=1e-2)
+    again.load_state_dict(saved["optimizer"])
+    assert any(t.dtype == torch.uint8 for state in again.state.values() for t in state.values() if torch.is_tensor(t))
+    steps(other, again, 3)
+    torch.testing.assert_close(other.weight, layer.weight)

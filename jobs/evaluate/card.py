@@ -12,8 +12,9 @@ EXAMPLES = 5  # names shown where there are many
 Card = dict[str, Any]
 
 CONDITIONS = (
-    "truth", "class_set", "nan_rule", "threshold", "threshold_source", "thresholds", "segment_s", "collar_s",
-    "offset_fraction", "median_filter", "min_s", "alpha_st", "alpha_ct", "dtc", "gtc", "cttc", "max_efpr",
+    "clips_found", "truth", "class_set", "class_set_sha256", "nan_rule", "threshold", "threshold_source", "thresholds",
+    "segment_s", "collar_s", "offset_fraction", "median_filter", "min_s", "alpha_st", "alpha_ct", "dtc", "gtc", "cttc",
+    "max_efpr",
 )  # fmt: skip
 """What two figures must share to be compared. The number of classes averaged is a result: sed_eval's rule makes it
 depend on what was found."""

@@ -76,7 +76,9 @@ class Strong(Evaluation):
         self.clip_of = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
         self.duration_s = self.duration_s[kept]
         self.weights = resample(int(kept.sum()), options.bootstrap, options.seed)
+        mids = "\n".join(label.mid for label in self.labels)
         self.how |= {"class_set": options.classes, "classes": len(self.labels)}
+        self.how |= {"class_set_sha256": hashlib.sha256(mids.encode()).hexdigest()}
         self.how |= {"median_filter": options.median_filter, "min_s": options.min_s}
 
         true, found = self._kept(everything), self._kept(found)
@@ -219,7 +221,7 @@ class Strong(Evaluation):
         if len(merged) < len(true):
             self.note(f"{len(true) - len(merged):,} true events overlap or touch one of their class: merged for PSDS")
         tally = psds.count(merged, self.duration_s, len(self.labels), found)
-        keys = ("median_filter", "min_s", "class_set", "classes")
+        keys = ("median_filter", "min_s", "class_set", "class_set_sha256", "classes")
         how = {key: self.how[key] for key in keys} | {"truth": "as is, overlapping events of a class merged"}
         how |= {"thresholds": number, "threshold_source": f"{thresholds[0]:g} to {thresholds[-1]:g}, evenly spaced"}
         for name, setting in (

@@ -164,7 +164,7 @@ def test_views_and_running_averages(folder: Path, satpipe: Satpipe) -> None:
     assert done.returncode == 0, done.stderr
     exported = load(folder / "views" / "model.safetensors")
     assert json.loads(exported.metadata["metrics"])["classes_3"] > 0
-    assert float(exported.state["init_bn.running_mean"].mean()) < -5  # fixed: taken from the data, in dB
+    assert exported.state["init_bn.running_mean"].abs().gt(1).sum() > 50  # fixed: taken from the data, in dB
     assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
 
 

@@ -403,7 +403,9 @@ class Worker:
     def _map_of(self, examples: Examples, samples: int) -> float:
         """MAP against weak labels, over the classes that occur."""
         with self._evaluated() as model:
-            scores, labels = self._all_scores(examples, samples, lambda x: [tag_pieces(model, LogMel(), x)])
+            scores, labels = self._all_scores(
+                examples, samples, lambda x: [tag_pieces(model, self.objective.log_mel, x)]
+            )
         return mean_average_precision(scores[0], labels >= TRUE_SCORE, 1)[0]
 
     def _teacher_map(self, examples: Examples, samples: int) -> dict[str, Any]:
@@ -412,7 +414,7 @@ class Worker:
         def tagged(waveforms: Tensor) -> list[Tensor]:
             config = model.config
             if not config.streaming:
-                return [tag_pieces(model, LogMel(), waveforms)] * 2
+                return [tag_pieces(model, self.objective.log_mel, waveforms)] * 2
             first, second = self.objective.frames(waveforms).split(config.chunk_frames, -1)
             score, memory = model(first)
             alone, _ = model(second)

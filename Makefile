@@ -2,7 +2,7 @@
 # make test   install on first use, run all tests
 # make check  style and types
 # make train-smoke    the whole training chain on the examples, in build/train-smoke: nothing is learned
-# make train-bundled  train the model that comes with satpipe, in build/train-bundled; CORPUS, TEACHER: see README
+# make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-evaluate  the same of `satpipe evaluate`
 
@@ -33,6 +33,7 @@ bench-evaluate: .venv/.developing
 	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
 	$(BIN)/python -m reports.readme
 
+COMMA := ,
 SMOKE := build/train-smoke
 train-smoke: .venv/.training
 	rm -rf $(SMOKE)
@@ -45,16 +46,23 @@ train-smoke: .venv/.training
 	  --set validation=$(SMOKE)/clips --set init=$(SMOKE)/full/model.safetensors
 	$(BIN)/satpipe tag examples/recordings --model $(SMOKE)/sat/model.safetensors -o $(SMOKE)/tags
 
-# The same command continues a run that was stopped.
+# The same command continues a run that was stopped. CORPUS has audio/, manifest.tsv (path, split) and
+# teacher_scores.parquet; EXTRA, if given, audio/ and manifest.tsv, and is labelled here; TEACHER: EfficientAT's weights.
 BUNDLED := build/train-bundled
 train-bundled: .venv/.training
-	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || { echo "make train-bundled CORPUS=folder TEACHER=weights.pt"; exit 2; }
+	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || \
+	  { echo "make train-bundled CORPUS=folder TEACHER=weights.pt [EXTRA=folder]"; exit 2; }
 	for part in train validation; do \
 	  $(BIN)/satpipe prepare $(CORPUS)/audio --table $(CORPUS)/manifest.tsv --where split=$$part -o $(BUNDLED)/$$part && \
 	  $(BIN)/satpipe psl $(BUNDLED)/$$part --teacher $(CORPUS)/teacher_scores.parquet --where kind=window \
 	    -o $(BUNDLED)/$$part-labels || exit; done
+ifdef EXTRA
+	$(BIN)/satpipe prepare $(EXTRA)/audio --table $(EXTRA)/manifest.tsv --where split=train -o $(BUNDLED)/extra || test $$? = 3
+	$(BIN)/satpipe psl $(BUNDLED)/extra --teacher $(TEACHER) -o $(BUNDLED)/extra-labels
+endif
 	$(BIN)/satpipe train sat bundled -o $(BUNDLED)/run $$(test -e $(BUNDLED)/run/run.json && echo --resume) \
-	  --set data=$(BUNDLED)/train --set labels=$(BUNDLED)/train-labels --set teacher=$(TEACHER) \
+	  --set data=$(BUNDLED)/train$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra) \
+	  --set labels=$(BUNDLED)/train-labels$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra-labels) --set teacher=$(TEACHER) \
 	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
 
 clean:

@@ -35,7 +35,8 @@ def plan(plan: Plan, *, prune: bool) -> str:
 
 def prepared(done: Prepared) -> str:
     """What a training set has, and what is not in it."""
-    lines = [f"{_count(done.clips, 'clip')} in {done.folder}, of {done.classes} classes"]
+    labels = f"of {done.classes} classes" if done.classes else "without labels"
+    lines = [f"{_count(done.clips, 'clip')} in {done.folder}, {labels}"]
     if done.classes:
         lines.append(f"{done.unseen} of the model's classes never occur")
     for label, count in list(done.listing.unknown.items())[:EXAMPLES]:

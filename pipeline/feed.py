@@ -242,13 +242,17 @@ class Views:
         self._chunk_frames, self._batch, self._reuse, self._mix = chunk_frames, batch, reuse, mix
         self._seed, self._rank, self._count = seed, rank, (per_epoch or len(examples)) // world
         self._log_mel = LogMel()
+        self._made: tuple[int, Tensor, Tensor] | None = None
         self.steps = self._count * reuse // batch
         if not self.steps:
             raise ConfigError(f"{self._count} views are less than one batch of {batch}; lower batch")
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on."""
-        views, labels = self.make(epoch)
+        if self._made is None or self._made[0] != epoch:
+            self._made = None  # make room first
+            self._made = (epoch, *self.make(epoch))
+        _, views, labels = self._made
         rng = np.random.default_rng((self._seed, epoch, self._rank, 1))
         order = np.concatenate([rng.permutation(self._count) for _ in range(self._reuse)])
         for step in range(first, self.steps):

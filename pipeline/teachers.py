@@ -83,13 +83,13 @@ def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
     samples = max(PATCH_SAMPLES, waveforms.shape[-1])
     frames = log_mel(torch.nn.functional.pad(waveforms, (0, samples - waveforms.shape[-1])))
     frames = frames[..., : samples // HOP_SAMPLES]
-    memory, total, chunks = None, torch.zeros(len(waveforms), CLASSES), 0
+    memory, chunk_scores = None, []
     for chunk in frames.split(model.config.chunk_frames, dim=-1):
         if chunk.shape[-1] < min(PATCH_SAMPLES // HOP_SAMPLES, frames.shape[-1]):
             break  # less than a patch is left
         scores, memory = model(clamp_dynamic_range(chunk), memory)
-        total, chunks = total + scores, chunks + 1
-    return total / chunks
+        chunk_scores.append(scores)
+    return torch.stack(chunk_scores).mean(0)
 
 
 @lru_cache(maxsize=1)

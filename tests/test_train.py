@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from conftest import COMMAND, Satpipe
 from helpers import model_by_rule
 from test_shards import make_clips, write_all, write_labels
 
+from jobs import train_worker
+from jobs.train_config import load_config
 from sat import augment, training
 from sat.checkpoint import load, save
 from sat.config import get_config
-from sat.errors import CheckpointError
+from sat.errors import CheckpointError, TrainingError
 from sat.mae import MaskedAutoencoder, patches
 from sat.model import SAT
 
@@ -164,7 +166,7 @@ def test_views_and_running_averages(folder: Path, satpipe: Satpipe) -> None:
     assert done.returncode == 0, done.stderr
     exported = load(folder / "views" / "model.safetensors")
     assert json.loads(exported.metadata["metrics"])["classes_3"] > 0
-    assert float(exported.state["init_bn.running_mean"].mean()) < -5  # fixed: taken from the data, in dB
+    assert exported.state["init_bn.running_mean"].abs().gt(1).sum() > 50  # fixed: taken from the data, in dB
     assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
 
 
@@ -176,6 +178,20 @@ def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, sat
     assert "`satpipe prepare` makes them" in gone.stderr
     none = satpipe(*arguments(folder, "none"), "--resume", cwd=folder)
     assert "there is no run in" in none.stderr
+
+
+def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes\nmore")
+
+    monkeypatch.setattr(train_worker, "Worker", full)
+    settings = asdict(load_config("sat", "sat_tiny_2s", ["data=a", "labels=b"]))
+    with pytest.raises(
+        TrainingError, match="a batch of 32 does not fit into memory: lower batch, and raise accumulate"
+    ):
+        train_worker.train_worker({"settings": settings, "run": str(tmp_path)})
+    with pytest.raises(TrainingError, match="the run has failed before"):  # another try by Ray ends at once
+        train_worker.train_worker({"settings": settings, "run": str(tmp_path)})
 
 
 def test_starting_from_a_full_context_model_fits_the_positions() -> None:

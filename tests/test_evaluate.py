@@ -220,7 +220,7 @@ def test_psds_is_that_of_psds_eval_on_the_same_files(made: Path, tmp_path: Path)
         merged: list[dict[str, Any]] = []
         for event in sorted(events, key=lambda e: (e["event_label"], e["onset"])):
             last = merged[-1] if merged else None
-            if last and last["event_label"] == event["event_label"] and event["onset"] <= last["offset"]:
+            if last and last["event_label"] == event["event_label"] and event["onset"] < last["offset"]:
                 last["offset"] = max(last["offset"], event["offset"])
             else:
                 merged.append(dict(event))
@@ -242,6 +242,18 @@ def test_psds_is_that_of_psds_eval_on_the_same_files(made: Path, tmp_path: Path)
             expected = scorer.psds(max_efpr=100, **how).value
         assert value(card, name, "macro") == pytest.approx(expected, abs=1e-9)
         assert expected > 0 or name == "psds1"
+
+
+def test_for_psds_events_that_touch_stay_two_and_those_that_overlap_become_one(made: Path, tmp_path: Path) -> None:
+    first = pd.read_csv(made / "strong.tsv", sep="\t").segment_id[0]
+    (tmp_path / "t.tsv").write_text(
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+        + "".join(f"{first}\t{times}\t/m/09x0r\n" for times in ("0\t1", "1\t2", "4\t6", "5\t7", "5\t6"))
+    )
+    card = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=2))
+    assert "2 true events overlap another one of their class: merged for PSDS" in card["notes"]
+    assert "PSDS of a single class is 0 by psds-eval's rules, whatever was found" in card["notes"]
+    assert card["truth"]["strong"]["events"] == 5
 
 
 def test_weak_figures_are_those_of_scikit_learn_on_the_same_files(made: Path, card: Card) -> None:

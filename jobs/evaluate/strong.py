@@ -217,9 +217,9 @@ class Strong(Evaluation):
         found = self.detector.at_all(thresholds)
         events = self._kept(found.events)
         found = replace(found.take(self.clip_of[found.events.clip] >= 0), events=events)
-        merged = true.merged()
+        merged = true.merged(touching=False)
         if len(merged) < len(true):
-            self.note(f"{len(true) - len(merged):,} true events overlap or touch one of their class: merged for PSDS")
+            self.note(f"{len(true) - len(merged):,} true events overlap another one of their class: merged for PSDS")
         tally = psds.count(merged, self.duration_s, len(self.labels), found)
         keys = ("median_filter", "min_s", "class_set", "class_set_sha256", "classes")
         how = {key: self.how[key] for key in keys} | {"truth": "as is, overlapping events of a class merged"}
@@ -234,7 +234,10 @@ class Strong(Evaluation):
             criteria = {key: value for key, value in asdict(setting).items() if key != "name"}
             with_truth = int((score.truth > 0).sum())
             rule = "classes with truth, mean less alpha_st standard deviations"
-            self.add(name, "macro", score.value, samples, **how, **criteria, classes_averaged=with_truth, nan_rule=rule)
+            how |= {**criteria, "classes_averaged": with_truth, "nan_rule": rule}
+            self.add(name, "macro", score.value, samples, mirrored=True, **how)
+        if with_truth == 1:
+            self.note("PSDS of a single class is 0 by psds-eval's rules, whatever was found")
 
 
 def _digest(thresholds: Floats) -> str:

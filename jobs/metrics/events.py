@@ -48,8 +48,8 @@ class Events:
         """Return them by clip, class, onset and offset."""
         return self.take(np.lexsort((self.offset_s, self.onset_s, self.label, self.clip)))
 
-    def merged(self) -> "Events":
-        """Return them with events of one class in one clip made one where they overlap or touch; sorted."""
+    def merged(self, *, touching: bool = True) -> "Events":
+        """Return them, sorted, with events of one class in one clip made one where they overlap, or touch if asked."""
         events = self.sorted()
         if not len(events):
             return events
@@ -62,7 +62,8 @@ class Events:
         rank[order] = np.arange(len(events))
         latest = events.offset_s[order[np.maximum.accumulate(rank)]]
         starts = np.ones(len(events), bool)
-        starts[1:] = changes | (events.onset_s[1:] > latest[:-1])
+        apart = np.greater if touching else np.greater_equal
+        starts[1:] = changes | apart(events.onset_s[1:], latest[:-1])
         first = np.flatnonzero(starts)
         last = np.append(first[1:], len(events)) - 1
         return Events(events.clip[first], events.label[first], events.onset_s[first], latest[last])

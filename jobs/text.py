@@ -60,6 +60,8 @@ def metrics(line: dict[str, Any]) -> str:
 
 
 def _figure(value: Any) -> str:
+    if value is None:
+        return "none"
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
 
 

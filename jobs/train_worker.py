@@ -377,6 +377,8 @@ class Worker:
     def _save(self, metrics: dict[str, Any]) -> None:
         """Hand a checkpoint to Ray, which keeps it under its name only when it is whole; every worker takes part."""
         metrics = {"update": self.progress.update, "epoch": self.progress.epoch, "map": -1.0, **metrics}
+        if math.isnan(metrics["map"]):  # Ray ranks checkpoints by it
+            metrics["map"] = -1.0
         if self.rank:
             ray.train.report(metrics)
             return
@@ -498,7 +500,8 @@ class MetricsLog:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=update + 1)
 
     def write(self, figures: dict[str, Any]) -> None:
-        """Add one line."""
+        """Add one line; what is no number is null."""
+        figures = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(figures) + "\n")
         if self._board is not None:

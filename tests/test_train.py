@@ -155,6 +155,24 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe: Satpipe) 
 
 
 @pytest.mark.slow
+def test_full_context_with_everything_the_paper_names(folder: Path, satpipe: Satpipe) -> None:
+    given = (
+        "data=set", "validation=set", "epochs=3", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
+        "average_best=4", "arch=audiotransformer_small", "init=small.safetensors",
+    )  # fmt: skip
+    save(model_by_rule(get_config("audiotransformer_small")), folder / "small.safetensors")
+    sets = [word for setting in given for word in ("--set", setting)]
+    done = satpipe("train", "full", "smoke_full", "-o", folder / "full", *sets, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(losses(folder / "full")) == list(range(1, 10))
+    states = [torch.load(path, weights_only=True) for path in (folder / "full" / "ray").glob("*/state.pt")]
+    assert len(states) == 3
+    weights = [state["objective"]["tagger.outputlayer.1.weight"] for state in states]
+    exported = load(folder / "full" / "model.safetensors")
+    torch.testing.assert_close(exported.state["outputlayer.1.weight"], torch.stack(weights).mean(0))
+
+
+@pytest.mark.slow
 def test_views_and_running_averages(folder: Path, satpipe: Satpipe) -> None:
     """The bundled model's recipe, for two updates."""
     given = (

@@ -307,7 +307,10 @@ def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], res
     from jobs.train_config import load_config
 
     settings = load_config(stage, config, overrides)
-    report = lambda line: click.echo(text.metrics(line), err=True)  # noqa: E731
+
+    def report(line: dict[str, Any]) -> None:
+        click.echo(text.metrics(line), err=True)
+
     path = train.train(settings, out, address=address, resume=resume, report=report)
     next_step = (
         "--set init= starts stage full from it" if stage == "mae" else f"`satpipe tag --model {path}` tags with it"

@@ -4,9 +4,8 @@ A file of the scores table counts once the recordings table has the file of the 
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.metrics.events import Floats, Ints
-from pipeline.output import Output
+from pipeline.output import Output, reading
 from pipeline.tables import RECORDINGS, SCORES
 from sat.config import CLASSES, SAMPLE_RATE_HZ, get_config
 from sat.errors import ConfigError, OutputError
@@ -168,7 +167,7 @@ class _Filler:
     def fill(self, path: Path) -> int:
         """Take what is wanted from a file; returns how many rows."""
         count = 0
-        with _reading(path), path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             table = pq.ParquetFile(file)
             if not table.schema_arrow.equals(SCORES):
                 raise OutputError(f"{path} is not a table of scores as this version of satpipe writes it")
@@ -213,16 +212,8 @@ def _threads() -> int:
 
 
 def _recordings(path: Path) -> pa.Table:
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return pq.read_table(file, columns=["recording", "duration_s", "chunks", "status"])
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"{path} cannot be read, or is not a table of satpipe's: {error}") from error
 
 
 def _check_labels(out: str | Path, labels: list[dict[str, Any]]) -> None:

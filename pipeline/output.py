@@ -363,28 +363,21 @@ class Output:
         (self.folder / "run.json").unlink()
 
     def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
-        with self._reading(path), path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             return pq.read_table(file, columns=columns)
 
     def _row_groups(self, path: Path) -> Iterator[pa.Table]:
         with ExitStack() as stack:
-            with self._reading(path):
+            with reading(path):
                 table = pq.ParquetFile(stack.enter_context(path.open("rb")))
             for group in range(table.num_row_groups):
-                with self._reading(path):
+                with reading(path):
                     rows = table.read_row_group(group)
                 yield rows
 
     def _metadata(self, path: Path) -> dict[bytes, bytes]:
-        with self._reading(path), path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             return dict(pq.read_metadata(file).metadata or {})
-
-    @contextmanager
-    def _reading(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise OutputError(f"{path} cannot be read, or is not a table of satpipe's: {error}") from error
 
     def _outcomes(self, path: Path) -> list[SpanOutcome]:
         outcomes = json.loads(self._metadata(path).get(_OUTCOMES, b"[]"))
@@ -450,6 +443,19 @@ class _Rows:
             table = pa.concat_tables(self._tables).unify_dictionaries()
             self._writer.write_table(table, row_group_size=max(1, len(table)))
             self._tables, self._rows = [], 0
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file where reading a table fails.
+
+    Raises:
+        OutputError: It cannot be read, or is no table.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(f"{path} cannot be read, or is not a table of satpipe's: {error}") from error
 
 
 def new_name() -> str:

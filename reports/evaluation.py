@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jobs.evaluate.card import Card
 from reports import paper
 
-Card = dict[str, Any]
 _NAMES = {
     "mAP": "mAP",
     "auc": "AUC",

@@ -236,6 +236,79 @@ def evaluate(
     return 0
 
 
+@cli.command()
+@click.argument("outs", nargs=-1, required=True, metavar="OUT...")
+@click.option("-o", "--out", "target", metavar="DIR", help="Where the pictures and tables go.")
+@click.option(
+    "--consistency",
+    "consistent",
+    multiple=True,
+    metavar="LABEL[,LABEL]",
+    help="Compare score over time of the same recordings in several OUT; repeatable.",
+)
+@click.option(
+    "--evaluation", is_flag=True, help="OUT are cards of `satpipe evaluate -o`: draw them, and fill the paper's tables."
+)
+@click.option(
+    "--labels", multiple=True, metavar="LABEL[,LABEL]", help="Classes whose curves are drawn; by default the commonest."
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Score from which a label counts as found.",
+)
+def report(
+    *,
+    outs: tuple[str, ...],
+    target: str | None,
+    consistent: tuple[str, ...],
+    evaluation: bool,
+    labels: tuple[str, ...],
+    threshold: float,
+) -> int:
+    """Report on what is in the folders OUT, as pictures and tables."""
+    if bool(consistent) == evaluation:
+        raise click.UsageError("say what the report is to be about: --consistency LABEL or --evaluation")
+    if consistent:
+        return _report_consistency(outs, target, consistent, threshold)
+    if target is None:
+        raise click.UsageError("--evaluation draws pictures: -o DIR says where they go")
+    return _report_evaluation(outs, target, labels)
+
+
+def _report_consistency(outs: tuple[str, ...], target: str | None, labels: tuple[str, ...], threshold: float) -> int:
+    from jobs import consistency
+    from reports import consistency as pages
+    from sat.labels import choose, separated
+
+    found = consistency.consistency(outs, choose(separated(labels)), threshold)
+    notes = list(found.notes)
+    if target:
+        consistency.write(found, target)
+        notes += filter(None, [pages.picture(found, target)])
+    for note in notes:
+        click.echo(f"note: {note}")
+    click.echo(pages.table(found.figures, threshold).markdown())
+    return 0
+
+
+def _report_evaluation(cards: tuple[str, ...], target: str, labels: tuple[str, ...]) -> int:
+    from jobs import evaluate
+    from reports import evaluation_pictures
+    from sat.labels import choose, separated
+
+    wanted = choose(separated(labels)) if labels else None
+    read = [evaluate.read(card) for card in cards]
+    for card, found, place in zip(cards, read, evaluate.folders(target, cards), strict=True):
+        names = evaluation_pictures.pictures(found, evaluate.read_curves(card), place, wanted)
+        click.echo(f"{place}: {', '.join(names)}")
+    for path in evaluation_pictures.write_tables(read, target):
+        click.echo(path)
+    return 0
+
+
 _WORKERS = click.option("--workers", type=click.IntRange(1), help="At the same time; by default one per CPU.")
 _ADDRESS = click.option("--address", help="A running Ray cluster; by default Ray is started here for the run.")
 _WHERE = click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows of the table that have it.")

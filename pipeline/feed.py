@@ -26,6 +26,7 @@ BLOCK_BATCHES = 8  # batches whose compressed audio is read at once
 AHEAD_BATCHES = 4  # batches decoded ahead
 DECODE_THREADS = 4
 VIEWS_AT_ONCE = 32
+KEPT_SAMPLES = 2**31  # decoded clips that are kept in memory as 16-bit numbers: 37 hours, 4 GiB
 JITTER_SAMPLES = SAMPLE_RATE_HZ  # 1 s
 PLAIN_SHARE, NOISE_SHARE = 0.15, 0.03
 Indices = npt.NDArray[np.int64]
@@ -199,22 +200,36 @@ def in_order(
         )
 
 
-def crop(examples: Examples, audio: bytes, example: int, samples: int, offset: int = 0) -> Samples:
+def crop(examples: Examples, audio: bytes, example: int, samples: int) -> Samples:
     """Decode a clip and cut an example out of it; what lies past the clip's end is silence."""
+    return cut_out(examples, decoded(examples, audio, example), example, samples)
+
+
+def decoded(examples: Examples, audio: bytes, example: int) -> Samples:
+    """Decode the clip of an example.
+
+    Raises:
+        ConfigError: It cannot be decoded.
+    """
     try:
-        decoded, _ = decode(audio, SAMPLE_RATE_HZ)
+        return decode(audio, SAMPLE_RATE_HZ)[0]
     except AudioError as error:
         raise ConfigError(f"{examples.shards.clips[examples.clips[example]]} is {error}") from error
-    last = max(0, len(decoded) - samples)
+
+
+def cut_out(examples: Examples, clip: Samples, example: int, samples: int, offset: int = 0) -> Samples:
+    """Cut an example out of its decoded clip; what lies past the clip's end is silence."""
+    last = max(0, len(clip) - samples)
     start = min(max(0, int(examples.starts_s[example] * SAMPLE_RATE_HZ) + offset), last)
-    part = decoded[start : start + samples]
+    part = clip[start : start + samples]
     return np.pad(part, (0, samples - len(part)))
 
 
 class Views:
     """Batches of views: crops that are altered, mixed, and then labelled by a teacher as they sound now.
 
-    An epoch's views are made at its beginning and each is used `reuse` times; as log-mel values they take 49 kB each.
+    An epoch's views are made while the epoch before is trained on, and each is used `reuse` times; as log-mel values
+    they take 49 kB each.
     """
 
     def __init__(
@@ -242,17 +257,21 @@ class Views:
         self._chunk_frames, self._batch, self._reuse, self._mix = chunk_frames, batch, reuse, mix
         self._seed, self._rank, self._count = seed, rank, (per_epoch or len(examples)) // world
         self._log_mel = LogMel()
-        self._made: tuple[int, Tensor, Tensor] | None = None
+        self._decoded: dict[int, npt.NDArray[np.int16]] = {}
+        self._room = KEPT_SAMPLES
+        self._maker = ThreadPoolExecutor(1)
+        self._made: dict[int, Future[tuple[Tensor, Tensor]]] = {}
         self.steps = self._count * reuse // batch
         if not self.steps:
             raise ConfigError(f"{self._count} views are less than one batch of {batch}; lower batch")
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on."""
-        if self._made is None or self._made[0] != epoch:
-            self._made = None  # make room first
-            self._made = (epoch, *self.make(epoch))
-        _, views, labels = self._made
+        self._made = {n: made for n, made in self._made.items() if n == epoch}  # make room first
+        for ahead in (epoch, epoch + 1):
+            if ahead not in self._made:
+                self._made[ahead] = self._maker.submit(self.make, ahead)
+        views, labels = self._made[epoch].result()
         rng = np.random.default_rng((self._seed, epoch, self._rank, 1))
         order = np.concatenate([rng.permutation(self._count) for _ in range(self._reuse)])
         for step in range(first, self.steps):
@@ -288,14 +307,28 @@ class Views:
         examples, samples = self._examples, 2 * self._chunk_frames * HOP_SAMPLES
         chances = None if examples.weights is None else examples.weights / examples.weights.sum()
         drawn = rng.choice(len(examples), count, p=chances)
-        audio = examples.shards.audio(np.unique(examples.clips[drawn]))
+        wanted = np.unique(examples.clips[drawn])
+        audio = examples.shards.audio(
+            np.array([clip for clip in wanted.tolist() if clip not in self._decoded], np.int64)
+        )
         crops = torch.zeros(count, samples)
         for row, example in enumerate(drawn.tolist()):
             offset = int(rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES))
-            part = crop(examples, audio[examples.clips[example]], example, samples, offset)
+            part = cut_out(examples, self._decode(audio, example), example, samples, offset)
             length = min(samples, int(examples.shards.durations_s[examples.clips[example]] * SAMPLE_RATE_HZ))
             crops[row] = torch.from_numpy(np.roll(part, int(rng.integers(0, samples - length + 1))))
         return crops
+
+    def _decode(self, audio: dict[int, bytes], example: int) -> Samples:
+        """Decode a clip, and keep it while there is room: decoding takes longer than all that is done to a view."""
+        clip = int(self._examples.clips[example])
+        kept = self._decoded.get(clip)
+        if kept is None:
+            kept = np.round(decoded(self._examples, audio[clip], example).clip(-1, 1) * 32767).astype(np.int16)
+            if len(kept) <= self._room:
+                self._room -= len(kept)
+                self._decoded[clip] = kept
+        return kept.astype(np.float32) / 32767
 
 
 def resample(waveforms: Tensor, rate_hz: int) -> Tensor:

@@ -6,6 +6,8 @@ recordings   one row per recording, tagged or not
 staged       what a worker hands over: float32 scores of spans, before they are published into the tables above
 clips        training sets: one row per clip, with its compressed audio
 pieces       what a teacher says of clips: one row per (clip, piece)
+events       one row per sound event that scores make
+curves       of an evaluation: one row per point of a line
 """
 
 from typing import Any
@@ -71,6 +73,29 @@ PIECES = pa.schema(
         pa.field("end_s", pa.float32(), nullable=False),  # past the clip's end where that was padded with silence
         pa.field("index", pa.list_(pa.int16()), nullable=False),  # places in the model's outputs, highest score first
         pa.field("score", pa.list_(pa.float32()), nullable=False),  # 0 to 1; what is not listed is 0
+    ]
+)
+
+EVENTS = pa.schema(
+    [
+        pa.field("recording", _NAME, nullable=False),
+        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
+        pa.field("end_s", pa.float64(), nullable=False),
+        pa.field("mid", _NAME, nullable=False),
+        pa.field("label", _NAME, nullable=False),
+        pa.field("peak_score", pa.float32(), nullable=False),  # the highest one
+        pa.field("mean_score", pa.float32(), nullable=False),  # of the chunks that reach the lower threshold
+        pa.field("time", pa.timestamp("us", tz="UTC")),  # of the start; null where the recording's is not known
+        pa.field("end_time", pa.timestamp("us", tz="UTC")),
+    ]
+)
+CURVES = pa.schema(
+    [
+        pa.field("curve", _NAME, nullable=False),  # precision_recall_clips, precision_recall_chunks, psds1, ...
+        pa.field("mid", _NAME),  # null: all classes together
+        pa.field("label", _NAME),
+        pa.field("x", pa.float64(), nullable=False),  # recall; or effective false positives per hour
+        pa.field("y", pa.float64(), nullable=False),  # precision; or effective true positive ratio
     ]
 )
 

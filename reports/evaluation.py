@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rich import table as layouts
 from rich.console import Console
-from rich.table import Table
 
 from jobs.evaluate.card import Card
 from reports import paper
+from reports.tables import Table
 
 _NAMES = {
     "mAP": "mAP",
@@ -124,12 +125,21 @@ def _published(name: str, model: dict[str, Any]) -> str:
 
 
 def table(cards: list[Card], number: int) -> str:
+    """Lay out one of the paper's Tables 1 to 3 for the terminal."""
+    made = paper_table(cards, number)
+    layout = _table(*made.columns)
+    for row in made.rows:
+        layout.add_row(*row)
+    return f"{_render(layout)}{made.title}\n{made.note}"
+
+
+def paper_table(cards: list[Card], number: int) -> Table:
     """Lay out one of the paper's Tables 1 to 3, its figures and ours; what the paper has no row for comes last."""
     names = ["mAP"] if number < 3 else ["segment_f1", "onset_f1"]
     ours: dict[Any, Card] = {_key(card): card for card in cards}
     costs = ("#tokens", "memory", "GFLOPs") if number < 3 else ()
     heads = [f"{_NAMES[name]}{each}" for name in names for each in ("", ", ours")]
-    layout = _table("delay", "model", "streaming", *costs, *heads)
+    rows = []
     for row in paper.TABLES[number]:
         card = ours.pop((row.arch, row.delay_s, row.streaming), None)
         published = [row.map_percent] if number < 3 else [row.segment_f1_percent, row.onset_f1_percent]
@@ -139,21 +149,34 @@ def table(cards: list[Card], number: int) -> str:
             for cell in ("" if value is None else f"{value:.1f}", _ours(card, name))
         ]
         cost = (row.tokens, row.memory, "" if row.gflops is None else f"{row.gflops:g}") if number < 3 else ()
-        layout.add_row(f"{row.delay_s} s", row.model, "yes" if row.streaming else "no", *cost, *cells)
+        rows.append((f"{row.delay_s} s", row.model, "yes" if row.streaming else "no", *cost, *cells))
     for card in ours.values():
         model = card["model"]
         if (model["delay_s"] >= 10) == (number == 1):
             name = f"{model['arch']}, memory {model['memory']}"
             cells = [cell for each in names for cell in ("", _ours(card, each))]
             streaming = "yes" if model["memory"] == "on" else "no"
-            layout.add_row(f"{model['delay_s']:g} s", name, streaming, *[""] * len(costs), *cells)
-    note = f"Table {number} of Dinkel et al. (2024), in percent. Ours: {', '.join(card['out'] for card in cards)}."
+            rows.append((f"{model['delay_s']:g} s", name, streaming, *[""] * len(costs), *cells))
+    note = f"Ours: {', '.join(card['out'] for card in cards)}."
     if number == 3:
         note += (
             "\nOurs are micro / macro as sed_eval averages / macro with classes never found as 0; the paper does "
             "not say which its are."
         )
-    return _render(layout) + note
+    title = f"Table {number} of Dinkel et al. (2024), in percent."
+    return Table(title, ("delay", "model", "streaming", *costs, *heads), tuple(rows), note, text_columns=3)
+
+
+def paper_tables(cards: list[Card]) -> list[Table]:
+    """Lay out those of the paper's tables that there are figures for."""
+    figures = [{figure["name"] for figure in card["figures"]} for card in cards]
+    whole = [card["model"]["delay_s"] >= 10 for card in cards]
+    wanted = {
+        1: any("mAP" in names and long for names, long in zip(figures, whole, strict=True)),
+        2: any("mAP" in names and not long for names, long in zip(figures, whole, strict=True)),
+        3: any("segment_f1" in names for names in figures),
+    }
+    return [paper_table(cards, number) for number, needed in wanted.items() if needed]
 
 
 def _key(card: Card) -> tuple[str, float, bool]:
@@ -181,14 +204,14 @@ def comparison(first: Card, second: Card) -> str:
     return _render(layout)
 
 
-def _table(*columns: str) -> Table:
-    layout = Table(box=None, pad_edge=False)
+def _table(*columns: str) -> layouts.Table:
+    layout = layouts.Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
         layout.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return layout
 
 
-def _render(layout: Table) -> str:
+def _render(layout: layouts.Table) -> str:
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
         console.print(layout)

@@ -9,7 +9,7 @@ There is one `Label` for each class, whichever list or name it was reached by.
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -21,6 +21,9 @@ from sat.errors import ConfigError, LabelError
 
 Key = SupportsIndex | str
 """What `find` accepts: an index, a mid or a display name."""
+
+UNDER = "under:"
+"""Before a class, for `choose`: that class and all below it in the ontology."""
 
 _SUBSETS = {
     "all": (),
@@ -84,6 +87,52 @@ def find(key: Key) -> Label:
     near = [called[name] for name in get_close_matches(text, called, n=3, cutoff=0.5)]
     hints = dict.fromkeys(f"{label.name!r} ({label.mid})" for label in near)
     raise LabelError(f"there is no label {key!r}" + (f"; did you mean {' or '.join(hints)}?" if hints else ""))
+
+
+def choose(labels: Key | Iterable[Key]) -> tuple[int, ...]:
+    """Return the positions of classes in the model's outputs, each once, in the order they are asked for.
+
+    Args:
+        labels: One or several: an index, a mid or a display name in any case, as for `find`; or `under:` and one of
+            these, which means that class and all below it in the ontology: "under:Animal".
+
+    Raises:
+        LabelError: There is no such class, with the nearest ones named; or the model has no output for it.
+    """
+    several = [labels] if isinstance(labels, str) or not isinstance(labels, Iterable) else labels
+    return tuple(dict.fromkeys(place for each in several for place in _outputs(each)))
+
+
+def separated(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the labels of texts that name one or several with commas between: names may have commas themselves.
+
+    From the left, as many parts as together are a name make one; what is no name stays for `choose` to complain of.
+    """
+    labels = []
+    for text in texts:
+        parts = text.split(",")
+        while parts:
+            whole = [n for n in range(len(parts), 1, -1) if _is_known(",".join(parts[:n]))]
+            number = whole[0] if whole else 1
+            labels.append(",".join(parts[:number]).strip())
+            del parts[:number]
+    return tuple(label for label in labels if label)
+
+
+def _is_known(text: str) -> bool:
+    return text.strip().casefold().removeprefix(UNDER).strip() in _known()
+
+
+def _outputs(wanted: Key) -> list[int]:
+    text = wanted.strip() if isinstance(wanted, str) else ""
+    subtree = text.casefold().startswith(UNDER)
+    label = find(text[len(UNDER) :] if subtree else wanted)
+    below = [other.index for other in descendants(label.mid) if other.index is not None]
+    found = ([] if label.index is None else [label.index]) + (below if subtree else [])
+    if not found:
+        hint = f"; '{UNDER}{label.name}' takes the {len(below)} classes below it" if below else ""
+        raise LabelError(f"the model has no output for '{label.name}' ({label.mid}){hint}")
+    return found
 
 
 def parents(mid: Key) -> tuple[Label, ...]:

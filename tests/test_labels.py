@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from sat.config import CLASSES
 from sat.errors import ConfigError, LabelError
-from sat.labels import Key, Label, ancestors, children, descendants, find, parents, strong_labels, weak_labels
+from sat.labels import (
+    Key,
+    Label,
+    ancestors,
+    children,
+    choose,
+    descendants,
+    find,
+    parents,
+    strong_labels,
+    weak_labels,
+)
 
 RENAMED = {
     "Bicycle": "Bicycle, tricycle",
@@ -145,6 +156,43 @@ def test_find_gives_a_label_or_a_label_error(text: str) -> None:
     else:
         with pytest.raises(LabelError):
             find(text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen"),
+    [
+        ("Speech", ["Speech"]),
+        (np.int64(0), ["Speech"]),
+        (["/m/04rlf", "speech", 0], ["Music", "Speech"]),
+        ("under:Speech", ["Speech", *names(descendants("Speech"))]),
+        ([" UNDER:/m/09x0r ", "Speech"], ["Speech", *names(descendants("Speech"))]),
+        ([], []),
+    ],
+)
+def test_classes_are_chosen_by_what_they_are_called_or_lie_under(labels: Key | list[Key], chosen: list[str]) -> None:
+    assert [weak_labels()[place].name for place in choose(labels)] == chosen
+
+
+def test_a_subtree_holds_what_the_model_has_of_it() -> None:
+    assert find("Human sounds").index is None
+    assert set(choose("under:Human sounds")) == {
+        label.index for label in weak_labels() if find("Human sounds") in ancestors(label.mid)
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ("Brid", "no label 'Brid'; did you mean 'Bird'"),
+        (["Dog", "under:Brid"], "no label 'Brid'; did you mean 'Bird'"),
+        ("Human sounds", "no output for 'Human sounds' .*'under:Human sounds' takes the 72 classes below it"),
+        ("under:Kettle whistle", r"no output for 'Kettle whistle' \(/g/11b630rrvh\)$"),
+        (527, "they go from 0 to 526"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said(labels: Key | list[Key], says: str) -> None:
+    with pytest.raises(LabelError, match=says):
+        choose(labels)
 
 
 @pytest.mark.parametrize("walk", [parents, ancestors, children, descendants])

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from jobs.metrics.events import Events
-from jobs.scores import Tables, read_scores
 from jobs.truth import (
     StrongTruth,
     class_set,
@@ -38,6 +37,8 @@ from jobs.truth import (
 from pipeline import output as output_module
 from pipeline import tables
 from pipeline.output import Finished, Output, TableOptions, new_name
+from pipeline.results import Tables
+from pipeline.scores import read_chunks
 from pipeline.tag import SpanOutcome
 from sat.config import CLASSES
 from sat.errors import ConfigError, LabelError, OutputError, SatpipeError, TruthError
@@ -749,7 +750,7 @@ def test_scores_are_read_recording_by_recording(
     assert (found.model["memory"], found.model["delay_s"], found.model["cut"]) == ("on", 2.0, "gapless")
     for names in (list(CHUNKS), ["d.wav", "none.wav", "x/a.wav"], ["c.wav"], []):
         for columns in (None, [5, 500, 0]):
-            read = found.read_scores(names, columns)
+            read = read_chunks(found, names, columns)
             counts = [CHUNKS[name] for name in names]
             expected = [scores_by_rule(name, CHUNKS[name]).astype(np.float16) for name in names if CHUNKS[name]]
             values = np.concatenate([np.empty((0, CLASSES), np.float16), *expected])
@@ -762,14 +763,14 @@ def test_scores_are_read_recording_by_recording(
                 read.end_s[read.first[1:][np.array(counts, int) > 0] - 1], [(n - 0.5) * CHUNK_S for n in counts if n]
             )
             assert len(read) == sum(counts)
-    assert read_scores(folder).recordings == found.recordings
+    assert read_chunks(Tables(folder)).recordings == found.recordings
 
 
 def test_many_recordings_and_long_ones_take_little_time(tmp_path: Path) -> None:
     short = {f"Y{number:011}.wav": 5 for number in range(200)}
     make(tmp_path, short, {"day.wav": 4_000})
     begun = process_time()
-    read = read_scores(tmp_path, ["day.wav", "Y00000000007.wav"], [3])
+    read = read_chunks(Tables(tmp_path), ["day.wav", "Y00000000007.wav"], [3])
     np.testing.assert_array_equal(read.scores[-5:, 0], scores_by_rule("Y00000000007.wav", 5)[:, 3].astype(np.float16))
     np.testing.assert_array_equal(read.scores[:-5, 0], scores_by_rule("day.wav", 4_000)[:, 3].astype(np.float16))
     assert process_time() - begun < 10  # half a second
@@ -783,7 +784,7 @@ def test_a_folder_without_scores_says_how_to_make_them(out: Path, tmp_path: Path
     with pytest.raises(OutputError, match="is no output folder of satpipe's: it has no run.json"):
         Tables(tmp_path)
     with pytest.raises(OutputError, match="has no recording e.wav, f.wav"):
-        read_scores(out, ["e.wav", "c.wav", "f.wav"])
+        read_chunks(Tables(out), ["e.wav", "c.wav", "f.wav"])
 
 
 def test_scores_of_other_classes_are_refused(tmp_path: Path) -> None:
@@ -811,10 +812,10 @@ def test_a_run_that_is_not_finished_is_noted(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_does_not_count(out: Path) -> None:
-    expected = read_scores(out)
+    expected = read_chunks(Tables(out))
     batch = next((out / "scores").iterdir())
     shutil.copy(batch, out / "scores" / "unpublished.parquet")
-    np.testing.assert_array_equal(read_scores(out).scores, expected.scores)
+    np.testing.assert_array_equal(read_chunks(Tables(out)).scores, expected.scores)
     shutil.copy(out / "recordings" / batch.name, out / "recordings" / "unpublished.parquet")
     with pytest.raises(OutputError, match="has recordings twice, as a killed run leaves them"):
         Tables(out)
@@ -824,21 +825,21 @@ def test_tables_that_are_not_whole_are_an_error(out: Path) -> None:
     batch = next(path for path in (out / "scores").iterdir() if "b.wav" in pq.read_table(path)["recording"].to_pylist())
     whole = pq.read_table(batch)
     pq.write_table(whole.slice(1), batch)
-    with pytest.raises(OutputError, match="has 28 rows of scores where 29 chunks were tagged"):
-        read_scores(out)
+    with pytest.raises(OutputError, match=f"{batch.name} lacks chunk 0 of x/a.wav: tag anew"):
+        read_chunks(Tables(out))
     pq.write_table(whole.take([*range(len(whole) - 1), 0]), batch)
-    with pytest.raises(OutputError, match="has 29 rows of scores where 29 chunks were tagged"):
-        read_scores(out)
+    with pytest.raises(OutputError, match=f"{batch.name} has scores of a chunk twice: tag anew"):
+        read_chunks(Tables(out))
     pq.write_table(whole.drop(["end_s"]), batch)
     with pytest.raises(OutputError, match="is not a table of scores as this version of satpipe writes it"):
-        read_scores(out)
+        read_chunks(Tables(out))
     batch.write_bytes(b"PAR1")
     with pytest.raises(OutputError, match=f"{batch.name} cannot be read, or is not a table of satpipe's"):
-        read_scores(out)
+        read_chunks(Tables(out))
     batch.unlink()
     with pytest.raises(OutputError, match=f"{batch.name} cannot be read"):
-        read_scores(out)
-    assert len(read_scores(out, ["c.wav", "d.wav"])) == 21
+        read_chunks(Tables(out))
+    assert len(read_chunks(Tables(out), ["c.wav", "d.wav"])) == 21
 
 
 def test_a_run_that_does_not_say_what_made_it_is_an_error(out: Path) -> None:
@@ -872,7 +873,7 @@ def test_what_tag_wrote_is_read(satpipe: Satpipe, address: str, tmp_path: Path) 
     names = [found.recordings[place] for place in matched.recording]
     assert names == ["eval/Y--4gqARaEJE.wav", "eval/Y_0BIyqJj9ZU.wav"]
     assert matched.unlisted == ("eval/other.wav",)
-    read = found.read_scores(names)
+    read = read_chunks(found, names)
     assert read.first.tolist() == [0, 3, 5]
     assert read.end_s[[2, 4]].tolist() == found.duration_s[matched.recording].tolist() == [4, 2]
     assert weak_labels()[read.scores.astype(np.float32).mean(0).argmax()].name == "Speech"

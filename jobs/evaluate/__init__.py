@@ -5,14 +5,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluate.card import Card, compare, folders, read, write
+from jobs.evaluate.card import Card, compare, folders, read, read_curves, write
+from jobs.evaluate.curves import Curves
 from jobs.evaluate.options import EvaluateOptions
 from jobs.evaluate.strong import Strong
 from jobs.evaluate.weak import Weak
-from jobs.scores import Tables
+from pipeline.results import Tables
 from sat.errors import ConfigError
 
-__all__ = ["EvaluateOptions", "compare", "evaluate", "folders", "read", "write"]
+__all__ = ["EvaluateOptions", "compare", "evaluate", "folders", "read", "read_curves", "write"]
 
 
 def evaluate(out: str | Path, options: EvaluateOptions) -> Card:
@@ -41,11 +42,13 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> Card:
         "notes": list(tables.notes),
         "figures": [],
         "classes": [],
+        "curves": Curves(),
     }
     if options.weak:
         Weak(tables, options, card).evaluate(options.weak)
     if options.strong:
         Strong(tables, options, card).evaluate(options.strong)
+    card["curves"] = card["curves"].table()
     return card
 
 

@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipeline.location import locate, written_whole
+from pipeline.output import reading
 from sat.errors import ConfigError, OutputError
 
-CARD, CLASSES = "evaluate.json", "classes.csv"
+CARD, CLASSES, CURVES = "evaluate.json", "classes.csv", "curves.parquet"
 EXAMPLES = 5  # names shown where there are many
 Card = dict[str, Any]
 
@@ -36,7 +40,7 @@ def folders(folder: str | None, outs: tuple[str, ...]) -> list[Any]:
 
 
 def write(card: Card, folder: str | Path) -> None:
-    """Write a card, and its classes as a table.
+    """Write a card, and its classes and curves as tables.
 
     Raises:
         OutputError: They cannot be written.
@@ -45,9 +49,12 @@ def write(card: Card, folder: str | Path) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         with written_whole(place / CARD) as path:
-            path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            plain = {key: value for key, value in card.items() if key != "curves"}
+            path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with written_whole(place / CLASSES) as path:
             _frame(card["classes"]).to_csv(path, index=False)
+        with written_whole(place / CURVES) as path:
+            pq.write_table(card["curves"], path, compression="zstd")
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
 
@@ -75,6 +82,20 @@ def read(folder: str | Path) -> Card:
     if not isinstance(card, dict) or not {"figures", "truth", "model"} <= card.keys():
         raise OutputError(f"{place} is no card of `satpipe evaluate`")
     return card
+
+
+def read_curves(folder: str | Path) -> pa.Table:
+    """Read the curves beside a card, as `pipeline.tables.CURVES`.
+
+    Raises:
+        OutputError: There are none.
+    """
+    place = locate(folder)
+    path = (place.parent if place.suffix == ".json" else place) / CURVES
+    if not path.exists():
+        raise OutputError(f"{path} is missing, the card's curves: evaluate again")
+    with reading(path), path.open("rb") as file:
+        return pq.read_table(file)
 
 
 def compare(first: Card, second: Card) -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from jobs.metrics import psds
 from jobs.metrics.events import Events, Floats, Ints, detect
-from jobs.scores import ChunkScores
+from pipeline.scores import ChunkScores
 from sat.config import SAMPLE_RATE_HZ
 
 

@@ -8,11 +8,13 @@ import numpy as np
 
 from jobs import truth
 from jobs.evaluate.card import EXAMPLES, Card
+from jobs.evaluate.curves import Curves
 from jobs.evaluate.options import EvaluateOptions
 from jobs.metrics.bootstrap import interval, resample
 from jobs.metrics.events import Floats
-from jobs.scores import ChunkScores, Tables
 from pipeline.location import locate
+from pipeline.results import Tables
+from pipeline.scores import ChunkScores, read_chunks
 from sat.errors import TruthError
 from sat.labels import Label
 
@@ -24,6 +26,7 @@ class Evaluation:
 
     def __init__(self, tables: Tables, options: EvaluateOptions, card: Card) -> None:
         self.tables, self.options, self.card = tables, options, card
+        self.curves: Curves = card["curves"]
         self.model: dict[str, Any] = card["model"]
         tagged = np.flatnonzero(tables.chunks > 0)
         self.recordings = [tables.recordings[row] for row in tagged]
@@ -65,7 +68,18 @@ class Evaluation:
 
     def read_scores(self, match: truth.Match, columns: list[int]) -> ChunkScores:
         """Read the scores of the recordings found: clip i of the result is the i-th clip found."""
-        return self.tables.read_scores([self.recordings[recording] for recording in match.recording], columns)
+        return read_chunks(self.tables, [self.recordings[recording] for recording in match.recording], columns)
+
+    def limits(self, name: str, samples: Floats, mirrored: Any = None) -> dict[str, float | None]:
+        """Return the interval of a class's figure, which lies from 0 to 1, as two columns of its row.
+
+        Args:
+            name: Of the figure.
+            samples: Its values in the bootstrap's samples, [B].
+            mirrored: The figure itself where the interval is mirrored at it.
+        """
+        low, high = np.clip(interval(samples, self.options.level, mirrored), 0, 1)
+        return {f"{name}_low": as_number(low), f"{name}_high": as_number(high)}
 
     def note(self, text: str) -> None:
         """Add something the reader of the figures should know."""

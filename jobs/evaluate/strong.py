@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import truth
+from jobs.evaluate.branches import active_chunks, confusion
 from jobs.evaluate.detection import Detector, median_filtered, on_grid
 from jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
 from jobs.metrics import counts, psds, sed
@@ -55,6 +56,7 @@ class Strong(Evaluation):
         chunks = self.read_scores(match, columns)
         if options.median_filter > 1:
             chunks = replace(chunks, scores=median_filtered(chunks.clip, chunks.scores, options.median_filter))
+        self.chunks = chunks
         self.detector = Detector(chunks, np.array(scored, np.int32), options.min_s)
         self.segment_s = options.segment_s or self.model["chunk_s"]
         everything = truth.select(known, self.labels)
@@ -81,6 +83,7 @@ class Strong(Evaluation):
         self.how |= {"class_set_sha256": hashlib.sha256(mids.encode()).hexdigest()}
         self.how |= {"median_filter": options.median_filter, "min_s": options.min_s}
 
+        self._by_chunk(known, found, scored)
         true, found = self._kept(everything), self._kept(found)
         rows = [{**named(label), "events": 0} for label in self.labels]
         for row, events in zip(rows, np.bincount(true.label, minlength=len(rows)), strict=True):
@@ -205,9 +208,25 @@ class Strong(Evaluation):
             ceiling = counts.totals(way.count(true, gridded))
             self.add(f"{way.name}_f1_ceiling{suffix}", "micro", counts.micro_rates(ceiling).f1[0], **together)
             self.add(f"{way.name}_f1_ceiling{suffix}", "macro_zero", counts.macro_zero_f1(ceiling)[0], **by_zero)
+            best, of_class = counts.class_rates(ceiling).f1[0], counts.zero_f1(samples) if rows else samples.tp
             for k, row in enumerate(rows):
                 for each in ("f1", "precision", "recall", "error_rate"):
                     row[f"{way.name}_{each}"] = as_number(getattr(classes, each)[0, k])
+                row |= self.limits(f"{way.name}_f1", of_class[:, k])
+                row[f"{way.name}_f1_ceiling"] = as_number(best[k])
+
+    def _by_chunk(self, known: truth.StrongTruth, found: Events, scored: list[int]) -> None:
+        """Add which branch is found where which one is true, and precision over recall, whatever `segment_s` is."""
+        chunks, chunk_s = self.chunks, self.model["chunk_s"]
+        counted = self.clip_of[chunks.clip] >= 0
+        true = active_chunks(truth.select(known, known.labels), chunks, chunk_s)
+        hit = active_chunks(found, chunks, chunk_s)
+        branches = confusion((true, known.labels), (hit, self.labels), counted)
+        self.card["branches"] = branches | {key: self.how[key] for key in ("threshold", "threshold_source")}
+        chunk, label = active_chunks(truth.select(known, self.labels), chunks, chunk_s)
+        place = (np.cumsum(counted) - 1)[chunk[counted[chunk]]]
+        scores = chunks.scores if counted.all() else chunks.scores[counted]
+        self.curves.add_chunks(scores, scored, (place, label[counted[chunk]]), self.labels)
 
     def _psds(self, true: Events) -> None:
         number = self.options.psds_thresholds
@@ -236,6 +255,7 @@ class Strong(Evaluation):
             rule = "classes with truth, mean less alpha_st standard deviations"
             how |= {**criteria, "classes_averaged": with_truth, "nan_rule": rule}
             self.add(name, "macro", score.value, samples, mirrored=True, **how)
+            self.curves.add_psds(name, score, () if setting is psds.PSDS1_NO_VARIANCE else self.labels)
         if with_truth == 1:
             self.note("PSDS of a single class is 0 by psds-eval's rules, whatever was found")
 

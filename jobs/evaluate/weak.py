@@ -3,9 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from jobs import truth
+from jobs.evaluate.curves import PR_CLIPS, precision_recall
 from jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
 from jobs.metrics import weak
+from jobs.metrics.events import Floats
 from sat.labels import weak_labels
 
 
@@ -59,11 +64,21 @@ class Weak(Evaluation):
                         **named(label),
                         "clips": int(figures.positives[k]),
                         "average_precision": as_number(figures.average_precision[k]),
+                        **self.limits(
+                            "average_precision", samples.average_precision[:, k], figures.average_precision[k]
+                        ),
                         "auc": as_number(figures.auc[k]),
                         "d_prime": as_number(figures.class_d_prime[k]),
                     }
                     for k, label in enumerate(weak_labels())
                 ]
+                self._curves(means, positives)
                 with_truth = int((figures.positives > 0).sum())
                 self.card["truth"]["weak"] |= {"classes": len(weak_labels()), "classes_with_truth": with_truth}
         merge_classes(self.card["classes"], rows)
+
+    def _curves(self, scores: Floats, positives: npt.NDArray[np.bool_]) -> None:
+        if positives.any():
+            self.curves.add(PR_CLIPS, None, *precision_recall(positives.ravel(), scores.ravel()))
+        for k in np.flatnonzero(positives.any(axis=0)):
+            self.curves.add(PR_CLIPS, weak_labels()[k], *precision_recall(positives[:, k], scores[:, k]))

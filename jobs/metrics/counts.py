@@ -173,8 +173,14 @@ def macro_zero_f1(total: Totals) -> Floats:
     Truth is that of the clips that the totals are of: a class may have some in one resample and none in another. Not
     a number if there is no truth. The classes averaged are those where `class_rates(total).reference` is not zero.
     """
+    f1 = zero_f1(total)
+    return _mean(f1, ~np.isnan(f1))
+
+
+def zero_f1(total: Totals) -> Floats:
+    """Return the F1 of each class by the zero rule, [B, K]: not a number without truth, 0 if never found."""
     rates = class_rates(total)
-    return _mean(np.nan_to_num(rates.f1, nan=0.0), rates.reference > 0)
+    return np.where(rates.reference > 0, np.nan_to_num(rates.f1, nan=0.0), np.nan)
 
 
 def macro_error_rate(total: Totals) -> Floats:

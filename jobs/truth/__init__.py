@@ -8,7 +8,7 @@ with a header as in DCASE and sed_eval, Raven's selection tables, Audacity's lab
 Files are UTF-8; lines that start with # are comments; decimals take a point.
 """
 
-from jobs.truth.classes import class_set, closed, positives, read_thresholds, select
+from jobs.truth.classes import class_set, closed, positives, read_thresholds, select, threshold_table
 from jobs.truth.matching import Match, match, read_list, read_mapping
 from jobs.truth.strong import StrongTruth, Within, read_strong, within
 from jobs.truth.vocabulary import Unknown
@@ -30,5 +30,6 @@ __all__ = [
     "read_thresholds",
     "read_weak",
     "select",
+    "threshold_table",
     "within",
 ]

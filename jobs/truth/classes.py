@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from jobs.metrics.events import Events, Floats, Ints
 from jobs.truth.columns import LABEL
-from jobs.truth.files import TextFile, cell_at, read_number, some, unquoted
+from jobs.truth.files import NO_VALUE, TextFile, cell_at, read_number, some, unquoted
 from jobs.truth.strong import StrongTruth
 from jobs.truth.vocabulary import Vocabulary
 from jobs.truth.weak import WeakTruth
@@ -90,6 +90,20 @@ def read_thresholds(path: str | Path, classes: Sequence[Label], default: float |
         TruthError: It cannot be read, has lines that are not right, or lacks classes.
         LabelError: It has labels that satpipe does not know.
     """
+    found = threshold_table(path)
+    lacking = [each.name for each in classes if each not in found]
+    if lacking and default is None:
+        raise TruthError(f"{path} has no threshold for {some(lacking, 'class', 'classes')}")
+    return np.array([found.get(each, default) for each in classes], np.float64)
+
+
+def threshold_table(path: str | Path) -> dict[Label, float]:
+    """Read the thresholds of all classes that a table has one for: see `read_thresholds`.
+
+    Raises:
+        TruthError: It cannot be read, or has lines that are not right.
+        LabelError: It has labels that satpipe does not know.
+    """
     file = TextFile(locate(path))
     column, threshold = file.column(LABEL), file.column(["threshold"])
     if column is None or threshold is None:
@@ -98,6 +112,8 @@ def read_thresholds(path: str | Path, classes: Sequence[Label], default: float |
     found: dict[Label, float] = {}
     lines: dict[Label, int] = {}
     for number, cells in file.body():
+        if cell_at(cells, threshold) in NO_VALUE:
+            continue  # as `evaluate` writes a class that has none
         with file.line(number):
             label = vocabulary.one(cell_at(cells, column))
             value = read_number(cell_at(cells, threshold), "threshold")
@@ -107,10 +123,7 @@ def read_thresholds(path: str | Path, classes: Sequence[Label], default: float |
                 raise TruthError(f"{label.name!r} is in line {lines[label]} already")
             found[label], lines[label] = value, number
     file.check()
-    lacking = [each.name for each in classes if each not in found]
-    if lacking and default is None:
-        raise TruthError(f"{file.path} has no threshold for {some(lacking, 'class', 'classes')}")
-    return np.array([found.get(each, default) for each in classes], np.float64)
+    return found
 
 
 def select(truth: StrongTruth, classes: Sequence[Label]) -> Events:

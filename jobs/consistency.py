@@ -1,0 +1,224 @@
+"""Score over time of the same recordings under several models, delays, with and without memory.
+
+The comparison of section 5.4 and Figure 2 of Dinkel et al. (2024): a sound that lasts should be found all the time.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from jobs.metrics.events import Floats, detect, least
+from pipeline.location import locate, written_whole
+from pipeline.results import SHOWN, Tables
+from pipeline.scores import ChunkScores, read_chunks
+from sat.config import get_config
+from sat.errors import ConfigError, OutputError
+from sat.labels import Label, weak_labels
+
+JSON, CSV = "consistency.json", "consistency.csv"
+SAME_LENGTH_S = 0.1  # recordings whose lengths differ by more are not the same
+
+
+@dataclass(frozen=True)
+class Regime:
+    """What made the scores of a folder."""
+
+    name: str
+    """For people: different for each regime of a comparison."""
+    out: str
+    """The folder, as it was given."""
+    arch: str
+    memory: str
+    """"on" or "off"."""
+    delay_s: float
+    cut: str
+    precision: str
+    sha256: str
+    """Of the model."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What there is to say of one class in one recording under one regime."""
+
+    regime: str
+    """Its name."""
+    recording: str | None
+    """None: all of them together."""
+    mid: str
+    label: str
+    chunks: int
+    duration_s: float
+    mean: float
+    """Of the chunks' scores; each chunk counts once."""
+    std: float
+    """Their standard deviation (of all there are, not an estimate of others)."""
+    share_above: float
+    """Share of the chunks whose score reaches the threshold."""
+    longest_gap_s: float
+    """Longest time in a row under the threshold; 0 if there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Consistency:
+    """Several regimes, compared."""
+
+    threshold: float
+    labels: tuple[Label, ...]
+    """[K]."""
+    recordings: tuple[str, ...]
+    """Sorted."""
+    regimes: tuple[Regime, ...]
+    scores: tuple[ChunkScores, ...]
+    """Of each regime: the chunks of the recordings, and scores of the labels."""
+    figures: tuple[Figures, ...]
+    """By class, recording, regime; all recordings together come last if there are several."""
+    notes: tuple[str, ...]
+    """What a person should know before relying on them."""
+
+
+def consistency(outs: Sequence[str | Path], labels: Sequence[int], threshold: float = 0.5) -> Consistency:
+    """Compare the scores of folders.
+
+    Args:
+        outs: Output folders of `satpipe tag` of the same recordings; one or more.
+        labels: Classes, positions in the model's outputs.
+        threshold: Score from which a class counts as found.
+
+    Raises:
+        ConfigError: No folder or class is given, or the threshold is not between 0 and 1.
+        OutputError: A folder has no scores that can be read, or the folders hold different recordings.
+    """
+    if not outs or not labels:
+        raise ConfigError("a comparison needs one or more output folders of `satpipe tag`, and one or more labels")
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"a threshold of {threshold:g}: scores lie between 0 and 1")
+    tables = [Tables(out) for out in outs]
+    recordings = _shared(outs, tables)
+    regimes = _regimes(outs, tables)
+    scores = tuple(read_chunks(each, recordings, labels) for each in tables)
+    chosen = tuple(weak_labels()[place] for place in labels)
+    found = [_figures(regime, read, chosen, threshold) for regime, read in zip(regimes, scores, strict=True)]
+    figures = tuple(figure for same in zip(*found, strict=True) for figure in same)
+    notes = dict.fromkeys(note for each in tables for note in each.notes)
+    return Consistency(threshold, chosen, recordings, regimes, scores, figures, tuple(notes))
+
+
+def _shared(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[str, ...]:
+    """Return the recordings that all folders have."""
+    tagged = [
+        {name: length_s for name, length_s, n in zip(each.recordings, each.duration_s, each.chunks, strict=True) if n}
+        for each in tables
+    ]
+    first = tagged[0]
+    for out, other in zip(outs[1:], tagged[1:], strict=True):
+        for here, there, lacking in ((outs[0], out, first.keys() - other.keys()), (out, outs[0], other.keys() - first)):
+            if lacking:
+                raise OutputError(
+                    f"not the same recordings: {here} has scores of {_some(sorted(lacking))}, {there} does not"
+                )
+        for name, length_s in first.items():
+            if abs(other[name] - length_s) > SAME_LENGTH_S:
+                raise OutputError(
+                    f"not the same recordings: {name} lasts {length_s:.1f} s in {outs[0]}, {other[name]:.1f} s in {out}"
+                )
+    if not first:
+        raise OutputError(f"{outs[0]} has no recording with scores")
+    return tuple(sorted(first))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
+def _regimes(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[Regime, ...]:
+    names = [_name(each) for each in tables]
+    for tell in (lambda out: locate(out).name, str):  # the folder's name; where that is the same, all of it
+        often = Counter(names)
+        names = [
+            f"{_name(each)} ({tell(out)})" if often[name] > 1 else name
+            for name, each, out in zip(names, tables, outs, strict=True)
+        ]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"a folder is given twice: {twice[0]}")
+    keys = ("arch", "memory", "delay_s", "cut", "precision", "sha256")
+    return tuple(
+        Regime(name, str(out), **{key: each.model[key] for key in keys})
+        for name, out, each in zip(names, outs, tables, strict=True)
+    )
+
+
+def _name(tables: Tables) -> str:
+    model = tables.model
+    memory = {"on": ", memory", "off": ", no memory"}[model["memory"]] if get_config(model["arch"]).streaming else ""
+    return f"{model['arch']}, {model['delay_s']:g} s{memory}"
+
+
+def _figures(regime: Regime, read: ChunkScores, labels: tuple[Label, ...], threshold: float) -> list[Figures]:
+    reached = read.scores >= least(threshold, read.scores.dtype)
+    gaps_s = _longest_gaps_s(read, reached)
+    rows = []
+    for k, label in enumerate(labels):
+        parts: list[tuple[str | None, slice, float]] = [
+            (name, slice(*read.first[clip : clip + 2]), gaps_s[clip, k]) for clip, name in enumerate(read.recordings)
+        ]
+        if len(parts) > 1:
+            parts.append((None, slice(None), gaps_s[:, k].max()))
+        for name, chunks, gap_s in parts:
+            values = read.scores[chunks, k].astype(np.float64)
+            rows.append(
+                Figures(
+                    regime.name,
+                    name,
+                    label.mid,
+                    label.name,
+                    chunks=len(values),
+                    duration_s=float((read.end_s[chunks] - read.start_s[chunks]).sum()),
+                    mean=float(values.mean()),
+                    std=float(values.std()),
+                    share_above=float(reached[chunks, k].mean()),
+                    longest_gap_s=float(gap_s),
+                )
+            )
+    return rows
+
+
+def _longest_gaps_s(read: ChunkScores, reached: npt.NDArray[np.bool_]) -> Floats:
+    """Return the longest time in a row under the threshold, of each recording and class."""
+    gaps = detect(read.clip, read.start_s, read.end_s, (~reached).astype(np.float16), 1.0)
+    longest_s = np.zeros((len(read.recordings), reached.shape[1]))
+    np.maximum.at(longest_s, (gaps.clip, gaps.label), gaps.offset_s - gaps.onset_s)
+    return longest_s
+
+
+def write(found: Consistency, folder: str | Path) -> None:
+    """Write the figures as JSON and CSV.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    figures = [asdict(figure) for figure in found.figures]
+    card = {
+        "satpipe": version("satpipe"),
+        "threshold": found.threshold,
+        "regimes": [asdict(regime) for regime in found.regimes],
+        "notes": list(found.notes),
+        "figures": figures,
+    }
+    place = locate(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with written_whole(place / JSON) as path:
+            path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with written_whole(place / CSV) as path:
+            pd.DataFrame(figures).to_csv(path, index=False)
+    except OSError as error:
+        raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,226 @@
+"""Evaluation cards as pictures: classes, curves, ceilings and branches. All they show is in the card and its tables."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from jobs.evaluate.card import Card
+from jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS
+from pipeline.location import locate, written_whole
+from reports.class_bars import class_bars
+from reports.evaluation import paper_tables
+from reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, label_name, pens, unit_axis
+from reports.tables import html_page, latex_input, markdown_text
+from sat.errors import LabelError, OutputError
+from sat.labels import find
+
+MOST_CLASSES = 6  # whose curves share a picture
+DEFAULT_CLASSES = 4
+_PSDS = {"psds1": "scenario 1", "psds2": "scenario 2", "psds1_no_variance": "scenario 1, without variance penalty"}
+_WAYS = {"segment": "segments", "onset": "onsets", "event": "onsets and offsets"}
+_Class = dict[str, Any]
+
+
+def pictures(card: Card, curves: pa.Table, folder: str | Path, labels: Sequence[int] | None = None) -> list[str]:
+    """Draw what a card has; what needs truth that it lacks is left out.
+
+    Args:
+        card: From `jobs.evaluate`.
+        curves: Those beside it.
+        folder: Where to, path or URL.
+        labels: Classes whose curves are drawn, positions in the model's outputs; by default those with the most truth.
+
+    Returns:
+        Names of the pictures, without their endings.
+
+    Raises:
+        LabelError: A class that has no curve is asked for.
+        OutputError: A picture cannot be written.
+    """
+    place, done = locate(folder), []
+    for kind, count in (("weak", "clips"), ("strong", "events")):
+        if kind not in card["truth"]:
+            continue
+        classes = [row for row in card["classes"] if row.get(count)]
+        chosen = _chosen(classes, count, labels)
+        done += class_bars(card, classes, kind, place)
+        name = {"weak": PR_CLIPS, "strong": PR_CHUNKS}[kind]
+        precision_recall(curves, name, chosen, place / name)
+        done.append(name)
+        if kind == "strong":
+            done += _strong(card, curves, classes, chosen, place)
+    return done
+
+
+def write_tables(cards: list[Card], folder: str | Path) -> list[Path]:
+    """Write the paper's tables that there are figures for, beside ours, as Markdown, HTML and LaTeX.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    tables = paper_tables(cards)
+    texts = {"md": markdown_text(tables), "html": html_page("Figures beside the paper's", tables)}
+    texts["tex"] = latex_input(tables)
+    paths = [locate(folder) / f"tables.{ending}" for ending in texts]
+    for location, text in zip(paths, texts.values(), strict=True):
+        try:
+            location.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(location) as path:
+                path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{location} cannot be written: {error.strerror or error}") from error
+    return paths
+
+
+def _strong(card: Card, curves: pa.Table, classes: list[_Class], chosen: list[_Class], place: Path) -> Iterator[str]:
+    if "psds1" in curves["curve"].unique().to_pylist():
+        psd_roc(card, curves, chosen, place / "psd_roc")
+        yield "psd_roc"
+    ceilings(card, classes, place / "ceilings")
+    yield "ceilings"
+    if card["branches"]["rows"]:
+        branches(card, place / "branches")
+        yield "branches"
+
+
+def _chosen(classes: list[_Class], count: str, labels: Sequence[int] | None) -> list[_Class]:
+    """Return rows of the classes whose curves are drawn."""
+    ranked = sorted(classes, key=lambda row: -row[count])
+    if labels is None:
+        return ranked[:DEFAULT_CLASSES]
+    known = {row["mid"]: row for row in classes}
+    wanted = [find(place) for place in labels[:MOST_CLASSES]]
+    lacking = [label.name for label in wanted if label.mid not in known]
+    if lacking:
+        some = ", ".join(row["label"] for row in ranked[:DEFAULT_CLASSES])
+        raise LabelError(f"no {count} of the truth have {lacking[0]!r}, so it has no curves; the most have {some}")
+    return [known[label.mid] for label in wanted]
+
+
+def _line(curves: pa.Table, name: str, mid: str | None) -> tuple[Any, Any]:
+    """Return x and y of a curve; none if the card has none of the class."""
+    of_class = pc.is_null(curves["mid"]) if mid is None else pc.equal(curves["mid"], mid)
+    points = curves.filter(pc.fill_null(pc.and_(pc.equal(curves["curve"], name), of_class), False))
+    return points["x"].to_numpy(), points["y"].to_numpy()
+
+
+def precision_recall(curves: pa.Table, name: str, classes: list[_Class], place: Path) -> None:
+    """Draw precision over recall, all classes together and some by themselves; the areas are average precisions."""
+    with drawn(place, 6.2, 3.6) as figure:
+        axes = figure.subplots()
+        lines = [(None, "all together (micro)"), *((row["mid"], row["label"]) for row in classes)]
+        for (mid, label), pen in zip(lines, _pens_of_classes(), strict=False):
+            x, y = _line(curves, name, mid)
+            if len(x):
+                axes.plot(x, y, label=f"{label_name(label, 40)}: {np.trapezoid(y, x):.2f}", clip_on=False, **pen)
+        unit_axis(axes, "x", f"recall of {name.rsplit('_', 1)[1]}")
+        unit_axis(axes, "y", "precision")
+        axes.set_box_aspect(1)
+        _legend(axes, "average precision")
+
+
+def psd_roc(card: Card, curves: pa.Table, classes: list[_Class], place: Path) -> None:
+    """Draw the PSD-ROC of each scenario: the mean over classes less its penalty, and some classes by themselves."""
+    figures = {figure["name"]: figure for figure in card["figures"]}
+    with drawn(place, WIDTH_IN, 4.2) as figure:
+        for axes, scenario in zip(figure.subplots(1, 2, sharey=True), ("psds1", "psds2"), strict=True):
+            how = figures[scenario]
+            for name, pen in (("psds1_no_variance", DASHED), (scenario, SOLID)):
+                if name.startswith(scenario):
+                    label = "mean over classes" if name != scenario else "mean less standard deviation"
+                    axes.plot(*_line(curves, name, None), label=f"{label}: {figures[name]['value']:.3f}", **pen)
+            for row, pen in zip(classes, list(_pens_of_classes())[1:], strict=False):
+                x, y = _line(curves, scenario, row["mid"])
+                area = np.trapezoid(y, x) / how["max_efpr"]
+                axes.plot(x, y, label=f"{label_name(row['label'], 34)}: {area:.3f}", **pen)
+            criteria = f"DTC {how['dtc']:g}, GTC {how['gtc']:g}"
+            criteria += "" if how["cttc"] is None else f", CTTC {how['cttc']:g}"
+            axes.set_title(f"PSDS {_PSDS[scenario]} ({criteria})")
+            axes.set(xlim=(0, how["max_efpr"]), xlabel="effective false positives per hour")
+            unit_axis(axes, "y", "effective true positive ratio" if scenario == "psds1" else "")
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), title="area", alignment="left")
+
+
+SOLID = {"color": "black", "linestyle": "-", "linewidth": 2.0, "zorder": 3}
+DASHED = {"color": "black", "linestyle": (0, (5, 1.5)), "linewidth": 1.4, "zorder": 3}
+
+
+def _pens_of_classes() -> Iterator[dict[str, Any]]:
+    yield SOLID
+    for pen, _ in zip(pens(), range(MOST_CLASSES), strict=False):
+        yield pen
+
+
+def _legend(axes: Axes, title: str) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), title=title, alignment="left", borderaxespad=0)
+
+
+def ceilings(card: Card, classes: list[_Class], place: Path) -> None:
+    """Draw what was reached beside what the grid of chunks allows: over all classes, and onset-F1 of each class."""
+    figures = {(figure["name"], figure["average"]): figure for figure in card["figures"]}
+    with drawn(place, WIDTH_IN, 3.1) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+        for average, shift, colour in (("micro", -0.19, COLOURS[0]), ("macro_zero", 0.19, COLOURS[1])):
+            for position, way in enumerate(_WAYS):
+                score, best = (figures[f"{way}_f1{suffix}", average] for suffix in ("", "_ceiling"))
+                at = position + shift
+                left.bar(at, best["value"] or 0, 0.34, facecolor="white", edgecolor=colour, linestyle="--")
+                left.bar(at, score["value"] or 0, 0.34, color=colour)
+                if score["low"] is not None:
+                    left.vlines(at, score["low"], score["high"], color="black", linewidth=1)
+        left.set_xticks(range(len(_WAYS)), [f"{name}" for name in _WAYS.values()])
+        left.grid(visible=False, axis="x")
+        unit_axis(left, "y", "F1")
+        handles = [
+            Patch(color=COLOURS[0], label="micro"),
+            Patch(color=COLOURS[1], label="macro, never found = 0"),
+            Patch(facecolor="white", edgecolor=GREY, linestyle="--", label="truth on the grid"),
+        ]
+        left.legend(handles=handles, loc="upper right")
+        left.set_title(f"Chunks of {card['model']['chunk_s']:g} s")
+        x = [row["onset_f1_ceiling"] or 0 for row in classes]
+        y = [row["onset_f1"] or 0 for row in classes]
+        sizes = [6 + 10 * math.log10(row["events"]) for row in classes]
+        right.scatter(x, y, s=sizes, color=COLOURS[0], alpha=0.55, linewidths=0)
+        right.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+        unit_axis(right, "x", "onset-F1 of the truth on the grid")
+        unit_axis(right, "y", "onset-F1")
+        right.set_title(f"Each of {len(classes)} classes")
+        some = [10**power for power in range(4) if 10**power <= max(row["events"] for row in classes)]
+        dots = [
+            Line2D([], [], marker="o", linestyle="", color=COLOURS[0], alpha=0.55, markeredgewidth=0,
+                   markersize=math.sqrt(6 + 10 * math.log10(number)), label=f"{number:,}")
+            for number in some
+        ]  # fmt: skip
+        right.legend(handles=dots, title="true events", loc="upper left", handletextpad=0.2)
+
+
+def branches(card: Card, place: Path) -> None:
+    """Draw which branch of the ontology is found where which one is true."""
+    rows = card["branches"]["rows"]
+    columns = [*rows[0]["found"], "nothing"]
+    shares = np.array([[*row["found"].values(), row["nothing"]] for row in rows])
+    with drawn(place, WIDTH_IN, 1.0 + 0.36 * len(rows)) as figure:
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for y, x in np.ndindex(shares.shape):
+            colour = "white" if shares[y, x] > 0.55 else "black"
+            axes.text(x, y, f"{shares[y, x]:.2f}", ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(columns)), [fill(name, 11) for name in columns], fontsize=7)
+        axes.set_yticks(range(len(rows)), [f"{fill(row['branch'], 24)} ({row['chunks']:,})" for row in rows])
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set(xlabel="found: share of chunks", ylabel="only branch that is true (chunks)")
+        axes.axvline(len(columns) - 1.5, color="black", linewidth=1)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(True)
+        axes.tick_params(length=0)

@@ -1,0 +1,129 @@
+"""Tables of text, as Markdown, HTML and LaTeX."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+
+_MARKDOWN = re.compile(r"[\\`*\[\]<|]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word is none
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "\n": " ",
+    }
+)
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1a1a1a}"
+    "table{border-collapse:collapse;margin:1rem 0}caption{text-align:left;font-weight:600;padding:.5rem 0}"
+    "th,td{padding:.25rem .75rem;text-align:right;font-variant-numeric:tabular-nums}"
+    "thead{border-top:2px solid;border-bottom:1px solid}tbody{border-bottom:2px solid}.text{text-align:left}"
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        title: What it is.
+        columns: Heads.
+        rows: Cells of each row.
+        note: What is to be said below it.
+        text_columns: How many columns from the left are words, aligned left; the others are numbers.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    text_columns: int = 1
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        lines = [_row(self.columns), "|" + "|".join(["---"] * self.text_columns + ["---:"] * self._numbers) + "|"]
+        lines += [_row(row) for row in self.rows]
+        return "\n\n".join(
+            part
+            for part in (
+                f"**{_plain(self.title)}**",
+                "\n".join(lines),
+                _plain(self.note),
+            )
+            if part
+        )
+
+    def html(self) -> str:
+        """Return it as an element of HTML, and its note."""
+        rows = "\n".join(f"<tr>{self._cells(row, 'td')}</tr>" for row in self.rows)
+        note = f"\n<p>{escape(self.note)}</p>" if self.note else ""
+        return (
+            f"<table>\n<caption>{escape(self.title)}</caption>\n<thead>\n<tr>{self._cells(self.columns, 'th')}</tr>\n"
+            f"</thead>\n<tbody>\n{rows}\n</tbody>\n</table>{note}"
+        )
+
+    def latex(self) -> str:
+        """Return it as a floating table of LaTeX, in the manner of the package booktabs."""
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{self.title.translate(_LATEX)}}}",
+            rf"\begin{{tabular}}{{{'l' * self.text_columns}{'r' * self._numbers}}}",
+            r"\toprule",
+            _latex_row(self.columns),
+            r"\midrule",
+            *(_latex_row(row) for row in self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *([rf"\par\smallskip\footnotesize {self.note.translate(_LATEX)}"] if self.note else []),
+            r"\end{table}",
+        ]
+        return "\n".join(lines)
+
+    @property
+    def _numbers(self) -> int:
+        return len(self.columns) - self.text_columns
+
+    def _cells(self, cells: Iterable[str], element: str) -> str:
+        scope = ' scope="col"' if element == "th" else ""
+        kinds = [' class="text"' if place < self.text_columns else "" for place in range(len(self.columns))]
+        return "".join(
+            f"<{element}{scope}{kind}>{escape(cell)}</{element}>" for kind, cell in zip(kinds, cells, strict=True)
+        )
+
+
+def html_page(title: str, tables: Iterable[Table]) -> str:
+    """Return tables as one page of HTML that needs nothing else."""
+    body = "\n".join(table.html() for table in tables)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def latex_input(tables: Iterable[Table]) -> str:
+    """Return tables as a file for LaTeX to input."""
+    return "% \\usepackage{booktabs}\n\n" + "\n\n".join(table.latex() for table in tables) + "\n"
+
+
+def markdown_text(tables: Iterable[Table]) -> str:
+    """Return tables as Markdown, one below the other."""
+    return "\n\n".join(table.markdown() for table in tables) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is."""
+    return _MARKDOWN.sub(r"\\\g<0>", text).replace("\n", " ")
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"

@@ -5,12 +5,13 @@
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-evaluate  the same of `satpipe evaluate`
+# make consistency  score over time of two long sounds, with memory and without: picture and figures of the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check bench bench-evaluate train-smoke train-bundled clean
+.PHONY: tag test check bench bench-evaluate consistency train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -33,6 +34,28 @@ bench-evaluate: .venv/.developing
 	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
 	$(BIN)/python -m reports.readme
 
+# Two sounds of the examples, repeated for 10 minutes. FULL: weights of a full-context model, which then reads 10 s and
+# 2 s at a time.
+CONSISTENCY := build/consistency
+consistency: .venv/.installed
+	rm -rf $(CONSISTENCY)
+	mkdir -p $(CONSISTENCY)/recordings
+	for sound in birds_48k_stereo.opus car_engine_22k05_mono.mp3; do \
+	  $(BIN)/satpipe synth -o $(CONSISTENCY)/$$sound --foreground examples/sounds.csv --events-per-minute 0 \
+	    --background examples/recordings/$$sound --background-db -25 --scenes 1 --length-s 600 && \
+	  mv $(CONSISTENCY)/$$sound/audio/scene_00000.wav $(CONSISTENCY)/recordings/$${sound%%_[0-9]*}.wav || exit; \
+	done
+	$(BIN)/satpipe tag $(CONSISTENCY)/recordings -o $(CONSISTENCY)/memory
+	$(BIN)/satpipe tag $(CONSISTENCY)/recordings -o $(CONSISTENCY)/alone --memory off
+ifdef FULL
+	$(BIN)/satpipe tag $(CONSISTENCY)/recordings -o $(CONSISTENCY)/full_10s --model $(FULL)
+	$(BIN)/satpipe tag $(CONSISTENCY)/recordings -o $(CONSISTENCY)/full_2s --model $(FULL) --delay-s 2
+endif
+	$(BIN)/satpipe report --consistency Bird,Vehicle -o $(CONSISTENCY)/report \
+	  $(addprefix $(CONSISTENCY)/,memory alone $(if $(FULL),full_10s full_2s))
+	cp $(CONSISTENCY)/report/consistency.json $(CONSISTENCY)/report/consistency.svg reports
+	$(BIN)/python -m reports.readme
+
 COMMA := ,
 SMOKE := build/train-smoke
 train-smoke: .venv/.training
@@ -47,11 +70,12 @@ train-smoke: .venv/.training
 	$(BIN)/satpipe tag examples/recordings --model $(SMOKE)/sat/model.safetensors -o $(SMOKE)/tags
 
 # The same command continues a run that was stopped. CORPUS has audio/, manifest.tsv (path, split) and
-# teacher_scores.parquet; EXTRA, if given, audio/ and manifest.tsv, and is labelled here; TEACHER: EfficientAT's weights.
+# teacher_scores.parquet; EXTRA, if given, audio/ and manifest.tsv, and is labelled here; TEACHER: EfficientAT's weights;
+# INIT: weights to start from instead of random ones, as sat/data/bundled.safetensors to train those further.
 BUNDLED := build/train-bundled
 train-bundled: .venv/.training
 	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || \
-	  { echo "make train-bundled CORPUS=folder TEACHER=weights.pt [EXTRA=folder]"; exit 2; }
+	  { echo "make train-bundled CORPUS=folder TEACHER=weights.pt [EXTRA=folder] [INIT=weights.safetensors]"; exit 2; }
 	for part in train validation; do \
 	  $(BIN)/satpipe prepare $(CORPUS)/audio --table $(CORPUS)/manifest.tsv --where split=$$part -o $(BUNDLED)/$$part && \
 	  $(BIN)/satpipe psl $(BUNDLED)/$$part --teacher $(CORPUS)/teacher_scores.parquet --where kind=window \
@@ -63,6 +87,7 @@ endif
 	$(BIN)/satpipe train sat bundled -o $(BUNDLED)/run $$(test -e $(BUNDLED)/run/run.json && echo --resume) \
 	  --set data=$(BUNDLED)/train$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra) \
 	  --set labels=$(BUNDLED)/train-labels$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra-labels) --set teacher=$(TEACHER) \
+	  $(if $(INIT),--set init=$(INIT)) \
 	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
 
 clean:

@@ -309,6 +309,53 @@ def _report_evaluation(cards: tuple[str, ...], target: str, labels: tuple[str, .
     return 0
 
 
+@cli.command()
+@click.argument("out")
+@click.option(
+    "-o",
+    "--to",
+    metavar="FILE|DIR",
+    help="By default events.parquet or events.csv in OUT, or a folder there.",
+)
+@click.option(
+    "--threshold",
+    default="0.5",
+    show_default=True,
+    metavar="S|CSV",
+    help="What the highest score of an event reaches, or a table with that of each class.",
+)
+@click.option("--low", type=click.FloatRange(0, 1), help="What all its scores reach; by default 0.6 of the threshold.")
+@click.option("--min-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Least length of an event.")
+@click.option(
+    "--merge-gap-s",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Events of a class become one if no more than this lies between them.",
+)
+@click.option(
+    "--labels",
+    multiple=True,
+    metavar="LABEL",
+    help="A name, a mid, or under:NAME for a class and all below it; may be given several times.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["parquet", "csv", "audacity", "raven", "textgrid", "jams"]),
+    help="One table, or a file for each recording; by default parquet, or csv if FILE ends so.",
+)
+def events(*, out: str, to: str | None, format: str | None, labels: tuple[str, ...], **given: Any) -> int:
+    """Make sound events of the scores in OUT, as a table or as files for Audacity, Raven, Praat and ELAN.
+
+    An event is a run of chunks whose scores reach --low, and one of them --threshold; then gaps are closed, then short
+    events are left out.
+    """
+    from jobs import events
+
+    click.echo(events.text(events.write(out, events.EventOptions(labels or None, **given), to, format)))
+    return 0
+
+
 _WORKERS = click.option("--workers", type=click.IntRange(1), help="At the same time; by default one per CPU.")
 _ADDRESS = click.option("--address", help="A running Ray cluster; by default Ray is started here for the run.")
 _WHERE = click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows of the table that have it.")

@@ -31,7 +31,7 @@ class Regime:
     """What made the scores of a folder."""
 
     name: str
-    """For people: different for each regime of a comparison."""
+    """For people: what made the scores; with the folder where that does not tell the regimes apart."""
     out: str
     """The folder, as it was given."""
     arch: str
@@ -139,13 +139,16 @@ def _some(names: list[str]) -> str:
 
 
 def _regimes(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[Regime, ...]:
-    names = [_name(each) for each in tables]
-    for tell in (lambda out: locate(out).name, str):  # the folder's name; where that is the same, all of it
-        often = Counter(names)
-        names = [
-            f"{_name(each)} ({tell(out)})" if often[name] > 1 else name
-            for name, each, out in zip(names, tables, outs, strict=True)
-        ]
+    made_by = [_name(each) for each in tables]
+    weights = {(each.model["arch"], each.model["sha256"]) for each in tables}
+    of_arch = Counter(arch for arch, _ in weights)
+    alike = [
+        of_arch[each.model["arch"]] > 1 or made_by.count(name) > 1 for each, name in zip(tables, made_by, strict=True)
+    ]
+    folders = [locate(out).name for out in outs]
+    if len({*zip(made_by, folders, strict=True)}) < len(outs):
+        folders = [str(out) for out in outs]
+    names = [f"{name} ({out})" if also else name for name, out, also in zip(made_by, folders, alike, strict=True)]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigError(f"a folder is given twice: {twice[0]}")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ from sat.training import average
 EXPORT = "model.safetensors"
 # What may differ when a run continues: the rest decides which numbers come out.
 CHANGEABLE = frozenset({"epochs", "validate_every", "checkpoint_steps", "log_steps", "max_failures", "average_best"})
+PLACES = ("data", "labels", "validation", "validation_labels", "init", "teacher")
 _NAME = "ray"  # of Ray's folder in the run's
 _VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")
 _POLL_S = 1.0
@@ -78,13 +79,7 @@ def train(
     """
     _check_inputs(settings)
     # Workers have folders of their own.
-    places = ("data", "labels", "validation", "validation_labels", "init", "teacher")
-    absolute: dict[str, Any] = {
-        name: ",".join(str(locate(part)) for part in given.split(","))
-        for name in places
-        if (given := getattr(settings, name))
-    }
-    settings, out = replace(settings, **absolute), out.absolute()
+    settings, out = replace(settings, **_places(settings, lambda place: str(locate(place)))), out.absolute()
     _claim(out, settings, resume)
     workers = settings.workers * max(1, settings.threads)
     if address is None and (os.cpu_count() or 1) > workers:
@@ -94,6 +89,15 @@ def train(
         use_gpu = ray.slots.gpus > 0
         checkpoints = _fit(settings, out, use_gpu)
     return export(settings, out, checkpoints)
+
+
+def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, Any]:
+    """Folders and files that settings name, each changed."""
+    return {
+        name: ",".join(change(part) for part in given.split(","))
+        for name in PLACES
+        if (given := getattr(settings, name))
+    }
 
 
 def _fit(settings: TrainConfig, out: Path, use_gpu: bool) -> list[Path]:
@@ -166,7 +170,8 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
     measured = [line for line in lines(out / METRICS) if "map" in line] if (out / METRICS).exists() else []
     metadata = {
         "stage": settings.stage,
-        "settings": json.dumps(asdict(settings)),
+        # Names alone: where they lie on this machine is nobody else's business.
+        "settings": json.dumps(asdict(settings) | _places(settings, lambda place: PurePath(place).name)),
         "labels": json.dumps([label.mid for label in weak_labels()]),
         "data": json.dumps({"clips": len(shards), "hours": round(float(shards.durations_s.sum()) / 3600, 2)}),
         "samples_seen": str(seen),

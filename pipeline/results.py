@@ -193,14 +193,14 @@ class Tables:
             least[number] = min(least.get(number, self.recordings[row]), self.recordings[row])
         return [(self._files[number], file == number) for number in sorted(least, key=least.__getitem__)]
 
-    def pieces(self, part: Part, at_most: int = PIECE_CHUNKS) -> Iterator[Part]:
-        """Cut a part into pieces that fit into memory, each of recordings of one file.
+    def pieces(self, part: Part) -> Iterator[Part]:
+        """Cut a part into pieces of at most `PIECE_CHUNKS` chunks, each of recordings of one file.
 
         Files come as in `by_file`, recordings of a file as in the part, chunks of a recording in the order of time.
         """
         part = part.take(part.end > part.begin)
         for _, here in self.by_file(part.recordings):
-            yield from _cut(part.take(here), at_most)
+            yield from _cut(part.take(here), PIECE_CHUNKS)
 
     def rows(self, names: Sequence[str] | None = None) -> Ints:
         """Return positions of recordings by their exact names; by default of all, in the order of the tables.

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from jobs.evaluate.card import Card
-from reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, label_name, unit_axis
+from reports.pictures import COLOURS, FORMATS, GREY, WIDTH_IN, drawn, label_name, unit_axis
 
 MOST = 20  # best and worst ones in the short picture
 LONGEST_NAME = 44
@@ -62,7 +62,8 @@ def _draw(
     place: Path, parts: list[list[_Class]], heads: list[str], name: str, title: str, count: str, below: str
 ) -> None:
     longest = max(len(part) for part in parts)
-    with drawn(place, WIDTH_IN, 0.9 + _BAR_IN * longest) as figure:
+    kinds = FORMATS if longest <= 2 * MOST else ("svg",)  # a long one is to be scrolled and searched
+    with drawn(place, WIDTH_IN, 0.9 + _BAR_IN * longest, kinds) as figure:
         columns = figure.subplots(1, len(parts), squeeze=False)[0]
         for axes, part, head in zip(columns, parts, heads, strict=True):
             _bars(axes, part, name, count, LONGEST_NAME if len(parts) == 1 else LONGEST_NAME // 2 + 2)
@@ -74,10 +75,11 @@ def _draw(
 def _bars(axes: Axes, rows: list[_Class], name: str, count: str, longest: int) -> None:
     places = range(len(rows))
     axes.barh(places, [row[name] or 0 for row in rows], 0.72, color=COLOURS[4])
-    for place, row in zip(places, rows, strict=True):
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        if low is not None and high is not None:
-            axes.hlines(place, low, high, color="black", linewidth=0.9, clip_on=False)
+    limits = [(place, row.get(f"{name}_low"), row.get(f"{name}_high")) for place, row in enumerate(rows)]
+    known = [limit for limit in limits if None not in limit]
+    if known:
+        axes.hlines(*zip(*known, strict=True), color="black", linewidth=0.9, clip_on=False)
+    for place, row in enumerate(rows):
         number = "never found" if row[name] is None else f"{row[name]:.2f}"
         axes.text(1.03, place, number, va="center", color=GREY)
     axes.set_yticks(places, [f"{label_name(row['label'], longest)} ({row[count]:,})" for row in rows])

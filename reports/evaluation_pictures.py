@@ -47,18 +47,32 @@ def pictures(card: Card, curves: pa.Table, folder: str | Path, labels: Sequence[
         OutputError: A picture cannot be written.
     """
     place, done = locate(folder), []
-    for kind, count in (("weak", "clips"), ("strong", "events")):
-        if kind not in card["truth"]:
-            continue
-        classes = [row for row in card["classes"] if row.get(count)]
-        chosen = _chosen(classes, count, labels)
-        done += class_bars(card, classes, kind, place)
-        name = {"weak": PR_CLIPS, "strong": PR_CHUNKS}[kind]
+    truths = {"weak": ("clips", PR_CLIPS), "strong": ("events", PR_CHUNKS)}
+    classes = {kind: [row for row in card["classes"] if row.get(truths[kind][0])] for kind in card["truth"]}
+    wanted = None if labels is None else _wanted(labels, classes)
+    for kind, known in classes.items():
+        count, name = truths[kind]
+        chosen = sorted(known, key=lambda row, count=count: -row[count])[:DEFAULT_CLASSES]  # type: ignore[misc]
+        if wanted is not None:
+            chosen = [row for mid in wanted for row in known if row["mid"] == mid]
+        done += class_bars(card, known, kind, place)
         precision_recall(curves, name, chosen, place / name)
         done.append(name)
         if kind == "strong":
-            done += _strong(card, curves, classes, chosen, place)
+            done += _strong(card, curves, known, chosen, place)
     return done
+
+
+def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str]:
+    """Return mids of the classes whose curves are asked for."""
+    known = {row["mid"] for rows in classes.values() for row in rows}
+    wanted = [find(place) for place in labels]
+    lacking = [label.name for label in wanted if label.mid not in known]
+    if lacking:
+        raise LabelError(f"{lacking[0]!r} is not in the truth of the card, so it has no curve")
+    if len(wanted) > MOST_CLASSES:
+        raise LabelError(f"curves of {len(wanted)} classes in one picture: {MOST_CLASSES} are the most")
+    return [label.mid for label in wanted]
 
 
 def write_tables(cards: list[Card], folder: str | Path) -> list[Path]:
@@ -90,20 +104,6 @@ def _strong(card: Card, curves: pa.Table, classes: list[_Class], chosen: list[_C
     if card["branches"]["rows"]:
         branches(card, place / "branches")
         yield "branches"
-
-
-def _chosen(classes: list[_Class], count: str, labels: Sequence[int] | None) -> list[_Class]:
-    """Return rows of the classes whose curves are drawn."""
-    ranked = sorted(classes, key=lambda row: -row[count])
-    if labels is None:
-        return ranked[:DEFAULT_CLASSES]
-    known = {row["mid"]: row for row in classes}
-    wanted = [find(place) for place in labels[:MOST_CLASSES]]
-    lacking = [label.name for label in wanted if label.mid not in known]
-    if lacking:
-        some = ", ".join(row["label"] for row in ranked[:DEFAULT_CLASSES])
-        raise LabelError(f"no {count} of the truth have {lacking[0]!r}, so it has no curves; the most have {some}")
-    return [known[label.mid] for label in wanted]
 
 
 def _line(curves: pa.Table, name: str, mid: str | None) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """What all pictures have in common: style, colours, files. No global state of matplotlib's is left changed."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -23,7 +23,6 @@ GREY = "#6B6B6B"
 WIDTH_IN = 7.0  # of a page's text
 DOTS_PER_INCH = 200
 FORMATS = ("png", "svg")
-LONGEST_IN = 40.0  # of a picture of dots; a longer one is an SVG alone
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
@@ -47,13 +46,16 @@ _STYLE: Any = {
 
 
 @contextmanager
-def drawn(place: str | Path, width_in: float = WIDTH_IN, height_in: float = 3.0) -> Iterator[Figure]:
-    """Give a figure to draw on, and write it as PNG and SVG when it is done, a very long one as SVG alone.
+def drawn(
+    place: str | Path, width_in: float = WIDTH_IN, height_in: float = 3.0, kinds: Sequence[str] = FORMATS
+) -> Iterator[Figure]:
+    """Give a figure to draw on, and write it when it is done.
 
     Args:
         place: Path or URL of the files, without the ending.
         width_in: Inches.
         height_in: Inches.
+        kinds: "png" and "svg", or one of them.
 
     Raises:
         OutputError: A file cannot be written.
@@ -65,7 +67,7 @@ def drawn(place: str | Path, width_in: float = WIDTH_IN, height_in: float = 3.0)
         location = locate(place)
         try:
             location.parent.mkdir(parents=True, exist_ok=True)
-            for kind in FORMATS if height_in <= LONGEST_IN else ("svg",):
+            for kind in kinds:
                 with written_whole(location.with_name(f"{location.name}.{kind}")) as path:
                     _write(figure, path, kind)
         except OSError as error:

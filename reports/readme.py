@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jobs.consistency import Figures
+from reports import consistency as pages
+
 ROOT = Path(__file__).parent.parent
 _BETWEEN = "<!-- {0} -->\n{1}\n<!-- end of {0} -->"
 
@@ -67,9 +70,16 @@ def evaluation(figures: dict[str, Any]) -> str:
     )
 
 
+def consistency(figures: dict[str, Any]) -> str:
+    """Markdown table of score over time of two long sounds."""
+    measured = figures["consistency"]
+    rows = [Figures(**row) for row in measured["figures"] if row["recording"]]
+    return pages.table(rows, measured["threshold"]).markdown().partition("\n\n")[2]
+
+
 def fill(readme: str, figures: dict[str, Any]) -> str:
     """Put the figures between their marks."""
-    for section in (speed, stages, disk, evaluation):
+    for section in (speed, stages, disk, evaluation, consistency):
         name = section.__name__
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
         if not pattern.search(readme):
@@ -80,10 +90,11 @@ def fill(readme: str, figures: dict[str, Any]) -> str:
 
 
 def measured() -> dict[str, Any]:
-    """What `make bench` and `make bench-evaluate` wrote."""
+    """What `make bench`, `make bench-evaluate` and `make consistency` wrote."""
     folder = ROOT / "reports"
     figures: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
-    return figures | {"evaluation": json.loads((folder / "benchmark_evaluate.json").read_text())}
+    others = {"evaluation": "benchmark_evaluate.json", "consistency": "consistency.json"}
+    return figures | {name: json.loads((folder / file).read_text()) for name, file in others.items()}
 
 
 def main() -> None:

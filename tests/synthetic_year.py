@@ -9,7 +9,7 @@ The other classes are noise near 0. Scores go in steps of 1/1024, so that a year
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,24 @@ FAMILY = np.repeat(np.arange(len(RULES)), [len(labels) for _, labels in RULES])
 WEAKER = np.concatenate([0.4 * np.arange(len(labels)) for _, labels in RULES])  # than the first of the family
 
 
-def write_output(folder: str | Path, days: int = DAYS, sites: tuple[str, ...] = SITES, seed: int = 0) -> None:
+def write_output(
+    folder: str | Path,
+    days: int = DAYS,
+    sites: tuple[str, ...] = SITES,
+    hours_of_day: Sequence[int] = range(24),
+    seed: int = 0,
+) -> None:
     """Write the tables as `satpipe tag` does: the same ones every time, apart from the files' names."""
     options = TagOptions(("by rule",), folder)
     run = describe(options, resolve(BUNDLED))
     table = TableOptions(run["id"], CHUNK_SAMPLES, options.threshold, options.top_k, options.scores)
     output = Output(folder)
-    hours = [(site, FIRST_DAY + timedelta(hours=hour)) for site in sites for hour in range(24 * days)]
+    hours = [
+        (site, FIRST_DAY + timedelta(days=day, hours=hour))
+        for site in sites
+        for day in range(days)
+        for hour in hours_of_day
+    ]
     noises = _noises(seed)
     with output.claim(run):
         for first in range(0, len(hours), HOURS_PER_FILE):

@@ -248,6 +248,14 @@ def run_compare(line: str, request: pytest.FixtureRequest) -> None:
     assert "segment-F1, 1.92 s" in request.getfixturevalue("run")(line)
 
 
+def run_events(line: str, request: pytest.FixtureRequest) -> None:
+    copy, run = request.getfixturevalue("tagged"), request.getfixturevalue("run")
+    assert f"recordings: {copy / 'out' / 'events.parquet'}" in run(line)
+    found = pd.read_parquet(copy / "out" / "events.parquet")
+    assert {"Animal", "Speech"} <= set(found.label)
+    assert found.peak_score.min() >= 0.3
+
+
 def run_synth(line: str, request: pytest.FixtureRequest) -> None:
     run, copy = request.getfixturevalue("run"), request.getfixturevalue("checkout")
     assert "scenes: 20, together 0:10:00" in run(line)
@@ -303,6 +311,7 @@ RUNNERS = {
     ".venv/bin/satpipe models": run_models,
     ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
+    ".venv/bin/satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": run_events,
     ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card": run_evaluate,
     ".venv/bin/satpipe tag /recordings -o out_alone --memory off": run_tag_alone,
     ".venv/bin/satpipe evaluate out out_alone --strong audioset_eval_strong.tsv -o cards --table2 --table3": (
@@ -324,6 +333,7 @@ SLOW = (
     "make train-smoke",
     ".venv/bin/satpipe tag",
     ".venv/bin/satpipe evaluate",
+    ".venv/bin/satpipe events",
     ".venv/bin/satpipe synth",
     ".venv/bin/satpipe status",
     ".venv/bin/satpipe models pull",
@@ -365,6 +375,12 @@ def check_reading(names: dict[str, Any], printed: str, block: str) -> None:
     assert re.search(r"^ok +0\.0\d+$", printed, re.MULTILINE)
 
 
+def check_frames(names: dict[str, Any], printed: str, block: str) -> None:
+    assert "birds_48k_stereo.opus" in set(names["birds"].recording)
+    assert set(names["scores"].recording) == {"birds_48k_stereo.opus", "night/thunder_48k_mono.opus"}
+    assert len(names["loud"])
+
+
 def check_streaming(names: dict[str, Any], printed: str, block: str) -> None:
     assert names["scores"].shape == (1, 527)
     assert names["rest"].shape == (1, 527)
@@ -375,7 +391,12 @@ def check_card(names: dict[str, Any], printed: str, block: str) -> None:
     assert "classes_averaged" in printed
 
 
-CHECKS = {"import pandas as pd": check_reading, "import json": check_card, "import torch": check_streaming}
+CHECKS = {
+    "import pandas as pd": check_reading,
+    "from jobs.events import events": check_frames,
+    "import json": check_card,
+    "import torch": check_streaming,
+}
 
 
 @pytest.mark.slow

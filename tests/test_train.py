@@ -79,6 +79,7 @@ def test_a_run_leaves_figures_and_a_model_that_tags(
     assert exported.metadata["samples_seen"] == "24"
     assert len(json.loads(exported.metadata["labels"])) == 527
     assert json.loads(exported.metadata["data"])["clips"] == 12
+    assert json.loads(exported.metadata["settings"])["data"] == "set"  # not where it lies
     done = satpipe("tag", folder / "audio" / "000.flac", "-o", tmp_path, "--model", run / "model.safetensors")
     assert done.returncode == 0, done.stderr
     assert len(pd.read_parquet(tmp_path / "scores")) > 0

@@ -17,6 +17,7 @@ import soundfile
 from conftest import ROOT, Satpipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from outputs import CHUNK_S, IDENTITY, LABELS, RUN, write_output
 from upath import UPath
 
 from jobs.metrics.events import Events
@@ -35,11 +36,9 @@ from jobs.truth import (
     within,
 )
 from pipeline import output as output_module
-from pipeline import tables
-from pipeline.output import Finished, Output, TableOptions, new_name
+from pipeline.output import Output
 from pipeline.results import Tables
 from pipeline.scores import read_chunks
-from pipeline.tag import SpanOutcome
 from sat.config import CLASSES
 from sat.errors import ConfigError, LabelError, OutputError, SatpipeError, TruthError
 from sat.labels import Label, ancestors, find, strong_labels, weak_labels
@@ -684,44 +683,16 @@ def test_what_is_wrong_with_thresholds_is_said(tmp_path: Path, text: str, error:
 
 # Scores
 
-CHUNK_SAMPLES, CHUNK_S = 30_720, 1.92
-OPTIONS = TableOptions(run_id="one", chunk_samples=CHUNK_SAMPLES, threshold=0.5, top_k=3, scores=True)
-IDENTITY = {"model_sha256": "abc", "arch": "SAT_T_2s", "cut": "gapless", "precision": "fp32", "scores": True}
-LABELS = [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()]
-RUN = {"id": "one", "identity": IDENTITY, "labels": LABELS, "finished": "today"}
-
 
 def scores_by_rule(name: str, chunks: int) -> npt.NDArray[np.float32]:
     seed = int.from_bytes(name.encode(), "big") % 2**32
     return np.random.default_rng(seed).random((chunks, CLASSES), np.float32)
 
 
-def make(folder: str | Path, *batches: dict[str, int], run: dict[str, Any] = RUN, done: bool = True) -> Output:
-    """An output folder with batches of recordings, each with so many chunks; the last of them is half full."""
-    output = Output(folder)
-    with output.claim(run):
-        for batch in batches:
-            tagged = {name: chunks for name, chunks in batch.items() if chunks}
-            with output.stage() as file:
-                for place, (name, chunks) in enumerate(tagged.items()):
-                    scores = scores_by_rule(name, chunks)
-                    file.write(tables.staged_table([place] * chunks, list(range(chunks)), scores))
-                outcomes = [SpanOutcome((name, 1, 0, 0, None), chunks, 1) for name, chunks in tagged.items()]
-                spans = dict(zip(tagged, file.conclude(outcomes), strict=True))
-            finished = [
-                Finished(row_of(name, chunks), [spans[name]] if chunks else []) for name, chunks in batch.items()
-            ]
-            output.publish(finished, OPTIONS, new_name())
-        if done:
-            output.finish()
-    return output
-
-
-def row_of(name: str, chunks: int) -> dict[str, Any]:
-    known = {"duration_s": (chunks - 0.5) * CHUNK_S, "rate_hz": 16_000, "channels": 1, "chunks": chunks}
-    return (
-        tables.recording_row(name, 1, 1, "ok", "", **known) if chunks else tables.recording_row(name, 1, 1, "empty", "")
-    )
+def make(folder: str | Path, *batches: dict[str, int], **given: Any) -> Output:
+    """An output folder with batches of recordings, each with so many chunks."""
+    by_rule = ({name: scores_by_rule(name, chunks) for name, chunks in batch.items()} for batch in batches)
+    return write_output(folder, *by_rule, **given)
 
 
 @pytest.fixture

@@ -146,10 +146,12 @@ def psd_roc(efpr: Floats, etpr: Floats, max_efpr: float) -> tuple[Floats, Floats
 
 def _staircase(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
     """Return corners: from one recall to the next the precision is that of the next, as average precision has it."""
-    x, y = np.repeat(recall, 2)[:-1], np.repeat(precision, 2)[1:]
-    corner = np.ones(len(x), bool)  # points within a straight piece are none
-    corner[1:-1] = ~(((x[1:-1] == x[:-2]) & (x[1:-1] == x[2:])) | ((y[1:-1] == y[:-2]) & (y[1:-1] == y[2:])))
-    return x[corner], y[corner]
+    points = np.stack([np.repeat(recall, 2)[:-1], np.repeat(precision, 2)[1:]], axis=1)
+    points = points[np.append(True, np.any(np.diff(points, axis=0) != 0, axis=1))]
+    steps = np.diff(points, axis=0)
+    onwards = np.all(steps[:-1] * steps[1:] >= 0, axis=1) & np.any((steps[:-1] == 0) & (steps[1:] == 0), axis=1)
+    x, y = points[np.concatenate([[True], ~onwards, [True]])[: len(points)]].T
+    return x, y
 
 
 def thinned(points: _Points, most: int = MOST_POINTS) -> _Points:
@@ -191,9 +193,9 @@ def _peucker(unit: _Points, fineness: float) -> npt.NDArray[np.bool_]:
         if last - first < 2:
             continue
         along, away = unit[last] - unit[first], unit[first + 1 : last] - unit[first]
-        length = float(np.hypot(*along))
-        cross = np.abs(along[0] * away[:, 1] - along[1] * away[:, 0])
-        distance = cross / length if length else np.hypot(away[:, 0], away[:, 1])
+        square = float(along @ along)
+        part = np.clip(away @ along / square, 0, 1) if square else np.zeros(len(away))
+        distance = np.linalg.norm(away - part[:, None] * along, axis=1)  # from the piece, not from its line beyond it
         farthest = int(distance.argmax())
         if distance[farthest] > fineness:
             middle = first + 1 + farthest

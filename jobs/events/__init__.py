@@ -1,0 +1,63 @@
+"""`satpipe events`: chunk scores to sound events.
+
+An event of a class is a run of chunks whose scores reach a lower threshold and of which one reaches an upper one. Then
+events of a class with only a short gap between them become one, and short ones are left out, in this order. An event
+goes from the start of its first chunk to the end of its last one. `peak_score` is its highest score, `mean_score` the
+mean over its chunks that reach the lower threshold: those in merged gaps do not count.
+"""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from jobs.events.find import Finder
+from jobs.events.options import EventOptions
+from jobs.events.write import FORMATS, Written, text, write
+from pipeline.tables import EVENTS
+from sat.labels import Key
+
+__all__ = ["FORMATS", "EventOptions", "Written", "events", "text", "write"]
+
+
+def events(
+    out: str | Path,
+    *,
+    labels: Key | Iterable[Key] | None = None,
+    threshold: float | str | Path = 0.5,
+    low: float | None = None,
+    min_s: float = 0.0,
+    merge_gap_s: float = 0.0,
+    recordings: str | Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """Find the sound events of a folder.
+
+    Args:
+        out: Output folder of `satpipe tag`, path or URL.
+        labels: One class or several: a name, a mid, or `under:` and one of these for a class and all below it in the
+            ontology; by default all, or those of the table of thresholds.
+        threshold: What the highest score of an event reaches: a number, or a table with the columns label or mid, and
+            threshold.
+        low: What all its scores reach, at most the threshold; by default 0.6 of it.
+        min_s: Shorter events are left out.
+        merge_gap_s: Events of a class become one if no more than this lies between them.
+        recordings: A name, a pattern such as `site1/*`, or several; by default all.
+
+    Returns:
+        A row for each event, sorted by recording, start and class: recording, start_s, end_s (from the recording's
+        start), mid, label, peak_score, mean_score, time and end_time (UTC, missing where the recording's is not known).
+
+    Raises:
+        OutputError: It is no output folder, has no scores, is damaged (the file is named), or has no such recording.
+        ConfigError: Thresholds or lengths that contradict one another.
+        LabelError: There is no such class.
+        TruthError: The table of thresholds cannot be read, or lacks classes.
+    """
+    finder = Finder(out, EventOptions(labels, threshold, low, min_s, merge_gap_s, recordings))
+    for note in finder.tables.notes:
+        warnings.warn(note, stacklevel=2)
+    table = pa.concat_tables([EVENTS.empty_table(), *finder.events()]).unify_dictionaries()
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

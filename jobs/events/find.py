@@ -1,0 +1,104 @@
+"""From the scores of a folder to sound events, piece by piece: a year of scores takes no more memory than a day."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.events.options import EventOptions, levels
+from jobs.metrics.events import Runs, find_runs, least
+from pipeline.results import Part, Tables, side_by_side
+from pipeline.scores import read_chunks
+from pipeline.tables import EVENTS
+from sat.config import CLASSES
+from sat.labels import weak_labels
+
+
+class Finder:
+    """Finds the events of a folder.
+
+    Attributes:
+        tables: The folder.
+        recordings: Those that are looked at, by position in the tables, sorted by name.
+        levels: Classes and thresholds.
+    """
+
+    def __init__(self, out: str | Path, options: EventOptions) -> None:
+        """Look at the folder; no score is read yet.
+
+        Raises:
+            OutputError: It is no output folder, has no scores, or has no such recording.
+            ConfigError: Options that contradict one another.
+            LabelError: There is no such class.
+            TruthError: The table of thresholds cannot be read, or lacks classes.
+        """
+        self.levels = levels(options)
+        self.tables = Tables(out)
+        by_name = self.tables.choose()
+        self._rank = np.empty(len(by_name), np.int32)  # of each recording among all, by name
+        self._rank[by_name] = np.arange(len(by_name))
+        self._by_name = by_name
+        self.recordings = np.sort(self._rank[self.tables.choose(options.recordings)])
+        self.recordings = by_name[self.recordings]
+        self._options = options
+
+    def events(self) -> Iterator[pa.Table]:
+        """Yield the events, schema `EVENTS`, sorted by recording, start and class; all of a recording in one table.
+
+        Raises:
+            OutputError: A file of scores is damaged, or lacks rows; it is named.
+        """
+        pieces = list(self.tables.pieces(self.tables.part(self.recordings)))
+        least_rank = [int(self._rank[piece.recordings].min()) for piece in pieces]
+        to_come = np.minimum.accumulate([*least_rank, len(self._rank)][::-1])[::-1][1:]
+        unfinished: list[Runs] = []  # of a recording that goes on in the next piece
+        held: list[Runs] = []  # events of recordings that others come before
+        for piece, bound, runs in zip(pieces, to_come, side_by_side(self._runs, pieces), strict=True):
+            unfinished.append(runs)
+            if piece.end[-1] < self.tables.slots[piece.recordings[-1]]:
+                continue
+            events = Runs.together([*held, self._events(Runs.together(unfinished))])
+            ready = events.events.clip < bound
+            unfinished, held = [], [events.take(~ready)]
+            yield self._table(events.take(ready))
+
+    def _runs(self, piece: Part) -> Runs:
+        """Runs of chunks that reach the lower threshold; `clip` is the rank of the recording's name."""
+        columns = self.levels.columns
+        chunks = read_chunks(self.tables, piece, None if columns == tuple(range(CLASSES)) else columns)
+        runs = find_runs(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.levels.low)
+        clip = self._rank[piece.recordings][runs.events.clip]
+        return replace(runs, events=replace(runs.events, clip=clip))
+
+    def _events(self, runs: Runs) -> Runs:
+        """Of the runs of whole recordings, cut or not, those that reach the upper threshold, merged, long enough."""
+        runs = runs.joined()
+        runs = runs.take(runs.peak >= least(self.levels.threshold[runs.events.label], runs.peak.dtype))
+        return runs.joined(self._options.merge_gap_s).lasting(self._options.min_s)
+
+    def _table(self, runs: Runs) -> pa.Table:
+        events = runs.events
+        runs = runs.take(np.lexsort((events.label, events.onset_s, events.clip)))
+        events = runs.events
+        ranks, recording = np.unique(events.clip, return_inverse=True)
+        places, label = np.unique(events.label, return_inverse=True)
+        labels = [weak_labels()[self.levels.columns[place]] for place in places]
+        rows = self._by_name[events.clip]
+        columns = [
+            _coded(recording, [self.tables.recordings[self._by_name[rank]] for rank in ranks]),
+            events.onset_s,
+            events.offset_s,
+            _coded(label, [each.mid for each in labels]),
+            _coded(label, [each.name for each in labels]),
+            runs.peak.astype(np.float32),
+            (runs.total / runs.chunks).astype(np.float32),
+            pa.array(self.tables.utc(rows, events.onset_s), EVENTS.field("time").type),
+            pa.array(self.tables.utc(rows, events.offset_s), EVENTS.field("end_time").type),
+        ]
+        return pa.table(columns, schema=EVENTS)
+
+
+def _coded(codes: np.ndarray, names: list[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names, pa.string()))

@@ -328,7 +328,7 @@ class Views:
             if len(kept) <= self._room:
                 self._room -= len(kept)
                 self._decoded[clip] = kept
-        return kept.astype(np.float32) / 32767
+        return kept.astype(np.float32) / np.float32(32767)
 
 
 def resample(waveforms: Tensor, rate_hz: int) -> Tensor:

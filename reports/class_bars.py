@@ -85,4 +85,6 @@ def _bars(axes: Axes, rows: list[_Class], name: str, count: str, longest: int) -
     axes.set_yticks(places, [f"{label_name(row['label'], longest)} ({row[count]:,})" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+    if len(rows) > 2 * MOST:
+        axes.tick_params(axis="x", top=True, labeltop=True)
     axes.grid(visible=False, axis="y")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -64,6 +65,7 @@ def drawn(
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name; the SVG has it all the same
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         yield figure
+        _settle(figure)
         location = locate(place)
         try:
             location.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +74,14 @@ def drawn(
                     _write(figure, path, kind)
         except OSError as error:
             raise OutputError(f"{location}.* cannot be written: {error.strerror or error}") from error
+
+
+def _settle(figure: Figure) -> None:
+    """Lay out once, and round: the solver's last digits depend on where its variables lie in memory."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
 
 
 def _write(figure: Figure, path: Path, kind: str) -> None:

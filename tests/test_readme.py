@@ -252,8 +252,26 @@ def run_events(line: str, request: pytest.FixtureRequest) -> None:
     copy, run = request.getfixturevalue("tagged"), request.getfixturevalue("run")
     assert f"recordings: {copy / 'out' / 'events.parquet'}" in run(line)
     found = pd.read_parquet(copy / "out" / "events.parquet")
-    assert {"Animal", "Speech"} <= set(found.label)
+    assert {"Bird", "Speech"} <= set(found.label)
     assert found.peak_score.min() >= 0.3
+
+
+def run_report_evaluation(line: str, request: pytest.FixtureRequest) -> None:
+    copy, _ = request.getfixturevalue("evaluated")
+    request.getfixturevalue("run")(line)
+    names = {path.name for path in (copy / "pictures").iterdir()}
+    assert {"classes_average_precision.png", "psd_roc.svg", "branches.svg", "tables.html", "tables.tex"} <= names
+
+
+def run_report_consistency(line: str, request: pytest.FixtureRequest) -> None:
+    copy, _ = request.getfixturevalue("compared")
+    if not (copy / "out_sat").exists():
+        run_tag_pulled(".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s", request)
+    printed = request.getfixturevalue("run")(line)
+    assert "| Bird | 0.wav | SAT_T_2s, 2 s, memory (out_sat) |" in printed
+    assert "| Vehicle | 1.wav | SAT_T_2s, 2 s, no memory (out_alone) |" in printed
+    names = {path.name for path in (copy / "steadiness").iterdir()}
+    assert names == {f"consistency.{ending}" for ending in ("json", "csv", "png", "svg")}
 
 
 def run_synth(line: str, request: pytest.FixtureRequest) -> None:
@@ -318,6 +336,8 @@ RUNNERS = {
         run_evaluate_both
     ),
     ".venv/bin/satpipe evaluate --compare cards/out cards/out_alone": run_compare,
+    ".venv/bin/satpipe report --evaluation card -o pictures": run_report_evaluation,
+    ".venv/bin/satpipe report --consistency Bird,Vehicle out_sat out_alone -o steadiness": run_report_consistency,
     ".venv/bin/satpipe synth -o scenes --foreground examples/sounds.csv --scenes 20 --length-s 30": run_synth,
     ".venv/bin/satpipe tag scenes/audio -o out_scenes": run_tag_scenes,
     ".venv/bin/satpipe evaluate out_scenes --strong scenes/strong.tsv --weak scenes/weak.csv -o card_scenes": (
@@ -334,6 +354,7 @@ SLOW = (
     ".venv/bin/satpipe tag",
     ".venv/bin/satpipe evaluate",
     ".venv/bin/satpipe events",
+    ".venv/bin/satpipe report",
     ".venv/bin/satpipe synth",
     ".venv/bin/satpipe status",
     ".venv/bin/satpipe models pull",

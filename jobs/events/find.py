@@ -36,12 +36,10 @@ class Finder:
         """
         self.levels = levels(options)
         self.tables = Tables(out)
-        by_name = self.tables.choose()
-        self._rank = np.empty(len(by_name), np.int32)  # of each recording among all, by name
-        self._rank[by_name] = np.arange(len(by_name))
-        self._by_name = by_name
-        self.recordings = np.sort(self._rank[self.tables.choose(options.recordings)])
-        self.recordings = by_name[self.recordings]
+        self._by_name = self.tables.choose()
+        self._rank = np.empty(len(self._by_name), np.int32)  # of each recording among all, by name
+        self._rank[self._by_name] = np.arange(len(self._by_name))
+        self.recordings = self._by_name[np.sort(self._rank[self.tables.choose(options.recordings)])]
         self._options = options
 
     def events(self) -> Iterator[pa.Table]:

@@ -1,6 +1,7 @@
 # make tag    install on first use, tag examples/recordings, show the first rows
 # make test   install on first use, run all tests
 # make check  style and types
+# make docs   the documentation, in build/docs
 # make train-smoke    the whole training chain on the examples, in build/train-smoke: nothing is learned
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check bench bench-evaluate consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -25,6 +26,10 @@ check: .venv/.developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/.developing
+	$(BIN)/sphinx-build -W --keep-going -n -q reports/docs build/docs
+	@echo "The documentation is in $(CURDIR)/build/docs/index.html."
 
 bench: .venv/.installed
 	$(BIN)/satpipe benchmark examples/recordings -o reports/benchmark.json

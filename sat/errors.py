@@ -1,14 +1,14 @@
 """Every error satpipe raises on purpose.
 
-SatpipeError
-├── ConfigError        an option, a model name or a combination of them that cannot work
-├── LabelError         a label that is not in the list it was looked up in
-├── CheckpointError    a file of weights that is not what it should be
-├── DownloadError      a checkpoint that could not be fetched
-├── AudioError         a recording that cannot be read, or not to its end
-├── TruthError         true labels that cannot be read, or not be joined to recordings
-├── TrainingError      a training run that cannot go on
-└── OutputError        an output folder that cannot be used, or tables in it that are not ours
+    SatpipeError
+    ├── ConfigError        an option, a model name or a combination of them that cannot work
+    ├── LabelError         a label that is not in the list it was looked up in
+    ├── CheckpointError    a file of weights that is not what it should be
+    ├── DownloadError      a checkpoint that could not be fetched
+    ├── AudioError         a recording that cannot be read, or not to its end
+    ├── TruthError         true labels that cannot be read, or not be joined to recordings
+    ├── TrainingError      a training run that cannot go on
+    └── OutputError        an output folder that cannot be used, or tables in it that are not ours
 
 Library code raises them; the command line prints `TypeName: message` and exits.
 """

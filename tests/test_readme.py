@@ -216,6 +216,12 @@ def run_make_check(line: str, request: pytest.FixtureRequest) -> None:
     ] + [""]
 
 
+def run_make_docs(line: str, request: pytest.FixtureRequest) -> None:
+    # test_docs.py builds them.
+    printed = request.getfixturevalue("run")("make -n docs").splitlines()
+    assert shlex.split(printed[0])[:2] == [".venv/bin/sphinx-build", "-W"]
+
+
 def run_quick_tests(line: str, request: pytest.FixtureRequest) -> None:
     printed = request.getfixturevalue("run")(f"{line} --collect-only -q")
     assert re.search(r"\d+/\d+ tests collected \(\d+ deselected\)", printed)
@@ -351,6 +357,7 @@ RUNNERS = {
     ),
     ".venv/bin/satpipe status out": run_status,
     "make train-smoke": run_train_smoke,
+    "make docs": run_make_docs,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
 }

@@ -46,8 +46,9 @@ def events(
         recordings: A name, a pattern such as `site1/*`, or several; by default all.
 
     Returns:
-        A row for each event, sorted by recording, start and class: recording, start_s, end_s (from the recording's
-        start), mid, label, peak_score, mean_score, time and end_time (UTC, missing where the recording's is not known).
+        A row for each event, sorted by recording, start and class, with the columns `recording`, `start_s`, `end_s`
+        (from the recording's start), `mid`, `label`, `peak_score`, `mean_score`, `time` and `end_time` (UTC, missing
+        where the recording's is not known).
 
     Raises:
         OutputError: It is no output folder, has no scores, is damaged (the file is named), or has no such recording.

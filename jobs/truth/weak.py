@@ -44,7 +44,7 @@ def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakTruth:
     Either AudioSet's segment lists, `YTID, start, end, "mid,mid"`, with or without comments and quotes. Or a table
     with a header that has a column of clips (recording, filename, ...) and one of labels (mid, label, labels, ...):
     a row for each clip or one for each label. Several labels in a cell are mids separated by commas, or mids or names
-    separated by ; or |.
+    separated by `;` or `|`.
 
     Args:
         path: Path or URL.

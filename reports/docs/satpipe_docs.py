@@ -1,0 +1,155 @@
+"""Directives that write tables of the documentation from the code they describe, so that nothing is typed twice.
+
+`schema NAME`: the columns of a table of `pipeline.tables`. `statuses`: what can become of a recording.
+`configurations models` or `training`: those that come with satpipe.
+"""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from jobs.train_config import CONFIG_FOLDER, STAGES
+from pipeline import tables
+from sat.config import CONFIGS, SAMPLE_RATE_HZ
+
+_FIELD = re.compile(r'pa\.field\("(?P<name>\w+)".*?\),?(?:\s+# (?P<comment>.*))?$')
+_START = re.compile(r"^(?P<table>\w+) = (?:pa\.schema\()?\[?")
+
+
+class Schema(SphinxDirective):
+    """The columns of a table: name, type, whether it can be missing, and the comment beside the field in the code."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        name = self.arguments[0]
+        schema, comments = getattr(tables, name), _comments()
+        rows = (
+            (f"`{field.name}`", _type(field.type), "yes" * field.nullable, comments.get((name, field.name), ""))
+            for field in schema
+        )
+        return self.parse_text_to_nodes(_table(("column", "type", "can be null", ""), rows))
+
+
+class Statuses(SphinxDirective):
+    """What can become of a recording."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        rows = ((f"`{status}`", meaning) for status, meaning in tables.STATUSES.items())
+        return self.parse_text_to_nodes(_table(("status", ""), rows))
+
+
+class Configurations(SphinxDirective):
+    """The configurations that come with satpipe: of `models`, or for `training`."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        return self.parse_text_to_nodes(_models() if self.arguments[0] == "models" else _training())
+
+
+def _models() -> str:
+    rows = (
+        (
+            f"`{config.name}`",
+            config.width,
+            config.heads,
+            config.depth,
+            f"{config.chunk_samples / SAMPLE_RATE_HZ:g}",
+            config.chunk_tokens,
+            config.memory_tokens or "",
+            config.warmup_chunks or "",
+        )
+        for config in CONFIGS.values()
+    )
+    head = ("configuration", "width", "heads", "blocks", "chunk, s", "tokens", "memory tokens", "chunks of context")
+    return _table(head, rows)
+
+
+def _training() -> str:
+    """A table of the files that begin with the same comment, and that before it."""
+    keys = ("arch", "epochs", "batch", "lr")
+    groups: dict[str, list[tuple[object, ...]]] = {}
+    for path in sorted(CONFIG_FOLDER.glob("*.yaml"), key=lambda path: (STAGES.index(_stage(path)), path.stem)):
+        about = " ".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+        settings = yaml.safe_load(path.read_text())
+        groups.setdefault(about, []).append((f"`{path.stem}`", *(settings[key] for key in keys)))
+    return "\n\n".join(f"{about}\n\n{_table(('name', *keys), rows)}" for about, rows in groups.items())
+
+
+def _stage(path: Path) -> str:
+    stage: str = yaml.safe_load(path.read_text())["stage"]
+    return stage
+
+
+def _comments() -> dict[tuple[str, str], str]:
+    """The comment beside each field in the source of `pipeline.tables`, by table and column."""
+    found: dict[tuple[str, str], str] = {}
+    table = ""
+    for line in inspect.getsource(tables).splitlines():
+        if start := _START.match(line):
+            table = start["table"]
+        for field in _FIELD.finditer(line):
+            found[table, field["name"]] = (field["comment"] or "").strip()
+    # Tables that have the columns of a chunk have their comments too.
+    shared = {column: comment for (owner, column), comment in found.items() if owner == "_CHUNK"}
+    for table in tables.SCHEMAS:
+        for column, comment in shared.items():
+            found.setdefault((table.upper(), column), comment)
+    return found
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return f"{kind.value_type}, dictionary-coded"
+    return str(kind)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    return "\n".join(_lines([tuple(head), *(tuple(row) for row in rows)]))
+
+
+def _lines(rows: list[tuple[object, ...]]) -> Iterator[str]:
+    for number, row in enumerate(rows):
+        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
+        if number == 0:
+            yield "|" + " --- |" * len(row)
+
+
+def as_written(app: Sphinx, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+    """Have docstrings read as they are meant.
+
+    Of an attribute, what stands before a colon is no type, as napoleon takes it: an escaped space, which is nothing,
+    makes a first line without a colon. In that of a module an indented block is to be shown as it is.
+    """
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "\\ ")
+    if what == "module":
+        begins = [n for n in range(2, len(lines)) if _begins_block(*lines[n - 2 : n + 1])]
+        for n in reversed(begins):
+            lines[n:n] = ["::", ""]
+
+
+def _begins_block(paragraph: str, empty: str, line: str) -> bool:
+    return bool(paragraph) and not paragraph.startswith(" ") and not empty and line.startswith("    ")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", as_written, priority=400)  # napoleon comes at 500
+    for name, directive in (("schema", Schema), ("statuses", Statuses), ("configurations", Configurations)):
+        app.add_directive(name, directive)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Test files run side by side; threads of torch's that wait for a processor another one has spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).parent / "satpipe"
 Satpipe = Callable[..., subprocess.CompletedProcess[str]]

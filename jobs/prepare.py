@@ -11,9 +11,10 @@ from pipeline import engine
 from pipeline.engine import Engine, Lost
 from pipeline.location import locate, written_whole
 from pipeline.shards import Listing, Shards, ShardWriter, list_clips, write_shard
-from pipeline.teachers import PieceOptions, from_table, label_shard, load_teacher
+from pipeline.teachers import PieceOptions, from_table, label_shard
 from sat.config import CLASSES
 from sat.errors import ConfigError, OutputError
+from sat.taggers import resolve
 
 RETRIES = 2
 RESULTS_TIMEOUT_S = 1.0
@@ -121,7 +122,7 @@ def label(
         with written_whole(folder / "psl-00000-of-00001.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
         return len(table), lacking
-    sha256 = load_teacher(teacher).sha256
+    sha256 = resolve(teacher).sha256
     _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": sha256, **asdict(options)})
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}

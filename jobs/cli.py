@@ -129,6 +129,26 @@ def benchmark(recordings: Path, out: Path, hours: float) -> int:
 
 
 @cli.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--delay-s", "--delay", "delays_s", type=float, multiple=True, help="By default 10, 2 and 1; repeatable.")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
+def profile(models: tuple[str, ...], delays_s: tuple[float, ...], out: Path | None) -> int:
+    """Measure what models cost for a chunk, beside the paper's Tables 1 and 2; by default all models and peers.
+
+    MODEL is a configuration of `satpipe models`, or what `tag --model` takes; without weights it has random ones.
+    """
+    from jobs import benchmark, profile
+    from reports import profile as pages
+    from reports.tables import markdown_text
+
+    figures = profile.profile(models, delays_s, lambda line: click.echo(line, err=True))
+    if out:
+        benchmark.write(figures, out)
+    click.echo(markdown_text(pages.tables(figures)), nl=False)
+    return 0
+
+
+@cli.command()
 @click.option("-o", "--out", required=True, metavar="DIR", help="Output folder, new or of an earlier `synth`.")
 @click.option(
     "--foreground",

@@ -111,11 +111,11 @@ def noise_chunks(tagger: Tagger, count: int, seed: int = 0) -> list[Any]:
 def batch_bytes(tagger: Tagger, batch_chunks: int) -> int:
     """Memory of running so many chunks at once, with another recording beginning among them and memory before them."""
     tagger.batch_chunks = batch_chunks
-    one, other = (noise_chunks(tagger, batch_chunks, seed) for seed in (0, 1))
-    chunks = [*one, *other, *one]  # the second recording begins with the second batch, the third with the third
-    shifted = chunks[batch_chunks // 2 :] if batch_chunks > 1 else chunks  # or within one
+    chunks = noise_chunks(tagger, batch_chunks)
+    if tagger.config.streaming:
+        chunks = [*noise_chunks(tagger, batch_chunks + batch_chunks // 2), *chunks]
     with Memory() as memory:
-        for _ in tagger.score((number, chunk) for number, chunk in enumerate(shifted)):
+        for _ in tagger.score(enumerate(chunks)):
             pass
     peak_bytes: int = memory.peak_bytes
     return peak_bytes

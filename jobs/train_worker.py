@@ -29,7 +29,7 @@ from sat.errors import SatpipeError, TrainingError
 from sat.frontend import LogMel, clamp_dynamic_range
 from sat.mae import MaskedAutoencoder
 from sat.model import SAT
-from sat.tagger import tag_pieces
+from sat.sat_tagger import tag_pieces
 from sat.two_chunks import two_chunk_loss
 
 METRICS = "metrics.jsonl"

@@ -280,17 +280,17 @@ def _model(out: str | Path, run: dict[str, Any]) -> dict[str, Any]:
     identity, model = run["identity"], run.get("model", {})
     try:
         samples = model.get("chunk_samples") or chunk_samples(get_config(identity["arch"]), identity["cut"])
-        memory, delay_s = identity.get("memory"), identity.get("delay_s")
-        if memory is None or delay_s is None:
+        if "memory" not in identity or "delay_s" not in identity:
             config = get_config(identity["arch"])
-            memory, delay_s = "on" if config.streaming else "off", float(config.script_chunk_s)
+            own = {"memory": "on" if config.streaming else "off", "delay_s": float(config.script_chunk_s)}
+            identity = own | identity
         return {
             "arch": identity["arch"],
             "source": model.get("source"),
             "sha256": identity["model_sha256"],
             "cut": identity["cut"],
-            "memory": memory,
-            "delay_s": delay_s,
+            "memory": identity["memory"],
+            "delay_s": identity["delay_s"],
             "precision": identity["precision"],
             "chunk_samples": samples,
             "chunk_s": samples / SAMPLE_RATE_HZ,

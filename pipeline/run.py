@@ -393,7 +393,9 @@ def tag_and_stage(
     tagger = load_tagger(options, shared)
     # A header that does not tell the length: no format has fewer than 100 bytes a second.
     longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in unit)
-    with deadline(UNIT_LIMIT_S + longest_s), Output(options.folder).stage() as staged:
+    chunks = longest_s * SAMPLE_RATE_HZ / options.config.chunk_samples
+    limit_s = UNIT_LIMIT_S + longest_s + chunks * tagger.chunk_limit_s
+    with deadline(limit_s), Output(options.folder).stage() as staged:
         outcomes, seconds = tag_unit(unit, tagger, staged.write)
         return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
 

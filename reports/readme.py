@@ -80,7 +80,11 @@ def consistency(figures: dict[str, Any]) -> str:
 def peers(figures: dict[str, Any]) -> str:
     """Markdown table of how well EfficientAT and the bundled model tag under several delays."""
     measured = figures["peers"]
-    heads = {("mAP", "macro"): "mAP", ("segment_f1", "macro"): "segment-F1", ("segment_f1", "micro"): "its micro average"}
+    heads = {
+        ("mAP", "macro"): "mAP",
+        ("segment_f1", "macro"): "segment-F1",
+        ("segment_f1", "micro"): "its micro average",
+    }
     lines = ["| | delay | " + " | ".join(heads.values()) + " |", "|---|---:|" + "---:|" * len(heads)]
     for row in measured["rows"]:
         model = row["model"]

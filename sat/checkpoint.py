@@ -19,8 +19,9 @@ from sat.config import CONFIGS, ModelConfig, get_config
 from sat.errors import CheckpointError
 from sat.frontend import LogMel
 from sat.model import SAT
+from sat.sat_tagger import SATTagger
 from sat.stream import Cut
-from sat.tagger import CPU, PRECISIONS, SATTagger
+from sat.tagger import CPU, PRECISIONS
 
 _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale.fb": "filterbank"}
 _FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 are this close

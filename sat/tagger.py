@@ -4,14 +4,14 @@ A tagger reads samples at its own rate, cuts them into chunks (`chunks`), and sc
 other in batches (`score`); it says how long a chunk is and how many chunks before a chunk its score depends on
 (`config`). `satpipe tag` asks no more, so that spans, workers, broken files and tables are the same for all.
 
-SAT cuts log-mel frames and carries a memory: `SATTagger`. A peer reads pieces of waveform, each by itself: it is a
+SAT cuts log-mel frames and carries a memory: `sat.sat_tagger`. A peer reads pieces of waveform, each by itself: it is a
 subclass that implements `forward`, with the class attributes that differ, and gets everything else from `Tagger`. Its
 delay is whatever the person asks for, a whole number of milliseconds, so that times stay whole samples at 16 kHz.
 """
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -20,20 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sat.batch import BATCH_CHUNKS, score_chunks
-from sat.config import HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig
+from sat.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig
 from sat.errors import ConfigError, LabelError
-from sat.frontend import CENTRE_SAMPLES, LogMel, clamp_dynamic_range
 from sat.labels import weak_labels
-from sat.model import SAT
-from sat.stream import ChunkStream, Cut, chunk_samples, context_samples
+from sat.stream import Cut
 
 Keyed = tuple[Any, Any]
 """A key of the caller's, and a chunk as the tagger's `chunks` makes them."""
 
 CPU = torch.device("cpu")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PEER_BATCH_CHUNKS = 4  # 40 s: more is no faster on a processor
+PEER_BATCH_CHUNKS = 4  # few, since some pad each chunk to 10 s
 SHORTEST_MS = 1000 * PATCH_SAMPLES // SAMPLE_RATE_HZ  # as for SAT
 
 
@@ -142,6 +139,10 @@ class Tagger(ABC):
     """Without a file of weights its weights are random: good to measure what it costs, not to tag with."""
     usual_weights: str = "FILE"
     """What to name as weights, for messages."""
+    packages: Sequence[str] = ()
+    """Distributions that it is made of, whose versions belong into `run.json`."""
+    chunk_limit_s: float = 30.0
+    """Seconds of work on a chunk after which a worker counts as hung, besides what all are given."""
 
     config: ChunkConfig
     """How it is used; set by `prepared`."""
@@ -254,7 +255,8 @@ class Tagger(ABC):
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        return torch.float32 if self.model is None else next(self.model.parameters()).dtype
+        parameters = iter(()) if self.model is None else self.model.parameters()
+        return next((parameter.dtype for parameter in parameters), torch.float32)
 
     def prepared(self, config: ChunkConfig, device: torch.device, precision: str, batch_chunks: int | None) -> "Tagger":
         """Return this tagger, made ready to be used as `config` says.
@@ -297,84 +299,6 @@ class PieceStream:
         piece = Piece(self._index, waveform, first=not self._streaming or self._index == self._start)
         self._index += 1
         return piece
-
-
-class SATTagger(Tagger):
-    """A model of ours, streaming or full-context.
-
-    Args:
-        model: In evaluation mode, on `device`.
-        cut: How recordings are cut.
-        device: Where the model is.
-        batch_chunks: Chunks to run at once.
-    """
-
-    lookahead_samples = CENTRE_SAMPLES  # the last frame of a chunk reaches half a window into the next one
-    model: SAT
-
-    def __init__(
-        self, model: SAT, cut: Cut = "gapless", device: torch.device = CPU, batch_chunks: int = BATCH_CHUNKS
-    ) -> None:
-        self.model, self.config = model, model.config
-        self.cut: Cut = cut
-        self.device, self.batch_chunks = device, batch_chunks
-        self.log_mel = LogMel()
-
-    @property
-    def chunk_samples(self) -> int:
-        """Samples from the start of a chunk to the start of the next."""
-        return chunk_samples(self.config, self.cut)
-
-    def context_samples(self, start_chunk: int) -> int:
-        """Samples before a chunk's start that its first frame reaches back to."""
-        return context_samples(self.cut, start_chunk)
-
-    def network_input(self, chunk: Any) -> Tensor:
-        """Shape: [1, 64, F]."""
-        return chunk.log_mel[None].to(self.device)  # type: ignore[no-any-return]
-
-    def tokens(self, samples: int) -> int:
-        """Tokens of a whole chunk."""
-        return self.model.config.chunk_tokens
-
-    def chunks(self, start_chunk: int = 0) -> ChunkStream:
-        """Begin to cut a recording."""
-        return ChunkStream(self.log_mel, self.model.config, self.cut, start_chunk)
-
-    def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
-        """Score chunks, layer by layer within a recording where the configuration allows it."""
-        return score_chunks(self.model, chunks, self.batch_chunks, device=self.device)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Shape: log-mel [B, 64, F], clamped -> scores [B, 527] with an empty memory."""
-        return self.model(features)[0]  # type: ignore[no-any-return]
-
-    @torch.no_grad()
-    def scores(self, waveforms: Tensor) -> Tensor:
-        """Mean score over each piece's chunks, memory empty at its start.
-
-        Shape:
-            [B, n] samples at 16 kHz -> [B, 527]
-        """
-        return tag_pieces(self.model, self.log_mel, waveforms)
-
-
-def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
-    """Mean score over a piece's chunks, memory empty at its start; a full-context model reads it in one go.
-
-    Shape:
-        [B, n] samples at 16 kHz -> [B, 527]
-    """
-    samples = max(PATCH_SAMPLES, waveforms.shape[-1])
-    frames = log_mel(F.pad(waveforms, (0, samples - waveforms.shape[-1])))
-    frames = frames[..., : samples // HOP_SAMPLES]
-    memory, chunk_scores = None, []
-    for chunk in frames.split(model.config.chunk_frames, dim=-1):
-        if chunk.shape[-1] < min(PATCH_SAMPLES // HOP_SAMPLES, frames.shape[-1]):
-            break  # less than a patch is left
-        scores, memory = model(clamp_dynamic_range(chunk), memory)
-        chunk_scores.append(scores)
-    return torch.stack(chunk_scores).mean(0)
 
 
 def batches(chunks: Iterable[Keyed], size: int) -> Iterator[list[Keyed]]:
@@ -434,7 +358,3 @@ class Peer:
             ConfigError: It cannot run in that precision.
         """
         return self.loaded.prepared(self.config, device, precision, batch_chunks)
-
-
-Loader = Callable[[str | None], Tagger]
-"""What an entry point of the group `satpipe.taggers` names: takes what the person named as weights, if anything."""

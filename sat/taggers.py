@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 
 import torch
@@ -98,10 +98,11 @@ def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *
     tagger.order  # noqa: B018  (it is an error if a class is missing)
     longest_ms = round(1000 * tagger.longest_s)
     config = PeerConfig(name, tagger.rate_hz, longest_ms, longest_ms, tagger.shortest_ms, tagger.warmup_chunks)
+    told = {package: version(package) for package in tagger.packages}
     code = f"{made_by.__module__}:{made_by.__qualname__}"
     source = f"{name} from {weights}" if weights else f"{name}, {'random weights' if random else code}"
     config = config.with_delay(tagger.delay_s)
-    return Peer(config, tagger, _fingerprint(path) if path else hashlib.sha256(code.encode()).hexdigest(), source, {})
+    return Peer(config, tagger, _fingerprint(path) if path else hashlib.sha256(code.encode()).hexdigest(), source, told)
 
 
 def _path(weights: str) -> Path:

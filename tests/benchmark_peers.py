@@ -20,7 +20,7 @@ from jobs.synth import SynthOptions, synth
 from jobs.tag import TagOptions, plan, tag
 from sat.labels import Label, ancestors, weak_labels
 
-SCENES, LENGTH_S = 120, 30.0
+SCENES, LENGTH_S = 120, 20.0
 FIGURES = ("mAP", "segment_f1", "onset_f1")
 CLIPS_PER_CLASS = (2, 12)  # at least, so that a class is not one sound; at most
 REGIMES: tuple[dict[str, Any], ...] = (
@@ -70,7 +70,15 @@ def measured(corpus: Path, teacher: Path, folder: Path) -> dict[str, Any]:
     classes = foreground(corpus, folder / "foreground.csv")
     scenes = folder / "scenes"
     options = SynthOptions(
-        out=str(scenes), foreground=str(folder / "foreground.csv"), scenes=SCENES, length_s=LENGTH_S, overwrite=True
+        out=str(scenes),
+        foreground=str(folder / "foreground.csv"),
+        scenes=SCENES,
+        length_s=LENGTH_S,
+        snr_db=(10.0, 30.0),
+        background_db=-45.0,
+        events_per_minute=9.0,
+        max_polyphony=2,
+        overwrite=True,
     )
     synth(options)
     rows = []
@@ -83,11 +91,11 @@ def measured(corpus: Path, teacher: Path, folder: Path) -> dict[str, Any]:
             out,
             EvaluateOptions(
                 strong=str(scenes / "strong.tsv"), weak=str(scenes / "weak.csv"), classes="527", psds_thresholds=0,
-                segment_s=1.0,
+                segment_s=1.0, bootstrap=0,
             ),
         )  # fmt: skip
         rows.append({"model": card["model"], "figures": [f for f in card["figures"] if f["name"] in FIGURES]})
-        print(rows[-1]["model"]["arch"], [(f["name"], f.get("average"), f["value"]) for f in rows[-1]["figures"]])
+        print(regime, [(f["name"], f["average"], round(f["value"], 3)) for f in rows[-1]["figures"]], flush=True)
     return {
         "machine": benchmark.machine(),
         "scenes": SCENES,

@@ -28,7 +28,7 @@ from pipeline.run import Unusable, probe_all
 from pipeline.tables import STATUSES
 from pipeline.tag import tag_unit
 from sat.config import get_config
-from sat.tagger import SATTagger
+from sat.sat_tagger import SATTagger
 
 SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3)
 FRAMES = 12_000

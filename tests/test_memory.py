@@ -22,8 +22,8 @@ from pipeline.tables import recording_row, staged_table
 from pipeline.tag import STAGED_ROWS, SpanOutcome, tag_unit
 from sat.config import CLASSES, SAMPLE_RATE_HZ
 from sat.hub import resolve
+from sat.sat_tagger import SATTagger
 from sat.stream import chunk_samples
-from sat.tagger import SATTagger
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "recordings" / "speech_16k_mono.WAV"
 SHORT_S, LONG_S = 600, 6 * 3600

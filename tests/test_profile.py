@@ -19,7 +19,7 @@ from reports import profile as pages
 from sat.config import CONFIGS, get_config
 from sat.errors import ConfigError
 from sat.measure import Memory, batch_bytes, cost
-from sat.tagger import SATTagger
+from sat.sat_tagger import SATTagger
 
 SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3)
 

@@ -26,8 +26,8 @@ from pipeline.tag import SpanOutcome
 from sat.checkpoint import Checkpoint
 from sat.config import CLASSES, PATCH_SAMPLES, SAMPLE_RATE_HZ, get_config
 from sat.frontend import CENTRE_SAMPLES
+from sat.sat_tagger import SATTagger
 from sat.stream import CUTS, Cut, chunk_samples, count_chunks
-from sat.tagger import SATTagger
 
 SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3)
 SECONDS = 33  # 17.2 gapless chunks, 16.5 in the script cut

@@ -31,7 +31,8 @@ from sat.efficientat import EfficientATTagger, random_state
 from sat.errors import CheckpointError, ConfigError, DownloadError, LabelError
 from sat.labels import weak_labels
 from sat.measure import Memory, batch_bytes, largest_batch, noise_chunks
-from sat.tagger import CPU, PeerConfig, Piece, SATTagger, Tagger
+from sat.sat_tagger import SATTagger
+from sat.tagger import CPU, PeerConfig, Piece, Tagger
 from sat.taggers import resolve
 
 MIDS = [label.mid for label in weak_labels()]
@@ -314,3 +315,12 @@ def test_nothing_is_imported_before_it_is_named() -> None:
     code = "import sys, sat.taggers; print({'transformers', 'huggingface_hub', 'sat.peers.ast'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_peer_runs_in_half_precision(weights: Path) -> None:
+    peer = resolve(str(weights)).adapted(1.0)
+    waveforms = sound(32_000)[None] / 4
+    full = peer.tagger().scores(waveforms)
+    assert_same_scores(peer.tagger(precision="bf16").scores(waveforms), full, 0.02)
+    with pytest.raises(ConfigError, match="peer does not run in bf16; leave --precision out"):
+        Level().prepared(PeerConfig("peer", 22_050, 1000, 1000), CPU, "bf16", None)

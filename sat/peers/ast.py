@@ -21,6 +21,7 @@ class AST(Tagger):
     """An AST of any size; its weights are a folder as `save_pretrained` writes it."""
 
     needs_weights = True
+    packages = ("transformers",)
     usual_weights = "FOLDER, or ast:hf://MIT/ast-finetuned-audioset-10-10-0.4593"
     model: Any
 

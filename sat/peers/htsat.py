@@ -36,6 +36,7 @@ class HTSAT(Tagger):
 
     rate_hz = 32_000
     needs_weights = True
+    packages = ("transformers",)
     usual_weights = "HTSAT_AudioSet_Saved_1.ckpt"
     model: "Network"
 

@@ -18,7 +18,7 @@ from sat.errors import ConfigError
 from sat.measure import batch_bytes, cost, noise_chunks
 from sat.model import SAT
 from sat.tagger import Peer, Tagger
-from sat.taggers import PEERS, resolve
+from sat.taggers import PEERS, adapted, resolve
 
 DELAYS_S = (10.0, 2.0, 1.0)  # of the paper's Tables 1 and 2
 TIMED_S = 1.0  # at least
@@ -55,7 +55,7 @@ def _regimes(name: str, delays_s: tuple[float, ...]) -> list[Checkpoint | Peer]:
     """The model under each of the delays; a streaming one has its own."""
     loaded = _random(name) if name in CONFIGS else resolve(name, random=True)
     if not loaded.config.streaming:
-        return [loaded.adapted(delay_s) for delay_s in delays_s or DELAYS_S]
+        return [adapted(loaded, delay_s) for delay_s in delays_s or DELAYS_S]
     if delays_s and loaded.config.script_chunk_s not in delays_s:
         raise ConfigError(f"{name} has a delay of {loaded.config.script_chunk_s:g} s; leave --delay out")
     return [loaded]
@@ -98,7 +98,7 @@ def _x_realtime(tagger: Tagger, chunks: int) -> float:
     heard = chunks * tagger.config.chunk_samples / SAMPLE_RATE_HZ
     noise = 0.1 * torch.randn(chunks * tagger.chunk_samples + tagger.lookahead_samples)
     taken: list[float] = []
-    while sum(taken) < TIMED_S:
+    while not taken or sum(taken) < TIMED_S:
         begun = perf_counter()
         stream = tagger.chunks()
         made = [*stream.push(noise), *stream.finish()][:chunks]

@@ -31,7 +31,7 @@ from sat.labels import weak_labels
 from sat.measure import largest_batch
 from sat.stream import Cut, chunk_samples
 from sat.tagger import Peer
-from sat.taggers import resolve
+from sat.taggers import adapted, resolve
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", re.IGNORECASE)
 _UNIT_BYTES = {"": 1e6, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9}
@@ -130,7 +130,7 @@ def plan(options: TagOptions) -> Plan:
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
-    checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
+    checkpoint = adapted(resolve(options.model, options.arch), options.delay_s, memory=options.memory == "on")
     if isinstance(checkpoint, Peer) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads waveforms, all of every piece; leave --cut out")
     search = Search(options.inputs)

@@ -5,7 +5,7 @@ import pickle
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -62,15 +62,6 @@ class Checkpoint:
     def remembers(self) -> bool:
         """Whether the model has a memory, on or off."""
         return get_config(self.config.name).streaming
-
-    def adapted(self, delay_s: float | None = None, *, memory: bool = True) -> "Checkpoint":
-        """The same weights, used otherwise.
-
-        Raises:
-            ConfigError: The configuration does not allow that delay.
-        """
-        config = self.config if delay_s is None else self.config.with_delay(delay_s)
-        return replace(self, config=config if memory else config.without_memory())
 
     def tagger(
         self,

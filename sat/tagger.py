@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sat.batch import batches
 from sat.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig
 from sat.errors import ConfigError, LabelError
 from sat.labels import weak_labels
@@ -301,18 +302,6 @@ class PieceStream:
         return piece
 
 
-def batches(chunks: Iterable[Keyed], size: int) -> Iterator[list[Keyed]]:
-    """Yield chunks `size` at a time; the last ones may be fewer."""
-    batch: list[Keyed] = []
-    for keyed in chunks:
-        batch.append(keyed)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 @dataclass(frozen=True)
 class Peer:
     """A tagger that is not SAT, loaded: what `Checkpoint` is for SAT.
@@ -335,15 +324,6 @@ class Peer:
     def remembers(self) -> bool:
         """Whether it can carry something from chunk to chunk, whether that is on or off."""
         return self.loaded.warmup_chunks > 0
-
-    def adapted(self, delay_s: float | None = None, *, memory: bool = True) -> "Peer":
-        """The same tagger, used otherwise.
-
-        Raises:
-            ConfigError: It does not allow that delay.
-        """
-        config = self.config if delay_s is None else self.config.with_delay(delay_s)
-        return replace(self, config=config if memory else config.without_memory())
 
     def tagger(
         self,

@@ -8,6 +8,7 @@ is fetched from Hugging Face then. Nothing is imported or fetched before it is n
 import hashlib
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
@@ -58,6 +59,16 @@ def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Che
     if arch is None and _is_efficientat(model):
         return _load("efficientat", factories["efficientat"], model, random=False)
     return hub.resolve(model, arch)
+
+
+def adapted(loaded: Checkpoint | Peer, delay_s: float | None = None, *, memory: bool = True) -> Checkpoint | Peer:
+    """Return the same weights, used otherwise: reading `delay_s` at a time, or each chunk alone.
+
+    Raises:
+        ConfigError: The model does not allow that delay.
+    """
+    config = loaded.config if delay_s is None else loaded.config.with_delay(delay_s)
+    return replace(loaded, config=config if memory else config.without_memory())  # type: ignore[arg-type]  # of the same kind
 
 
 def peers() -> list[str]:

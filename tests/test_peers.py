@@ -16,7 +16,7 @@ from sat.measure import cost, noise_chunks
 from sat.peers import kaldi
 from sat.peers.beats import Attention, BEATs, Network, buckets
 from sat.tagger import Peer
-from sat.taggers import resolve
+from sat.taggers import adapted, resolve
 
 transformers = pytest.importorskip("transformers")
 audio_utils = transformers.audio_utils
@@ -216,7 +216,7 @@ def test_htsat_repeats_a_short_piece_and_reads_slaneys_log_mel(htsat: Peer) -> N
 
 
 def test_htsat_costs_what_the_paper_says_of_memory(htsat: Peer) -> None:
-    tagger = htsat.adapted(2.0).tagger()
+    tagger = adapted(htsat, 2.0).tagger()
     features = tagger.network_input(noise_chunks(tagger, 1)[0])
     with torch.no_grad():
         found = cost(lambda: tagger.forward(features))

@@ -33,7 +33,7 @@ from sat.labels import weak_labels
 from sat.measure import Memory, batch_bytes, largest_batch, noise_chunks
 from sat.sat_tagger import SATTagger
 from sat.tagger import CPU, PeerConfig, Piece, Tagger
-from sat.taggers import resolve
+from sat.taggers import adapted, resolve
 
 MIDS = [label.mid for label in weak_labels()]
 SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3)
@@ -318,7 +318,7 @@ def test_nothing_is_imported_before_it_is_named() -> None:
 
 
 def test_a_peer_runs_in_half_precision(weights: Path) -> None:
-    peer = resolve(str(weights)).adapted(1.0)
+    peer = adapted(resolve(str(weights)), 1.0)
     waveforms = sound(32_000)[None] / 4
     full = peer.tagger().scores(waveforms)
     assert_same_scores(peer.tagger(precision="bf16").scores(waveforms), full, 0.02)

@@ -232,7 +232,13 @@ class Tagger(ABC):
 
         Shape:
             [B, outputs] -> [B, 527], float32, on the CPU
+
+        Raises:
+            LabelError: There are not as many as `mids` names.
         """
+        named = len(self.order if self.mids is None else self.mids)
+        if outputs.ndim != 2 or outputs.shape[1] != named:
+            raise LabelError(f"{type(self).__name__} gives scores {list(outputs.shape)}, but names {named} classes")
         return outputs[:, self.order].float().cpu()
 
     @cached_property

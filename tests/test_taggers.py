@@ -144,6 +144,9 @@ def test_outputs_are_put_into_audiosets_order_by_mid() -> None:
             return torch.arange(528).float().expand(len(waveforms), -1) / 1000
 
     assert Turned().scores(torch.zeros(1, 5000))[0].tolist() == pytest.approx([n / 1000 for n in range(526, -1, -1)])
+    Turned.mids = MIDS
+    with pytest.raises(LabelError, match=r"Turned gives scores \[1, 528\], but names 527 classes"):
+        Turned().scores(torch.zeros(1, 5000))
     Turned.mids = MIDS[1:]
     with pytest.raises(LabelError, match=r"Turned has 526 outputs and lacks /m/09x0r"):
         _ = Turned().order

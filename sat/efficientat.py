@@ -198,7 +198,7 @@ def random_state(width: float = 0.4) -> dict[str, Tensor]:
         return torch.randn(shape, generator=generator) / sqrt(max(1, prod(shape[1:])))
 
     def convolution(name: str, outputs: int, inputs: int, kernel: int) -> None:
-        state[f"{name}.0.weight"] = tensor(outputs, inputs, kernel, kernel) * 2
+        state[f"{name}.0.weight"] = tensor(outputs, inputs, kernel, kernel) * 1.2  # scores that are neither 0 nor 1
         state[f"{name}.1.weight"] = torch.rand(outputs, generator=generator) + 0.5
         state[f"{name}.1.bias"] = 0.1 * tensor(outputs)
         state[f"{name}.1.running_mean"] = 0.1 * tensor(outputs)

@@ -21,6 +21,7 @@ from conftest import ROOT, Satpipe
 from helpers import assert_same_scores, model_by_rule, sound
 from torch import Tensor
 
+from jobs.tag import TagOptions, plan
 from pipeline import tag
 from pipeline.cut import Recording, Span, spans_of
 from pipeline.decode import QUALITY
@@ -255,17 +256,17 @@ def test_tag_runs_a_peer_on_ray(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--cut", "script"), "ConfigError: efficientat reads waveforms, all of every piece; leave --cut out"),
-        (("--delay", "12"), "ConfigError: a delay of 12 s: efficientat reads from 0.16 s to 10 s at a time"),
-        (("--max-batch-memory", "much"), "ConfigError: --max-batch-memory is 'much': it takes a size such as 256MB"),
-        (("--max-batch-memory", "1KB"), "MB, more than the 0.0 MB of --max-batch-memory"),
+        ({"cut": "script"}, "efficientat reads waveforms, all of every piece; leave --cut out"),
+        ({"delay_s": 12.0}, "a delay of 12 s: efficientat reads from 0.16 s to 10 s at a time"),
+        ({"max_batch_memory": "much"}, "--max-batch-memory is 'much': it takes a size such as 256MB"),
+        ({"max_batch_memory": "1KB"}, "MB, more than the 0.0 MB of --max-batch-memory"),
     ],
 )
-def test_options_that_cannot_be_are_one_line(
-    satpipe: Satpipe, recordings: Path, weights: Path, tmp_path: Path, options: tuple[str, ...], reason: str
+def test_options_that_cannot_be_are_refused_before_anything_is_written(
+    recordings: Path, weights: Path, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
-    done = satpipe("tag", recordings, "-o", tmp_path / "out", "--model", f"efficientat:{weights}", *options)
-    assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+    with pytest.raises(ConfigError, match=reason):
+        plan(TagOptions((str(recordings),), tmp_path / "out", f"efficientat:{weights}", **options))
     assert not (tmp_path / "out").exists()
 
 

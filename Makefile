@@ -6,13 +6,15 @@
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-evaluate  the same of `satpipe evaluate`
+# make profile  measure what models and peers cost, write reports/profile.json for the documentation
+# make bench-peers  EfficientAT at 10 s, 2 s and 1 s beside the bundled model, on scenes; needs CORPUS and TEACHER
 # make consistency  score over time of two long sounds, with memory and without: picture and figures of the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-evaluate profile bench-peers consistency train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -37,6 +39,15 @@ bench: .venv/.installed
 
 bench-evaluate: .venv/.developing
 	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
+	$(BIN)/python -m reports.readme
+
+profile: .venv/.developing
+	$(BIN)/satpipe profile -o reports/profile.json
+
+# CORPUS and TEACHER as for train-bundled.
+bench-peers: .venv/.developing
+	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || { echo "make bench-peers CORPUS=folder TEACHER=weights.pt"; exit 2; }
+	$(BIN)/python tests/benchmark_peers.py $(CORPUS) $(TEACHER) build/peers reports/peers.json
 	$(BIN)/python -m reports.readme
 
 # Two sounds of the examples, repeated for 10 minutes. FULL: weights of a full-context model, which then reads 10 s and

@@ -24,7 +24,13 @@ cli.add_command(models)
 @cli.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--out", required=True, help="Output folder, or s3://bucket/folder.")
-@click.option("--model", default="bundled", show_default=True, metavar="NAME|PATH", help="See `satpipe models`.")
+@click.option(
+    "--model",
+    default="bundled",
+    show_default=True,
+    metavar="NAME|PATH|NAME:WEIGHTS",
+    help="See `satpipe models`; ast, beats, efficientat, htsat or a tagger of yours, with its weights.",
+)
 @click.option("--arch", metavar="NAME", help="Configuration of the model, where its file does not tell.")
 @click.option(
     "--cut",
@@ -41,7 +47,10 @@ cli.add_command(models)
     help="off: each chunk alone, with nothing carried over from the one before.",
 )
 @click.option(
-    "--delay-s", type=float, help="Seconds that a full-context model reads at a time; by default the model's own."
+    "--delay-s",
+    "--delay",
+    type=float,
+    help="Seconds that a full-context model or a peer reads at a time; by default its own.",
 )
 @click.option(
     "--threshold",
@@ -70,6 +79,7 @@ cli.add_command(models)
     show_default=True,
     help="Seconds of a long recording that one worker tags in one go; changes no score.",
 )
+@click.option("--max-batch-memory", metavar="SIZE", help="Most that a worker's model may take for a batch, as 256MB.")
 @click.option("--prune", is_flag=True, help="Remove the rows of recordings that are not there any more.")
 @click.option("--retry-failed", is_flag=True, help="Tag again what was not tagged from start to end.")
 @click.option("--overwrite", is_flag=True, help="Remove the tables that are in the output folder first.")
@@ -115,6 +125,26 @@ def benchmark(recordings: Path, out: Path, hours: float) -> int:
     from jobs import benchmark
 
     benchmark.write(benchmark.benchmark(recordings, hours, lambda line: click.echo(line, err=True)), out)
+    return 0
+
+
+@cli.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--delay-s", "--delay", "delays_s", type=float, multiple=True, help="By default 10, 2 and 1; repeatable.")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
+def profile(models: tuple[str, ...], delays_s: tuple[float, ...], out: Path | None) -> int:
+    """Measure what models cost for a chunk, beside the paper's Tables 1 and 2; by default all models and peers.
+
+    MODEL is a configuration of `satpipe models`, or what `tag --model` takes; without weights it has random ones.
+    """
+    from jobs import benchmark, profile
+    from reports import profile as pages
+    from reports.tables import markdown_text
+
+    figures = profile.profile(models, delays_s, lambda line: click.echo(line, err=True))
+    if out:
+        benchmark.write(figures, out)
+    click.echo(markdown_text(pages.tables(figures)), nl=False)
     return 0
 
 
@@ -387,7 +417,7 @@ def prepare(folder: str, out: str, *, where: tuple[str, ...], **given: Any) -> i
 @cli.command()
 @click.argument("shards")
 @click.option("-o", "--out", required=True, help="Folder of the labels.")
-@click.option("--teacher", required=True, help="EfficientAT's or satpipe's weights, or a Parquet table of scores.")
+@click.option("--teacher", required=True, help="A model as for `tag`, or a Parquet table of scores.")
 @click.option(
     "--piece-s", type=click.FloatRange(0.5), default=4.0, show_default=True, help="Two chunks of the student."
 )

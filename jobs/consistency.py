@@ -18,7 +18,6 @@ from jobs.metrics.events import Floats, detect, least
 from pipeline.location import locate, written_whole
 from pipeline.results import SHOWN, Tables
 from pipeline.scores import ChunkScores, read_chunks
-from sat.config import get_config
 from sat.errors import ConfigError, OutputError
 from sat.labels import Label, weak_labels
 
@@ -161,7 +160,8 @@ def _regimes(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[Regime, 
 
 def _name(tables: Tables) -> str:
     model = tables.model
-    memory = {"on": ", memory", "off": ", no memory"}[model["memory"]] if get_config(model["arch"]).streaming else ""
+    can_remember = tables.run.get("model", {}).get("streaming", model["memory"] == "on")
+    memory = {"on": ", memory", "off": ", no memory"}[model["memory"]] if can_remember else ""
     return f"{model['arch']}, {model['delay_s']:g} s{memory}"
 
 

@@ -34,7 +34,7 @@ def _print_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sat import hub
+    from sat import hub, taggers
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
@@ -54,7 +54,8 @@ def _print_models() -> None:
     console.print(table)
     console.print(
         "mAP: as published, on AudioSet's evaluation set.\n"
-        f"`satpipe models pull NAME` fetches a published model from {hub.RECORD_URL} into {hub.cache_folder()}",
+        f"`satpipe models pull NAME` fetches a published model from {hub.RECORD_URL} into {hub.cache_folder()}\n"
+        f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(taggers.peers())}",
         soft_wrap=True,
         highlight=False,
         markup=False,

@@ -11,9 +11,11 @@ from pipeline import engine
 from pipeline.engine import Engine, Lost
 from pipeline.location import locate, written_whole
 from pipeline.shards import Listing, Shards, ShardWriter, list_clips, write_shard
-from pipeline.teachers import PieceOptions, from_table, label_shard, load_teacher
+from pipeline.teachers import PieceOptions, from_table, label_shard
 from sat.config import CLASSES
 from sat.errors import ConfigError, OutputError
+from sat.tagger import Peer
+from sat.taggers import adapted, resolve
 
 RETRIES = 2
 RESULTS_TIMEOUT_S = 1.0
@@ -110,7 +112,7 @@ def label(
 
     Raises:
         CheckpointError: The teacher cannot be read.
-        ConfigError: The teacher's table is about other clips.
+        ConfigError: The teacher's table is about other clips, or the teacher does not read pieces so long.
         OutputError: The folder cannot be written, or has labels of another teacher, other clips or other pieces.
     """
     shards = Shards(shards_folder)
@@ -121,8 +123,10 @@ def label(
         with written_whole(folder / "psl-00000-of-00001.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
         return len(table), lacking
-    sha256 = load_teacher(teacher).sha256
-    _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": sha256, **asdict(options)})
+    loaded = resolve(teacher)
+    if isinstance(loaded, Peer):
+        adapted(loaded, options.piece_s)  # can it read so much?
+    _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}
     todo = [shard for shard, place in places.items() if not place.exists()]

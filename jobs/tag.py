@@ -2,10 +2,11 @@
 
 import logging
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,12 +24,17 @@ from pipeline.location import locate
 from pipeline.output import Output, TableOptions
 from pipeline.run import Progress, TagRun, WorkerOptions
 from sat.checkpoint import Checkpoint
-from sat.config import SAMPLE_RATE_HZ, get_config
+from sat.config import SAMPLE_RATE_HZ
 from sat.errors import ConfigError
-from sat.hub import BUNDLED, resolve
+from sat.hub import BUNDLED
 from sat.labels import weak_labels
+from sat.measure import largest_batch
 from sat.stream import Cut, chunk_samples
+from sat.tagger import Peer
+from sat.taggers import adapted, resolve
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", re.IGNORECASE)
+_UNIT_BYTES = {"": 1e6, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9}
 EXAMPLES = 5  # recordings with a problem that are named in the summary
 VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
 
@@ -53,6 +59,7 @@ class TagOptions:
     device: str = "auto"
     precision: str = "fp32"
     span_s: float = SPAN_S
+    max_batch_memory: str | None = None
     overwrite: bool = False
     prune: bool = False
     retry_failed: bool = False
@@ -70,15 +77,17 @@ class Plan:
         todo_bytes: Their size.
         stale: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         gone: Recordings in the tables whose files are not there any more.
+        batch_chunks: Chunks to run at once; None: as many as are quickest.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Peer
     search: Search
     files: int
     todo: int
     todo_bytes: int
     stale: frozenset[str]
     gone: frozenset[str]
+    batch_chunks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,9 @@ def plan(options: TagOptions) -> Plan:
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
-    checkpoint = _configured(resolve(options.model, options.arch), options)
+    checkpoint = adapted(resolve(options.model, options.arch), options.delay_s, memory=options.memory == "on")
+    if isinstance(checkpoint, Peer) and options.cut == "script":
+        raise ConfigError(f"{checkpoint.config.name} reads waveforms, all of every piece; leave --cut out")
     search = Search(options.inputs)
     done = {} if options.overwrite else _done(Output(options.out), options)
     files = todo = todo_bytes = 0
@@ -140,17 +151,18 @@ def plan(options: TagOptions) -> Plan:
         problems = "".join(f"\n{problem}" for problem in search.problems)
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
     gone = frozenset(name for file in done.keys() - seen for name in done[file].rows)
-    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone)
+    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone, _batch_chunks(checkpoint, options))
 
 
-def _configured(checkpoint: Checkpoint, options: TagOptions) -> Checkpoint:
-    """The same weights, used as the options want them."""
-    config = checkpoint.config
-    if options.delay_s is not None:
-        config = config.with_delay(options.delay_s)
-    if options.memory == "off":
-        config = config.without_memory()
-    return replace(checkpoint, config=config)
+def _batch_chunks(checkpoint: Checkpoint | Peer, options: TagOptions) -> int | None:
+    """How many chunks may run at once, found by running them here, with the memory given."""
+    if options.max_batch_memory is None:
+        return None
+    given = _SIZE.fullmatch(options.max_batch_memory.strip())
+    if given is None:
+        raise ConfigError(f"--max-batch-memory is '{options.max_batch_memory}': it takes a size such as 256MB or 1.5GB")
+    limit_bytes = int(float(given[1]) * _UNIT_BYTES[given[2].upper()])
+    return largest_batch(checkpoint.tagger(options.cut, precision=options.precision), limit_bytes)
 
 
 def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
@@ -172,7 +184,7 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         output.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
         if plan.todo:
             with engine.start(options.address, options.workers, options.device) as ray:
-                run = make_run(ray, output, plan.checkpoint, options, description["id"])
+                run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
                 begun = perf_counter()
                 run.go(_todo(plan.search, output, options), plan.todo, plan.todo_bytes, report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
@@ -193,17 +205,26 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     )
 
 
-def make_run(ray: engine.Engine, output: Output, checkpoint: Checkpoint, options: TagOptions, run_id: str) -> TagRun:
+def make_run(
+    ray: engine.Engine,
+    output: Output,
+    checkpoint: Checkpoint | Peer,
+    options: TagOptions,
+    run_id: str,
+    batch_chunks: int | None = None,
+) -> TagRun:
     """Make a run ready on a Ray that has started."""
     config = checkpoint.config
     cuda = ray.slots.gpus > 0
-    worker = WorkerOptions(str(output.folder), checkpoint.sha256, config, options.cut, options.precision, cuda)
+    worker = WorkerOptions(
+        str(output.folder), checkpoint.sha256, config, options.cut, options.precision, cuda, batch_chunks
+    )
     size = chunk_samples(config, options.cut)
     table = TableOptions(run_id, size, options.threshold, options.top_k, options.scores)
     return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
 
 
-def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+def describe(options: TagOptions, checkpoint: Checkpoint | Peer) -> dict[str, Any]:
     """Return what goes into `run.json`: what made the tables."""
     config = checkpoint.config
     size = chunk_samples(config, options.cut)
@@ -227,7 +248,7 @@ def describe(options: TagOptions, checkpoint: Checkpoint) -> dict[str, Any]:
             "sha256": checkpoint.sha256,
             **asdict(config),
             "chunk_samples": size,  # from the start of a chunk to the start of the next
-            "streaming": get_config(config.name).streaming,  # whether it has a memory, on or off
+            "streaming": checkpoint.remembers,  # whether it has a memory, on or off
             "metadata": checkpoint.metadata,
         },
         "chunk_s": size / SAMPLE_RATE_HZ,

@@ -22,13 +22,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from jobs.train_config import TrainConfig
 from pipeline.feed import Batch, Examples, Feed, Views, in_order, labelled_pieces, whole_clips
 from pipeline.shards import CLIP_S, Shards
-from pipeline.teachers import Pieces, load_teacher, tag_pieces
+from pipeline.teachers import Pieces, load_teacher
 from sat import augment, checkpoint, training
 from sat.config import SAMPLE_RATE_HZ, get_config
 from sat.errors import SatpipeError, TrainingError
 from sat.frontend import LogMel, clamp_dynamic_range
 from sat.mae import MaskedAutoencoder
 from sat.model import SAT
+from sat.sat_tagger import tag_pieces
 from sat.two_chunks import two_chunk_loss
 
 METRICS = "metrics.jsonl"

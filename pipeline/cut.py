@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeline.decode import AudioInfo
+from pipeline.decode import AudioInfo, exact_ratio, resampled
 from pipeline.find import Source
-from sat.config import SAMPLE_RATE_HZ, ModelConfig
-from sat.stream import Cut, chunk_samples, count_chunks
+from sat.config import SAMPLE_RATE_HZ, ChunkConfig
+from sat.stream import Cut, chunk_samples
 
 SPAN_S = 600.0  # with 23 s of warm-up for SAT-2s: 4 % of work done twice
 UNIT_SPANS = 256  # recordings that may share a unit, however short
@@ -49,7 +49,7 @@ class Span:
         source = self.recording.source
         return (self.recording.name, source.size_bytes, source.modified_ns, self.start_chunk, self.stop_chunk)
 
-    def duration_s(self, config: ModelConfig, cut: Cut) -> float:
+    def duration_s(self, config: ChunkConfig, cut: Cut) -> float:
         """Length in seconds, as far as the header can be believed."""
         chunk_s = chunk_samples(config, cut) / SAMPLE_RATE_HZ
         end_s = self.recording.info.duration_s if self.stop_chunk is None else self.stop_chunk * chunk_s
@@ -76,17 +76,19 @@ def recordings_of(source: Source, info: AudioInfo, channels: str) -> list[Record
     return [Recording(source.recording, source, int(channels), info)]
 
 
-def spans_of(recording: Recording, config: ModelConfig, cut: Cut, span_s: float = SPAN_S) -> list[Span]:
+def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float = SPAN_S) -> list[Span]:
     """Cut a recording into spans of at most `span_s`; one that cannot be read exactly from its middle stays whole."""
-    chunks = count_chunks(config, cut, recording.info.samples)
-    per_span = max(1, int(span_s * SAMPLE_RATE_HZ) // chunk_samples(config, cut))
-    if chunks <= per_span or not recording.info.exact_seek:
+    info, size = recording.info, chunk_samples(config, cut)
+    samples = resampled(info.frames, info.rate_hz, config.rate_hz)
+    chunks = -(-samples * SAMPLE_RATE_HZ // (size * config.rate_hz))
+    per_span = max(1, int(span_s * SAMPLE_RATE_HZ) // size)
+    if chunks <= per_span or not (info.exact_seek and exact_ratio(info.rate_hz, config.rate_hz)):
         return [Span(recording)]
     starts = range(0, chunks, per_span)
     return [Span(recording, start, start + per_span if start + per_span < chunks else None) for start in starts]
 
 
-def group(spans: Iterable[Span], config: ModelConfig, cut: Cut, unit_s: float) -> Iterator[list[Span]]:
+def group(spans: Iterable[Span], config: ChunkConfig, cut: Cut, unit_s: float) -> Iterator[list[Span]]:
     """Put short spans together into units of about `unit_s` seconds; order is kept."""
     unit: list[Span] = []
     total_s = 0.0

@@ -1,4 +1,4 @@
-"""Files of audio to 16 kHz samples, from any point on, in blocks."""
+"""Files of audio to samples at one rate, 16 kHz unless a tagger wants another, from any point on, in blocks."""
 
 import os
 import re
@@ -28,7 +28,7 @@ LARGEST_SAMPLE = 1e9  # beyond it the power of a frame leaves the range of float
 CONTAINER_ROUNDING_S = 1.0  # containers count padding as length, and round it
 # Others are no recordings, but damaged headers: from 1 Hz, a file of 1 MB would become 6 days of samples.
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 100, 10_000_000
-PRIMING_SAMPLES = 1024  # at 16 kHz; soxr's filters are shorter than 260 from 4 kHz upwards
+PRIMING_SAMPLES = 1024  # at 16 kHz, more at higher rates; soxr's filters are shorter than 260 from 4 kHz upwards
 # In double precision a stream begun anywhere gives the same float32 samples; "HQ", in single precision, gives others
 # by 1e-7, which a quiet band turns into 3e-5 of a score.
 QUALITY = "VHQ"
@@ -91,9 +91,14 @@ class AudioInfo:
         return self.frames / self.rate_hz
 
 
-def resampled(frames: int, rate_hz: int) -> int:
-    """Return how many samples at 16 kHz so many frames at `rate_hz` become, as soxr counts them."""
-    return (2 * frames * SAMPLE_RATE_HZ + rate_hz) // (2 * rate_hz)
+def resampled(frames: int, rate_hz: int, to_hz: int = SAMPLE_RATE_HZ) -> int:
+    """Return how many samples at `to_hz` so many frames at `rate_hz` become, as soxr counts them."""
+    return (2 * frames * to_hz + rate_hz) // (2 * rate_hz)
+
+
+def exact_ratio(rate_hz: int, to_hz: int = SAMPLE_RATE_HZ) -> bool:
+    """Whether a file resampled from its middle gives the very samples that it gives from the start."""
+    return min(rate_hz, to_hz) // gcd(rate_hz, to_hz) <= EXACT_RATIO and rate_hz >= EXACT_RATE_HZ
 
 
 def probe(path: str, size_bytes: int) -> AudioInfo:
@@ -118,13 +123,7 @@ def _probe_file(path: str) -> AudioInfo:
     with _open(path) as file:
         if file.frames == 0:
             raise AudioError("the file has a header but no samples", status="empty")
-        ratio = min(file.samplerate, SAMPLE_RATE_HZ) // gcd(file.samplerate, SAMPLE_RATE_HZ)
-        exact_seek = (
-            file.format in EXACT_FORMATS
-            and file.subtype in EXACT_SUBTYPES
-            and ratio <= EXACT_RATIO
-            and file.samplerate >= EXACT_RATE_HZ
-        )
+        exact_seek = file.format in EXACT_FORMATS and file.subtype in EXACT_SUBTYPES and exact_ratio(file.samplerate)
         return AudioInfo(file.frames, file.samplerate, file.channels, exact_seek, _cut_off(file))
 
 
@@ -205,7 +204,7 @@ def _cut_off(file: soundfile.SoundFile) -> str:
 
 
 class Reader:
-    """The 16 kHz samples of one recording from `start` on, decoded, mixed and resampled in blocks.
+    """The samples of one recording from `start` on, decoded, mixed and resampled in blocks.
 
     Attributes:
         frames_read: Frames of the file decoded so far, counted from its start.
@@ -214,14 +213,17 @@ class Reader:
         broken_s: Where decoding broke off before the end that the header announces; None when it did not.
     """
 
-    def __init__(self, path: str, info: AudioInfo, channel: int | None = None, start: int = 0) -> None:
+    def __init__(
+        self, path: str, info: AudioInfo, channel: int | None = None, start: int = 0, rate_hz: int = SAMPLE_RATE_HZ
+    ) -> None:
         """Open the file.
 
         Args:
             path: Of the file.
             info: What `probe` returned.
             channel: Channel to read, counted from 1; None for the mean of all.
-            start: First sample wanted, at 16 kHz; more than 0 needs `info.exact_seek`.
+            start: First sample wanted, at `rate_hz`; more than 0 needs `info.exact_seek` and `exact_ratio`.
+            rate_hz: Sampling rate wanted.
         """
         self.frames_read = 0
         self.bad_s: float | None = None
@@ -230,6 +232,7 @@ class Reader:
         self._info = info
         self._channel = channel
         self._start = start
+        self._rate_hz = rate_hz
 
     def blocks(self) -> Generator[Samples, None, None]:
         """Yield the samples up to the end of the recording, or up to where decoding breaks.
@@ -238,15 +241,16 @@ class Reader:
             AudioError: The file cannot be opened any more.
         """
         rate_hz = self._info.rate_hz
-        step = gcd(rate_hz, SAMPLE_RATE_HZ)
-        up, down = SAMPLE_RATE_HZ // step, rate_hz // step
+        step = gcd(rate_hz, self._rate_hz)
+        up, down = self._rate_hz // step, rate_hz // step
         # Started at a multiple of the ratio and fed a little earlier than wanted, soxr gives the very samples that
         # it gives in a pass from the start.
-        aligned = max(0, self._start - PRIMING_SAMPLES) // up
+        priming = PRIMING_SAMPLES * max(1, -(-self._rate_hz // SAMPLE_RATE_HZ))
+        aligned = max(0, self._start - priming) // up
         skip = self._start - aligned * up
         self.frames_read = aligned * down
         resampler = (
-            None if up == down else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality=QUALITY)
+            None if up == down else soxr.ResampleStream(rate_hz, self._rate_hz, 1, dtype="float32", quality=QUALITY)
         )
         given = aligned * up
         for block in self._decoded():
@@ -259,13 +263,13 @@ class Reader:
             skip = max(0, skip - len(samples))
         if resampler is not None:
             rest = resampler.resample_chunk(np.empty(0, np.float32), last=True)
-            yield rest[skip : max(0, resampled(self.frames_read, rate_hz) - given)]
+            yield rest[skip : max(0, resampled(self.frames_read, rate_hz, self._rate_hz) - given)]
 
     def _decoded(self) -> Iterator[Samples]:
         """Yield mono blocks at the file's rate from frame `frames_read` on."""
         info = self._info
-        # As little as becomes BLOCK_VALUES at 16 kHz, should that be more.
-        frames = max(1, min(BLOCK_VALUES // info.channels, BLOCK_VALUES * info.rate_hz // SAMPLE_RATE_HZ))
+        # As little as becomes BLOCK_VALUES at the rate wanted, should that be more.
+        frames = max(1, min(BLOCK_VALUES // info.channels, BLOCK_VALUES * info.rate_hz // self._rate_hz))
         for block in self._from_container(frames) if info.container else self._from_file(frames):
             if block.shape[1] != info.channels:
                 raise AudioError("it has changed since it was looked at")

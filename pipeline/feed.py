@@ -16,11 +16,12 @@ from torch import Tensor
 
 from pipeline.decode import Samples
 from pipeline.shards import Shards, decode
-from pipeline.teachers import Pieces, Teacher
+from pipeline.teachers import Pieces
 from sat import augment
 from sat.config import CLASSES, HOP_SAMPLES, SAMPLE_RATE_HZ
 from sat.errors import AudioError, ConfigError
 from sat.frontend import LogMel, clamp_dynamic_range
+from sat.tagger import Tagger
 
 BLOCK_BATCHES = 8  # batches whose compressed audio is read at once
 AHEAD_BATCHES = 4  # batches decoded ahead
@@ -233,7 +234,7 @@ class Views:
     """
 
     def __init__(
-        self, examples: Examples, teacher: Teacher, *, chunk_frames: int, batch: int, per_epoch: int, reuse: int,
+        self, examples: Examples, teacher: Tagger, *, chunk_frames: int, batch: int, per_epoch: int, reuse: int,
         mix: float, seed: int, rank: int, world: int,
     ) -> None:  # fmt: skip
         """Make ready.

@@ -279,15 +279,18 @@ def _model(out: str | Path, run: dict[str, Any]) -> dict[str, Any]:
     """What made the scores; folders of satpipe 0.1 say less, and had memory where the model has one."""
     identity, model = run["identity"], run.get("model", {})
     try:
-        config = get_config(identity["arch"])
-        samples = model.get("chunk_samples") or chunk_samples(config, identity["cut"])
+        samples = model.get("chunk_samples") or chunk_samples(get_config(identity["arch"]), identity["cut"])
+        if "memory" not in identity or "delay_s" not in identity:
+            config = get_config(identity["arch"])
+            own = {"memory": "on" if config.streaming else "off", "delay_s": float(config.script_chunk_s)}
+            identity = own | identity
         return {
             "arch": identity["arch"],
             "source": model.get("source"),
             "sha256": identity["model_sha256"],
             "cut": identity["cut"],
-            "memory": identity.get("memory", "on" if config.streaming else "off"),
-            "delay_s": identity.get("delay_s", float(config.script_chunk_s)),
+            "memory": identity["memory"],
+            "delay_s": identity["delay_s"],
             "precision": identity["precision"],
             "chunk_samples": samples,
             "chunk_s": samples / SAMPLE_RATE_HZ,

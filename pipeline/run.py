@@ -20,11 +20,12 @@ from pipeline.decode import AudioInfo, probe
 from pipeline.engine import Engine, Lost, fetch
 from pipeline.find import Source
 from pipeline.output import Finished, Output, StagedSpan, TableOptions, new_name
-from pipeline.tag import Tagger, tag_unit
+from pipeline.tag import tag_unit
 from sat.checkpoint import Checkpoint
-from sat.config import SAMPLE_RATE_HZ, ModelConfig
+from sat.config import SAMPLE_RATE_HZ, ChunkConfig
 from sat.errors import AudioError, OutputError
 from sat.stream import Cut
+from sat.tagger import Peer, Tagger
 
 log = logging.getLogger("satpipe")
 
@@ -49,14 +50,16 @@ class WorkerOptions:
         cut: How recordings are cut.
         precision: `fp32` or `bf16`.
         cuda: Whether to use a GPU.
+        batch_chunks: Chunks to run at once; None: as many as are quickest.
     """
 
     folder: str
     model_id: str
-    config: ModelConfig
+    config: ChunkConfig
     cut: Cut
     precision: str
     cuda: bool
+    batch_chunks: int | None = None
 
 
 @dataclass
@@ -119,7 +122,7 @@ class TagRun:
         self,
         engine: Engine,
         output: Output,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | Peer,
         *,
         worker: WorkerOptions,
         table: TableOptions,
@@ -390,7 +393,9 @@ def tag_and_stage(
     tagger = load_tagger(options, shared)
     # A header that does not tell the length: no format has fewer than 100 bytes a second.
     longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in unit)
-    with deadline(UNIT_LIMIT_S + longest_s), Output(options.folder).stage() as staged:
+    chunks = longest_s * SAMPLE_RATE_HZ / options.config.chunk_samples
+    limit_s = UNIT_LIMIT_S + longest_s + chunks * tagger.chunk_limit_s
+    with deadline(limit_s), Output(options.folder).stage() as staged:
         outcomes, seconds = tag_unit(unit, tagger, staged.write)
         return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
 
@@ -417,17 +422,14 @@ def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
     """Make the model ready, once in each worker process."""
     key = replace(options, folder="")
     if key not in _loaded:
-        checkpoint: Checkpoint = fetch(shared)
+        checkpoint: Checkpoint | Peer = fetch(shared)
         _loaded.clear()
         _loaded[key] = make_tagger(checkpoint, options)
     return _loaded[key]
 
 
-def make_tagger(checkpoint: Checkpoint, options: WorkerOptions) -> Tagger:
+def make_tagger(checkpoint: Checkpoint | Peer, options: WorkerOptions) -> Tagger:
     """Build the model in the precision and on the device asked for."""
     torch.set_num_threads(1)  # workers are as many as processors
     device = torch.device("cuda" if options.cuda else "cpu")
-    model = checkpoint.model().to(device)
-    if options.precision == "bf16":
-        model.with_precision(torch.bfloat16)
-    return Tagger(model, options.cut, device)
+    return checkpoint.tagger(options.cut, device, options.precision, options.batch_chunks)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -11,32 +12,11 @@ import torch
 from pipeline.cut import Recording, Span, SpanKey
 from pipeline.decode import Reader, resampled
 from pipeline.tables import staged_table
-from sat.batch import BATCH_CHUNKS, score_chunks
 from sat.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
 from sat.errors import AudioError
-from sat.frontend import CENTRE_SAMPLES, LogMel
-from sat.model import SAT
-from sat.stream import Chunk, ChunkStream, Cut, chunk_samples, context_samples
+from sat.tagger import Tagger
 
 STAGED_ROWS = 2048  # 4 MB of float32 scores
-
-
-@dataclass
-class Tagger:
-    """A model made ready for a worker.
-
-    Attributes:
-        model: In evaluation mode, on `device`, in its precision.
-        cut: How recordings are cut.
-        device: Where the model is.
-        batch_chunks: Chunks to run at once.
-    """
-
-    model: SAT
-    cut: Cut
-    device: torch.device
-    batch_chunks: int = BATCH_CHUNKS
-    log_mel: LogMel = field(default_factory=LogMel)
 
 
 @dataclass
@@ -71,7 +51,7 @@ def tag_unit(
 
     Args:
         unit: The spans.
-        tagger: The model.
+        tagger: SAT, or any other.
         write: Takes tables of scores, schema `tables.STAGED`, a few thousand rows at a time, in order.
 
     Returns:
@@ -83,7 +63,7 @@ def tag_unit(
     rows = _Rows(write, seconds)
     begun = perf_counter()
     chunks = _chunks(unit, outcomes, tagger, seconds)
-    for (place, index), score in score_chunks(tagger.model, chunks, tagger.batch_chunks, device=tagger.device):
+    for (place, index), score in tagger.score(chunks):
         if index >= unit[place].start_chunk:
             rows.add(place, index, score)
             outcomes[place].chunks += 1
@@ -115,7 +95,7 @@ class _Rows:
 
 def _chunks(
     unit: list[Span], outcomes: list[SpanOutcome], tagger: Tagger, seconds: dict[str, float]
-) -> Iterator[tuple[tuple[int, int], Chunk]]:
+) -> Iterator[tuple[tuple[int, int], Any]]:
     """Yield ((place in the unit, chunk), chunk) of each span, warm-up chunks before it included."""
     for place, (span, outcome) in enumerate(zip(unit, outcomes, strict=True)):
         try:
@@ -125,15 +105,13 @@ def _chunks(
             outcome.status, outcome.reason, outcome.broken = error.status, str(error), True
 
 
-def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[str, float]) -> Iterator[Chunk]:
-    config, cut = tagger.model.config, tagger.cut
-    recording, size = span.recording, chunk_samples(config, cut)
-    begin = max(0, span.start_chunk - config.warmup_chunks)
-    start = begin * size - context_samples(cut, begin)
-    # The last frame of a chunk reaches half a window into the next one.
-    stop = None if span.stop_chunk is None else span.stop_chunk * size + CENTRE_SAMPLES
-    stream = ChunkStream(tagger.log_mel, config, cut, begin)
-    reader = Reader(recording.source.path, recording.info, recording.channel, start)
+def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[str, float]) -> Iterator[Any]:
+    recording, size = span.recording, tagger.chunk_samples
+    begin = max(0, span.start_chunk - tagger.config.warmup_chunks)
+    start = begin * size - tagger.context_samples(begin)
+    stop = None if span.stop_chunk is None else span.stop_chunk * size + tagger.lookahead_samples
+    stream = tagger.chunks(begin)
+    reader = Reader(recording.source.path, recording.info, recording.channel, start, tagger.config.rate_hz)
     blocks = reader.blocks()
     at = start
     while stop is None or at < stop:

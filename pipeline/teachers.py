@@ -4,11 +4,9 @@ psl.json                    which teacher, of which clips, in which pieces
 psl-00000-of-00012.parquet  tables.PIECES, one file for each shard of clips
 """
 
-import pickle
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,94 +19,24 @@ from torch import Tensor
 from pipeline.location import written_whole
 from pipeline.shards import Shards, decode, whole_set
 from pipeline.tables import PIECES
-from sat import checkpoint, efficientat
-from sat.config import CLASSES, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ
-from sat.efficientat import EfficientAT
-from sat.errors import AudioError, CheckpointError, ConfigError
-from sat.frontend import LogMel, clamp_dynamic_range
-from sat.model import SAT
+from sat.config import CLASSES
+from sat.errors import AudioError, ConfigError
+from sat.tagger import Tagger
+from sat.taggers import resolve
 
 BATCH_PIECES = 16
 MIN_SCORE = 0.003  # what a teacher gives less is left out of the table
 
 
-class Teacher(Protocol):
-    """Any tagger: waveforms in, scores out."""
-
-    rate_hz: int
-    sha256: str
-
-    def scores(self, waveforms: Tensor) -> Tensor:
-        """Shape: [B, n] samples at `rate_hz` -> [B, 527]."""
-
-
-class EfficientATTeacher:
-    """A published EfficientAT network."""
-
-    rate_hz = efficientat.RATE_HZ
-
-    def __init__(self, path: Path) -> None:
-        self._model = EfficientAT(path)
-        self.sha256 = self._model.sha256
-
-    def scores(self, waveforms: Tensor) -> Tensor:
-        """Shape: [B, n] samples at 32 kHz -> [B, 527]."""
-        with torch.no_grad():
-            return self._model(waveforms)  # type: ignore[no-any-return]
-
-
-class OwnTeacher:
-    """A model of ours, full-context or streaming; of a streaming one the mean over the piece's chunks."""
-
-    rate_hz = SAMPLE_RATE_HZ
-
-    def __init__(self, path: Path) -> None:
-        loaded = checkpoint.load(path)
-        self.sha256 = loaded.sha256
-        self._model = loaded.model()
-        self._log_mel = LogMel()
-
-    def scores(self, waveforms: Tensor) -> Tensor:
-        """Shape: [B, n] samples at 16 kHz -> [B, 527]."""
-        with torch.no_grad():
-            return tag_pieces(self._model, self._log_mel, waveforms)
-
-
-def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
-    """Mean score over a piece's chunks, memory empty at its start; a full-context model reads it in one go.
-
-    Shape:
-        [B, n] samples at 16 kHz -> [B, 527]
-    """
-    samples = max(PATCH_SAMPLES, waveforms.shape[-1])
-    frames = log_mel(torch.nn.functional.pad(waveforms, (0, samples - waveforms.shape[-1])))
-    frames = frames[..., : samples // HOP_SAMPLES]
-    memory, chunk_scores = None, []
-    for chunk in frames.split(model.config.chunk_frames, dim=-1):
-        if chunk.shape[-1] < min(PATCH_SAMPLES // HOP_SAMPLES, frames.shape[-1]):
-            break  # less than a patch is left
-        scores, memory = model(clamp_dynamic_range(chunk), memory)
-        chunk_scores.append(scores)
-    return torch.stack(chunk_scores).mean(0)
-
-
 @lru_cache(maxsize=1)
-def load_teacher(path: str) -> Teacher:
-    """Read a teacher's weights, of EfficientAT or of a model of ours.
+def load_teacher(model: str) -> Tagger:
+    """Make any tagger ready to label pieces; of a streaming one, that is the mean over the piece's chunks.
 
     Raises:
-        CheckpointError: The file is neither.
+        CheckpointError: Its weights are not what they should be.
+        ConfigError: There is no such tagger.
     """
-    if path.endswith(".safetensors"):
-        return OwnTeacher(Path(path))
-    if not Path(path).is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
-    try:
-        state = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
-    is_efficientat = isinstance(state, dict) and "features.0.0.weight" in state
-    return EfficientATTeacher(Path(path)) if is_efficientat else OwnTeacher(Path(path))
+    return resolve(model).tagger()
 
 
 @dataclass(frozen=True)

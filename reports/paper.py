@@ -12,7 +12,7 @@ class Row:
     delay_s: int
     """Audio read before a score is given."""
     arch: str | None = None
-    """Our name of the configuration; None for models that are not among ours."""
+    """Our name of the configuration or peer; None for models that are not among ours."""
     streaming: bool = False
     million_parameters: float | None = None
     tokens: str = ""
@@ -32,32 +32,32 @@ TABLE_1 = (
     Row("MS-Small", 10, None, False, 22, "496", "279 M", 21, 44.2),
     Row("AMAE-S", 10, None, False, 22, "512", "291 M", 22, 45.0),
     Row("ViT-S", 10, "audiotransformer_small", False, 22, "256", "105 M", 10, 45.7),
-    Row("AST", 10, None, False, 86, "1212", "2.2 G", 202, 45.9),
+    Row("AST", 10, "ast", False, 86, "1212", "2.2 G", 202, 45.9),
     Row("KD-AST", 10, None, False, 86, "1212", "2.2 G", 202, 47.1),
     Row("MS-Base", 10, None, False, 86, "496", "575 M", 83, 47.1),
     Row("PaSST", 10, None, False, 86, "512", "562 M", 85, 47.1),
     Row("AMAE-B", 10, None, False, 86, "512", "562 M", 85, 47.3),
     Row("AMAE-L", 10, None, False, 304, "512", "1.5 G", 300, 47.4),
-    Row("HTS-AT", 10, None, False, 31, "1024", "171 M", 14, 47.1),
-    Row("BEATs", 10, None, False, 90, "496", "620 M", 100, 47.9),
+    Row("HTS-AT", 10, "htsat", False, 31, "1024", "171 M", 14, 47.1),
+    Row("BEATs", 10, "beats", False, 90, "496", "620 M", 100, 47.9),
     Row("ViT-B", 10, "audiotransformer_base", False, 86, "256", "210 M", 42, 47.4),
 )
 TABLE_2 = (
     Row("ViT-T", 2, "audiotransformer_tiny", False, None, "48", "7.6 M", 0.5, 39.1),
     Row("ViT-S", 2, "audiotransformer_small", False, None, "48", "15 M", 2.1, 40.9),
     Row("ViT-B", 2, "audiotransformer_base", False, None, "48", "30 M", 8.2, 41.5),
-    Row("AST", 2, None, False, None, "1212", "2.2 G", 202, 39.7),
-    Row("BEATs", 2, None, False, None, "96", "83 M", 17.8, 38.7),
-    Row("HTS-AT", 2, None, False, None, "1024", "171 M", 42, 5.2),
+    Row("AST", 2, "ast", False, None, "1212", "2.2 G", 202, 39.7),
+    Row("BEATs", 2, "beats", False, None, "96", "83 M", 17.8, 38.7),
+    Row("HTS-AT", 2, "htsat", False, None, "1024", "171 M", 42, 5.2),
     Row("SAT-T", 2, "SAT_T_2s", True, None, "48/48", "9 M", 0.5, 43.3),
     Row("SAT-S", 2, "SAT_S_2s", True, None, "48/48", "18 M", 2.1, 43.4),
     Row("SAT-B", 2, "SAT_B_2s", True, None, "48/48", "36 M", 8.2, 45.1),
     Row("ViT-T", 1, "audiotransformer_tiny", False, None, "24", "3.8 M", 0.3, 33.0),
     Row("ViT-S", 1, "audiotransformer_small", False, None, "24", "7.5 M", 1.1, 34.9),
     Row("ViT-B", 1, "audiotransformer_base", False, None, "24", "14 M", 4.1, 34.2),
-    Row("AST", 1, None, False, None, "1212", "2.2 G", 202, 36.6),
-    Row("BEATs", 1, None, False, None, "48", "83 M", 17.8, 35.2),
-    Row("HTS-AT", 1, None, False, None, "1024", "171 M", 42, 2.4),
+    Row("AST", 1, "ast", False, None, "1212", "2.2 G", 202, 36.6),
+    Row("BEATs", 1, "beats", False, None, "48", "83 M", 17.8, 35.2),
+    Row("HTS-AT", 1, "htsat", False, None, "1024", "171 M", 42, 2.4),
     Row("SAT-T", 1, "SAT_T_1s", True, None, "24/24", "4.3 M", 0.3, 40.1),
     Row("SAT-S", 1, "SAT_S_1s", True, None, "24/24", "9 M", 1.1, 40.2),
     Row("SAT-B", 1, "SAT_B_1s", True, None, "24/24", "16 M", 4.1, 41.4),

@@ -77,9 +77,32 @@ def consistency(figures: dict[str, Any]) -> str:
     return pages.table(rows, measured["threshold"]).markdown().partition("\n\n")[2]
 
 
+def peers(figures: dict[str, Any]) -> str:
+    """Markdown table of how well EfficientAT and the bundled model tag under several delays."""
+    measured = figures["peers"]
+    heads = {
+        ("mAP", "macro"): "mAP",
+        ("segment_f1", "macro"): "segment-F1",
+        ("segment_f1", "micro"): "its micro average",
+    }
+    lines = ["| | delay | " + " | ".join(heads.values()) + " |", "|---|---:|" + "---:|" * len(heads)]
+    for row in measured["rows"]:
+        model = row["model"]
+        values = {(figure["name"], figure["average"]): figure["value"] for figure in row["figures"]}
+        name = {"efficientat": "EfficientAT, mn04_as"}.get(model["arch"], f"bundled, memory {model['memory']}")
+        cells = " | ".join(f"{100 * values[key]:.1f}" for key in heads)
+        lines.append(f"| {name} | {model['delay_s']:g} s | {cells} |")
+    return (
+        "\n".join(lines)
+        + f"\n\nIn percent, on {measured['scenes']} synthesised scenes of {measured['length_s']:g} s with sounds of "
+        f"{measured['classes']} classes, named by their files' names; segments of 1 s, threshold 0.5. "
+        "`make bench-peers` measures it."
+    )
+
+
 def fill(readme: str, figures: dict[str, Any]) -> str:
     """Put the figures between their marks."""
-    for section in (speed, stages, disk, evaluation, consistency):
+    for section in (speed, stages, disk, evaluation, consistency, peers):
         name = section.__name__
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
         if not pattern.search(readme):
@@ -90,10 +113,10 @@ def fill(readme: str, figures: dict[str, Any]) -> str:
 
 
 def measured() -> dict[str, Any]:
-    """What `make bench`, `make bench-evaluate` and `make consistency` wrote."""
+    """What `make bench`, `make bench-evaluate`, `make consistency` and `make bench-peers` wrote."""
     folder = ROOT / "reports"
     figures: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
-    others = {"evaluation": "benchmark_evaluate.json", "consistency": "consistency.json"}
+    others = {"evaluation": "benchmark_evaluate.json", "consistency": "consistency.json", "peers": "peers.json"}
     return figures | {name: json.loads((folder / file).read_text()) for name, file in others.items()}
 
 

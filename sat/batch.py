@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from sat.model import SAT, Memory, allows_consecutive
 from sat.stream import Chunk
 
 Keyed = tuple[Any, Chunk]
+Item = TypeVar("Item")
 BATCH_CHUNKS = 32  # 1,536 tokens of SAT-2s: what a block works on stays in a core's second-level cache
 
 
@@ -41,16 +42,17 @@ def score_chunks(
     elif allows_consecutive(config):
         run = _layer_by_layer
     memory: Memory | None = None
-    for batch in _batches(chunks, batch_chunks):
+    for batch in batches(chunks, batch_chunks):
         moved = [replace(chunk, log_mel=chunk.log_mel.to(device)) for _, chunk in batch]
         scores, memory = run(model, moved, memory)
         yield from zip((key for key, _ in batch), scores.float().cpu(), strict=True)
 
 
-def _batches(chunks: Iterable[Keyed], size: int) -> Iterator[list[Keyed]]:
-    batch: list[Keyed] = []
-    for keyed in chunks:
-        batch.append(keyed)
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield items `size` at a time; the last ones may be fewer."""
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []

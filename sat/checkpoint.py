@@ -14,10 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from sat.batch import BATCH_CHUNKS
 from sat.config import CONFIGS, ModelConfig, get_config
 from sat.errors import CheckpointError
 from sat.frontend import LogMel
 from sat.model import SAT
+from sat.sat_tagger import SATTagger
+from sat.stream import Cut
+from sat.tagger import CPU, PRECISIONS
 
 _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale.fb": "filterbank"}
 _FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 are this close
@@ -54,6 +58,24 @@ class Checkpoint:
         model.load_state_dict(self.state)
         return model.eval()
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the model has a memory, on or off."""
+        return get_config(self.config.name).streaming
+
+    def tagger(
+        self,
+        cut: Cut = "gapless",
+        device: torch.device = CPU,
+        precision: str = "fp32",
+        batch_chunks: int | None = None,
+    ) -> SATTagger:
+        """Build the model, ready to tag."""
+        model = self.model().to(device)
+        if precision != "fp32":
+            model.with_precision(PRECISIONS[precision])
+        return SATTagger(model, cut, device, batch_chunks or BATCH_CHUNKS)
+
 
 def load(path: str | Path, arch: str | None = None) -> Checkpoint:
     """Read a checkpoint and check every tensor against its configuration.
@@ -67,9 +89,7 @@ def load(path: str | Path, arch: str | None = None) -> Checkpoint:
         ConfigError: `arch` is not a configuration.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
-    tensors, metadata = _read(path)
+    tensors, metadata = read(path)
     tensors = _check_front_end(path, tensors)
     config = get_config(arch or metadata.get("arch") or _recognise(path, tensors))
     return Checkpoint(config, _fit(path, tensors, config), sha256_of(path), str(path), metadata)
@@ -129,9 +149,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a file as float32 (counters as they are), and its metadata."""
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file as float32 (counters as they are), and its metadata.
+
+    Raises:
+        CheckpointError: There is no such file, or it holds no state dict.
+    """
     metadata: dict[str, str] = {}
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -145,7 +171,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
-    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
+    state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dict, neither bare nor under 'model'")
     return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, metadata

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Protocol
 
 from sat.errors import ConfigError
 
@@ -14,6 +15,34 @@ PATCH_SAMPLES = PATCH_FRAMES * HOP_SAMPLES
 FREQUENCY_PATCHES = MEL_BANDS // PATCH_BANDS
 CLASSES = 527
 DEPTH = 12
+
+
+class ChunkConfig(Protocol):
+    """What cutting and the tables need to know of a model: `ModelConfig`, or `PeerConfig` of other taggers."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def rate_hz(self) -> int:
+        """Sampling rate of what it reads."""
+
+    @property
+    def script_chunk_s(self) -> float:
+        """The nominal delay."""
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples a whole chunk stands for, at 16 kHz."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether something is carried from chunk to chunk."""
+
+    @property
+    def warmup_chunks(self) -> int:
+        """Chunks to read before a chunk so that its score is that of a pass from the start."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +66,11 @@ class ModelConfig:
 
     depth: int = DEPTH
     classes: int = CLASSES
+
+    @property
+    def rate_hz(self) -> int:
+        """Sampling rate of what it reads."""
+        return SAMPLE_RATE_HZ
 
     @property
     def streaming(self) -> bool:

@@ -1,31 +1,29 @@
-"""EfficientAT's MobileNets: published AudioSet taggers that serve as teachers (Schmid, Koutini, Widmer, ICASSP 2023).
+"""EfficientAT's MobileNets: published AudioSet taggers, peers and teachers (Schmid, Koutini, Widmer, ICASSP 2023).
 
 The network is MobileNetV3-Large (Howard et al., ICCV 2019) over the log-mel of a whole clip. The weights are not ours:
 they are read from a file of the published state dict; any of the published widths loads, since the number of channels
 is that of the file's tensors. Batch-norms are folded into the convolutions before them.
 """
 
-import pickle
+from math import prod, sqrt
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sat.checkpoint import sha256_of
+from sat.checkpoint import read
 from sat.config import CLASSES
 from sat.errors import CheckpointError
+from sat.peers.kaldi import PREEMPHASIS, filterbank
+from sat.tagger import Tagger
 
 RATE_HZ = 32_000
 HOP_SAMPLES = 320  # 10 ms
 WINDOW_SAMPLES = 800  # 25 ms
 FFT_SAMPLES = 1024
-MEL_BANDS = 128
 HIGHEST_HZ = 15_000.0
-PREEMPHASIS = 0.97
 MIN_SAMPLES = FFT_SAMPLES // 2 + 2  # what reflect padding needs after pre-emphasis
-LONGEST_S = 10.0
-"""Length of the clips it was trained on."""
 _BATCH_NORM_EPS = 1e-3
 _POWER_OFFSET = 1e-5
 
@@ -39,30 +37,27 @@ _BLOCKS = (
     (3, True, _HARDSWISH, 1), (3, True, _HARDSWISH, 1),
     (5, True, _HARDSWISH, 2), (5, True, _HARDSWISH, 1), (5, True, _HARDSWISH, 1),
 )  # fmt: skip
+# Channels inside and after each block at width 1, the same table.
+_WIDTHS = (
+    (16, 16), (64, 24), (72, 24), (72, 40), (120, 40), (120, 40), (240, 80), (200, 80), (184, 80), (184, 80),
+    (480, 112), (672, 112), (672, 160), (960, 160), (960, 160),
+)  # fmt: skip
 
 
 class EfficientAT(nn.Module):
-    """A published EfficientAT tagger: waveforms of at most about 10 s to scores of the 527 classes.
+    """A published EfficientAT network: waveforms of at most about 10 s to scores of the 527 classes."""
 
-    Attributes:
-        sha256: Of the file of weights.
-    """
-
-    window: Tensor
-    filterbank: Tensor
-
-    def __init__(self, path: str | Path) -> None:
-        """Read the published state dict `path`.
+    def __init__(self, path: str | Path | None) -> None:
+        """Read the published state dict `path`; without one, make random weights of the size of mn04_as.
 
         Raises:
             CheckpointError: There is no such file, or it is not a state dict of this network.
         """
         super().__init__()
-        path = Path(path)
-        state = _read(path)
-        self.sha256 = sha256_of(path)
-        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES, periodic=False), persistent=False)
-        self.register_buffer("filterbank", kaldi_filterbank(), persistent=False)
+        state = random_state() if path is None else read(Path(path))[0]
+        # No buffers: the front end stays in float32 on the CPU, wherever the network goes.
+        self.window = torch.hann_window(WINDOW_SAMPLES, periodic=False)
+        self.filterbank = filterbank(RATE_HZ, FFT_SAMPLES, 0.0, HIGHEST_HZ)  # the last bin, 16 kHz, is unused
         try:
             self.features = nn.Sequential(
                 _Convolution(state, "features.0", 3, 2, _HARDSWISH),
@@ -87,9 +82,16 @@ class EfficientAT(nn.Module):
 
     def logits(self, waveform: Tensor) -> Tensor:
         """The same before the sigmoid."""
-        x = self.log_mel(waveform)[:, None].to(self.out.weight.dtype)
-        x = self.features(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
-        return self.out(F.hardswish(self.hidden(x))).float()  # type: ignore[no-any-return]
+        return self.network(self.log_mel(waveform).to(self.out.weight.dtype)).float()
+
+    def network(self, log_mel: Tensor) -> Tensor:
+        """The network without its front end.
+
+        Shape:
+            [B, 128, F] -> logits [B, 527]
+        """
+        x = self.features(log_mel[:, None].contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        return self.out(F.hardswish(self.hidden(x)))  # type: ignore[no-any-return]
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Compute what the network reads.
@@ -105,25 +107,8 @@ class EfficientAT(nn.Module):
         framed = framed[..., edge : edge + WINDOW_SAMPLES] * self.window  # the power does not tell where they lie
         spectrum = torch.fft.rfft(framed, n=FFT_SAMPLES)
         power = spectrum.real.square() + spectrum.imag.square()
-        mel: Tensor = power[..., :-1] @ self.filterbank  # the last bin, 16 kHz, is unused
+        mel: Tensor = power[..., :-1] @ self.filterbank
         return ((mel + _POWER_OFFSET).log() + 4.5).div(5.0).transpose(1, 2)
-
-
-def kaldi_filterbank() -> Tensor:
-    """Triangular filters as Kaldi defines them: linear in mel = 1127 ln(1 + f / 700), 0 to 15,000 Hz, peak 1.
-
-    Shape:
-        [512, 128]: FFT bins but the last, by mel bands.
-    """
-
-    def hz_to_mel(hz: Tensor) -> Tensor:
-        return 1127.0 * (1.0 + hz / 700.0).log()
-
-    low, high = hz_to_mel(torch.tensor([0.0, HIGHEST_HZ], dtype=torch.float64))
-    edges = low + (high - low) / (MEL_BANDS + 1) * torch.arange(MEL_BANDS + 2, dtype=torch.float64)
-    bins = hz_to_mel(torch.arange(FFT_SAMPLES // 2, dtype=torch.float64) * (RATE_HZ / FFT_SAMPLES))[:, None]
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    return torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp_min(0.0).float()
 
 
 class _Convolution(nn.Module):
@@ -204,13 +189,66 @@ def _linear(state: dict[str, Tensor], name: str) -> nn.Linear:
     return linear
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state dict")
+def random_state(width: float = 0.4) -> dict[str, Tensor]:
+    """A state dict of the published layout with random weights, for a width that channels are multiplied with."""
+    generator = torch.Generator().manual_seed(0)
+    state: dict[str, Tensor] = {}
+
+    def tensor(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) / sqrt(max(1, prod(shape[1:])))
+
+    def convolution(name: str, outputs: int, inputs: int, kernel: int) -> None:
+        state[f"{name}.0.weight"] = tensor(outputs, inputs, kernel, kernel) * 1.2  # scores that are neither 0 nor 1
+        state[f"{name}.1.weight"] = torch.rand(outputs, generator=generator) + 0.5
+        state[f"{name}.1.bias"] = 0.1 * tensor(outputs)
+        state[f"{name}.1.running_mean"] = 0.1 * tensor(outputs)
+        state[f"{name}.1.running_var"] = torch.rand(outputs, generator=generator) + 0.5
+
+    def linear(name: str, outputs: int, inputs: int) -> None:
+        state[f"{name}.weight"], state[f"{name}.bias"] = tensor(outputs, inputs), 0.1 * tensor(outputs)
+
+    channels = _eights(16 * width)
+    convolution("features.0", channels, 1, 3)
+    for index, ((kernel, excite, _, _), (expanded, out)) in enumerate(zip(_BLOCKS, _WIDTHS, strict=True), start=1):
+        name, wide, narrow, part = f"features.{index}.block", _eights(expanded * width), _eights(out * width), 0
+        if expanded != 16:
+            convolution(f"{name}.{part}", wide, channels, 1)
+            part += 1
+        convolution(f"{name}.{part}", wide, 1, kernel)
+        part += 1
+        if excite:
+            linear(f"{name}.{part}.conc_se_layers.0.fc1", _eights(wide / 4), wide)
+            linear(f"{name}.{part}.conc_se_layers.0.fc2", wide, _eights(wide / 4))
+            part += 1
+        convolution(f"{name}.{part}", narrow, wide, 1)
+        channels = narrow
+    convolution(f"features.{len(_BLOCKS) + 1}", 6 * channels, channels, 1)
+    linear("classifier.2", round(1280 * width), 6 * channels)
+    linear("classifier.5", CLASSES, round(1280 * width))
     return state
+
+
+def _eights(channels: float) -> int:
+    """The nearest multiple of 8, at least 8, and not under nine tenths."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+class EfficientATTagger(Tagger):
+    """EfficientAT as a tagger."""
+
+    rate_hz = RATE_HZ
+    needs_weights = True
+    usual_weights = "mn04_as_mAP_432.pt, of EfficientAT's releases on GitHub"
+    model: EfficientAT
+
+    def __init__(self, weights: Path | None) -> None:
+        self.model = EfficientAT(weights)
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Shape: [B, n] samples at 32 kHz -> [B, 128, F]."""
+        return self.model.log_mel(waveforms)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape: [B, 128, F] -> scores [B, 527]."""
+        return torch.sigmoid(self.model.network(features).float())

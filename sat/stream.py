@@ -14,6 +14,7 @@ from sat.config import (
     PATCH_FRAMES,
     PATCH_SAMPLES,
     SAMPLE_RATE_HZ,
+    ChunkConfig,
     ModelConfig,
 )
 from sat.frontend import CENTRE_SAMPLES, LogMel, LogMelStream, clamp_dynamic_range
@@ -29,12 +30,12 @@ a memory, where there is one, warmed with digital silence. What the published in
 CUTS: tuple[Cut, ...] = get_args(Cut)
 
 
-def chunk_samples(config: ModelConfig, cut: Cut) -> int:
+def chunk_samples(config: ChunkConfig, cut: Cut) -> int:
     """Samples from the start of a chunk to the start of the next, at 16 kHz."""
     return config.chunk_samples if cut == "gapless" else round(config.script_chunk_s * SAMPLE_RATE_HZ)
 
 
-def count_chunks(config: ModelConfig, cut: Cut, samples: int) -> int:
+def count_chunks(config: ChunkConfig, cut: Cut, samples: int) -> int:
     """Chunks of a recording of that many samples at 16 kHz; a last one that is not full counts."""
     return -(-samples // chunk_samples(config, cut))
 

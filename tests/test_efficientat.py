@@ -8,70 +8,20 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_same_scores
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from sat.efficientat import EfficientAT, kaldi_filterbank
+from sat.efficientat import EfficientAT, random_state
 from sat.errors import CheckpointError
+from sat.peers.kaldi import filterbank
 
 PUBLISHED = os.environ.get("SATPIPE_EFFICIENTAT", "")
-
-# kernel, expanded, out, squeeze-excitation of each block at width 1 (Howard et al. 2019, Table 1)
-BLOCKS = [
-    (3, 16, 16, False), (3, 64, 24, False), (3, 72, 24, False), (5, 72, 40, True), (5, 120, 40, True),
-    (5, 120, 40, True), (3, 240, 80, False), (3, 200, 80, False), (3, 184, 80, False), (3, 184, 80, False),
-    (3, 480, 112, True), (3, 672, 112, True), (5, 672, 160, True), (5, 960, 160, True), (5, 960, 160, True),
-]  # fmt: skip
-
-
-def eights(channels: float) -> int:
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-def random_state(width: float = 0.1) -> dict[str, Tensor]:
-    """A state dict of the published layout with weights of our own."""
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, Tensor] = {}
-
-    def tensor(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator) / max(1, np.prod(shape[1:])) ** 0.5
-
-    def convolution(name: str, outputs: int, inputs: int, kernel: int) -> None:
-        state[f"{name}.0.weight"] = tensor(outputs, inputs, kernel, kernel) * 2
-        state[f"{name}.1.weight"] = torch.rand(outputs, generator=generator) + 0.5
-        state[f"{name}.1.bias"] = 0.1 * tensor(outputs)
-        state[f"{name}.1.running_mean"] = 0.1 * tensor(outputs)
-        state[f"{name}.1.running_var"] = torch.rand(outputs, generator=generator) + 0.5
-
-    def linear(name: str, outputs: int, inputs: int) -> None:
-        state[f"{name}.weight"], state[f"{name}.bias"] = tensor(outputs, inputs), 0.1 * tensor(outputs)
-
-    channels = eights(16 * width)
-    convolution("features.0", channels, 1, 3)
-    for index, (kernel, expanded, out, excite) in enumerate(BLOCKS, start=1):
-        wide, narrow, part = eights(expanded * width), eights(out * width), 0
-        if expanded != 16:
-            convolution(f"features.{index}.block.{part}", wide, channels, 1)
-            part += 1
-        convolution(f"features.{index}.block.{part}", wide, 1, kernel)
-        part += 1
-        if excite:
-            linear(f"features.{index}.block.{part}.conc_se_layers.0.fc1", eights(wide / 4), wide)
-            linear(f"features.{index}.block.{part}.conc_se_layers.0.fc2", wide, eights(wide / 4))
-            part += 1
-        convolution(f"features.{index}.block.{part}", narrow, wide, 1)
-        channels = narrow
-    convolution(f"features.{len(BLOCKS) + 1}", 6 * channels, channels, 1)
-    linear("classifier.2", 64, 6 * channels)
-    linear("classifier.5", 527, 64)
-    return state
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    torch.save(random_state(), path)
+    torch.save(random_state(0.1), path)
     return path
 
 
@@ -87,7 +37,7 @@ def test_scores_are_the_published_ones() -> None:
 
 
 def test_a_folded_batch_norm_does_what_the_batch_norm_does(weights: Path) -> None:
-    state = random_state()
+    state = random_state(0.1)
     model = EfficientAT(weights)
     x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     norm = nn.BatchNorm2d(8, eps=1e-3).eval()
@@ -110,7 +60,7 @@ def test_a_score_does_not_depend_on_its_neighbours(weights: Path) -> None:
 
 
 def test_the_filters_are_kaldis() -> None:
-    filters = kaldi_filterbank()
+    filters = filterbank(32_000, 1024, 0.0, 15_000.0)
     assert filters.shape == (512, 128)
     peaks_hz = filters.argmax(0) * 31.25
     assert peaks_hz[0] == 31.25
@@ -124,7 +74,7 @@ def test_other_files_are_refused(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "noise.pt").write_bytes(b"noise")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         EfficientAT(tmp_path / "noise.pt")
-    state = random_state()
+    state = random_state(0.1)
     del state["features.4.block.1.0.weight"]
     torch.save(state, tmp_path / "less.pt")
     with pytest.raises(CheckpointError, match="is no EfficientAT network: it has no features.4.block.1.0.weight"):

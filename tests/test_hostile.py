@@ -26,8 +26,9 @@ from pipeline.cut import recordings_of, spans_of
 from pipeline.find import Search, Source
 from pipeline.run import Unusable, probe_all
 from pipeline.tables import STATUSES
-from pipeline.tag import Tagger, tag_unit
+from pipeline.tag import tag_unit
 from sat.config import get_config
+from sat.sat_tagger import SATTagger
 
 SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3)
 FRAMES = 12_000
@@ -119,9 +120,9 @@ class Result:
 
 
 @cache
-def _tagger() -> Tagger:
+def _tagger() -> SATTagger:
     torch.set_num_threads(1)
-    return Tagger(model_by_rule(SMALL), "gapless", torch.device("cpu"))
+    return SATTagger(model_by_rule(SMALL), "gapless", torch.device("cpu"))
 
 
 def tagged(path: str) -> Result:

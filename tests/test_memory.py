@@ -19,9 +19,10 @@ from test_tag_unit import SMALL
 from pipeline.cut import Span
 from pipeline.output import Finished, Output, TableOptions, new_name
 from pipeline.tables import recording_row, staged_table
-from pipeline.tag import STAGED_ROWS, SpanOutcome, Tagger, tag_unit
+from pipeline.tag import STAGED_ROWS, SpanOutcome, tag_unit
 from sat.config import CLASSES, SAMPLE_RATE_HZ
 from sat.hub import resolve
+from sat.sat_tagger import SATTagger
 from sat.stream import chunk_samples
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "recordings" / "speech_16k_mono.WAV"
@@ -44,7 +45,7 @@ def peak_mb() -> float:
 def tag(path: Path, out: Path, model: str) -> dict[str, float]:
     """Tag a recording as one span and publish it, as a worker does; return the peaks."""
     torch.set_num_threads(1)
-    tagger = Tagger(resolve(model).model() if model else model_by_rule(SMALL), "gapless", torch.device("cpu"))
+    tagger = SATTagger(resolve(model).model() if model else model_by_rule(SMALL), "gapless", torch.device("cpu"))
     recording = recording_of(path)
     output = Output(out)
     with output.claim(RUN):

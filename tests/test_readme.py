@@ -314,6 +314,11 @@ def run_status(line: str, request: pytest.FixtureRequest) -> None:
     assert "model: SAT_T_2s" in printed
 
 
+def run_profile(line: str, request: pytest.FixtureRequest) -> None:
+    printed = request.getfixturevalue("run")(line)
+    assert "| SAT_T_2s | 5.5 | 48 | 48/48 |" in printed
+
+
 def run_pull(line: str, request: pytest.FixtureRequest) -> None:
     assert "SAT_T_2s is in " in request.getfixturevalue("pulled")
 
@@ -357,6 +362,7 @@ RUNNERS = {
     ),
     ".venv/bin/satpipe status out": run_status,
     "make train-smoke": run_train_smoke,
+    ".venv/bin/satpipe profile SAT_T_2s": run_profile,
     "make docs": run_make_docs,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
@@ -371,6 +377,7 @@ SLOW = (
     ".venv/bin/satpipe synth",
     ".venv/bin/satpipe status",
     ".venv/bin/satpipe models pull",
+    ".venv/bin/satpipe profile",
     ".venv/bin/pytest",
 )
 COMMANDS = dict.fromkeys(commands(README) + commands(CONTRIBUTING))

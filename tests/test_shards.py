@@ -11,12 +11,13 @@ import soundfile
 from conftest import Satpipe
 from helpers import model_by_rule, sound
 
-from jobs.prepare import prepare
+from jobs.prepare import label, prepare
 from pipeline.feed import Feed, Views, labelled_pieces, resample, whole_clips
 from pipeline.shards import Shards, ShardWriter, decode, list_clips, write_shard
 from pipeline.teachers import PieceOptions, Pieces, from_table, label_shard, load_teacher, piece_starts_s
 from sat.checkpoint import save
 from sat.config import get_config
+from sat.efficientat import random_state
 from sat.errors import CheckpointError, ConfigError, OutputError
 
 
@@ -237,6 +238,14 @@ def test_no_teacher(tmp_path: Path) -> None:
     (tmp_path / "noise.pt").write_bytes(b"noise")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         load_teacher(str(tmp_path / "noise.pt"))
+
+
+def test_a_teacher_is_not_given_more_than_it_reads(shards: Shards, tmp_path: Path) -> None:
+    import torch
+
+    torch.save(random_state(0.1), tmp_path / "weights.pt")
+    with pytest.raises(ConfigError, match="a delay of 12 s: efficientat reads from 0.16 s to 10 s at a time"):
+        label(str(shards.folder), str(tmp_path / "labels"), str(tmp_path / "weights.pt"), PieceOptions(piece_s=12))
 
 
 def feed(shards: Shards, *, rank: int = 0, world: int = 1, balance: float = 0.0, per_epoch: int = 0) -> Feed:

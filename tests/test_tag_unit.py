@@ -22,10 +22,11 @@ from pipeline.cut import Recording, Span, spans_of
 from pipeline.decode import QUALITY
 from pipeline.run import WorkerOptions, load_tagger
 from pipeline.tables import STAGED, STATUSES
-from pipeline.tag import SpanOutcome, Tagger
+from pipeline.tag import SpanOutcome
 from sat.checkpoint import Checkpoint
 from sat.config import CLASSES, PATCH_SAMPLES, SAMPLE_RATE_HZ, get_config
 from sat.frontend import CENTRE_SAMPLES
+from sat.sat_tagger import SATTagger
 from sat.stream import CUTS, Cut, chunk_samples, count_chunks
 
 SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3)
@@ -42,8 +43,8 @@ def _one_thread() -> Iterator[None]:
 
 
 @cache
-def tagger(cut: Cut = "gapless", batch_chunks: int = 32) -> Tagger:
-    return Tagger(model_by_rule(SMALL), cut, torch.device("cpu"), batch_chunks)
+def tagger(cut: Cut = "gapless", batch_chunks: int = 32) -> SATTagger:
+    return SATTagger(model_by_rule(SMALL), cut, torch.device("cpu"), batch_chunks)
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Tagged:
     outcomes: list[SpanOutcome]
 
 
-def tag_unit(unit: list[Span], tagger: Tagger) -> Tagged:
+def tag_unit(unit: list[Span], tagger: SATTagger) -> Tagged:
     written: list[pa.Table] = []
     outcomes, seconds = tag.tag_unit(unit, tagger, written.append)
     assert seconds.keys() == {"read", "log_mel", "model", "write"}

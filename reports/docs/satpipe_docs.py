@@ -1,10 +1,11 @@
 """Directives that write tables of the documentation from the code they describe, so that nothing is typed twice.
 
 `schema NAME`: the columns of a table of `pipeline.tables`. `statuses`: what can become of a recording.
-`configurations models` or `training`: those that come with satpipe.
+`configurations models` or `training`: those that come with satpipe. `cost`: what `make profile` measured.
 """
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from jobs.train_config import CONFIG_FOLDER, STAGES
 from pipeline import tables
+from reports import profile
+from reports.tables import markdown_text
 from sat.config import CONFIGS, SAMPLE_RATE_HZ
 
 _FIELD = re.compile(r'pa\.field\("(?P<name>\w+)".*?\),?(?:\s+# (?P<comment>.*))?$')
@@ -57,6 +60,15 @@ class Configurations(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the table."""
         return self.parse_text_to_nodes(_models() if self.arguments[0] == "models" else _training())
+
+
+class Cost(SphinxDirective):
+    """What models and peers cost, beside the paper's figures."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the tables."""
+        figures = json.loads(Path(profile.__file__).with_suffix(".json").read_text())
+        return self.parse_text_to_nodes(markdown_text(profile.tables(figures)))
 
 
 def _models() -> str:
@@ -150,6 +162,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", as_written, priority=400)  # napoleon comes at 500
-    for name, directive in (("schema", Schema), ("statuses", Statuses), ("configurations", Configurations)):
+    directives = {"schema": Schema, "statuses": Statuses, "configurations": Configurations, "cost": Cost}
+    for name, directive in directives.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

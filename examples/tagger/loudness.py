@@ -1,0 +1,28 @@
+"""A tagger of one's own: how loud it is decides between "Noise" and "Silence". See reports/docs/howto/peers.md."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sat.labels import find, weak_labels
+from sat.tagger import Tagger
+
+
+class Loudness(Tagger):
+    """Needs no network; its weights, if any, are a file with the level in dB that is half way."""
+
+    rate_hz = 22_050
+    delay_s = 1.0
+    mids = tuple(sorted(label.mid for label in weak_labels()))  # all 527, in any order
+
+    def __init__(self, weights: Path | None) -> None:
+        self.half_db = float(weights.read_text()) if weights else -40.0
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Shape: [B, n] samples at 22,050 Hz -> scores [B, 527], in the order of `mids`."""
+        over_db = 10 * waveforms.square().mean(1).clamp_min(1e-10).log10() - self.half_db
+        scores = torch.zeros(len(waveforms), len(self.mids))
+        scores[:, self.mids.index(find("Noise").mid)] = torch.sigmoid(over_db / 6)
+        scores[:, self.mids.index(find("Silence").mid)] = torch.sigmoid(-over_db / 6)
+        return scores

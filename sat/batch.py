@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sat.consecutive import consecutive
 from sat.model import SAT, Memory, allows_consecutive
 from sat.stream import Chunk
 
@@ -85,13 +86,12 @@ def _layer_by_layer(model: SAT, chunks: list[Chunk], memory: Memory | None) -> t
     after: dict[int, Memory] = {} if memory is None else {-1: memory}  # memory after chunk i, where it is wanted
     if whole:
         wanted = sorted({i - 1 for i in short if not chunks[i].first} & set(whole) | {whole[-1]})
-        keep = torch.tensor([whole.index(i) for i in wanted])
-        first = torch.tensor([chunks[i].first for i in whole])
-        together, kept = model.consecutive(
+        together, kept = consecutive(
+            model,
             torch.stack([chunks[i].log_mel for i in whole]),
             None if chunks[whole[0]].first else memory,
-            first if first.any() else None,
-            keep,
+            first=[place for place, i in enumerate(whole) if chunks[i].first],
+            keep=[whole.index(i) for i in wanted],
         )
         after.update({i: kept.select(k) for k, i in enumerate(wanted)})
         for i, score in zip(whole, together, strict=True):

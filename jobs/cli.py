@@ -62,7 +62,7 @@ cli.add_command(models)
 @click.option("--workers", type=click.IntRange(1), help="Workers at the same time; by default one per CPU or GPU.")
 @click.option("--address", help="A running Ray cluster; by default Ray is started here for the run.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option(
     "--span-s",
     type=click.FloatRange(10),

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from pipeline import engine
 from pipeline.cut import SPAN_S
@@ -27,6 +28,7 @@ from sat.config import SAMPLE_RATE_HZ, get_config
 from sat.errors import ConfigError
 from sat.hub import BUNDLED, resolve
 from sat.labels import weak_labels
+from sat.precision import processor_has_bf16
 from sat.stream import Cut, chunk_samples
 
 EXAMPLES = 5  # recordings with a problem that are named in the summary
@@ -70,6 +72,7 @@ class Plan:
         todo_bytes: Their size.
         stale: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         gone: Recordings in the tables whose files are not there any more.
+        notes: What the person should know before it starts.
     """
 
     checkpoint: Checkpoint
@@ -79,6 +82,7 @@ class Plan:
     todo_bytes: int
     stale: frozenset[str]
     gone: frozenset[str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ def plan(options: TagOptions) -> Plan:
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
+    if options.precision == "fp16" and options.device != "cuda":
+        raise ConfigError("--precision fp16 is for GPUs: it takes --device cuda; on a processor bf16 is the fast one")
     checkpoint = _configured(resolve(options.model, options.arch), options)
     search = Search(options.inputs)
     done = {} if options.overwrite else _done(Output(options.out), options)
@@ -140,7 +146,13 @@ def plan(options: TagOptions) -> Plan:
         problems = "".join(f"\n{problem}" for problem in search.problems)
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
     gone = frozenset(name for file in done.keys() - seen for name in done[file].rows)
-    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone)
+    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone, tuple(_notes(options)))
+
+
+def _notes(options: TagOptions) -> Iterator[str]:
+    on_cpu = options.device == "cpu" or not torch.cuda.is_available()
+    if options.precision == "bf16" and options.address is None and on_cpu and not processor_has_bf16():
+        yield "this processor does not multiply in bf16 (AVX512_BF16 or AMX): --precision fp32 is faster here"
 
 
 def _configured(checkpoint: Checkpoint, options: TagOptions) -> Checkpoint:

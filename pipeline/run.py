@@ -21,9 +21,12 @@ from pipeline.engine import Engine, Lost, fetch
 from pipeline.find import Source
 from pipeline.output import Finished, Output, StagedSpan, TableOptions, new_name
 from pipeline.tag import Tagger, tag_unit
+from sat.batch import batch_chunks_for
 from sat.checkpoint import Checkpoint
 from sat.config import SAMPLE_RATE_HZ, ModelConfig
 from sat.errors import AudioError, OutputError
+from sat.frontend import LogMel
+from sat.precision import dtype_for
 from sat.stream import Cut
 
 log = logging.getLogger("satpipe")
@@ -47,7 +50,7 @@ class WorkerOptions:
         model_id: The model's sha256.
         config: Its configuration, which may be another than its file's.
         cut: How recordings are cut.
-        precision: `fp32` or `bf16`.
+        precision: One of `sat.precision.PRECISIONS`.
         cuda: Whether to use a GPU.
     """
 
@@ -427,7 +430,6 @@ def make_tagger(checkpoint: Checkpoint, options: WorkerOptions) -> Tagger:
     """Build the model in the precision and on the device asked for."""
     torch.set_num_threads(1)  # workers are as many as processors
     device = torch.device("cuda" if options.cuda else "cpu")
-    model = checkpoint.model().to(device)
-    if options.precision == "bf16":
-        model.with_precision(torch.bfloat16)
-    return Tagger(model, options.cut, device)
+    dtype = dtype_for(options.precision, device)
+    model = checkpoint.model().to(device).with_precision(dtype)
+    return Tagger(model, options.cut, device, batch_chunks_for(device), LogMel().to(device))

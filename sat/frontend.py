@@ -83,6 +83,13 @@ class LogMel(nn.Module):
         return log_mel.transpose(-2, -1)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a GPU through pinned memory, so that nobody waits for it; elsewhere a plain `to`."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class LogMelStream:
     """The same frames from samples that arrive in blocks of any size.
 
@@ -92,7 +99,8 @@ class LogMelStream:
 
     def __init__(self, log_mel: LogMel, *, inside: bool = False) -> None:
         self._log_mel = log_mel
-        self._pending = torch.empty(0)  # samples from the left edge of the next frame's window on
+        # Samples from the left edge of the next frame's window on, where the front end is.
+        self._pending = torch.empty(0, device=log_mel.window.device)
         self._mirrored = inside
 
     def push(self, samples: Tensor) -> Tensor:
@@ -107,7 +115,7 @@ class LogMelStream:
             self._pending = torch.cat([left, self._pending])
             self._mirrored = True
         if not self._mirrored or len(self._pending) < WINDOW_SAMPLES:
-            return torch.empty(MEL_BANDS, 0)
+            return torch.empty(MEL_BANDS, 0, device=self._pending.device)
         frames = self._log_mel.frames(self._pending)
         self._pending = self._pending[frames.shape[-1] * HOP_SAMPLES :].clone()
         return frames

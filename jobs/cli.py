@@ -110,11 +110,14 @@ def status(out: str) -> int:
 @click.argument("recordings", type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
 @click.option("--hours", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Length of the recording.")
-def benchmark(recordings: Path, out: Path, hours: float) -> int:
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Of `satpipe tag`."
+)
+def benchmark(recordings: Path, out: Path, hours: float, device: str) -> int:
     """Measure how fast tagging is here, beside the plain loop; RECORDINGS are repeated to the length wanted."""
     from jobs import benchmark
 
-    benchmark.write(benchmark.benchmark(recordings, hours, lambda line: click.echo(line, err=True)), out)
+    benchmark.write(benchmark.benchmark(recordings, hours, lambda line: click.echo(line, err=True), device), out)
     return 0
 
 

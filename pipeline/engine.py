@@ -154,8 +154,12 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
 
 
 def sharing(cpus: float, gpus: float) -> int:
-    """Workers that share a GPU, with a processor each: while one decodes, others have the GPU compute."""
-    return max(1, min(int(cpus // gpus), MOST_ON_A_GPU))
+    """Workers that share a GPU, with a processor each: while one decodes, others have the GPU compute.
+
+    A power of two, since Ray counts in whole ten-thousandths of a GPU.
+    """
+    workers = max(1, min(int(cpus // gpus), MOST_ON_A_GPU))
+    return 1 << (workers.bit_length() - 1)
 
 
 def _reach(address: str) -> None:

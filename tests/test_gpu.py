@@ -64,7 +64,7 @@ def test_fp16_changes_no_score_by_more_than_a_hundredth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "workers"), [(16, 1, 8), (4, 1, 4), (8, 4, 2), (3, 2, 1), (1, 4, 1), (0, 1, 1)]
+    ("cpus", "gpus", "workers"), [(16, 1, 8), (4, 1, 4), (8, 4, 2), (6, 1, 4), (3, 2, 1), (1, 4, 1), (0, 1, 1)]
 )
 def test_as_many_workers_share_a_gpu_as_have_a_processor_each(cpus: float, gpus: float, workers: int) -> None:
     assert sharing(cpus, gpus) == workers

@@ -59,7 +59,9 @@ cli.add_command(models)
 )
 @click.option("--scores/--no-scores", default=True, show_default=True, help="Write all 527 scores of each chunk.")
 @click.option("--channels", default="mix", show_default=True, metavar="mix|split|N", help="N counts from 1.")
-@click.option("--workers", type=click.IntRange(1), help="Workers at the same time; by default one per CPU, up to 8 of which share a GPU.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Workers at the same time; by default one per CPU; up to 8 share a GPU."
+)
 @click.option("--address", help="A running Ray cluster; by default Ray is started here for the run.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)

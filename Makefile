@@ -5,6 +5,7 @@
 # make train-smoke    the whole training chain on the examples, in build/train-smoke: nothing is learned
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
+# make bench-gpu  the same with `satpipe tag` on GPUs, into build/benchmark_gpu.json
 # make bench-evaluate  the same of `satpipe evaluate`
 # make profile  measure what models and peers cost, write reports/profile.json for the documentation
 # make bench-peers  EfficientAT at 10 s, 2 s and 1 s beside the bundled model, on scenes; needs CORPUS and TEACHER
@@ -14,7 +15,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-evaluate profile bench-peers consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-gpu bench-evaluate profile bench-peers consistency train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -36,6 +37,11 @@ docs: .venv/.developing
 bench: .venv/.installed
 	$(BIN)/satpipe benchmark examples/recordings -o reports/benchmark.json
 	$(BIN)/python -m reports.readme
+
+bench-gpu: .venv/.installed
+	mkdir -p build
+	$(BIN)/satpipe benchmark examples/recordings -o build/benchmark_gpu.json --device cuda
+	cat build/benchmark_gpu.json
 
 bench-evaluate: .venv/.developing
 	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json

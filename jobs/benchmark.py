@@ -6,9 +6,12 @@ One run measures everything, so that the ratios hold however fast the machine is
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -20,30 +23,40 @@ import soundfile
 import soxr
 import torch
 
+from jobs import parts
 from jobs.tag import TagOptions, describe, make_run, plan
 from pipeline import engine
 from pipeline.decode import Reader, Samples, probe
 from pipeline.find import Search
 from pipeline.output import Output
-from sat.checkpoint import Checkpoint
-from sat.config import CLASSES, SAMPLE_RATE_HZ
+from sat.checkpoint import Checkpoint, load, save
+from sat.config import CLASSES, SAMPLE_RATE_HZ, get_config
 from sat.errors import ConfigError
 from sat.hub import BUNDLED, resolve
-from sat.stream import StreamingTagger
+from sat.model import SAT
+from sat.precision import PRECISIONS
+from sat.stream import CUTS, StreamingTagger
 
 LOOP_PIECE_S = 2  # what the published inference script reads at a time
 COMPARED_S = 300
 FLAC_S = 900
+SHORT_S = 10
+SIZES_S = {"SAT_S_2s": 300, "SAT_B_2s": 120}  # the larger models, and what is tagged to measure them
+ON_PROCESSORS = ("fp32", "bf16")
 YEAR_H = 8766
 
 
-def benchmark(recordings: Path, hours: float, say: Callable[[str], None]) -> dict[str, Any]:
+def benchmark(recordings: Path, hours: float, say: Callable[[str], None], device: str = "cpu") -> dict[str, Any]:
     """Measure, and return the figures.
 
     Args:
         recordings: Folder of recordings whose sound is repeated to the length wanted.
         hours: Length of the recording to tag.
         say: Told what is being done.
+        device: `cpu`, or `cuda` for `satpipe tag` on GPUs; the loop runs on the processors all the same.
+
+    Raises:
+        ConfigError: There are no recordings in the folder, or there is no GPU.
     """
     checkpoint = resolve(BUNDLED)
     duration_s = int(hours * 3600)
@@ -51,32 +64,50 @@ def benchmark(recordings: Path, hours: float, say: Callable[[str], None]) -> dic
         folder = Path(name)
         say(f"making {hours:g} h of 16 kHz WAV and {FLAC_S} s of 48 kHz stereo FLAC")
         sound = _sound(recordings)
-        wav, flac, part = folder / "hour.wav", folder / "stereo.flac", folder / "part.wav"
+        wav, flac, part, short = (folder / name for name in ("hour.wav", "stereo.flac", "part.wav", "short.wav"))
+        _write(short, sound, SHORT_S, SAMPLE_RATE_HZ, 1)
         _write(wav, sound, duration_s, SAMPLE_RATE_HZ, 1)
         _write(part, sound, COMPARED_S, SAMPLE_RATE_HZ, 1)
         _write(flac, sound, FLAC_S, 48_000, 2)
+        say("start-up")
+        start_up = {"help_s": _command("--help"), "one_file_s": _command("tag", short, "-o", folder / "one")}
+        say("each part alone, on one processor")
+        config = checkpoint.config
+        alone = parts.parts(wav, flac, folder / "written", config)
         say("the plain loop: one chunk at a time, all processors")
         loop_s, loop_scores = _loop(checkpoint, wav, duration_s)
         begun = perf_counter()
-        with _workers() as tag:
+        with _workers(device) as tag:
             start_s = perf_counter() - begun
             begun = perf_counter()
             tag(part, folder / "first", span_s=COMPARED_S / 20)
             first_s = perf_counter() - begun
             runs = {}
-            for cut, precision in (("script", "fp32"), ("script", "bf16"), ("gapless", "fp32"), ("gapless", "bf16")):
+            for cut, precision in product(CUTS[::-1], PRECISIONS if device == "cuda" else ON_PROCESSORS):
                 say(f"satpipe tag, {cut} cut, {precision}")
                 tag(part, folder / "warm", cut=cut, precision=precision, span_s=COMPARED_S / 20)
                 out = folder / f"{cut}-{precision}"
                 elapsed_s, seconds = tag(wav, out, cut=cut, precision=precision)
                 runs[f"{cut} {precision}"] = {"x_realtime": duration_s / elapsed_s, "worker_s": seconds}
-            say("satpipe tag, 48 kHz stereo FLAC")
-            elapsed_s, seconds = tag(flac, folder / "flac")
-            runs["gapless fp32, 48 kHz stereo FLAC"] = {"x_realtime": FLAC_S / elapsed_s, "worker_s": seconds}
+            for precision in ON_PROCESSORS:
+                say(f"satpipe tag, 48 kHz stereo FLAC, {precision}")
+                tag(part, folder / "warm", precision=precision, span_s=COMPARED_S / 20)
+                elapsed_s, seconds = tag(flac, folder / "flac", precision=precision, span_s=_share_s(FLAC_S))
+                name = f"gapless {precision}, 48 kHz stereo FLAC"
+                runs[name] = {"x_realtime": FLAC_S / elapsed_s, "worker_s": seconds}
+            larger = {}
+            for name, length_s in SIZES_S.items():
+                say(f"{name}, random weights")
+                larger[name] = _size(name, length_s, sound, folder, tag)
             say("comparing scores")
             tag(part, folder / "all", cut="script", threshold=0.0, top_k=CLASSES, scores=False)
         difference = _difference(folder / "all", loop_scores)
         sizes = {table: _bytes(folder / "gapless-fp32" / table) for table in ("tags", "scores")}
+    say("the models alone, on one processor")
+    models = {
+        f"{name} {precision}": parts.model_parts(SAT(get_config(name)).eval(), precision)
+        for name, precision in product((config.name, *SIZES_S), ON_PROCESSORS)
+    }
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
@@ -84,6 +115,10 @@ def benchmark(recordings: Path, hours: float, say: Callable[[str], None]) -> dic
         "model": checkpoint.config.name,
         "hours": hours,
         "loop_x_realtime": duration_s / loop_s,
+        "start_up": start_up,
+        "parts": alone,
+        "models": models,
+        "sizes": larger,
         "ray_start_s": start_s,
         "first_run_s": first_s,
         "runs": runs,
@@ -94,7 +129,8 @@ def benchmark(recordings: Path, hours: float, say: Callable[[str], None]) -> dic
 
 def machine() -> dict[str, Any]:
     """What figures were measured on."""
-    return {"processor": _processor(), "processors": os.cpu_count(), "system": platform.platform()}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"processor": _processor(), "processors": os.cpu_count(), "system": platform.platform(), **gpu}
 
 
 def write(figures: dict[str, Any], path: Path) -> None:
@@ -135,13 +171,42 @@ def _loop(checkpoint: Checkpoint, path: Path, duration_s: int) -> tuple[float, t
     return perf_counter() - begun, torch.cat(scores)
 
 
+def _size(
+    name: str, length_s: int, sound: Samples, folder: Path, tag: Callable[..., tuple[float, dict[str, float]]]
+) -> dict[str, float]:
+    """Measure another model, with random weights: the loop and `satpipe tag` in each precision, x realtime."""
+    weights, wav = folder / f"{name}.safetensors", folder / f"{name}.wav"
+    save(SAT(get_config(name)), weights)
+    _write(wav, sound, length_s, SAMPLE_RATE_HZ, 1)
+    figures = {"loop": length_s / _loop(load(weights), wav, length_s)[0]}
+    span_s = _share_s(length_s)
+    for precision in ON_PROCESSORS:
+        for out in ("warm", f"{name}-{precision}"):  # the first loads the model
+            elapsed_s, _ = tag(wav, folder / out, model=str(weights), precision=precision, span_s=span_s)
+        figures[precision] = length_s / elapsed_s
+    return figures
+
+
+def _share_s(length_s: float) -> float:
+    """How long a span is of which every processor gets one."""
+    return max(length_s / (os.cpu_count() or 1), 10.0)
+
+
+def _command(*args: object) -> float:
+    """Run satpipe as a person does; return the seconds it took."""
+    begun = perf_counter()
+    command = [sys.executable, "-c", "from jobs.cli import main; main()", *map(str, args)]
+    subprocess.run(command, check=True, capture_output=True)
+    return perf_counter() - begun
+
+
 @contextmanager
-def _workers() -> Iterator[Callable[..., tuple[float, dict[str, float]]]]:
+def _workers(device: str) -> Iterator[Callable[..., tuple[float, dict[str, float]]]]:
     """Start Ray once; give a function that tags a file and returns the seconds it took, and its workers' by stage."""
-    with engine.start(None, None, "cpu") as ray:
+    with engine.start(None, None, device) as ray:
 
         def tag(path: Path, out: Path, **given: Any) -> tuple[float, dict[str, float]]:
-            options = TagOptions((str(path),), out, overwrite=True, **given)
+            options = TagOptions((str(path),), out, device=device, overwrite=True, **given)
             planned = plan(options)
             output = Output(out)
             description = describe(options, planned.checkpoint)

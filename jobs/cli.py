@@ -68,10 +68,12 @@ cli.add_command(models)
 )
 @click.option("--scores/--no-scores", default=True, show_default=True, help="Write all 527 scores of each chunk.")
 @click.option("--channels", default="mix", show_default=True, metavar="mix|split|N", help="N counts from 1.")
-@click.option("--workers", type=click.IntRange(1), help="Workers at the same time; by default one per CPU or GPU.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Workers at the same time; by default one per CPU; up to 8 share a GPU."
+)
 @click.option("--address", help="A running Ray cluster; by default Ray is started here for the run.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option(
     "--span-s",
     type=click.FloatRange(10),
@@ -120,11 +122,14 @@ def status(out: str) -> int:
 @click.argument("recordings", type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
 @click.option("--hours", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Length of the recording.")
-def benchmark(recordings: Path, out: Path, hours: float) -> int:
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Of `satpipe tag`."
+)
+def benchmark(recordings: Path, out: Path, hours: float, device: str) -> int:
     """Measure how fast tagging is here, beside the plain loop; RECORDINGS are repeated to the length wanted."""
     from jobs import benchmark
 
-    benchmark.write(benchmark.benchmark(recordings, hours, lambda line: click.echo(line, err=True)), out)
+    benchmark.write(benchmark.benchmark(recordings, hours, lambda line: click.echo(line, err=True), device), out)
     return 0
 
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from pipeline import engine
 from pipeline.cut import SPAN_S
@@ -29,6 +30,7 @@ from sat.errors import ConfigError
 from sat.hub import BUNDLED
 from sat.labels import weak_labels
 from sat.measure import largest_batch
+from sat.precision import processor_has_bf16
 from sat.stream import Cut, chunk_samples
 from sat.tagger import Peer
 from sat.taggers import adapted, resolve
@@ -78,6 +80,7 @@ class Plan:
         stale: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         gone: Recordings in the tables whose files are not there any more.
         batch_chunks: Chunks to run at once; None: as many as are quickest.
+        notes: What the person should know before it starts.
     """
 
     checkpoint: Checkpoint | Peer
@@ -88,6 +91,7 @@ class Plan:
     stale: frozenset[str]
     gone: frozenset[str]
     batch_chunks: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ def plan(options: TagOptions) -> Plan:
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
+    if options.precision == "fp16" and options.device != "cuda":
+        raise ConfigError("--precision fp16 is for GPUs: it takes --device cuda; on a processor bf16 is the fast one")
     checkpoint = adapted(resolve(options.model, options.arch), options.delay_s, memory=options.memory == "on")
     if isinstance(checkpoint, Peer) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads waveforms, all of every piece; leave --cut out")
@@ -151,7 +157,16 @@ def plan(options: TagOptions) -> Plan:
         problems = "".join(f"\n{problem}" for problem in search.problems)
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
     gone = frozenset(name for file in done.keys() - seen for name in done[file].rows)
-    return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone, _batch_chunks(checkpoint, options))
+    return Plan(
+        checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone,
+        _batch_chunks(checkpoint, options), tuple(_notes(options)),
+    )  # fmt: skip
+
+
+def _notes(options: TagOptions) -> Iterator[str]:
+    on_cpu = options.device == "cpu" or not torch.cuda.is_available()
+    if options.precision == "bf16" and options.address is None and on_cpu and not processor_has_bf16():
+        yield "this processor does not multiply in bf16 (AVX512_BF16 or AMX): --precision fp32 is faster here"
 
 
 def _batch_chunks(checkpoint: Checkpoint | Peer, options: TagOptions) -> int | None:

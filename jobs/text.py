@@ -30,6 +30,7 @@ def plan(plan: Plan, *, prune: bool) -> str:
         then = "rows removed" if prune else "rows kept, --prune removes them"
         lines.append(f"       {_count(len(plan.gone), 'recording')} in the tables not there any more: {then}")
     lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
+    lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from sat.errors import ConfigError, SatpipeError
 Result = TypeVar("Result")
 REACH_TIMEOUT_S = 10.0
 OUT_OF_MEMORY_RETRIES = 2
+MOST_ON_A_GPU = 8  # workers: each takes half a gigabyte of the GPU for itself, model and batch left out
 LOCAL_OBJECT_STORE_BYTES = 512 * 2**20  # holds the model's weights, nothing else of size
 
 
@@ -142,12 +143,23 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
     except (ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:
         raise ConfigError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
     try:
-        gpus = ray.cluster_resources().get("GPU", 0)
+        resources = ray.cluster_resources()
+        gpus = resources.get("GPU", 0)
         if device == "cuda" and not gpus:
             raise ConfigError("there is no GPU that Ray knows of; --device cpu will do")
-        yield Engine(Slots(gpus=1) if gpus and device != "cpu" else Slots(), workers)
+        on_gpu = gpus and device != "cpu"
+        yield Engine(Slots(gpus=1 / sharing(resources.get("CPU", 0), gpus)) if on_gpu else Slots(), workers)
     finally:
         ray.shutdown()
+
+
+def sharing(cpus: float, gpus: float) -> int:
+    """Workers that share a GPU, with a processor each: while one decodes, others have the GPU compute.
+
+    A power of two, since Ray counts in whole ten-thousandths of a GPU.
+    """
+    workers = max(1, min(int(cpus // gpus), MOST_ON_A_GPU))
+    return 1 << (workers.bit_length() - 1)
 
 
 def _reach(address: str) -> None:

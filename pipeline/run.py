@@ -48,7 +48,7 @@ class WorkerOptions:
         model_id: The model's sha256.
         config: Its configuration, which may be another than its file's.
         cut: How recordings are cut.
-        precision: `fp32` or `bf16`.
+        precision: One of `sat.precision.PRECISIONS`.
         cuda: Whether to use a GPU.
         batch_chunks: Chunks to run at once; None: as many as are quickest.
     """

@@ -1,7 +1,8 @@
-"""Write the measured figures into the README: `python -m reports.readme`."""
+"""Write the measured figures into the README and the documentation: `python -m reports.readme`."""
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,24 @@ def speed(figures: dict[str, Any]) -> str:
     for name, x_realtime in rows:
         ratio = "" if "FLAC" in name else f"{x_realtime / loop:.1f}"  # the loop reads the WAV
         lines.append(f"| {name} | {x_realtime:,.0f} | {ratio} |")
+    for name, row in figures["sizes"].items():
+        for precision in ("fp32", "bf16"):
+            lines.append(
+                f"| `satpipe tag`, gapless {precision}, {name} | {row[precision]:,.0f} | "
+                f"{row[precision] / row['loop']:.1f} |"
+            )
     machine = figures["machine"]
     versions = figures["versions"]
+    start_up = figures["start_up"]
     where = (
         f"{figures['model']} on {machine['processors']} processors ({machine['processor']}), torch {versions['torch']}"
     )
     return (
         "\n".join(lines)
         + f"\n\n{where}, {figures['hours']:g} h of 16 kHz WAV where nothing else is said. Starting Ray took "
-        + f"{figures['ray_start_s']:.1f} s more, and the workers' first recording {figures['first_run_s']:.1f} s.\n"
+        + f"{figures['ray_start_s']:.1f} s more, and the workers' first recording {figures['first_run_s']:.1f} s; one "
+        + f"short file takes {start_up['one_file_s']:.1f} s in all, `satpipe --help` {start_up['help_s']:.2f} s. The "
+        + "larger models have random weights.\n"
         + f"Largest difference of any score between the first two rows: {figures['largest_score_difference']:.1e}."
     )
 
@@ -38,11 +48,25 @@ def stages(figures: dict[str, Any]) -> str:
     """Markdown table of the workers' time by stage."""
     names = {"read": "decode and resample", "log_mel": "log-mel", "model": "model", "write": "write"}
     lines = ["| share of the workers' time | " + " | ".join(names.values()) + " |", "|---|" + "---:|" * len(names)]
-    for run in ("gapless fp32", "gapless bf16", "gapless fp32, 48 kHz stereo FLAC"):
+    for run in ("gapless fp32", "gapless bf16", "gapless fp32, 48 kHz stereo FLAC", "gapless bf16, 48 kHz stereo FLAC"):
         seconds = figures["runs"][run]["worker_s"]
         total = sum(seconds.values())
         lines.append(f"| {run} | " + " | ".join(f"{seconds[name] / total:.0%}" for name in names) + " |")
     return "\n".join(lines)
+
+
+def parts(figures: dict[str, Any]) -> str:
+    """Markdown tables of each part alone on one processor, and of the models beside their products."""
+    lines = ["| alone, on one processor | x realtime |", "|---|---:|"]
+    lines += [f"| {name} | {rate:,.0f} |" for name, rate in figures["parts"].items() if name != "memory_copy"]
+    lines += ["", "| model alone | x realtime | its products' rate, GFLOP/s | nothing but products | reached |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    for name, row in figures["models"].items():
+        lines.append(
+            f"| {name} | {row['x_realtime']:,.0f} | {row['flops'] / 1e9:,.0f} | {row['bound_x_realtime']:,.0f} "
+            f"| {row['x_realtime'] / row['bound_x_realtime']:.0%} |"
+        )
+    return "\n".join(lines) + f"\n\nMemory is copied at {figures['parts']['memory_copy'] / 1e9:.0f} GB/s."
 
 
 def disk(figures: dict[str, Any]) -> str:
@@ -100,16 +124,22 @@ def peers(figures: dict[str, Any]) -> str:
     )
 
 
-def fill(readme: str, figures: dict[str, Any]) -> str:
+DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
+    "README.md": (speed, stages, disk, evaluation, consistency, peers),
+    "reports/docs/explanation/speed.md": (parts,),
+}
+
+
+def fill(text: str, figures: dict[str, Any], document: str = "README.md") -> str:
     """Put the figures between their marks."""
-    for section in (speed, stages, disk, evaluation, consistency, peers):
+    for section in DOCUMENTS[document]:
         name = section.__name__
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
-        if not pattern.search(readme):
-            raise ValueError(f"README.md has no place for '{name}'")
-        text = _BETWEEN.format(name, section(figures))
-        readme = pattern.sub(text.replace("\\", r"\\"), readme)
-    return readme
+        if not pattern.search(text):
+            raise ValueError(f"{document} has no place for '{name}'")
+        filled = _BETWEEN.format(name, section(figures))
+        text = pattern.sub(filled.replace("\\", r"\\"), text)
+    return text
 
 
 def measured() -> dict[str, Any]:
@@ -121,9 +151,10 @@ def measured() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fill the README of this checkout."""
-    path = ROOT / "README.md"
-    path.write_text(fill(path.read_text(), measured()))
+    """Fill the documents of this checkout."""
+    for document in DOCUMENTS:
+        path = ROOT / document
+        path.write_text(fill(path.read_text(), measured(), document))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from sat.consecutive import consecutive
 from sat.model import SAT, Memory, allows_consecutive
 from sat.stream import Chunk
 
 Keyed = tuple[Any, Chunk]
 Item = TypeVar("Item")
-BATCH_CHUNKS = 32  # 1,536 tokens of SAT-2s: what a block works on stays in a core's second-level cache
+BATCH_CHUNKS = 32  # 1,536 tokens of SAT-2s: more are no faster on a processor
+GPU_BATCH_CHUNKS = 256  # enough work to keep a GPU busy; what a block of SAT-B works on takes 0.4 GB in float32
 
 
 @torch.inference_mode()
@@ -46,6 +48,11 @@ def score_chunks(
         moved = [replace(chunk, log_mel=chunk.log_mel.to(device)) for _, chunk in batch]
         scores, memory = run(model, moved, memory)
         yield from zip((key for key, _ in batch), scores.float().cpu(), strict=True)
+
+
+def batch_chunks_for(device: torch.device) -> int:
+    """How many chunks to run at once on a device."""
+    return GPU_BATCH_CHUNKS if device.type == "cuda" else BATCH_CHUNKS
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -87,13 +94,12 @@ def _layer_by_layer(model: SAT, chunks: list[Chunk], memory: Memory | None) -> t
     after: dict[int, Memory] = {} if memory is None else {-1: memory}  # memory after chunk i, where it is wanted
     if whole:
         wanted = sorted({i - 1 for i in short if not chunks[i].first} & set(whole) | {whole[-1]})
-        keep = torch.tensor([whole.index(i) for i in wanted])
-        first = torch.tensor([chunks[i].first for i in whole])
-        together, kept = model.consecutive(
+        together, kept = consecutive(
+            model,
             torch.stack([chunks[i].log_mel for i in whole]),
             None if chunks[whole[0]].first else memory,
-            first if first.any() else None,
-            keep,
+            first=[place for place, i in enumerate(whole) if chunks[i].first],
+            keep=[whole.index(i) for i in wanted],
         )
         after.update({i: kept.select(k) for k, i in enumerate(wanted)})
         for i, score in zip(whole, together, strict=True):

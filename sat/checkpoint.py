@@ -14,14 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from sat.batch import BATCH_CHUNKS
+from sat.batch import batch_chunks_for
 from sat.config import CONFIGS, ModelConfig, get_config
 from sat.errors import CheckpointError
 from sat.frontend import LogMel
 from sat.model import SAT
+from sat.precision import dtype_for
 from sat.sat_tagger import SATTagger
 from sat.stream import Cut
-from sat.tagger import CPU, PRECISIONS
+from sat.tagger import CPU
 
 _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale.fb": "filterbank"}
 _FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 are this close
@@ -70,11 +71,13 @@ class Checkpoint:
         precision: str = "fp32",
         batch_chunks: int | None = None,
     ) -> SATTagger:
-        """Build the model, ready to tag."""
-        model = self.model().to(device)
-        if precision != "fp32":
-            model.with_precision(PRECISIONS[precision])
-        return SATTagger(model, cut, device, batch_chunks or BATCH_CHUNKS)
+        """Build the model, ready to tag.
+
+        Raises:
+            ConfigError: The device is not made for that precision.
+        """
+        model = self.model().to(device).with_precision(dtype_for(precision, device))
+        return SATTagger(model, cut, device, batch_chunks or batch_chunks_for(device))
 
 
 def load(path: str | Path, arch: str | None = None) -> Checkpoint:

@@ -58,51 +58,6 @@ class Attention(nn.Module):
             k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
         return self._merge(F.scaled_dot_product_attention(q, k, v))
 
-    def consecutive(self, x: Tensor, past: Tensor, first: Tensor | None) -> Tensor:
-        """Attend in C consecutive chunks at once; the memory of a chunk is the chunk before it.
-
-        The keys and values of all tokens lie in one buffer in the order of time, so that what chunk c sees, its
-        memory and itself, is one window of it: windows overlap, nothing is copied.
-
-        Args:
-            x: Normalised tokens, [C, T, D].
-            past: Normalised memory of the first chunk, [M, D].
-            first: Chunks whose memory is empty, boolean [C]; None where there is none.
-
-        Shape:
-            [C, T, D] -> [C, T, D]
-        """
-        chunks, tokens, width = x.shape
-        past_tokens = past.shape[0]
-        rows = torch.cat([past, x.reshape(-1, width)])  # [M + C T, D]
-        qkv = self.qkv(rows)  # [M + C T, 3 D]
-        keys = past_tokens + tokens
-        q = qkv[past_tokens:, :width].reshape(chunks, tokens, self.heads, -1)
-        window = (chunks, keys, self.heads, width // self.heads)
-        strides = (tokens * 3 * width, 3 * width, width // self.heads, 1)
-        # Row 0 of the buffer is the oldest token of the first chunk's memory.
-        k = qkv.as_strided(window, strides, qkv.storage_offset() + width)
-        v = qkv.as_strided(window, strides, qkv.storage_offset() + 2 * width)
-        return self._attend(q, k, v, past_tokens, first)
-
-    def consecutive_with_memory(self, x: Tensor, memory: Tensor, first: Tensor | None) -> Tensor:
-        """The same where the memory [C, M, D] is not the chunk before as it is: block 0.
-
-        Shape:
-            [C, T, D] -> [C, T, D]
-        """
-        rows = self.qkv(torch.cat([memory, x], dim=1))  # [C, M + T, 3 D]
-        q, k, v = rows.unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return self._attend(q[:, -x.shape[1] :], k, v, memory.shape[1], first)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, past_tokens: int, first: Tensor | None) -> Tensor:
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [C, H, T or M + T, D / H]
-        mask = None
-        if first is not None:
-            mask = torch.ones(k.shape[0], 1, q.shape[2], k.shape[2], dtype=torch.bool, device=k.device)
-            mask[first, :, :, :past_tokens] = False
-        return self._merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-
     def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """[B, T, n D] -> n tensors [B, H, T, D / H]."""
         width = self.proj.in_features
@@ -142,16 +97,6 @@ class Block(nn.Module):
         """One chunk of B streams: `x` [B, T, D], `memory` [B, M, D] or None -> [B, T, D]."""
         past = None if memory is None else self.norm1(memory)
         x = x + self.attn(self.norm1(x), past)
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
-
-    def consecutive(self, x: Tensor, past: Tensor, first: Tensor | None) -> Tensor:
-        """C consecutive chunks of one stream: `x` [C, T, D], `past` [M, D] -> [C, T, D]."""
-        x = x + self.attn.consecutive(self.norm1(x), self.norm1(past), first)
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
-
-    def consecutive_with_memory(self, x: Tensor, memory: Tensor, first: Tensor | None) -> Tensor:
-        """The same with a memory of its own for each chunk, [C, M, D]."""
-        x = x + self.attn.consecutive_with_memory(self.norm1(x), self.norm1(memory), first)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
@@ -213,52 +158,6 @@ class SAT(nn.Module):
             x = block(x, past)
         return self.head_logits(x), Memory(kept) if tokens else None
 
-    def consecutive(
-        self, log_mel: Tensor, memory: Memory | None = None, first: Tensor | None = None, keep: Tensor | None = None
-    ) -> tuple[Tensor, Memory]:
-        """Tag C consecutive whole chunks at once, layer by layer.
-
-        No block waits for the end of an earlier chunk: the memory of block l for chunk t is the input of block l for
-        chunk t - 1, which is computed in the same pass. Equal to C calls of `forward` up to rounding. For inference:
-        gradients, where they are kept, do flow through the memory here.
-
-        Args:
-            log_mel: [C, 64, F] with F the configuration's `chunk_frames`.
-            memory: Of the stream the first chunk belongs to (B = 1); None when its memory is empty.
-            first: Chunks that start another recording, boolean [C]; their memory is empty.
-            keep: Chunks whose memory is wanted, integer [K]; by default the last one.
-
-        Returns:
-            Scores [C, 527], and the memory after each chunk of `keep` (B = K).
-
-        Raises:
-            ValueError: The configuration does not allow it (`allows_consecutive`), or another number of frames.
-        """
-        if not allows_consecutive(self.config):
-            raise ValueError(f"{self.config.name} cannot run layer by layer: its memory is not one chunk")
-        if log_mel.shape[-1] != self.config.chunk_frames:
-            raise ValueError(f"{log_mel.shape[-1]} frames are not a whole chunk of {self.config.chunk_frames}")
-        tokens = self.config.memory_tokens
-        x = self.embed(log_mel)
-        if memory is None:
-            first = torch.zeros(len(x), dtype=torch.bool, device=x.device) if first is None else first.clone()
-            first[0] = True
-        masked = None if first is None or not first.any() else first
-        keep = torch.tensor([len(x) - 1], device=x.device) if keep is None else keep
-        kept = []
-        for index, block in enumerate(self._blocks()):
-            kept.append(x[keep, -tokens:])
-            past = x.new_zeros(tokens, x.shape[-1]) if memory is None else memory.blocks[index][0]
-            if index == 0:  # its memory gets position embeddings a second time, so it is not the chunk before as it is
-                before = torch.cat([past[None], x[:-1, -tokens:]])
-                x = block.consecutive_with_memory(x, before + self.memory_positions(tokens).to(x.dtype), masked)
-            else:
-                x = block.consecutive(x, past, masked)
-        return self.head(x), Memory(kept)
-
-    def _blocks(self) -> list[Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
-
     def embed(self, log_mel: Tensor) -> Tensor:
         """Normalise, cut into patches, embed and add positions.
 
@@ -305,5 +204,5 @@ class SAT(nn.Module):
 
 
 def allows_consecutive(config: ModelConfig) -> bool:
-    """Whether chunks of this configuration can run layer by layer: its memory is one chunk, no more."""
+    """Whether chunks can run layer by layer (`sat.consecutive`): the memory is one chunk, no more."""
     return config.streaming and config.memory_chunks == 1

@@ -35,7 +35,7 @@ class SATTagger(Tagger):
         self.model, self.config = model, model.config
         self.cut: Cut = cut
         self.device, self.batch_chunks = device, batch_chunks
-        self.log_mel = LogMel()
+        self.log_mel = LogMel().to(device)
 
     @property
     def chunk_samples(self) -> int:

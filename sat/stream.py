@@ -17,7 +17,7 @@ from sat.config import (
     ChunkConfig,
     ModelConfig,
 )
-from sat.frontend import CENTRE_SAMPLES, LogMel, LogMelStream, clamp_dynamic_range
+from sat.frontend import CENTRE_SAMPLES, LogMel, LogMelStream, clamp_dynamic_range, to_device
 from sat.model import SAT, Memory
 
 Cut = Literal["gapless", "script"]
@@ -64,7 +64,7 @@ class ChunkStream:
     """Cuts the samples of one recording, in blocks of any size, into chunks.
 
     Args:
-        log_mel: The front end.
+        log_mel: The front end; the chunks are where it is.
         config: Of the model the chunks are for.
         cut: How to cut.
         start_chunk: Chunk to start with. The samples pushed must begin `context_samples(cut, start_chunk)` before
@@ -79,7 +79,8 @@ class ChunkStream:
         self._context = context_samples(cut, start_chunk)
         self._pushed = -self._context  # samples from the start of the first chunk on
         self._frames = LogMelStream(log_mel, inside=self._context > 0)
-        self._pending = torch.empty(MEL_BANDS, 0) if cut == "gapless" else torch.empty(0)  # of the next chunk
+        shape = (MEL_BANDS, 0) if cut == "gapless" else (0,)
+        self._pending = torch.empty(shape, device=log_mel.window.device)  # of the next chunk
         self._finished = False
 
     def push(self, samples: Tensor) -> list[Chunk]:
@@ -94,7 +95,7 @@ class ChunkStream:
             )
         if self._finished:
             raise ValueError("the recording was finished; a new one takes a new stream")
-        samples = samples.float()
+        samples = to_device(samples.float(), self._pending.device)
         self._pushed += len(samples)
         gapless = self._cut == "gapless"
         size = self._config.chunk_frames if gapless else chunk_samples(self._config, self._cut)
@@ -148,7 +149,7 @@ class ChunkStream:
     def _silence(self) -> Tensor:
         """As much digital silence as the memory holds, [64, F]."""
         frames = self._config.memory_tokens // FREQUENCY_PATCHES * PATCH_FRAMES
-        silence: Tensor = self._log_mel(torch.zeros(frames * HOP_SAMPLES))
+        silence: Tensor = self._log_mel(torch.zeros(frames * HOP_SAMPLES, device=self._pending.device))
         return silence[:, :frames]
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -24,13 +24,13 @@ from sat.batch import batches
 from sat.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig
 from sat.errors import ConfigError, LabelError
 from sat.labels import weak_labels
+from sat.precision import dtype_for
 from sat.stream import Cut
 
 Keyed = tuple[Any, Any]
 """A key of the caller's, and a chunk as the tagger's `chunks` makes them."""
 
 CPU = torch.device("cpu")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PEER_BATCH_CHUNKS = 4  # few, since some pad each chunk to 10 s
 SHORTEST_MS = 1000 * PATCH_SAMPLES // SAMPLE_RATE_HZ  # as for SAT
 
@@ -277,7 +277,7 @@ class Tagger(ABC):
         prepared.config, prepared.device = config, device
         prepared.batch_chunks = batch_chunks or self.batch_chunks
         if self.model is not None:
-            self.model.to(device, PRECISIONS[precision])
+            self.model.to(device, dtype_for(precision, device))
         return prepared
 
 

@@ -10,12 +10,15 @@ import benchmark_evaluate
 import pytest
 from conftest import ROOT, Satpipe
 
+from jobs.parts import chunk_flops
 from reports import readme
+from sat.config import get_config
 
 HOURS = 0.1
-FLAC = "gapless fp32, 48 kHz stereo FLAC"
+FLAC = {f"gapless {precision}, 48 kHz stereo FLAC" for precision in ("fp32", "bf16")}
 FLAC_S = 900
-RUNS = {f"{cut} {precision}" for cut in ("script", "gapless") for precision in ("fp32", "bf16")} | {FLAC}
+RUNS = {f"{cut} {precision}" for cut in ("script", "gapless") for precision in ("fp32", "bf16")} | FLAC
+MODELS = {f"{name} {precision}" for name in ("SAT_T_2s", "SAT_S_2s", "SAT_B_2s") for precision in ("fp32", "bf16")}
 README = (ROOT / "README.md").read_text()
 
 
@@ -39,7 +42,7 @@ def measured(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> dict
 def assert_sane(figures: dict[str, Any]) -> None:
     assert set(figures) - {"evaluation", "consistency", "peers"} == {
         "date", "machine", "versions", "model", "hours", "loop_x_realtime", "ray_start_s", "first_run_s", "runs",
-        "largest_score_difference", "year_bytes",
+        "largest_score_difference", "year_bytes", "start_up", "parts", "models", "sizes",
     }  # fmt: skip
     assert set(figures["machine"]) == {"processor", "processors", "system"}
     assert {"satpipe", "torch", "ray", "python"} <= set(figures["versions"])
@@ -55,9 +58,24 @@ def assert_sane(figures: dict[str, Any]) -> None:
         assert set(run["worker_s"]) == {"read", "log_mel", "model", "write"}
         assert all(seconds > 0 for seconds in run["worker_s"].values()), name
         # The workers' time fits into the time that all of them had, and is not a small part of what one had.
-        elapsed_s = (FLAC_S if name == FLAC else figures["hours"] * 3600) / run["x_realtime"]
+        elapsed_s = (FLAC_S if name in FLAC else figures["hours"] * 3600) / run["x_realtime"]
         total_s = sum(run["worker_s"].values())
         assert 0.2 * elapsed_s < total_s < 1.05 * elapsed_s * figures["machine"]["processors"], name
+    assert 0 < figures["start_up"]["help_s"] < figures["start_up"]["one_file_s"] < 120
+    alone = figures["parts"]
+    assert min(alone.values()) > 1
+    # A part is no faster than a part of it.
+    assert alone["decode, mix and resample FLAC"] < alone["decode FLAC"]
+    assert alone["log-mel"] < alone["FFTs of log-mel"]
+    assert set(figures["models"]) == MODELS
+    for name, row in figures["models"].items():
+        assert row["x_realtime"] > 1, name
+        assert row["flops"] > 1e9, name
+        assert 0.02 < row["x_realtime"] / row["bound_x_realtime"] < 1.2, name
+    assert set(figures["sizes"]) == {"SAT_S_2s", "SAT_B_2s"}
+    for row in figures["sizes"].values():
+        assert set(row) == {"loop", "fp32", "bf16"}
+        assert min(row.values()) > 1
 
 
 @pytest.mark.slow
@@ -113,6 +131,23 @@ def test_the_shares_of_the_stages_add_up(figures: dict[str, Any]) -> None:
         shares = [int(share) for share in re.findall(r"(\d+)%", line)]
         assert len(shares) == 4
         assert 98 <= sum(shares) <= 102
+
+
+@pytest.mark.parametrize(
+    ("name", "published_gflops"), [("SAT_T_2s", 0.5), ("SAT_S_2s", 2.1), ("SAT_B_2s", 8.2), ("SAT_T_1s", 0.3)]
+)
+def test_the_operations_counted_are_about_the_published_ones(name: str, published_gflops: float) -> None:
+    assert chunk_flops(get_config(name)) / 1e9 == pytest.approx(published_gflops, rel=0.12)
+
+
+def test_each_part_is_told_in_the_documentation(figures: dict[str, Any]) -> None:
+    document = "reports/docs/explanation/speed.md"
+    text = (ROOT / document).read_text()
+    filled = readme.fill(text, figures, document)
+    assert text == filled
+    row = figures["models"]["SAT_T_2s bf16"]
+    assert f"| SAT_T_2s bf16 | {row['x_realtime']:,.0f} | {row['flops'] / 1e9:,.0f} |" in filled
+    assert f"| log-mel | {figures['parts']['log-mel']:,.0f} |" in filled
 
 
 @pytest.mark.slow

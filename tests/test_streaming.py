@@ -32,6 +32,7 @@ from sat.config import (
     ModelConfig,
     get_config,
 )
+from sat.consecutive import consecutive
 from sat.errors import ConfigError
 from sat.frontend import LogMel, clamp_dynamic_range
 from sat.hub import resolve
@@ -218,12 +219,12 @@ def test_streams_side_by_side_in_one_call_do_not_see_each_other(config: ModelCon
 def test_a_memory_of_two_chunks_does_not_run_layer_by_layer() -> None:
     assert [config for config in SMALL if allows_consecutive(config)] == [TINY, CLASS_TOKEN]
     with pytest.raises(ValueError, match="cannot run layer by layer"):
-        model_of(LONG_MEMORY).consecutive(torch.zeros(2, MEL_BANDS, LONG_MEMORY.chunk_frames))
+        consecutive(model_of(LONG_MEMORY), torch.zeros(2, MEL_BANDS, LONG_MEMORY.chunk_frames))
 
 
 def test_only_whole_chunks_run_layer_by_layer() -> None:
     with pytest.raises(ValueError, match="31 frames are not a whole chunk of 32"):
-        model_of(TINY).consecutive(torch.zeros(2, MEL_BANDS, 31))
+        consecutive(model_of(TINY), torch.zeros(2, MEL_BANDS, 31))
 
 
 # Where a stream starts, and what a score depends on
@@ -283,15 +284,43 @@ def test_a_score_depends_on_its_warm_up_and_on_nothing_before(config: ModelConfi
 
 
 @pytest.mark.parametrize("config", [TINY, CLASS_TOKEN], ids=named)
-def test_gradients_of_a_score_reach_its_warm_up_at_most(config: ModelConfig) -> None:
-    log_mel = torch.stack([clamp_dynamic_range(LogMel()(sound(5000, seed))) for seed in range(8)]).requires_grad_()
-    chunk = 5
-    scores, _ = model_of(config).consecutive(log_mel)
-    (gradient,) = torch.autograd.grad(scores[chunk].sum(), log_mel)
-    reached = gradient.abs().amax(dim=(1, 2)) > 0
-    assert reached[chunk]
-    assert not reached[: chunk - config.warmup_chunks].any()
-    assert not reached[chunk + 1 :].any()
+def test_layer_by_layer_a_chunk_reaches_the_scores_it_warms_up_and_no_others(config: ModelConfig) -> None:
+    log_mel = torch.stack([clamp_dynamic_range(LogMel()(sound(5000, seed))) for seed in range(8)])
+    before, _ = consecutive(model_of(config), log_mel)
+    for chunk in range(8):
+        other = log_mel.clone()
+        other[chunk] += 10 * torch.randn(log_mel.shape[1:])
+        moved = distance(before, consecutive(model_of(config), other)[0])
+        reached = range(chunk, chunk + config.warmup_chunks + 1)
+        assert all((distance > 0) == (place in reached) for place, distance in enumerate(moved))
+
+
+@pytest.mark.parametrize("config", [TINY, CLASS_TOKEN, get_config("SAT_S_2s")], ids=named)
+def test_layer_by_layer_gives_the_memory_after_every_chunk_that_is_asked_for(config: ModelConfig) -> None:
+    model = model_of(config)
+    log_mel = 10 * torch.randn(7, MEL_BANDS, config.chunk_frames) - 30
+    with torch.inference_mode():
+        _, before = model(log_mel[:1])
+        scores, kept = consecutive(model, log_mel[1:], before, first=[2], keep=[0, 2, 5])
+        memory, expected = before, []
+        for place, chunk in enumerate(log_mel[1:]):
+            score, memory = model(chunk[None], None if place == 2 else memory)
+            assert_same_scores(scores[place : place + 1], score)
+            expected.append(memory)
+    for found, place in enumerate((0, 2, 5)):
+        for ours, theirs in zip(kept.select(found).blocks, expected[place].blocks, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_layer_by_layer_leaves_its_inputs_and_the_model_alone() -> None:
+    model = model_of(TINY)
+    log_mel = 10 * torch.randn(3, MEL_BANDS, TINY.chunk_frames) - 30
+    with torch.inference_mode():
+        _, memory = model(log_mel[:1])
+    given = [log_mel, *memory.blocks, *model.state_dict().values()]
+    copies = [tensor.clone() for tensor in given]
+    consecutive(model, log_mel, memory)
+    assert all(map(torch.equal, given, copies))
 
 
 @pytest.mark.parametrize("config", STREAMING, ids=named)

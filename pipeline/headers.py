@@ -85,7 +85,12 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
             data_bytes = int.from_bytes(file.read(16)[8:], "little")
         elif name in _READ:
             yield name.decode().lower(), file.read(min(size, _MOST_BYTES))
-        at += header.size + size + -size % (8 if w64 else 2)
+        at += header.size + size
+        if w64:
+            at += -at % 8
+        elif size % 2:  # what fills it up is zero, but not everyone fills up
+            file.seek(at)
+            at += file.read(1) == b"\0"
 
 
 def _guano(text: str) -> datetime | None:

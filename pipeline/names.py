@@ -113,6 +113,9 @@ class Pattern:
         if strange:
             known = " ".join(f"%{letter}" for letter in _DIRECTIVES)
             raise ConfigError(f"--time-pattern {pattern}: there is no {strange[0]}; there are {known}")
+        twice = [token for token in self._directives if self._directives.count(token) > 1]
+        if twice:
+            raise ConfigError(f"--time-pattern {pattern}: it has {twice[0]} twice")
         has = {token[1:] for token in self._directives}
         if not (has & {"Y", "y"} and ((has & {"m", "b", "B"} and "d" in has) or "j" in has) and has & {"H", "I"}):
             raise ConfigError(f"--time-pattern {pattern}: it needs year, day and hour, such as *_%Y%m%d_%H%M%S*")

@@ -9,6 +9,7 @@ from jobs.clock import some
 from jobs.prepare import Prepared
 from jobs.status import Status
 from jobs.tag import EXAMPLES, Plan, Summary
+from pipeline.clock import SOURCES
 from sat.hub import BUNDLED
 
 
@@ -118,7 +119,7 @@ def _times(summary: Summary) -> list[str]:
 
 
 def _sources(counts: Mapping[str, int], total: int) -> str:
-    sources = ", ".join(f"{count:,} from {source}" for source, count in counts.items())
+    sources = ", ".join(f"{counts[source]:,} from {source}" for source in SOURCES if counts.get(source))
     return f"{sum(counts.values()):,} of {_count(total, 'recording')}{f' ({sources})' if sources else ''}"
 
 

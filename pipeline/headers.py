@@ -23,6 +23,7 @@ KINDS = ("guano", "comment", "bext", "ixml")
 
 _MOST_CHUNKS = 64
 _MOST_BYTES = 2**20  # of a chunk that is read
+_BLOCK_BYTES = 2**16  # read at a time in an object store
 _READ = {b"fmt ", b"bext", b"guan", b"LIST", b"iXML", b"ixml", b"list"}  # the last ones as W64 has them
 _IN_DS64 = 0xFFFFFFFF  # size of an RF64's data: another chunk has it
 _COMMENT = re.compile(
@@ -44,7 +45,7 @@ class Stamp(NamedTuple):
 def read_stamp(path: str) -> Stamp | None:
     """Return when the recording of a file started, as its metadata say it, or None; whatever is in them."""
     try:
-        with io.BufferedReader(RemoteFile(path)) if is_remote(path) else open(path, "rb") as file:
+        with io.BufferedReader(RemoteFile(path, _BLOCK_BYTES)) if is_remote(path) else open(path, "rb") as file:
             chunks: dict[str, bytes] = {}
             for name, content in _chunks(file):
                 chunks[name] = chunks.get(name, b"") + content

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import NamedTuple
 
 from sat.errors import ConfigError
@@ -61,10 +61,9 @@ class Names:
         self._alone: dict[str, bool] = {}  # folder -> whether it holds one file
         self._hex: set[str] = set()  # folders of an early AudioMoth; all digits decimal would be a number elsewhere
         for name in names:
-            path = PurePosixPath(name)
-            folder = str(path.parent)
+            folder, stem, _ = _split(name)
             self._alone[folder] = folder not in self._alone
-            if _HEX.fullmatch(path.stem) and not path.stem.isdecimal():
+            if _HEX.fullmatch(stem) and not stem.isdecimal():
                 self._hex.add(folder)
 
     def given(self, name: str) -> datetime | None:
@@ -73,15 +72,14 @@ class Names:
 
     def found(self, name: str) -> Named | None:
         """Return the time as recorders write it into names, or into that of a folder with one recording."""
-        path = PurePosixPath(name)
-        folder = str(path.parent)
-        for _, named in _times(path.stem):
+        folder, stem, _ = _split(name)
+        for _, named in _times(stem):
             return named
-        if folder in self._hex and _HEX.fullmatch(path.stem):
-            time = datetime.fromtimestamp(int(path.stem, 16), UTC)
+        if folder in self._hex and _HEX.fullmatch(stem):
+            time = datetime.fromtimestamp(int(stem, 16), UTC)
             return Named(time, to_the_second=True) if time.year in _HEX_YEARS else None
         if self._alone.get(folder):
-            for _, named in _times(path.parent.name):
+            for _, named in _times(folder.rpartition("/")[2]):
                 return named
         return None
 
@@ -89,13 +87,13 @@ class Names:
         """Return what files of one recorder have in common: folder, and name without time or number."""
         if self._pattern and (constant := self._pattern.without_time(name)):
             return constant
-        path = PurePosixPath(name)
-        spans = [span for span, _ in _times(path.stem)]
-        stem = _without(path.stem, spans)
+        folder, stem, suffix = _split(name)
+        spans = [span for span, _ in _times(stem)]
+        rest = _without(stem, spans)
         if not spans:
-            stem = "" if _HEX.fullmatch(path.stem) else path.stem.rstrip("0123456789")
+            rest = "" if _HEX.fullmatch(stem) else stem.rstrip("0123456789")
         # A T behind the time of an AudioMoth says that a sound set it off.
-        return f"{path.parent}/{'' if stem == 'T' else stem}{path.suffix.lower()}"
+        return f"{folder}/{'' if rest == 'T' else rest}{suffix.lower()}"
 
 
 class Pattern:
@@ -144,6 +142,12 @@ class Pattern:
     def _split(self, name: str) -> tuple[str, str]:
         parts = name.split("/")
         return "/".join(parts[: -self._parts]), "/".join(parts[-self._parts :])
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Folder, name without extension, extension."""
+    folder, _, file = name.rpartition("/")
+    return folder, *splitext(file)
 
 
 def _expression(token: str) -> str:

@@ -5,7 +5,7 @@
     bext     Broadcast Wave's date and time of origination: https://tech.ebu.ch/publications/tech3285
     ixml     the same as iXML has it, with its time stamp: http://www.gallery.co.uk/ixml/
 
-libsndfile gives none of these, and the libraries there are read some of the chunks of some of the formats.
+soundfile hands none of these on, and libraries for them (guano, wavinfo) know some of the chunks in some of the formats.
 """
 
 import io

@@ -5,7 +5,8 @@
     bext     Broadcast Wave's date and time of origination: https://tech.ebu.ch/publications/tech3285
     ixml     the same as iXML has it, with its time stamp: http://www.gallery.co.uk/ixml/
 
-soundfile hands none of these on, and libraries for them (guano, wavinfo) know some of the chunks in some of the formats.
+soundfile hands none of these on, and libraries for them (guano, wavinfo) know some of the chunks in some of the
+formats.
 """
 
 import io

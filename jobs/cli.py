@@ -82,6 +82,26 @@ cli.add_command(models)
     help="Seconds of a long recording that one worker tags in one go; changes no score.",
 )
 @click.option("--max-batch-memory", metavar="SIZE", help="Most that a worker's model may take for a batch, as 256MB.")
+@click.option("--time-zone", metavar="ZONE", help="Of times that name none, such as Europe/Berlin; by default UTC.")
+@click.option(
+    "--time-pattern",
+    metavar="PATTERN",
+    help="Where names have the time, such as 'rec-%d%m%y-%H%M*'; by default found.",
+)
+@click.option(
+    "--times", metavar="CSV", help="Columns recording, time[, end_time]; goes before what names and headers say."
+)
+@click.option(
+    "--clock-marks", metavar="CSV", help="Columns recordings, recorded_time, true_time: how a recorder's clock went."
+)
+@click.option("--join", is_flag=True, help="Read files of a recorder that follow each other as one recording.")
+@click.option(
+    "--join-gap-s",
+    type=click.FloatRange(0),
+    default=2.0,
+    show_default=True,
+    help="Seconds by which a file may begin later or earlier than the one before ended.",
+)
 @click.option("--prune", is_flag=True, help="Remove the rows of recordings that are not there any more.")
 @click.option("--retry-failed", is_flag=True, help="Tag again what was not tagged from start to end.")
 @click.option("--overwrite", is_flag=True, help="Remove the tables that are in the output folder first.")

@@ -18,12 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from jobs.clock import clock_notes, joined, make_clock
+from jobs.held import Held
 from pipeline import engine
+from pipeline.clock import Clock
 from pipeline.cut import SPAN_S
-from pipeline.find import Search, Source
+from pipeline.find import Search
+from pipeline.join import GAP_S, Joints
 from pipeline.location import locate
 from pipeline.output import Output, TableOptions
 from pipeline.run import Progress, TagRun, WorkerOptions
+from pipeline.times import TimesKnown, set_times
 from sat.checkpoint import Checkpoint
 from sat.config import SAMPLE_RATE_HZ
 from sat.errors import ConfigError
@@ -65,6 +70,12 @@ class TagOptions:
     overwrite: bool = False
     prune: bool = False
     retry_failed: bool = False
+    time_zone: str | None = None
+    time_pattern: str | None = None
+    times: str | Path | None = None
+    clock_marks: str | Path | None = None
+    join: bool = False
+    join_gap_s: float = GAP_S
 
 
 @dataclass(frozen=True)
@@ -79,8 +90,9 @@ class Plan:
         todo_bytes: Their size.
         stale: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         gone: Recordings in the tables whose files are not there any more.
+        clock: Tells when files started.
+        notes: What the person should know before it starts, one line each.
         batch_chunks: Chunks to run at once; None: as many as are quickest.
-        notes: What the person should know before it starts.
     """
 
     checkpoint: Checkpoint | Peer
@@ -90,8 +102,9 @@ class Plan:
     todo_bytes: int
     stale: frozenset[str]
     gone: frozenset[str]
-    batch_chunks: int | None = None
+    clock: Clock
     notes: tuple[str, ...] = ()
+    batch_chunks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,10 @@ class Summary:
         elapsed_s: Time it took, start-up of Ray left out.
         seconds: Workers' time by stage.
         problems: Folders that could not be read.
+        times: Of how many it is known when they started.
+        zone: Time zone that was taken for the local one; None: UTC, since none was named.
+        files: Files that are joined to deployments, and how many of these there are; None without `join`.
+        joints: What this run did not join, and why.
     """
 
     recordings: int
@@ -117,6 +134,10 @@ class Summary:
     elapsed_s: float
     seconds: dict[str, float]
     problems: list[str]
+    times: TimesKnown
+    zone: str | None
+    files: tuple[int, int] | None
+    joints: Joints
 
     @property
     def complete(self) -> bool:
@@ -128,7 +149,8 @@ def plan(options: TagOptions) -> Plan:
     """Look at model, input and output; write nothing.
 
     Raises:
-        ConfigError: No such model, no recordings, or options that contradict one another.
+        ConfigError: No such model, no recordings, no such time zone, times that cannot be read, or options that
+            contradict one another.
         CheckpointError: The model's file is not what it should be.
         OutputError: The tables in the output folder are not readable.
     """
@@ -139,28 +161,26 @@ def plan(options: TagOptions) -> Plan:
     checkpoint = adapted(resolve(options.model, options.arch), options.delay_s, memory=options.memory == "on")
     if isinstance(checkpoint, Peer) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads waveforms, all of every piece; leave --cut out")
+    clock = make_clock(options)
     search = Search(options.inputs)
-    done = {} if options.overwrite else _done(Output(options.out), options)
-    files = todo = todo_bytes = 0
-    stale: set[str] = set()
-    seen = set()
-    for source in search:
-        files += 1
-        known = done.get(source.recording)
-        if known:
-            seen.add(source.recording)
-        if not known or not known.holds(source):
-            todo += 1
-            todo_bytes += source.size_bytes
-            stale.update(known.stale(source) if known else ())
-    if not files:
+    sources = list(search)
+    if not sources:
         problems = "".join(f"\n{problem}" for problem in search.problems)
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
-    gone = frozenset(name for file in done.keys() - seen for name in done[file].rows)
+    held = Held(None if options.overwrite else Output(options.out), options)
+    todo = held.todo(sources, clock.names)
     return Plan(
-        checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone,
-        _batch_chunks(checkpoint, options), tuple(_notes(options)),
-    )  # fmt: skip
+        checkpoint=checkpoint,
+        search=search,
+        files=len(sources),
+        todo=len(todo),
+        todo_bytes=sum(source.size_bytes for source in todo),
+        stale=held.stale(todo),
+        gone=held.gone(sources),
+        clock=clock,
+        notes=(*clock_notes(clock, options, [source.recording for source in sources]), *_notes(options)),
+        batch_chunks=_batch_chunks(checkpoint, options),
+    )
 
 
 def _notes(options: TagOptions) -> Iterator[str]:
@@ -197,13 +217,21 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     description = describe(options, plan.checkpoint)
     with output.claim(description, overwrite=options.overwrite), _logged(output, description):
         output.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
+        joints = Joints()
         if plan.todo:
             with engine.start(options.address, options.workers, options.device) as ray:
-                run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
                 begun = perf_counter()
-                run.go(_todo(plan.search, output, options), plan.todo, plan.todo_bytes, report)
+                held = Held(output, options)
+                sources = held.todo(list(plan.search), plan.clock.names)
+                if options.join:
+                    sources, joints = joined(ray, sources, plan.clock, options.join_gap_s)
+                    sources, stale = held.left(sources)
+                    output.remove(stale)
+                run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
+                run.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
-        recordings = output.recordings(["status", "reason", "recording", "duration_s"])
+        times = set_times(output, plan.clock, split=options.channels == "split", gap_s=options.join_gap_s)
+        recordings = output.recordings(["status", "reason", "recording", "duration_s", "files"])
         finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
         output.note(description | finished)
     counts = recordings["status"].value_counts().to_pylist()
@@ -217,7 +245,16 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         elapsed_s=elapsed_s,
         seconds=dict(progress.seconds),
         problems=plan.search.problems,
+        times=times,
+        zone=options.time_zone,
+        files=_joined(recordings["files"]) if options.join else None,
+        joints=joints,
     )
+
+
+def _joined(files: pa.ChunkedArray) -> tuple[int, int]:
+    """How many files deployments have, and how many of these there are."""
+    return pc.sum(pc.list_value_length(files)).as_py() or 0, len(files) - files.null_count
 
 
 def make_run(
@@ -256,6 +293,7 @@ def describe(options: TagOptions, checkpoint: Checkpoint | Peer) -> dict[str, An
             "threshold": options.threshold,
             "top_k": options.top_k,
             "scores": options.scores,
+            "join_gap_s": options.join_gap_s if options.join else None,
         },
         "model": {
             "name": options.model,
@@ -267,6 +305,12 @@ def describe(options: TagOptions, checkpoint: Checkpoint | Peer) -> dict[str, An
             "metadata": checkpoint.metadata,
         },
         "chunk_s": size / SAMPLE_RATE_HZ,
+        "clock": {  # times are of the last run; they are not part of the identity
+            "time_zone": options.time_zone,
+            "time_pattern": options.time_pattern,
+            "times": options.times and str(options.times),
+            "clock_marks": options.clock_marks and str(options.clock_marks),
+        },
         "inputs": [str(locate(given)) for given in options.inputs],
         "started": _now(),
         "command": sys.argv,
@@ -300,38 +344,3 @@ def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
         finally:
             log.removeHandler(handler)
             handler.close()
-
-
-@dataclass
-class _Done:
-    """Rows that the tables hold of one file: one, or one for each channel."""
-
-    rows: dict[str, tuple[int, int] | None]  # recording -> size, time stamp; None: to be tagged again in any case
-    channels: int
-
-    def holds(self, source: Source) -> bool:
-        """Whether the file as it is now is in the tables, whole."""
-        return len(self.rows) >= self.channels and not self.stale(source)
-
-    def stale(self, source: Source) -> list[str]:
-        """Recordings whose rows were made of another state of the file."""
-        return [name for name, state in self.rows.items() if state != (source.size_bytes, source.modified_ns)]
-
-
-def _done(output: Output, options: TagOptions) -> dict[str, _Done]:
-    """What the tables hold, by file."""
-    table = output.recordings(["recording", "size_bytes", "modified", "channels", "status"])
-    columns = [table[0], table[1], pc.cast(table[2], pa.int64()), table[3], table[4]]
-    done: dict[str, _Done] = {}
-    for name, size_bytes, modified_ns, count, status in zip(*(column.to_pylist() for column in columns), strict=True):
-        file, mark, _ = name.rpartition("#ch") if options.channels == "split" else ("", "", "")
-        known = done.setdefault(file if mark else name, _Done({}, (count or 1) if mark else 1))
-        again = options.retry_failed and status != "ok"
-        known.rows[name] = None if again else (size_bytes, modified_ns)
-    return done
-
-
-def _todo(search: Search, output: Output, options: TagOptions) -> Iterator[Source]:
-    """Yield the sources that are not in the tables."""
-    done = _done(output, options)
-    return (s for s in search if not ((known := done.get(s.recording)) and known.holds(s)))

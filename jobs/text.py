@@ -1,12 +1,15 @@
 """What the commands print."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from jobs.clock import some
 from jobs.prepare import Prepared
 from jobs.status import Status
 from jobs.tag import EXAMPLES, Plan, Summary
+from pipeline.clock import SOURCES
 from sat.hub import BUNDLED
 
 
@@ -81,7 +84,43 @@ def summary(summary: Summary, out: str | Path) -> str:
         lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
         lines += ["    ..."] if problems > len(summary.examples) else []
     lines += [f"  not searched: {problem}" for problem in summary.problems]
-    return "\n".join(lines)
+    return "\n".join(lines + _joints(summary) + _times(summary))
+
+
+def _joints(summary: Summary) -> list[str]:
+    """What was joined, and what was not."""
+    if summary.files is None:
+        return []
+    files, deployments = summary.files
+    lines = [f"joined: {_count(files, 'file')} to {_count(deployments, 'deployment')}"]
+    overlaps = [f"{first} and {second} ({s:,.1f} s)" for first, second, s in summary.joints.overlaps]
+    if overlaps:
+        lines.append(f"  not joined since they overlap: {len(overlaps):,}, such as {some(overlaps)}")
+    unlike = [f"{first} and {second} ({reason})" for first, second, reason in summary.joints.unlike]
+    if unlike:
+        lines.append(f"  not joined although they follow each other: {len(unlike):,}, such as {some(unlike)}")
+    return lines
+
+
+def _times(summary: Summary) -> list[str]:
+    """Of how many recordings it is known when they started, and which rules that rests on."""
+    known, doubts = summary.times, summary.times.doubts
+    lines = [f"start known of {_sources(known.sources, summary.recordings)}"]
+    for names, what in (
+        (known.unknown, "start not known: neither name nor header tells"),
+        (doubts.zoneless, "time zone not named: taken for UTC, unless --time-zone says otherwise"),
+        (doubts.twice, f"in the hour that comes twice in {summary.zone}: taken as early as the files before allow"),
+        (doubts.never, f"in the hour that is left out in {summary.zone}: taken as if the clock had not been changed"),
+        (doubts.rates, "end_time not used: the clock would have been wrong by more than 1%"),
+    ):
+        if names:
+            lines.append(f"  {what}: {len(names):,}, such as {some(names)}")
+    return lines
+
+
+def _sources(counts: Mapping[str, int], total: int) -> str:
+    sources = ", ".join(f"{counts[source]:,} from {source}" for source in SOURCES if counts.get(source))
+    return f"{sum(counts.values()):,} of {_count(total, 'recording')}{f' ({sources})' if sources else ''}"
 
 
 def status(status: Status) -> str:
@@ -96,6 +135,7 @@ def status(status: Status) -> str:
     arch, source = run.get("identity", {}).get("arch", "?"), run.get("model", {}).get("source", "?")
     lines = [f"{state}, started {run.get('started', '?')}", f"model: {arch}, {source}"]
     lines.append(f"in the tables: {_count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
+    lines.append(f"start known of {_sources(status.times, total)}")
     if status.staged:
         lines.append(f"tagged, not in the tables yet: {_count(status.staged, 'unit')} of work")
     if status.log:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from pipeline.find import Source
+from pipeline.headers import Stamp
 from pipeline.location import RemoteFile, is_remote
 from sat.config import SAMPLE_RATE_HZ
 from sat.errors import AudioError
@@ -71,6 +73,8 @@ class AudioInfo:
         exact_seek: Reading from the middle gives the very samples that reading from the start gives.
         problem: Why the recording is known to be cut off, or "".
         container: FFmpeg's name of the demuxer that reads it; "" when libsndfile does.
+        stamp: When the recording started, as its metadata say.
+        parts: The files of a deployment, in the order of time; none of a single file.
     """
 
     frames: int
@@ -79,6 +83,8 @@ class AudioInfo:
     exact_seek: bool
     problem: str
     container: str = ""
+    stamp: Stamp | None = None
+    parts: tuple["Part", ...] = ()
 
     @property
     def samples(self) -> int:
@@ -89,6 +95,32 @@ class AudioInfo:
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.frames / self.rate_hz
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of several that are read as one recording.
+
+    Attributes:
+        source: The file.
+        info: What its header says.
+        begin: Frame of the recording that is its first.
+    """
+
+    source: Source
+    info: AudioInfo
+    begin: int
+
+    @property
+    def end(self) -> int:
+        """The frame of the recording after its last one."""
+        return self.begin + self.info.frames
+
+
+def file_at(info: AudioInfo, second: float) -> Part | None:
+    """Return which file of a deployment has a second of it; None of a single file."""
+    frame = round(second * info.rate_hz)
+    return next((part for part in reversed(info.parts) if part.begin <= frame), None)
 
 
 def resampled(frames: int, rate_hz: int, to_hz: int = SAMPLE_RATE_HZ) -> int:
@@ -207,10 +239,11 @@ class Reader:
     """The samples of one recording from `start` on, decoded, mixed and resampled in blocks.
 
     Attributes:
-        frames_read: Frames of the file decoded so far, counted from its start.
+        frames_read: Frames of the recording decoded so far, counted from its start.
         bad_s: Where the first NaN, infinite or absurdly large sample is, seconds; None when there was none. Such
             samples are replaced with silence.
         broken_s: Where decoding broke off before the end that the header announces; None when it did not.
+        problem: Why a file of a deployment cannot be read on from there, or "".
     """
 
     def __init__(
@@ -219,8 +252,8 @@ class Reader:
         """Open the file.
 
         Args:
-            path: Of the file.
-            info: What `probe` returned.
+            path: Of the file; of no meaning for a deployment.
+            info: What `probe` returned, or what `pipeline.join` made of that.
             channel: Channel to read, counted from 1; None for the mean of all.
             start: First sample wanted, at `rate_hz`; more than 0 needs `info.exact_seek` and `exact_ratio`.
             rate_hz: Sampling rate wanted.
@@ -228,8 +261,9 @@ class Reader:
         self.frames_read = 0
         self.bad_s: float | None = None
         self.broken_s: float | None = None
-        self._path = path
+        self.problem = ""
         self._info = info
+        self._parts = info.parts or (Part(Source("", path, 0, 0), info, 0),)
         self._channel = channel
         self._start = start
         self._rate_hz = rate_hz
@@ -267,28 +301,39 @@ class Reader:
 
     def _decoded(self) -> Iterator[Samples]:
         """Yield mono blocks at the file's rate from frame `frames_read` on."""
-        info = self._info
+        for part in self._parts:
+            if self.broken_s is None and (self.frames_read < part.end or part is self._parts[-1]):
+                yield from self._of_part(part)
+
+    def _of_part(self, part: Part) -> Iterator[Samples]:
+        info = part.info
         # As little as becomes BLOCK_VALUES at the rate wanted, should that be more.
         frames = max(1, min(BLOCK_VALUES // info.channels, BLOCK_VALUES * info.rate_hz // self._rate_hz))
-        for block in self._from_container(frames) if info.container else self._from_file(frames):
-            if block.shape[1] != info.channels:
-                raise AudioError("it has changed since it was looked at")
-            yield _mix(block) if self._channel is None else block[:, self._channel - 1]
-
-    def _from_container(self, frames: int) -> Iterator[Samples]:
-        """Yield blocks [n, channels] of a container; the whole of it, since they cannot be read from the middle."""
-        with closing(_open_container(self._path, self._info.container)) as file:
-            yield from file.blocks(frames)
-        missing_s = self._info.duration_s - self.frames_read / self._info.rate_hz
-        if file.broken or missing_s > CONTAINER_ROUNDING_S:
-            self.broken_s = self.frames_read / self._info.rate_hz
-
-    def _from_file(self, frames: int) -> Iterator[Samples]:
-        """Yield blocks [n, channels] of a file that libsndfile reads."""
-        file = _open(self._path)
         try:
-            if self.frames_read:
-                file.seek(self.frames_read)
+            for block in self._from_container(part, frames) if info.container else self._from_file(part, frames):
+                longer = bool(self._info.parts) and self.frames_read + len(block) > part.end
+                if block.shape[1] != info.channels or longer:
+                    raise AudioError("it has changed since it was looked at")
+                yield _mix(block) if self._channel is None else block[:, self._channel - 1]
+        except AudioError as error:
+            if not self._info.parts:
+                raise
+            self.problem, self.broken_s = str(error), self.frames_read / info.rate_hz
+
+    def _from_container(self, part: Part, frames: int) -> Iterator[Samples]:
+        """Yield blocks [n, channels] of a container; the whole of it, since they cannot be read from the middle."""
+        with closing(_open_container(part.source.path, part.info.container)) as file:
+            yield from file.blocks(frames)
+        missing_s = part.info.duration_s - self.frames_read / part.info.rate_hz
+        if file.broken or missing_s > CONTAINER_ROUNDING_S:
+            self.broken_s = self.frames_read / part.info.rate_hz
+
+    def _from_file(self, part: Part, frames: int) -> Iterator[Samples]:
+        """Yield blocks [n, channels] of a file that libsndfile reads."""
+        file = _open(part.source.path)
+        try:
+            if self.frames_read > part.begin:
+                file.seek(self.frames_read - part.begin)
             while frames:
                 try:
                     block = file.read(frames, dtype="float32", always_2d=True)
@@ -297,9 +342,9 @@ class Reader:
                     # The block holds the break: come nearer to it in smaller and smaller steps.
                     frames //= 2
                     file.close()
-                    file = _open(self._path)
-                    if self.frames_read:
-                        file.seek(self.frames_read)
+                    file = _open(part.source.path)
+                    if self.frames_read > part.begin:
+                        file.seek(self.frames_read - part.begin)
                     continue
                 file.check_source()
                 if not len(block):
@@ -309,8 +354,8 @@ class Reader:
             frames = 0  # it does not even seek there: this is the break
         finally:
             file.close()
-        if not frames or self.frames_read < self._info.frames:
-            self.broken_s = self.frames_read / self._info.rate_hz
+        if not frames or self.frames_read < part.end:
+            self.broken_s = self.frames_read / part.info.rate_hz
 
     def _clean(self, block: Samples) -> Samples:
         """Count a block, and replace what is not a sample with silence."""

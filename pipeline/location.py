@@ -64,8 +64,12 @@ class RemoteFile(io.RawIOBase):
         error: Why reading broke off, or "".
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, block_bytes: int | None = None) -> None:
         """Open it.
+
+        Args:
+            url: Where it is.
+            block_bytes: How much is read at a time; by default what the store takes for best, which may be megabytes.
 
         Raises:
             ConfigError: The scheme takes an extra that is not installed.
@@ -73,7 +77,7 @@ class RemoteFile(io.RawIOBase):
         """
         super().__init__()
         self.error = ""
-        self._file = filesystem(url).open(url, "rb")
+        self._file = filesystem(url).open(url, "rb", block_size=block_bytes)
 
     def readable(self) -> bool:
         """Say yes."""

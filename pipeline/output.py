@@ -197,9 +197,21 @@ class Output:
         Raises:
             OutputError: A file of it is not readable; it is named.
         """
-        parts = [self._read(path, columns) for path in sorted((self.folder / "recordings").glob("*.parquet"))]
-        schema = tables.RECORDINGS if columns is None else pa.schema([tables.RECORDINGS.field(n) for n in columns])
-        return pa.concat_tables(parts) if parts else schema.empty_table()
+        parts = [table for _, table in self.recordings_by_file()]
+        return pa.concat_tables([tables.RECORDINGS.empty_table(), *parts]).select(columns or tables.RECORDINGS.names)
+
+    def recordings_by_file(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the files of the recordings table: name and content, with all columns.
+
+        Raises:
+            OutputError: One is not readable; it is named.
+        """
+        for path in sorted((self.folder / "recordings").glob("*.parquet")):
+            yield path.name, read_recordings(path)
+
+    def replace_recordings(self, name: str, recordings: pa.Table) -> None:
+        """Write a file of the recordings table anew: the same recordings, with other times."""
+        self._commit(name, recordings)
 
     def staged(self) -> dict[SpanKey, StagedSpan]:
         """Return the spans that are staged, from earlier runs or this one."""
@@ -276,7 +288,7 @@ class Output:
     def remove(self, recordings: set[str]) -> None:
         """Remove all rows of some recordings; batches that hold any are written anew without them."""
         for path in sorted((self.folder / "recordings").glob("*.parquet")):
-            table = self._read(path)
+            table = read_recordings(path)
             gone = pc.is_in(table["recording"], pa.array(recordings, pa.string()))
             if not pc.any(gone).as_py():
                 continue
@@ -361,10 +373,6 @@ class Output:
             for path in (self.folder / name).glob("*"):
                 path.unlink()
         (self.folder / "run.json").unlink()
-
-    def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
-        with reading(path), path.open("rb") as file:
-            return pq.read_table(file, columns=columns)
 
     def _row_groups(self, path: Path) -> Iterator[pa.Table]:
         with ExitStack() as stack:
@@ -456,6 +464,19 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         raise OutputError(f"{path} cannot be read, or is not a table of satpipe's: {error}") from error
+
+
+def read_recordings(path: Path) -> pa.Table:
+    """Read a file of the recordings table; columns that earlier versions did not write are null.
+
+    Raises:
+        OutputError: It cannot be read, or is no such table.
+    """
+    with reading(path), path.open("rb") as file:
+        table = tables.complete(pq.read_table(file))
+        if not set(tables.RECORDINGS.names) <= set(table.column_names):
+            raise OutputError(f"{path} is no table of recordings as satpipe writes it")
+        return table.select(tables.RECORDINGS.names).cast(tables.RECORDINGS)
 
 
 def new_name() -> str:

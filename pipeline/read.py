@@ -167,6 +167,31 @@ def scan_scores(
     return side_by_side(_Frames(tables, part, labels).scores, tables.pieces(part))
 
 
+def in_files(out: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Say of chunks or events in which file they are; it is another one than the recording after `satpipe tag --join`.
+
+    Args:
+        out: Output folder of `satpipe tag`, path or URL.
+        frame: Rows with `recording` and `start_s`.
+
+    Returns:
+        The same with the columns `file` and `file_s`, seconds from the start of that file.
+
+    Raises:
+        OutputError: It is no output folder, or is damaged; the file is named.
+    """
+    table = _open(out, scores=False).table
+    rows = frame.groupby("recording", observed=True).indices
+    file, file_s = frame["recording"].astype(object).to_numpy(copy=True), frame["start_s"].to_numpy(copy=True)
+    for each in table.select(["recording", "files"]).filter(pc.is_valid(table["files"])).to_pylist():
+        here = rows.get(each["recording"], [])
+        starts = np.array([part["start_s"] for part in each["files"]])
+        place = np.searchsorted(starts, file_s[here], "right") - 1
+        file[here] = np.array([part["file"] for part in each["files"]], object)[place]
+        file_s[here] -= starts[place]
+    return frame.assign(file=file, file_s=file_s)
+
+
 def _open(out: str | Path, *, scores: bool = True) -> Tables:
     tables = Tables(out, scores=scores)
     for note in tables.notes:

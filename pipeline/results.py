@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.output import Output, reading
+from pipeline.output import Output, read_recordings
 from pipeline.tables import RECORDINGS
 from sat.config import SAMPLE_RATE_HZ, get_config
 from sat.errors import ConfigError, OutputError
@@ -33,9 +32,6 @@ SHOWN = 5  # names in one message
 SEARCHED = 20_000  # names that a wrong one is compared with
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
-_SCHEMA = pa.unify_schemas(
-    [RECORDINGS, pa.schema([("time", pa.timestamp("us", tz="UTC")), ("clock_rate", pa.float64())])]
-)
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -93,8 +89,8 @@ class Tables:
         if scores:
             self._check_scores()
         paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)
-        parts = list(side_by_side(_recordings, paths))
-        self.table: pa.Table = pa.concat_tables(parts) if parts else _SCHEMA.empty_table()
+        parts = list(side_by_side(read_recordings, paths))
+        self.table: pa.Table = pa.concat_tables(parts) if parts else RECORDINGS.empty_table()
         self.recordings: tuple[str, ...] = tuple(self.table["recording"].to_pylist())
         self.duration_s: Floats = np.array(self.table["duration_s"].to_numpy(), np.float64)
         self.chunks: Ints = np.array(self.table["chunks"].to_numpy(), np.int32)
@@ -247,18 +243,6 @@ def _cut(part: Part, at_most: int) -> Iterator[Part]:
         begin = np.maximum(part.begin, part.begin + (low - start)).astype(np.int32)
         end = np.minimum(part.end, part.begin + (low + at_most - start)).astype(np.int32)
         yield Part(part.recordings[here], begin[here], end[here])
-
-
-def _recordings(path: Path) -> pa.Table:
-    """The recordings of a file; those of earlier versions lack some columns, which stay null."""
-    with reading(path), path.open("rb") as file:
-        table = pq.read_table(file)
-        lacking = [field for field in _SCHEMA if field.name not in table.column_names]
-        if any(not field.nullable for field in lacking):
-            raise OutputError(f"{path} is no table of recordings as satpipe writes it")
-        for field in lacking:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-        return table.select(_SCHEMA.names).cast(_SCHEMA)
 
 
 def _check_labels(out: str | Path, labels: list[dict[str, Any]]) -> None:

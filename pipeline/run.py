@@ -1,12 +1,10 @@
 """One run of `tag`: sources in, tables out, whatever happens in between."""
 
-import faulthandler
 import logging
 import os
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import monotonic
@@ -16,27 +14,26 @@ import torch
 
 from pipeline import tables
 from pipeline.cut import Recording, Span, SpanKey, group, recordings_of, spans_of
-from pipeline.decode import AudioInfo, probe
+from pipeline.decode import AudioInfo, file_at
 from pipeline.engine import Engine, Lost, fetch
 from pipeline.find import Source
+from pipeline.join import file_rows, narrow, split, stamp_row
 from pipeline.output import Finished, Output, StagedSpan, TableOptions, new_name
+from pipeline.probing import PROBE_FILES, RETRIES, Unusable, deadline, probe_all
 from pipeline.tag import tag_unit
 from sat.checkpoint import Checkpoint
 from sat.config import SAMPLE_RATE_HZ, ChunkConfig
-from sat.errors import AudioError, OutputError
+from sat.errors import OutputError
 from sat.stream import Cut
 from sat.tagger import Peer, Tagger
 
 log = logging.getLogger("satpipe")
 
-PROBE_FILES = 64  # headers read in one go
-PROBE_LIMIT_S = 60.0  # for a header
 UNIT_LIMIT_S = 600.0  # for a unit, besides as long as it plays; a worker that takes longer hangs, and is ended
 PUBLISH_CHUNKS = 60_000  # 32 h of SAT-2s: about 50 MB of scores in a file
 PUBLISH_RECORDINGS = 20_000
 SHORTEST_UNIT_S = 30.0  # what a unit of short recordings is worth at least, when there is little to share out
 NOTE_EVERY_S = 10.0  # a line on progress in the log
-RETRIES = 2  # of a recording that brings its worker down, once it is alone
 
 
 @dataclass(frozen=True)
@@ -218,7 +215,8 @@ class TagRun:
     def _submit(self, unit: list[Span]) -> None:
         # Several recordings whose worker dies are tried again apart, so that the one to blame is found.
         retries = RETRIES if len(unit) == 1 else 0
-        self._engine.submit(_Tag(unit), tag_and_stage, unit, self._worker, self._model, retries=retries)
+        spans = [narrow(span, self._config, self._worker.cut) for span in unit]
+        self._engine.submit(_Tag(unit), tag_and_stage, spans, self._worker, self._model, retries=retries)
 
     def _group(self, *, last: bool) -> None:
         """Make units of the short recordings; the last unit waits for more of them unless these are the last."""
@@ -256,7 +254,7 @@ class TagRun:
                 self._probed_s += found.duration_s
                 if recording.channel and recording.channel > found.channels:
                     reason = f"it has {found.channels} channels, no channel {recording.channel}"
-                    self._finish(recording.name, source, "unreadable", reason)
+                    self._finish(recording.name, source, "unreadable", reason, files=file_rows(found))
                 else:
                     self._plan(recording)
         unprobed = self.progress.files_probed < self.progress.files and self._probed_bytes
@@ -304,19 +302,32 @@ class TagRun:
                 self._output.discard([result.file])
             return
         self.progress.done_s += span.duration_s(self._config, self._worker.cut)
-        if len(current.spans) > 1 and isinstance(result, StagedSpan) and result.outcome.broken:
-            # The header is not to be believed: read it from start to break, in one go.
-            self._output.discard(
-                done.file for done in [result, *current.spans.values()] if isinstance(done, StagedSpan)
-            )
-            whole = Span(span.recording)
-            self._open[name] = _Open(span.recording, {whole.key: None})
-            self._planned.append([whole])
+        if isinstance(result, StagedSpan) and result.outcome.broken and self._again(current, result):
             return
         current.spans[span.key] = result
         if None not in current.spans.values():
             del self._open[name]
             self._conclude(current)
+
+    def _again(self, current: _Open, result: StagedSpan) -> bool:
+        """Plan a recording anew that breaks off; return whether that was called for."""
+        recording = current.recording
+        behind = split(recording.info, result.outcome.file) if result.outcome.file else []
+        if len(current.spans) == 1 and len(behind) < 2:
+            return False
+        staged = [each for each in [result, *current.spans.values()] if isinstance(each, StagedSpan)]
+        self._output.discard(each.file for each in staged if each.spans == 1)
+        if len(behind) > 1:  # the files behind the break are a deployment of their own
+            del self._open[recording.name]
+            for source, info in behind:
+                made = recordings_of(source, info, self._channels)
+                self._plan(next(each for each in made if each.channel == recording.channel))
+            return True
+        # The header is not to be believed: read it from start to break, in one go.
+        whole = Span(recording)
+        self._open[recording.name] = _Open(recording, {whole.key: None})
+        self._planned.append([whole])
+        return True
 
     def _conclude(self, current: _Open) -> None:
         """Make the row of a recording whose spans are all done."""
@@ -330,13 +341,17 @@ class TagRun:
             chunk_s = self._table.chunk_samples / SAMPLE_RATE_HZ
             end_s = info.duration_s if stop_chunk is None else stop_chunk * chunk_s
             status = "worker died"
-            reason = f"nothing from {start_chunk * chunk_s:.2f} s to {end_s:.2f} s: {why.reason}"
+            first = file_at(info, start_chunk * chunk_s)
+            place = f" ({first.source.recording})" if first else ""
+            reason = f"nothing from {start_chunk * chunk_s:.2f} s{place} to {end_s:.2f} s: {why.reason}"
         frames = max((span.outcome.frames for span in staged if span.outcome.key[4] is None), default=info.frames)
         known = {
             "duration_s": frames / info.rate_hz if frames else None,
             "rate_hz": info.rate_hz,
             "channels": info.channels,
             "chunks": sum(span.outcome.chunks for span in staged),
+            "files": file_rows(info),
+            **stamp_row(info),
         }
         self._finish(recording.name, recording.source, status, reason, staged, **known)
 
@@ -367,25 +382,6 @@ def _named(unit: list[Span]) -> str:
     return first.recording.name + ("" if whole else f" from chunk {first.start_chunk} to {first.stop_chunk}")
 
 
-class Unusable(NamedTuple):
-    """Why a file cannot be tagged."""
-
-    status: str
-    reason: str
-
-
-def probe_all(sources: list[Source]) -> list[AudioInfo | Unusable]:
-    """Read the headers of some files; runs on a worker, since a header can bring a decoder down."""
-    found: list[AudioInfo | Unusable] = []
-    for source in sources:
-        with deadline(PROBE_LIMIT_S):
-            try:
-                found.append(probe(source.path, source.size_bytes))
-            except AudioError as error:
-                found.append(Unusable(error.status, str(error)))
-    return found
-
-
 def tag_and_stage(
     unit: list[Span], options: WorkerOptions, shared: list[Any]
 ) -> tuple[list[StagedSpan], dict[str, float], str]:
@@ -398,16 +394,6 @@ def tag_and_stage(
     with deadline(limit_s), Output(options.folder).stage() as staged:
         outcomes, seconds = tag_unit(unit, tagger, staged.write)
         return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
-
-
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """End this process if it has not come out of here by then, whatever it hangs in."""
-    faulthandler.dump_traceback_later(seconds, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def publish(folder: str, batch: list[Finished], options: TableOptions, name: str) -> None:

@@ -21,6 +21,17 @@ from sat.labels import weak_labels
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
+FILE = pa.struct(
+    [
+        pa.field("file", pa.string(), nullable=False),  # path relative to the input folder
+        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
+        pa.field("duration_s", pa.float64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("header", pa.string()),
+        pa.field("header_time", pa.string()),
+    ]
+)
 RECORDINGS = pa.schema(
     [
         pa.field("recording", pa.string(), nullable=False),  # path relative to the input folder, posix style
@@ -32,6 +43,12 @@ RECORDINGS = pa.schema(
         pa.field("reason", pa.string(), nullable=False),  # "" when status is ok
         pa.field("size_bytes", pa.int64(), nullable=False),  # with `modified`: whether the file has changed since
         pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("time", pa.timestamp("us", tz="UTC")),  # of its start; null where nothing tells it
+        pa.field("clock_rate", pa.float64()),  # true seconds for each second of the recording; null: taken as 1
+        pa.field("time_source", pa.string()),  # what told: csv, pattern, guano, comment, name, bext or ixml
+        pa.field("header", pa.string()),  # which part of the file's header has a time
+        pa.field("header_time", pa.string()),  # that time as it is there, ISO 8601
+        pa.field("files", pa.list_(FILE)),  # of a deployment, in the order of time; null: one file of that name
     ]
 )
 _CHUNK = [
@@ -120,6 +137,14 @@ def recording_row(
     return {
         "recording": name, "size_bytes": size_bytes, "modified": modified_ns, "status": status, "reason": reason, **row
     }  # fmt: skip
+
+
+def complete(recordings: pa.Table) -> pa.Table:
+    """The recordings table with all columns that may be null: earlier versions wrote fewer."""
+    for field in RECORDINGS:
+        if field.nullable and field.name not in recordings.column_names:
+            recordings = recordings.append_column(field, pa.nulls(len(recordings), field.type))
+    return recordings
 
 
 def staged_table(spans: list[int], chunks: list[int], scores: npt.NDArray[np.float32]) -> pa.Table:

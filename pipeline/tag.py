@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.cut import Recording, Span, SpanKey
-from pipeline.decode import Reader, resampled
+from pipeline.decode import AudioInfo, Reader, file_at, resampled
 from pipeline.tables import staged_table
 from sat.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
 from sat.errors import AudioError
@@ -31,6 +31,7 @@ class SpanOutcome:
         reason: In words, for the recordings table.
         broken: Decoding broke off before the end that the header announces, so that the spans after it, and how many
             there are, cannot be believed.
+        file: In which file of a deployment; "" of a single file.
     """
 
     key: SpanKey
@@ -39,6 +40,7 @@ class SpanOutcome:
     status: str = "ok"
     reason: str = ""
     broken: bool = False
+    file: str = ""
 
 
 def tag_unit(
@@ -135,23 +137,37 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
     """Say what the span's end tells about the recording; the gravest thing first."""
     info = recording.info
     outcome.frames = reader.frames_read
+    if reader.broken_s is not None and (part := file_at(info, reader.broken_s)):
+        outcome.file = part.source.recording
     if reader.frames_read == 0:
         raise AudioError("it has a header, but nothing can be decoded")
     if reader.broken_s is not None:
         outcome.status, outcome.broken = "truncated", True
         announced = f" of {info.duration_s:.3f} s" if info.frames else ""
-        outcome.reason = f"decoding breaks off at {reader.broken_s:.3f} s{announced}"
+        outcome.reason = (
+            f"decoding breaks off at {reader.broken_s:.3f} s{announced}{_place(info, reader, reader.broken_s)}"
+        )
     elif info.problem:
         outcome.status = "truncated"
         outcome.reason = f"{info.problem}; it ends at {(info.frames or reader.frames_read) / info.rate_hz:.3f} s"
     elif reader.bad_s is not None:
         outcome.status = "invalid samples"
-        outcome.reason = f"NaN, infinite or absurdly large samples, the first at {reader.bad_s:.3f} s: taken as silence"
+        place = f"{reader.bad_s:.3f} s{_place(info, reader, reader.bad_s)}"
+        outcome.reason = f"NaN, infinite or absurdly large samples, the first at {place}: taken as silence"
     elif resampled(reader.frames_read, info.rate_hz) < PATCH_SAMPLES:
         outcome.status = "short"
         outcome.reason = (
             f"{reader.frames_read / info.rate_hz:.3f} s is shorter than one patch ({PATCH_SAMPLES / SAMPLE_RATE_HZ} s)"
         )
+
+
+def _place(info: AudioInfo, reader: Reader, second: float) -> str:
+    """Which second of which file of a deployment it is, and what is wrong there."""
+    part = file_at(info, second)
+    if part is None:
+        return ""
+    problem = f": {reader.problem}" if reader.problem else ""
+    return f", {second - part.begin / part.info.rate_hz:.3f} s of {part.source.recording}{problem}"
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from pipeline.cut import recordings_of, spans_of
 from pipeline.find import Search, Source
-from pipeline.run import Unusable, probe_all
+from pipeline.probing import Unusable, probe_all
 from pipeline.tables import STATUSES
 from pipeline.tag import tag_unit
 from sat.config import get_config

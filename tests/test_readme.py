@@ -260,6 +260,10 @@ def run_compare(line: str, request: pytest.FixtureRequest) -> None:
     assert "segment-F1, 1.92 s" in request.getfixturevalue("run")(line)
 
 
+def run_tag_joined(line: str, request: pytest.FixtureRequest) -> None:
+    assert "start known of 0 of 2 recordings" in request.getfixturevalue("run")(line)
+
+
 def run_events(line: str, request: pytest.FixtureRequest) -> None:
     copy, run = request.getfixturevalue("tagged"), request.getfixturevalue("run")
     assert f"recordings: {copy / 'out' / 'events.parquet'}" in run(line)
@@ -346,6 +350,7 @@ RUNNERS = {
     ".venv/bin/satpipe models": run_models,
     ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
+    ".venv/bin/satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": run_tag_joined,
     ".venv/bin/satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": run_events,
     ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card": run_evaluate,
     ".venv/bin/satpipe tag /recordings -o out_alone --memory off": run_tag_alone,

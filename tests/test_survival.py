@@ -187,7 +187,7 @@ def test_a_recording_that_brings_its_worker_down_costs_no_other_anything(
 
 
 def test_a_worker_that_hangs_is_ended() -> None:
-    program = "import sys, time\nfrom pipeline.run import deadline\nwith deadline({}): time.sleep({})\nprint('out')"
+    program = "import sys, time\nfrom pipeline.probing import deadline\nwith deadline({}): time.sleep({})\nprint('out')"
     done = [
         subprocess.run([sys.executable, "-c", program.format(*times)], capture_output=True, text=True, timeout=60)
         for times in ((0.5, 50), (50, 0.5))

@@ -125,6 +125,8 @@ def _comments() -> dict[tuple[str, str], str]:
 def _type(kind: pa.DataType) -> str:
     if pa.types.is_dictionary(kind):
         return f"{kind.value_type}, dictionary-coded"
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
+        return "list of structs"
     return str(kind)
 
 

@@ -5,7 +5,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -121,7 +121,7 @@ def plan(options: TagOptions) -> Plan:
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
-    checkpoint = _configured(resolve(options.model, options.arch), options)
+    checkpoint = resolve(options.model, options.arch).configured(options.memory, options.delay_s)
     search = Search(options.inputs)
     done = {} if options.overwrite else _done(Output(options.out), options)
     files = todo = todo_bytes = 0
@@ -141,16 +141,6 @@ def plan(options: TagOptions) -> Plan:
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
     gone = frozenset(name for file in done.keys() - seen for name in done[file].rows)
     return Plan(checkpoint, search, files, todo, todo_bytes, frozenset(stale), gone)
-
-
-def _configured(checkpoint: Checkpoint, options: TagOptions) -> Checkpoint:
-    """The same weights, used as the options want them."""
-    config = checkpoint.config
-    if options.delay_s is not None:
-        config = config.with_delay(options.delay_s)
-    if options.memory == "off":
-        config = config.without_memory()
-    return replace(checkpoint, config=config)
 
 
 def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:

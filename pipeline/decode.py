@@ -269,7 +269,7 @@ class Reader:
         for block in self._from_container(frames) if info.container else self._from_file(frames):
             if block.shape[1] != info.channels:
                 raise AudioError("it has changed since it was looked at")
-            yield _mix(block) if self._channel is None else block[:, self._channel - 1]
+            yield mix(block) if self._channel is None else block[:, self._channel - 1]
 
     def _from_container(self, frames: int) -> Iterator[Samples]:
         """Yield blocks [n, channels] of a container; the whole of it, since they cannot be read from the middle."""
@@ -310,19 +310,25 @@ class Reader:
 
     def _clean(self, block: Samples) -> Samples:
         """Count a block, and replace what is not a sample with silence."""
-        good = np.abs(block) <= LARGEST_SAMPLE  # False for NaN
-        if not good.all():
-            if self.bad_s is None:
-                self.bad_s = (self.frames_read + int(np.argmin(good))) / self._info.rate_hz
-            block = np.where(good, block, np.float32(0))
+        block, bad = without_bad(block)
+        if bad is not None and self.bad_s is None:
+            self.bad_s = (self.frames_read + bad) / self._info.rate_hz
         self.frames_read += len(block)
-        return np.ascontiguousarray(block, dtype=np.float32)
+        return block
 
 
-def _mix(block: Samples) -> Samples:
+def without_bad(block: Samples) -> tuple[Samples, int | None]:
+    """Replace what is not a sample with silence; return the block [n], and where the first such place is."""
+    good = np.abs(block) <= LARGEST_SAMPLE  # False for NaN
+    bad = None if good.all() else int(np.argmin(good))
+    block = block if bad is None else np.where(good, block, np.float32(0))
+    return np.ascontiguousarray(block, dtype=np.float32), bad
+
+
+def mix(block: Samples) -> Samples:
     """Mean over channels, [n, channels] -> [n]; numpy's own is ten times slower on so few columns."""
     mixed = block[:, 0].copy()
-    with np.errstate(over="ignore", invalid="ignore"):  # `_clean` tells of what is not a sample
+    with np.errstate(over="ignore", invalid="ignore"):  # `without_bad` tells of what is not a sample
         for channel in range(1, block.shape[1]):
             mixed += block[:, channel]
         return mixed / np.float32(block.shape[1])

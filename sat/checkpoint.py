@@ -5,8 +5,9 @@ import pickle
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,6 +48,15 @@ class Checkpoint:
     sha256: str
     source: str
     metadata: dict[str, str]
+
+    def configured(self, memory: Literal["on", "off"], delay_s: float | None) -> "Checkpoint":
+        """The same weights with their memory on or off, and another delay than their own unless it is None.
+
+        Raises:
+            ConfigError: The model cannot have that delay.
+        """
+        config = self.config if delay_s is None else self.config.with_delay(delay_s)
+        return replace(self, config=config if memory == "on" else config.without_memory())
 
     def model(self) -> SAT:
         """Build the model in evaluation mode."""

@@ -115,14 +115,14 @@ class Intake:
         """Yield what comes, mixed and resampled as `pipeline.decode` does it."""
         rate_hz = self.source.rate_hz
         frames = start = 0
-        gap, resampler = "", make_resampler(rate_hz)
+        gap, resampler, time_s = "", make_resampler(rate_hz), time()
         for block in self.source.blocks():
-            time_s = time()
             if isinstance(block, Gap):
                 yield Piece(start, resampler.finish(), frames / rate_hz, time_s, gap)
                 frames += block.frames
                 start, gap, resampler = resampled(frames, rate_hz), block.reason, make_resampler(rate_hz)
                 continue
+            time_s = time()
             samples, bad = without_bad(mix(block))
             if bad is not None and self.invalid_s is None:
                 self.invalid_s = (frames + bad) / rate_hz
@@ -130,7 +130,7 @@ class Intake:
             samples = resampler.push(samples)
             yield Piece(start, samples, frames / rate_hz, time_s, gap)
             start, gap = start + len(samples), ""
-        yield Piece(start, resampler.finish(), frames / rate_hz, time(), gap)
+        yield Piece(start, resampler.finish(), frames / rate_hz, time_s, gap)
 
     def _put(self, piece: Piece) -> bool:
         """Let a piece wait for the model; return whether another one is wanted."""

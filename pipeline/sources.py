@@ -161,16 +161,14 @@ class GrowingFile:
         """Open it, and read its header."""
         self.name, self.live = name, options.live
         self._idle_s, self._closed = options.idle_s, False
+        raw = None if options.encoding is None else _raw(options, options.encoding)
+        self._sized = raw is None  # the header tells how much there is, one day
         try:
             self._file = open(name, "rb", buffering=0)  # noqa: SIM115 - it is read in another thread, to the end
         except OSError as error:
             raise ConfigError(f"{name}: {error.strerror}") from error
-        self._sized = options.encoding is None  # the header tells the size, one day
         try:
-            if options.encoding is None:
-                self._pcm, self._start = self._header()
-            else:
-                self._pcm, self._start = _raw(options, options.encoding), 0
+            self._pcm, self._start = (raw, 0) if raw else self._header()
         except AudioError as error:
             self._file.close()
             raise AudioError(f"{name}: {error}; raw samples take --format") from error

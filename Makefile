@@ -6,13 +6,15 @@
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-evaluate  the same of `satpipe evaluate`
+# make bench-stream  the same of `satpipe stream`
+# make soak   24 h of sound (HOURS) through `satpipe tag` and one through `satpipe stream`: memory and handles stay flat
 # make consistency  score over time of two long sounds, with memory and without: picture and figures of the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-evaluate bench-stream soak consistency train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -37,6 +39,15 @@ bench: .venv/.installed
 
 bench-evaluate: .venv/.developing
 	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
+	$(BIN)/python -m reports.readme
+
+bench-stream: .venv/.installed
+	$(BIN)/python -m jobs.benchmark_stream reports/benchmark_stream.json
+	$(BIN)/python -m reports.readme
+
+HOURS ?= 24
+soak: .venv/.developing
+	$(BIN)/python tests/soak.py reports/soak.json $(HOURS)
 	$(BIN)/python -m reports.readme
 
 # Two sounds of the examples, repeated for 10 minutes. FULL: weights of a full-context model, which then reads 10 s and

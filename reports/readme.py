@@ -70,6 +70,30 @@ def evaluation(figures: dict[str, Any]) -> str:
     )
 
 
+def live(figures: dict[str, Any]) -> str:
+    """How long a chunk takes from its last sample to its line, and what hours of sound take."""
+    measured, soak = figures["stream"], figures["soak"]
+    lines = ["| model | streams | input | median, ms | 95 %, ms | chunks |", "|---|---:|---|---:|---:|---:|"]
+    for run in measured["runs"]:
+        channels = {1: "mono", 2: "stereo"}[run["channels"]]
+        lines.append(
+            f"| {run['model']} | {run['streams']} | {run['rate_hz'] / 1000:g} kHz {channels} | "
+            f"{run['median_s'] * 1000:.0f} | {run['p95_s'] * 1000:.0f} | {run['chunks']} |"
+        )
+    tag, stream = soak["tag"], soak["stream"]
+    return (
+        "From the last sample of a chunk to its line, in blocks of "
+        f"{measured['block_s'] * 1000:.0f} ms, on one processor ({measured['machine']['processor']}):\n\n"
+        + "\n".join(lines)
+        + "\n\n16 ms of it is the half window that the chunk's last frame takes from the next one. `make bench-stream` "
+        f"measures it. `make soak` sent {tag['hours']:g} h of sound through `satpipe tag` and {stream['hours']:g} h through "
+        f"`satpipe stream`: from the fourth to the ninth tenth of each run, resident memory went from "
+        f"{tag['memory_mb'][3]:,.0f} to {tag['memory_mb'][8]:,.0f} MB (Ray and its workers) and from "
+        f"{stream['memory_mb'][3]:,.0f} to {stream['memory_mb'][8]:,.0f} MB, open files from {tag['handles'][3]:.0f} to "
+        f"{tag['handles'][8]:.0f} and from {stream['handles'][3]:.0f} to {stream['handles'][8]:.0f}."
+    )
+
+
 def consistency(figures: dict[str, Any]) -> str:
     """Markdown table of score over time of two long sounds."""
     measured = figures["consistency"]
@@ -79,7 +103,7 @@ def consistency(figures: dict[str, Any]) -> str:
 
 def fill(readme: str, figures: dict[str, Any]) -> str:
     """Put the figures between their marks."""
-    for section in (speed, stages, disk, evaluation, consistency):
+    for section in (speed, stages, disk, evaluation, consistency, live):
         name = section.__name__
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
         if not pattern.search(readme):
@@ -90,10 +114,15 @@ def fill(readme: str, figures: dict[str, Any]) -> str:
 
 
 def measured() -> dict[str, Any]:
-    """What `make bench`, `make bench-evaluate` and `make consistency` wrote."""
+    """What `make bench`, `make bench-evaluate`, `make consistency`, `make bench-stream` and `make soak` wrote."""
     folder = ROOT / "reports"
     figures: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
-    others = {"evaluation": "benchmark_evaluate.json", "consistency": "consistency.json"}
+    others = {
+        "evaluation": "benchmark_evaluate.json",
+        "consistency": "consistency.json",
+        "stream": "benchmark_stream.json",
+        "soak": "soak.json",
+    }
     return figures | {name: json.loads((folder / file).read_text()) for name, file in others.items()}
 
 

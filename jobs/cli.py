@@ -109,7 +109,9 @@ def _as_in_tag(*names: str) -> Callable[[click.Command], click.Command]:
 @_as_in_tag("model", "arch", "cut", "memory", "delay_s", "precision")
 @cli.command()
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-@click.option("--format", "encoding", metavar="NAME", help="Of raw samples: s16le, f32le, ...; by default it is WAV.")
+@click.option(
+    "--format", "encoding", metavar="NAME", help="Of raw samples: s16le, f32le, ...; else WAV, or s16le from -."
+)
 @click.option("--rate-hz", type=click.IntRange(1), help="Of raw samples, by default 16000, or of a device.")
 @click.option("--channels", type=click.IntRange(1), help="The same, by default 1; the mean of all is tagged.")
 @click.option(

@@ -80,17 +80,21 @@ def live(figures: dict[str, Any]) -> str:
             f"| {run['model']} | {run['streams']} | {run['rate_hz'] / 1000:g} kHz {channels} | "
             f"{run['median_s'] * 1000:.0f} | {run['p95_s'] * 1000:.0f} | {run['chunks']} |"
         )
-    tag, stream = soak["tag"], soak["stream"]
+    flat = " and ".join(_steady(soak[command], f"`satpipe {command}`") for command in ("tag", "stream"))
     return (
-        "From the last sample of a chunk to its line, in blocks of "
-        f"{measured['block_s'] * 1000:.0f} ms, on one processor ({measured['machine']['processor']}):\n\n"
+        f"From the last sample of a chunk to its line, in blocks of {measured['block_s'] * 1000:.0f} ms, on one "
+        f"processor ({measured['machine']['processor']}):\n\n"
         + "\n".join(lines)
-        + "\n\n16 ms of it is the half window that the chunk's last frame takes from the next one. `make bench-stream` "
-        f"measures it. `make soak` sent {tag['hours']:g} h of sound through `satpipe tag` and {stream['hours']:g} h through "
-        f"`satpipe stream`: from the fourth to the ninth tenth of each run, resident memory went from "
-        f"{tag['memory_mb'][3]:,.0f} to {tag['memory_mb'][8]:,.0f} MB (Ray and its workers) and from "
-        f"{stream['memory_mb'][3]:,.0f} to {stream['memory_mb'][8]:,.0f} MB, open files from {tag['handles'][3]:.0f} to "
-        f"{tag['handles'][8]:.0f} and from {stream['handles'][3]:.0f} to {stream['handles'][8]:.0f}."
+        + "\n\n16 ms of it is the half window that the last frame takes from the next chunk. `make bench-stream` "
+        + f"measures it. What long runs take, at their fourth and ninth tenth, by `make soak`: {flat}."
+    )
+
+
+def _steady(run: dict[str, Any], what: str) -> str:
+    memory_mb, handles = run["memory_mb"], run["handles"]
+    return (
+        f"{what} with all it starts {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB and {handles[3]:,.0f} and "
+        f"{handles[8]:,.0f} open files, in {run['hours']:g} h of sound"
     )
 
 

@@ -261,11 +261,6 @@ def run_compare(line: str, request: pytest.FixtureRequest) -> None:
 
 
 def run_stream(line: str, request: pytest.FixtureRequest) -> None:
-    if line.startswith("ffmpeg"):  # which need not be installed here: the same samples by another way
-        sound, _ = soundfile.read(ROOT / "examples" / "recordings" / "speech_16k_mono.WAV", dtype="int16")
-        samples = request.getfixturevalue("tmp_path") / "samples"
-        sound.tofile(samples)
-        line = f"{line.partition('| ')[2]} < {shlex.quote(str(samples))}"
     *_, last, end = map(json.loads, request.getfixturevalue("run")(line).splitlines())
     assert {"source", "chunk", "start_s", "end_s", "tags"} <= set(last)
     assert last["tags"][0]["label"] == "Speech"
@@ -353,7 +348,6 @@ RUNNERS = {
     ".venv/bin/satpipe models": run_models,
     ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
-    "ffmpeg -v error -i examples/recordings/speech_16k_mono.WAV -f s16le - '|' .venv/bin/satpipe stream": run_stream,
     ".venv/bin/satpipe stream examples/recordings/speech_16k_mono.WAV --idle-s 0": run_stream,
     ".venv/bin/satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": run_events,
     ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card": run_evaluate,
@@ -382,7 +376,6 @@ SLOW = (
     ".venv/bin/satpipe evaluate",
     ".venv/bin/satpipe events",
     ".venv/bin/satpipe stream",
-    "ffmpeg",
     ".venv/bin/satpipe report",
     ".venv/bin/satpipe synth",
     ".venv/bin/satpipe status",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio import Samples, noise, write
+from encoded import encode
 from live_servers import AudioServer, RtspServer
 
 from pipeline.pcm import ENCODINGS, Pcm
@@ -166,6 +167,20 @@ def test_audio_from_a_web_server_is_what_is_in_the_file(tmp_path: Path) -> None:
         samples, gaps = listened(source)
     np.testing.assert_array_equal(samples, soundfile.read(path, dtype="float32")[0])
     assert gaps == []
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp3", "libmp3lame"), ("adts", "aac"), ("mpegts", "aac"), ("mpegts", "mp2"), ("webm", "libopus"),
+     ("ogg", "libopus"), ("flv", "aac")],
+)  # fmt: skip
+def test_what_a_station_may_send_has_no_gap_where_there_is_none(container: str, codec: str, tmp_path: Path) -> None:
+    rate_hz = 44_100 if container == "flv" else 48_000
+    content = encode(tmp_path / "sound", noise(4 * rate_hz, 2), rate_hz, container, codec).read_bytes()
+    with AudioServer([content]) as server:
+        samples, gaps = listened(open_source(server.url, SourceOptions(idle_s=5)))
+    assert gaps == []
+    assert len(samples) == pytest.approx(4 * rate_hz, abs=0.1 * rate_hz)
 
 
 def test_a_download_that_breaks_off_is_an_error_after_what_came(tmp_path: Path) -> None:

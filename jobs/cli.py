@@ -131,6 +131,13 @@ def _as_in_tag(*names: str) -> Callable[[click.Command], click.Command]:
     show_default=True,
     help="How long a live URL that is lost is tried again.",
 )
+@click.option(
+    "--max-lag-s",
+    type=click.FloatRange(0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Live sound that waits longer for the model is dropped.",
+)
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Least score of a tag.")
 @click.option("--top-k", type=click.IntRange(1, 527), default=10, show_default=True, help="Most tags of a chunk.")
 @click.option("--scores", is_flag=True, help="Print all 527 scores of each chunk, too.")

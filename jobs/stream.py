@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from pipeline.intake import MAX_LAG_S
 from pipeline.live import Ended, Heard, Missed, listen
 from pipeline.pcm import ENCODINGS
 from pipeline.sources import STDIN, LiveSource, SourceOptions, open_source
@@ -42,6 +43,7 @@ class StreamOptions:
     live: bool = False
     idle_s: float = 10.0
     reconnect_s: float = 30.0
+    max_lag_s: float = MAX_LAG_S
     model: str = BUNDLED
     arch: str | None = None
     cut: Cut = "gapless"
@@ -97,7 +99,7 @@ def lines(options: StreamOptions) -> Iterator[Line]:
     for source in sources:
         yield _start(source, checkpoint, options)
     with _stoppable() as stopped:
-        for found in listen(sources, tagger, stopped):
+        for found in listen(sources, tagger, stopped, options.max_lag_s):
             match found:
                 case Heard():
                     yield _heard(found, options)

@@ -55,7 +55,7 @@ _OVERSTATED = re.compile(r"^ *(?:data|SSND|riff|Data Size|Riff size) *: (\d+) \(
 _OPEN_END = re.compile(r"File ended unexpectedly|lacks an end-of-stream bit")
 
 
-def _tells_length(size_bytes: int) -> bool:
+def tells_length(size_bytes: int) -> bool:
     """Whether a size in a header is one: programs that write to a pipe put the largest number there."""
     return not (0x7FFFF000 <= size_bytes <= 0x80000000 or 0xFFFFF000 <= size_bytes < 2**32 or size_bytes >= 2**62)
 
@@ -197,7 +197,7 @@ def _cut_off(file: soundfile.SoundFile) -> str:
     log = file.extra_info
     for claimed, actual in _OVERSTATED.findall(log):
         missing = int(claimed) - int(actual)
-        if missing > 64 and _tells_length(int(claimed)):
+        if missing > 64 and tells_length(int(claimed)):
             return f"the header announces {missing:,} bytes more than the file has"
     if _OPEN_END.search(log):
         return "the file ends without its end-of-stream mark"

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
-from time import time
+from time import monotonic, time
 
 from pipeline.decode import Samples, mix, resampled, without_bad
 from pipeline.resample import make_resampler
@@ -12,7 +12,9 @@ from pipeline.sources import Gap, LiveSource
 from sat.config import SAMPLE_RATE_HZ
 from sat.errors import SatpipeError
 
-QUEUE_S = 4.0
+QUEUE_S = 4.0  # of a source that can wait
+LIVE_QUEUE_S = 60.0  # of one that cannot: HLS and radio stations send many seconds at once
+MAX_LAG_S = 4.0
 POLL_S = 0.1
 TOO_SLOW = "this machine is too slow: what waited was dropped"
 UNFORESEEN = "reading it ended in a way that nobody foresaw"
@@ -41,7 +43,7 @@ class Intake:
     """Reads a source in a thread of its own.
 
     A source that can wait, waits while more than QUEUE_S are in the queue. Of one that cannot, all that is in the queue
-    is then dropped, which is one gap, and reading goes on without delay.
+    is dropped, which is one gap, once some of it has waited for longer than the largest lag wanted.
 
     Attributes:
         source: What is read.
@@ -49,13 +51,20 @@ class Intake:
         problem: Why reading broke off, or "".
     """
 
-    def __init__(self, source: LiveSource, changed: Condition) -> None:
-        """Make it ready; `changed` is notified of whatever comes."""
+    def __init__(self, source: LiveSource, changed: Condition, max_lag_s: float) -> None:
+        """Make it ready.
+
+        Args:
+            source: Opened.
+            changed: Notified of whatever comes.
+            max_lag_s: How long what comes from a source that cannot wait may wait here.
+        """
         self.source = source
         self.invalid_s: float | None = None
         self.problem = ""
         self._changed = changed
-        self._queue: deque[Piece] = deque()
+        self._max_lag_s = max_lag_s
+        self._queue: deque[tuple[float, Piece]] = deque()  # with the time at which it came
         self._queued = self._dropped = 0  # samples at 16 kHz
         self._ended = False
         self._thread = Thread(target=self._run, name=f"reads {source.name}", daemon=True)
@@ -84,7 +93,7 @@ class Intake:
         with self._changed:
             if not self._queue:
                 return None
-            piece = self._queue.popleft()
+            _, piece = self._queue.popleft()
             self._queued -= len(piece.samples)
             self._changed.notify_all()
             return piece
@@ -134,18 +143,21 @@ class Intake:
 
     def _put(self, piece: Piece) -> bool:
         """Let a piece wait for the model; return whether another one is wanted."""
-        most = QUEUE_S * SAMPLE_RATE_HZ
         with self._changed:
-            if self._queued > most and self.source.live:
+            if self.source.live and self._lags():
                 self._dropped += self._queued
                 self._queue.clear()
                 self._queued = 0
                 piece = replace(piece, gap=TOO_SLOW)
-            while self._queued > most and not self._ended:
+            while not self.source.live and self._queued > QUEUE_S * SAMPLE_RATE_HZ and not self._ended:
                 self._changed.wait(POLL_S)
             if self._ended:
                 return False
-            self._queue.append(piece)
+            self._queue.append((monotonic(), piece))
             self._queued += len(piece.samples)
             self._changed.notify_all()
             return True
+
+    def _lags(self) -> bool:
+        too_much = self._queued > LIVE_QUEUE_S * SAMPLE_RATE_HZ
+        return too_much or (bool(self._queue) and monotonic() - self._queue[0][0] > self._max_lag_s)

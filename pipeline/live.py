@@ -13,7 +13,7 @@ from time import monotonic, time
 import torch
 from torch import Tensor
 
-from pipeline.intake import POLL_S, Intake, Piece
+from pipeline.intake import MAX_LAG_S, POLL_S, Intake, Piece
 from pipeline.sources import LiveSource
 from sat.config import SAMPLE_RATE_HZ
 from sat.live import BatchTagger
@@ -91,7 +91,10 @@ class Ended:
 
 
 def listen(
-    sources: Sequence[LiveSource], tagger: "BatchTagger[_Stream]", stopped: Callable[[], bool] = lambda: False
+    sources: Sequence[LiveSource],
+    tagger: "BatchTagger[_Stream]",
+    stopped: Callable[[], bool] = lambda: False,
+    max_lag_s: float = MAX_LAG_S,
 ) -> Iterator[Heard | Missed | Ended]:
     """Tag sources until all have ended.
 
@@ -99,9 +102,10 @@ def listen(
         sources: Opened; they are closed at the end.
         tagger: The model.
         stopped: Asked now and then: once it is true, what is here is scored, and that is the end.
+        max_lag_s: How long sound of a source that cannot wait may wait for the model before it is dropped.
     """
     changed = Condition()
-    streams = [_Stream(Intake(source, changed), tagger) for source in sources]
+    streams = [_Stream(Intake(source, changed, max_lag_s), tagger) for source in sources]
     running = list(streams)
     try:
         for stream in streams:

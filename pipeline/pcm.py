@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.decode import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, Samples
+from pipeline.decode import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, Samples, tells_length
 from sat.errors import AudioError
 
 # numpy's type and the value of full scale, as libsndfile takes it.
@@ -72,10 +72,12 @@ class WavHeader:
     Attributes:
         pcm: How the samples lie.
         data_start: Where they begin, in bytes from the start of the file.
+        data_bytes: How much of them there is, if it is to be believed; None where the header does not tell.
     """
 
     pcm: Pcm
     data_start: int
+    data_bytes: int | None
 
 
 def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
@@ -95,7 +97,7 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
         name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
         at += len(chunk)
         if name == b"data" and pcm:
-            return WavHeader(pcm, at)
+            return WavHeader(pcm, at, size if size and tells_length(size) else None)
         size += size % 2
         if len(chunk) < 8 or at + size > LONGEST_HEADER_BYTES:
             break

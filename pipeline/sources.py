@@ -125,9 +125,10 @@ class Pipe:
         self._head = b""
         if options.encoding is None:
             self._head = self._exactly(4)
+        self._left: int | None = None  # bytes that are samples, where it is known
         if self._head in WAV_MARKS:
-            self._pcm = read_wav_header(self._exactly).pcm
-            self._head = b""
+            header = read_wav_header(self._exactly)
+            self._pcm, self._left = header.pcm, header.data_bytes
         else:
             self._pcm = _raw(options, options.encoding or DEFAULT_ENCODING)
         self.rate_hz, self.channels = self._pcm.rate_hz, self._pcm.channels
@@ -143,7 +144,8 @@ class Pipe:
         """Yield what comes, as soon as it comes; a last frame that is not whole is left out."""
         pending = self._head
         # Not by sys.stdin, whose lock a thread that waits for input would hold at the end of the program.
-        while content := os.read(self._descriptor, READ_BYTES):
+        while content := os.read(self._descriptor, READ_BYTES if self._left is None else min(READ_BYTES, self._left)):
+            self._left = None if self._left is None else self._left - len(content)
             content = pending + content
             whole = len(content) // self._pcm.frame_bytes * self._pcm.frame_bytes
             if whole:
@@ -198,7 +200,8 @@ class GrowingFile:
                 size = os.fstat(self._file.fileno()).st_size
                 if size < at:
                     raise AudioError("the file has become shorter while it was read")
-                count = min(READ_BYTES, self._end(size) - at) // self._pcm.frame_bytes * self._pcm.frame_bytes
+                most = max(READ_BYTES, self._pcm.frame_bytes)
+                count = min(most, self._end(size) - at) // self._pcm.frame_bytes * self._pcm.frame_bytes
                 if count > 0:
                     self._file.seek(at)
                     content = self._file.read(count)

@@ -82,7 +82,10 @@ def test_a_finished_wav_is_read_to_its_end_and_no_further(container: str, subtyp
     assert (source.rate_hz, source.channels, source.live) == (44_100, 3, False)
     samples, _ = listened(source)
     np.testing.assert_array_equal(samples, expected)
-    assert piped(path.read_bytes(), SourceOptions()).shape[1] == 3
+    through_a_pipe = piped(path.read_bytes(), SourceOptions())
+    if container == "RF64":  # whose header is not looked at for the length there
+        through_a_pipe = through_a_pipe[: len(expected)]
+    np.testing.assert_array_equal(through_a_pipe, expected)
 
 
 @pytest.mark.parametrize("size", [0, 100, 0xFFFFFFFF])

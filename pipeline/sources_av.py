@@ -45,21 +45,22 @@ class Url:
                 yield from self._connection.blocks()
             finally:
                 self._connection.close()
-            lost_s = monotonic()
-            problem = self._connection.problem
+            problem, heard_s = self._connection.problem, self._connection.heard_s
             if self._closed or not (self.live or problem):
                 return
             if not self.live:
                 raise AudioError(f"{self.name}: {problem}")
-            if not self._again(lost_s):
+            if not self._again():
                 if not problem:
                     return
                 tried = f"could not be reached again in {self._options.reconnect_s:g} s"
                 raise AudioError(f"{self.name}: {problem}, and {tried}")
-            yield Gap(round((monotonic() - lost_s) * self.rate_hz), f"the connection was lost: {problem or 'it ended'}")
+            missed_s = monotonic() - heard_s
+            yield Gap(round(missed_s * self.rate_hz), f"the connection was lost: {problem or 'it ended'}")
 
-    def _again(self, lost_s: float) -> bool:
+    def _again(self) -> bool:
         """Try to open the URL again; return whether it did."""
+        lost_s = monotonic()
         while not self._closed and monotonic() - lost_s < self._options.reconnect_s:
             try:
                 self._connection = _Connection(self.name, self._options.idle_s)
@@ -84,11 +85,12 @@ class _Connection:
         rate_hz: Sampling rate.
         channels: Number of channels.
         problem: Why `blocks` ended before the stream did, or "".
+        heard_s: When the last frame came, by the monotonic clock.
         closed: Set to have `blocks` end.
     """
 
     def __init__(self, url: str, idle_s: float) -> None:
-        self.problem, self.closed = "", False
+        self.problem, self.heard_s, self.closed = "", monotonic(), False
         try:
             self._container = av.open(
                 url, "r", options=OPTIONS, timeout=(OPEN_TIMEOUT_S, max(idle_s, 1.0)), metadata_errors="replace"
@@ -109,6 +111,7 @@ class _Connection:
         expected: int | None = None  # frame, by the stream's time stamps
         frame: av.AudioFrame | None = self._first
         while frame is not None and not self.closed:
+            self.heard_s = monotonic()
             if (frame.sample_rate, frame.layout.nb_channels) != (self.rate_hz, self.channels):
                 self.problem = "rate or number of channels have changed"
                 return

@@ -9,13 +9,15 @@
 # make bench-evaluate  the same of `satpipe evaluate`
 # make profile  measure what models and peers cost, write reports/profile.json for the documentation
 # make bench-peers  EfficientAT at 10 s, 2 s and 1 s beside the bundled model, on scenes; needs CORPUS and TEACHER
+# make bench-stream  the same of `satpipe stream`
+# make soak   24 h of sound (HOURS) through `satpipe tag` and one through `satpipe stream`: memory and handles stay flat
 # make consistency  score over time of two long sounds, with memory and without: picture and figures of the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-gpu bench-evaluate profile bench-peers consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-gpu bench-evaluate bench-stream soak profile bench-peers consistency train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -54,6 +56,15 @@ profile: .venv/.developing
 bench-peers: .venv/.developing
 	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || { echo "make bench-peers CORPUS=folder TEACHER=weights.pt"; exit 2; }
 	$(BIN)/python tests/benchmark_peers.py $(CORPUS) $(TEACHER) build/peers reports/peers.json
+	$(BIN)/python -m reports.readme
+
+bench-stream: .venv/.installed
+	$(BIN)/python -m jobs.benchmark_stream reports/benchmark_stream.json
+	$(BIN)/python -m reports.readme
+
+HOURS ?= 24
+soak: .venv/.developing
+	$(BIN)/python tests/soak.py reports/soak.json $(HOURS)
 	$(BIN)/python -m reports.readme
 
 # Two sounds of the examples, repeated for 10 minutes. FULL: weights of a full-context model, which then reads 10 s and

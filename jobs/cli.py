@@ -128,6 +128,62 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     return 0 if summary.complete else SOME_NOT_TAGGED
 
 
+def _as_in_tag(*names: str) -> Callable[[click.Command], click.Command]:
+    """Give a command the options of `tag` that have these names."""
+
+    def add(command: click.Command) -> click.Command:
+        command.params += [param for param in tag.params if param.name in names]
+        return command
+
+    return add
+
+
+@_as_in_tag("model", "arch", "cut", "memory", "delay_s", "precision")
+@cli.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option(
+    "--format", "encoding", metavar="NAME", help="Of raw samples: s16le, f32le, ...; else WAV, or s16le from -."
+)
+@click.option("--rate-hz", type=click.IntRange(1), help="Of raw samples, by default 16000, or of a device.")
+@click.option("--channels", type=click.IntRange(1), help="The same, by default 1; the mean of all is tagged.")
+@click.option(
+    "--live", is_flag=True, help="Input that could wait is made while it is read: tell the time, drop if slow."
+)
+@click.option(
+    "--idle-s",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="A file that does not grow for so long has ended; a URL or device that gives nothing is lost.",
+)
+@click.option(
+    "--reconnect-s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="How long a live URL that is lost is tried again.",
+)
+@click.option(
+    "--max-lag-s",
+    type=click.FloatRange(0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Live sound that waits longer for the model is dropped.",
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Least score of a tag.")
+@click.option("--top-k", type=click.IntRange(1, 527), default=10, show_default=True, help="Most tags of a chunk.")
+@click.option("--scores", is_flag=True, help="Print all 527 scores of each chunk, too.")
+def stream(**given: Any) -> int:
+    """Tag live sound: print a line of JSON for each chunk as soon as it is heard.
+
+    SOURCE is - for standard input (the default), device:NAME, the URL of an RTSP or HTTP stream, or a WAV file that is
+    still written. Several share the model. Ctrl-C ends it. Exit code 3: a source broke off.
+    """
+    from jobs import stream
+
+    return 0 if stream.stream(stream.StreamOptions(**given)) else SOME_NOT_TAGGED
+
+
 @cli.command()
 @click.argument("out")
 def status(out: str) -> int:

@@ -57,7 +57,7 @@ _OVERSTATED = re.compile(r"^ *(?:data|SSND|riff|Data Size|Riff size) *: (\d+) \(
 _OPEN_END = re.compile(r"File ended unexpectedly|lacks an end-of-stream bit")
 
 
-def _tells_length(size_bytes: int) -> bool:
+def tells_length(size_bytes: int) -> bool:
     """Whether a size in a header is one: programs that write to a pipe put the largest number there."""
     return not (0x7FFFF000 <= size_bytes <= 0x80000000 or 0xFFFFF000 <= size_bytes < 2**32 or size_bytes >= 2**62)
 
@@ -228,7 +228,7 @@ def _cut_off(file: soundfile.SoundFile) -> str:
     log = file.extra_info
     for claimed, actual in _OVERSTATED.findall(log):
         missing = int(claimed) - int(actual)
-        if missing > 64 and _tells_length(int(claimed)):
+        if missing > 64 and tells_length(int(claimed)):
             return f"the header announces {missing:,} bytes more than the file has"
     if _OPEN_END.search(log):
         return "the file ends without its end-of-stream mark"
@@ -314,7 +314,7 @@ class Reader:
                 longer = bool(self._info.parts) and self.frames_read + len(block) > part.end
                 if block.shape[1] != info.channels or longer:
                     raise AudioError("it has changed since it was looked at")
-                yield _mix(block) if self._channel is None else block[:, self._channel - 1]
+                yield mix(block) if self._channel is None else block[:, self._channel - 1]
         except AudioError as error:
             if not self._info.parts:
                 raise
@@ -359,19 +359,25 @@ class Reader:
 
     def _clean(self, block: Samples) -> Samples:
         """Count a block, and replace what is not a sample with silence."""
-        good = np.abs(block) <= LARGEST_SAMPLE  # False for NaN
-        if not good.all():
-            if self.bad_s is None:
-                self.bad_s = (self.frames_read + int(np.argmin(good))) / self._info.rate_hz
-            block = np.where(good, block, np.float32(0))
+        block, bad = without_bad(block)
+        if bad is not None and self.bad_s is None:
+            self.bad_s = (self.frames_read + bad) / self._info.rate_hz
         self.frames_read += len(block)
-        return np.ascontiguousarray(block, dtype=np.float32)
+        return block
 
 
-def _mix(block: Samples) -> Samples:
+def without_bad(block: Samples) -> tuple[Samples, int | None]:
+    """Replace what is not a sample with silence; return the block [n], and where the first such place is."""
+    good = np.abs(block) <= LARGEST_SAMPLE  # False for NaN
+    bad = None if good.all() else int(np.argmin(good))
+    block = block if bad is None else np.where(good, block, np.float32(0))
+    return np.ascontiguousarray(block, dtype=np.float32), bad
+
+
+def mix(block: Samples) -> Samples:
     """Mean over channels, [n, channels] -> [n]; numpy's own is ten times slower on so few columns."""
     mixed = block[:, 0].copy()
-    with np.errstate(over="ignore", invalid="ignore"):  # `_clean` tells of what is not a sample
+    with np.errstate(over="ignore", invalid="ignore"):  # `without_bad` tells of what is not a sample
         for channel in range(1, block.shape[1]):
             mixed += block[:, channel]
         return mixed / np.float32(block.shape[1])

@@ -12,7 +12,7 @@ from pipeline.location import RemoteFile, is_remote
 from sat.errors import AudioError
 
 _GUESS_LENGTH = frozenset({"aac", "ac3", "amr"})  # from the bit rate
-_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError, NotImplementedError)
+ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError, NotImplementedError)
 
 
 class AvFile:
@@ -46,7 +46,7 @@ class AvFile:
                     raise AudioError("no audio in it")
                 self._pieces = source.decode(stream)
                 first = next(self._pieces, None)
-            except _ERRORS as error:
+            except ERRORS as error:
                 raise AudioError(f"not audio that FFmpeg reads: {getattr(error, 'strerror', error)}") from error
             if first is None:
                 raise AudioError("no samples in it", status="empty")
@@ -81,7 +81,7 @@ class AvFile:
                     return
                 for packed in packer.resample(piece):
                     yield packed.to_ndarray().reshape(-1, self.channels).astype(np.float32, copy=False)
-        except _ERRORS:
+        except ERRORS:
             self.broken = True
 
 

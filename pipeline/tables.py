@@ -177,16 +177,22 @@ def tag_rows(
     top_k: int,
 ) -> pa.Table:
     """Rows of the tags table: of each chunk the `top_k` best labels that reach `threshold`, best first."""
-    top_k = min(top_k, CLASSES)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-    values = np.take_along_axis(scores, best, axis=1)
-    row, rank = np.nonzero(values >= np.float32(threshold))
-    classes = best[row, rank].astype(np.int32)
+    row, classes, values = best_labels(scores, threshold, top_k)
     labels = weak_labels()
     columns = _chunk_columns(recording, chunks[row], (times[0][row], times[1][row]))
     mid = pa.DictionaryArray.from_arrays(classes, [label.mid for label in labels])
     name = pa.DictionaryArray.from_arrays(classes, [label.name for label in labels])
-    return pa.table([*columns, mid, name, values[row, rank]], schema=TAGS)
+    return pa.table([*columns, mid, name, values], schema=TAGS)
+
+
+def best_labels(
+    scores: npt.NDArray[np.float32], threshold: float, top_k: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Of each row of scores [n, 527] the `top_k` best labels that reach `threshold`, best first: row, class, score."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : min(top_k, CLASSES)]
+    values = np.take_along_axis(scores, best, axis=1)
+    row, rank = np.nonzero(values >= np.float32(threshold))
+    return row, best[row, rank].astype(np.int32), values[row, rank]
 
 
 def _chunk_columns(recording: str, chunks: npt.NDArray[np.int32], times: tuple[Any, Any]) -> list[Any]:

@@ -94,6 +94,34 @@ def evaluation(figures: dict[str, Any]) -> str:
     )
 
 
+def live(figures: dict[str, Any]) -> str:
+    """How long a chunk takes from its last sample to its line, and what hours of sound take."""
+    measured, soak = figures["stream"], figures["soak"]
+    lines = ["| model | streams | input | median, ms | 95 %, ms | chunks |", "|---|---:|---|---:|---:|---:|"]
+    for run in measured["runs"]:
+        channels = {1: "mono", 2: "stereo"}[run["channels"]]
+        lines.append(
+            f"| {run['model']} | {run['streams']} | {run['rate_hz'] / 1000:g} kHz {channels} | "
+            f"{run['median_s'] * 1000:.0f} | {run['p95_s'] * 1000:.0f} | {run['chunks']} |"
+        )
+    flat = " and ".join(_steady(soak[command], f"`satpipe {command}`") for command in ("tag", "stream"))
+    return (
+        f"From the last sample of a chunk to its line, in blocks of {measured['block_s'] * 1000:.0f} ms, on one "
+        f"processor ({measured['machine']['processor']}):\n\n"
+        + "\n".join(lines)
+        + "\n\n16 ms of it is the half window that the last frame takes from the next chunk. `make bench-stream` "
+        + f"measures it. What long runs take, at their fourth and ninth tenth, by `make soak`: {flat}."
+    )
+
+
+def _steady(run: dict[str, Any], what: str) -> str:
+    memory_mb, handles = run["memory_mb"], run["handles"]
+    return (
+        f"{what} with all it starts {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB and {handles[3]:,.0f} and "
+        f"{handles[8]:,.0f} open files, in {run['hours']:g} h of sound"
+    )
+
+
 def consistency(figures: dict[str, Any]) -> str:
     """Markdown table of score over time of two long sounds."""
     measured = figures["consistency"]
@@ -125,7 +153,7 @@ def peers(figures: dict[str, Any]) -> str:
 
 
 DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
-    "README.md": (speed, stages, disk, evaluation, consistency, peers),
+    "README.md": (speed, stages, disk, evaluation, consistency, live, peers),
     "reports/docs/explanation/speed.md": (parts,),
 }
 
@@ -143,10 +171,16 @@ def fill(text: str, figures: dict[str, Any], document: str = "README.md") -> str
 
 
 def measured() -> dict[str, Any]:
-    """What `make bench`, `make bench-evaluate`, `make consistency` and `make bench-peers` wrote."""
+    """What the targets `bench`, `bench-evaluate`, `bench-stream`, `bench-peers`, `consistency` and `soak` wrote."""
     folder = ROOT / "reports"
     figures: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
-    others = {"evaluation": "benchmark_evaluate.json", "consistency": "consistency.json", "peers": "peers.json"}
+    others = {
+        "evaluation": "benchmark_evaluate.json",
+        "consistency": "consistency.json",
+        "stream": "benchmark_stream.json",
+        "soak": "soak.json",
+        "peers": "peers.json",
+    }
     return figures | {name: json.loads((folder / file).read_text()) for name, file in others.items()}
 
 

@@ -264,6 +264,13 @@ def run_tag_joined(line: str, request: pytest.FixtureRequest) -> None:
     assert "start known of 0 of 2 recordings" in request.getfixturevalue("run")(line)
 
 
+def run_stream(line: str, request: pytest.FixtureRequest) -> None:
+    *_, last, end = map(json.loads, request.getfixturevalue("run")(line).splitlines())
+    assert {"source", "chunk", "start_s", "end_s", "tags"} <= set(last)
+    assert last["tags"][0]["label"] == "Speech"
+    assert (end["event"], end["end_s"]) == ("end", 10.0)
+
+
 def run_events(line: str, request: pytest.FixtureRequest) -> None:
     copy, run = request.getfixturevalue("tagged"), request.getfixturevalue("run")
     assert f"recordings: {copy / 'out' / 'events.parquet'}" in run(line)
@@ -351,6 +358,7 @@ RUNNERS = {
     ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
     ".venv/bin/satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": run_tag_joined,
+    ".venv/bin/satpipe stream examples/recordings/speech_16k_mono.WAV --idle-s 0": run_stream,
     ".venv/bin/satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": run_events,
     ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card": run_evaluate,
     ".venv/bin/satpipe tag /recordings -o out_alone --memory off": run_tag_alone,
@@ -378,6 +386,7 @@ SLOW = (
     ".venv/bin/satpipe tag",
     ".venv/bin/satpipe evaluate",
     ".venv/bin/satpipe events",
+    ".venv/bin/satpipe stream",
     ".venv/bin/satpipe report",
     ".venv/bin/satpipe synth",
     ".venv/bin/satpipe status",

@@ -34,6 +34,7 @@ napoleon_numpy_docstring = False
 nitpick_ignore_regex = [
     ("py:class", r"(collections|datetime|numpy|pandas|pathlib|pyarrow|torch)\..*"),
     ("py:class", r"(pipeline\.(decode|find|run|scores)|jobs\.synth\.sources)\..*"),
+    ("py:class", r"sat\.live\.Key"),  # a type variable
 ]
 
 # The tutorial runs in a folder of its own, with a link to the examples in it, as if it were that of the project.

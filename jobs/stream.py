@@ -1,0 +1,228 @@
+"""`satpipe stream`: live sound in, lines of JSON out."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pipeline.intake import MAX_LAG_S
+from pipeline.live import Ended, Heard, Missed, listen
+from pipeline.pcm import ENCODINGS
+from pipeline.sources import STDIN, LiveSource, SourceOptions, open_source
+from pipeline.tables import best_labels
+from sat.checkpoint import Checkpoint
+from sat.config import MEL_BANDS, SAMPLE_RATE_HZ
+from sat.errors import ConfigError
+from sat.hub import BUNDLED
+from sat.labels import weak_labels
+from sat.live import BatchTagger
+from sat.model import SAT
+from sat.precision import dtype_for
+from sat.stream import Cut, chunk_samples
+from sat.tagger import CPU, Peer
+from sat.taggers import adapted, resolve
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Options of `satpipe stream`, as on its command line."""
+
+    sources: tuple[str, ...] = ()
+    encoding: str | None = None
+    rate_hz: int | None = None
+    channels: int | None = None
+    live: bool = False
+    idle_s: float = 10.0
+    reconnect_s: float = 30.0
+    max_lag_s: float = MAX_LAG_S
+    model: str = BUNDLED
+    arch: str | None = None
+    cut: Cut = "gapless"
+    memory: Literal["on", "off"] = "on"
+    delay_s: float | None = None
+    precision: str = "fp32"
+    threshold: float = 0.1
+    top_k: int = 10
+    scores: bool = False
+
+
+def stream(options: StreamOptions) -> bool:
+    """Print lines until all sources have ended, the person stops it, or nobody reads on.
+
+    Returns:
+        Whether no source broke off.
+
+    Raises:
+        ConfigError: There is no such source or model, or options contradict one another.
+        AudioError: A source has no sound that can be read.
+        CheckpointError: The model's file is not what it should be.
+    """
+    complete = True
+    try:
+        for line in lines(options):
+            complete &= not line.get("problem")
+            print(json.dumps(line), flush=True)
+            if "event" in line:
+                _tell(line)
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, or Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return complete
+
+
+def lines(options: StreamOptions) -> Iterator[Line]:
+    """Yield what is printed: tags of chunks, and events (`start`, `gap`, `end`).
+
+    Raises:
+        SatpipeError: As `stream`.
+    """
+    names = options.sources or (STDIN,)
+    if len(set(names)) < len(names):
+        raise ConfigError("a source is named twice")
+    if options.encoding is not None and options.encoding not in ENCODINGS:
+        raise ConfigError(f"--format {options.encoding}: it takes {', '.join(ENCODINGS)}")
+    checkpoint = adapted(resolve(options.model, options.arch), options.delay_s, memory=options.memory == "on")
+    if isinstance(checkpoint, Peer):
+        raise ConfigError(f"{checkpoint.config.name} cannot tag live sound: `satpipe stream` takes models of satpipe")
+    tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, options.precision), options.cut)
+    reading = SourceOptions(
+        options.encoding, options.rate_hz, options.channels, options.live, options.idle_s, options.reconnect_s
+    )
+    sources = [open_source(name, reading) for name in names]
+    for source in sources:
+        yield _start(source, checkpoint, options)
+    with _stoppable() as stopped:
+        for found in listen(sources, tagger, stopped, options.max_lag_s):
+            match found:
+                case Heard():
+                    yield _heard(found, options)
+                case Missed():
+                    yield _missed(found)
+                case Ended():
+                    yield _ended(found)
+
+
+def _model(checkpoint: Checkpoint, precision: str) -> SAT:
+    model = checkpoint.model().with_precision(dtype_for(precision, CPU))
+    log_mel = torch.zeros(1, MEL_BANDS, checkpoint.config.chunk_frames)
+    with torch.inference_mode():  # the first time takes several times as long
+        _, memory = model(log_mel)
+        model(log_mel, memory)
+    return model
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether Ctrl-C or SIGTERM came; a second one ends the program at once."""
+    came = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions) -> Line:
+    config = checkpoint.config
+    return {
+        "event": "start",
+        "source": source.name,
+        "model": config.name,
+        "sha256": checkpoint.sha256,
+        "delay_s": float(config.script_chunk_s),
+        "chunk_s": chunk_samples(config, options.cut) / SAMPLE_RATE_HZ,
+        "memory": config.streaming,
+        "rate_hz": source.rate_hz,
+        "channels": source.channels,
+        "live": source.live,
+    }
+
+
+def _heard(heard: Heard, options: StreamOptions) -> Line:
+    scores = heard.scores.numpy()
+    labels = weak_labels()
+    _, classes, values = best_labels(scores[None], options.threshold, options.top_k)
+    line: Line = {
+        "source": heard.source.name,
+        "chunk": heard.chunk,
+        "start_s": heard.start_s,
+        "end_s": heard.end_s,
+        **_when(heard.source, heard.time_s),
+    }
+    if heard.source.live:
+        line["lag_s"] = round(time() - heard.time_s, 4)
+    line["tags"] = [
+        {"label": labels[place].name, "mid": labels[place].mid, "score": _shortest(value)}
+        for place, value in zip(classes, values, strict=True)
+    ]
+    if options.scores:
+        line["scores"] = [_shortest(value) for value in scores]
+    return line
+
+
+def _missed(missed: Missed) -> Line:
+    return {
+        "event": "gap",
+        "source": missed.source.name,
+        "start_s": missed.start_s,
+        "gap_s": missed.gap_s,
+        **_when(missed.source, missed.time_s),
+        "reason": missed.reason,
+        "filled": missed.filled,
+    }
+
+
+def _ended(ended: Ended) -> Line:
+    return {
+        "event": "end",
+        "source": ended.source.name,
+        "end_s": ended.end_s,
+        "chunks": ended.chunks,
+        "gaps": ended.gaps,
+        "missed_s": ended.missed_s,
+        "dropped_s": ended.dropped_s,
+        "invalid_s": ended.invalid_s,
+        "problem": ended.problem,
+    }
+
+
+def _when(source: LiveSource, time_s: float) -> Line:
+    """The time of day, where it means something."""
+    if not source.live:
+        return {}
+    return {"time": datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")}
+
+
+def _shortest(score: np.float32) -> float:
+    """The shortest decimal that is this very number in single precision."""
+    return float(str(score))
+
+
+def _tell(event: Line) -> None:
+    """Tell a person of what went wrong."""
+    if event["event"] == "gap":
+        then = "filled with silence" if event["filled"] else "the memory begins anew"
+        told = f"{event['gap_s']:.3f} s missed at {event['start_s']:.3f} s: {event['reason']}; {then}"
+    elif event["event"] == "end" and event["problem"]:
+        told = f"it ended at {event['end_s']:.3f} s: {event['problem']}"
+    else:
+        return
+    print(f"{event['source']}: {told}", file=sys.stderr)

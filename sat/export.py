@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sat.config import FREQUENCY_PATCHES, HOP_SAMPLES, PATCH_FRAMES, PATCH_SAMPLES, ModelConfig
 from sat.frontend import CENTRE_SAMPLES, POWER_FLOOR, WINDOW_SAMPLES, clamp_dynamic_range, mel_filterbank
-from sat.model import SAT, Memory
+from sat.model import SAT, Block
 
 BEFORE_SAMPLES = CENTRE_SAMPLES
 """Samples of a window before its chunk: the left half of what the first frame sees."""
@@ -37,6 +37,7 @@ class ChunkTagger(nn.Module):
         super().__init__()
         self.model = model
         self.log_mel = WindowLogMel(model.config.chunk_frames)
+        self.blocks = nn.ModuleList(ChunkBlock(block, model.config.chunk_tokens) for block in model.blocks)  # type: ignore[arg-type]
 
     def forward(
         self, samples: Tensor, length: Tensor, chunk: Tensor, memory: Tensor | None = None
@@ -56,15 +57,24 @@ class ChunkTagger(nn.Module):
         config = self.model.config
         length = length.clamp(1, window_samples(config))
         patches = (length + PATCH_SAMPLES - 1) // PATCH_SAMPLES  # the last one is filled up with digital silence
-        x = self.model.embed(self.log_mel(samples, length, patches, chunk)[None])
+        x = self.model.embed(self.log_mel(samples, length, patches, chunk)[None])[0]
         heard = self._heard(patches)
         if memory is None:
-            x, _ = self.model.transform(x, None, heard[None])
-            return (self._scores(x[0], heard),)
+            mask = _mask(heard)
+            for block in self.blocks:
+                x = block(x, mask)
+            return (self._scores(x, heard),)
         age = torch.arange(config.memory_tokens, 0, -1)  # of the tokens in memory, the oldest first
-        mask = torch.cat([age <= chunk * config.chunk_tokens, heard])[None]
-        x, kept = self.model.transform(x, Memory(list(memory[:, None])), mask)
-        return self._scores(x[0], heard), torch.cat(kept)
+        mask = _mask(torch.cat([age <= chunk * config.chunk_tokens, heard]))
+        kept = []
+        for index, block in enumerate(self.blocks):
+            past = memory[index]
+            if index == 0:  # as in `SAT.logits`
+                past = past + self.model.memory_positions(config.memory_tokens)
+            seen = torch.cat([past, x])
+            kept.append(seen[-config.memory_tokens :])
+            x = block(seen, mask)
+        return self._scores(x, heard), torch.stack(kept)
 
     def _heard(self, patches: Tensor) -> Tensor:
         """Tokens of the chunk that stand for some of the recording, boolean [T]: those after its end do not."""
@@ -77,6 +87,51 @@ class ChunkTagger(nn.Module):
         x = self.model.norm(x)
         pooled = x[0] if self.model.config.class_token else (x * heard[:, None]).sum(0) / heard.sum()
         return torch.sigmoid(self.model.outputlayer(pooled[None])[0])
+
+
+def _mask(seen: Tensor) -> Tensor:
+    """What attention adds to its logits, [M + T]: nothing for tokens that are seen."""
+    return torch.where(seen, 0.0, -torch.inf)
+
+
+class ChunkBlock(nn.Module):
+    """A transformer block for the tokens of one chunk, its weights laid out for the products that this takes."""
+
+    def __init__(self, block: Block, tokens: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.heads = block.attn.heads
+        self.norm1, self.proj, self.norm2, self.mlp = block.norm1, block.attn.proj, block.norm2, block.mlp
+        qkv = block.attn.qkv
+        weights, biases = qkv.weight.detach().chunk(3), qkv.bias.detach().chunk(3)
+        self.q, self.k, self.v = (_linear(*of_part) for of_part in zip(weights, biases, strict=True))
+
+    def forward(self, seen: Tensor, mask: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            seen: Tokens of memory, then of the chunk, [M + T, D].
+            mask: Added to the logits of all queries, [M + T].
+
+        Shape:
+            [M + T, D] -> [T, D]
+        """
+        rows = self.norm1(seen)
+        q, k, v = self._split(self.q(rows[-self.tokens :])), self._split(self.k(rows)), self._split(self.v(rows))
+        logits = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5  # [H, T, M + T]
+        heads = torch.softmax(logits + mask, dim=-1) @ v
+        x = seen[-self.tokens :] + self.proj(heads.transpose(0, 1).flatten(1))
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+    def _split(self, rows: Tensor) -> Tensor:
+        """[N, D] -> [H, N, D / H]."""
+        return rows.unflatten(-1, (self.heads, -1)).transpose(0, 1)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    return linear
 
 
 class WindowLogMel(nn.Module):

@@ -44,8 +44,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, memory: Tensor | None, mask: Tensor | None = None) -> Tensor:
-        """Attend over `memory` [B, M, D] and `x` [B, T, D], both normalised; where given, over the tokens in `mask` [1, M + T].
+    def forward(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        """Attend over `memory` [B, M, D] and `x` [B, T, D], both normalised.
 
         Shape:
             [B, T, D] -> [B, T, D]
@@ -56,7 +56,7 @@ class Attention(nn.Module):
             past = F.linear(memory, self.qkv.weight[width:], self.qkv.bias[width:])
             past_k, past_v = self._split(past)
             k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
-        return self._merge(F.scaled_dot_product_attention(q, k, v, mask))
+        return self._merge(F.scaled_dot_product_attention(q, k, v))
 
     def consecutive(self, x: Tensor, past: Tensor, first: Tensor | None) -> Tensor:
         """Attend in C consecutive chunks at once; the memory of a chunk is the chunk before it.
@@ -138,10 +138,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = Mlp(width)
 
-    def forward(self, x: Tensor, memory: Tensor | None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor | None) -> Tensor:
         """One chunk of B streams: `x` [B, T, D], `memory` [B, M, D] or None -> [B, T, D]."""
         past = None if memory is None else self.norm1(memory)
-        x = x + self.attn(self.norm1(x), past, mask)
+        x = x + self.attn(self.norm1(x), past)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
     def consecutive(self, x: Tensor, past: Tensor, first: Tensor | None) -> Tensor:
@@ -200,22 +200,7 @@ class SAT(nn.Module):
 
     def logits(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
         """The same as `forward`, before the sigmoid."""
-        x, kept = self.transform(self.embed(log_mel), memory)
-        return self.head_logits(x), Memory(kept) if self.config.memory_tokens else None
-
-    def transform(
-        self, x: Tensor, memory: Memory | None, mask: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Run the blocks on one chunk of each of B streams.
-
-        Args:
-            x: The embedded chunk, [B, T, D].
-            memory: What the chunks before left behind.
-            mask: Tokens of memory and chunk that are attended to, boolean [1, M + T]; by default all.
-
-        Returns:
-            Tokens [B, T, D], and for each block what is to be remembered, [B, M, D].
-        """
+        x = self.embed(log_mel)
         tokens = self.config.memory_tokens
         kept = []
         for index, block in enumerate(self.blocks):
@@ -225,8 +210,8 @@ class SAT(nn.Module):
             # A token that stays for a second chunk keeps the positions added at its first use, as published.
             seen = x if past is None else torch.cat([past, x], dim=1)
             kept.append(seen[:, -tokens:].detach())
-            x = block(x, past, mask)
-        return x, kept
+            x = block(x, past)
+        return self.head_logits(x), Memory(kept) if tokens else None
 
     def consecutive(
         self, log_mel: Tensor, memory: Memory | None = None, first: Tensor | None = None, keep: Tensor | None = None

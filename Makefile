@@ -6,13 +6,14 @@
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-evaluate  the same of `satpipe evaluate`
+# make bench-export  size and speed of exported models
 # make consistency  score over time of two long sounds, with memory and without: picture and figures of the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-evaluate bench-export consistency train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -37,6 +38,10 @@ bench: .venv/.installed
 
 bench-evaluate: .venv/.developing
 	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
+	$(BIN)/python -m reports.readme
+
+bench-export: .venv/.developing
+	$(BIN)/python -m jobs.benchmark_export examples/recordings reports/benchmark_export.json
 	$(BIN)/python -m reports.readme
 
 # Two sounds of the examples, repeated for 10 minutes. FULL: weights of a full-context model, which then reads 10 s and

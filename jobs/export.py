@@ -15,7 +15,15 @@ from typing import Literal, get_args
 
 import torch
 
-from jobs.exported import Difference, difference, made_sound, open_onnx, open_torchscript, read
+from jobs.exported import (
+    Difference,
+    difference,
+    made_sound,
+    open_onnx,
+    open_torchscript,
+    read,
+    torchscript_deprecation_ignored,
+)
 from sat.checkpoint import Checkpoint
 from sat.config import SAMPLE_RATE_HZ
 from sat.errors import ConfigError, OutputError
@@ -197,15 +205,6 @@ def _write_torchscript(tagger: ChunkTagger, path: Path, metadata: dict[str, str]
         traced = torch.jit.trace(tagger.eval(), tuple(_inputs(tagger).values()), check_trace=False)
         frozen = torch.jit.freeze(traced)  # without the weights that `tagger` has in another layout
         torch.jit.save(frozen, path, _extra_files={METADATA_FILE: json.dumps(metadata)})
-
-
-@contextmanager
-def torchscript_deprecation_ignored() -> Iterator[None]:
-    """TorchScript is deprecated, but there are programs that load nothing else."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # shapes are fixed on purpose
-        yield
 
 
 @contextmanager

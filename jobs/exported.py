@@ -1,6 +1,8 @@
 """Files of `satpipe export`, run here: what their scores are, and how far they are from those of the Python model."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +51,11 @@ def open_onnx(path: Path, threads: int = 0) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, inputs)  # type: ignore[no-any-return]
+    return lambda inputs: session.run(None, inputs)
 
 
 def open_torchscript(path: Path) -> Call:
     """Open a TorchScript file."""
-    from jobs.export import torchscript_deprecation_ignored
-
     with torchscript_deprecation_ignored():
         module = torch.jit.load(path)
 
@@ -64,6 +64,15 @@ def open_torchscript(path: Path) -> Call:
         return [output.numpy() for output in module(*map(torch.from_numpy, inputs.values()))]
 
     return call
+
+
+@contextmanager
+def torchscript_deprecation_ignored() -> Iterator[None]:
+    """TorchScript is deprecated, but there are programs that load nothing else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]  # shapes are fixed
+        yield
 
 
 def score(call: Call, config: ModelConfig, samples: Samples) -> npt.NDArray[np.float32]:

@@ -125,7 +125,7 @@ class ChunkBlock(nn.Module):
 
     def _split(self, rows: Tensor) -> Tensor:
         """[N, D] -> [H, N, D / H]."""
-        return rows.unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        return rows.unflatten(-1, (self.heads, -1)).transpose(0, 1)  # type: ignore[no-any-return]
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,7 +80,7 @@ def _model(name: str, recordings: str, sound: Samples, folder: Path) -> dict[str
         "torchscript": open_torchscript(folder / files["torchscript"]),
     }
     runs: dict[str, Callable[[], object]] = {"torch": lambda: StreamingTagger(model).push(torch.from_numpy(sound))}
-    runs |= {way: lambda call=call: score(call, model.config, sound) for way, call in calls.items()}
+    runs |= {way: partial(score, call, model.config, sound) for way, call in calls.items()}
     elapsed_s = dict.fromkeys(runs, float("inf"))
     for _ in range(_ROUNDS):
         for way, run in runs.items():

@@ -85,6 +85,7 @@ def export(options: ExportOptions) -> Exported:
     if options.delay_s is not None:
         checkpoint = replace(checkpoint, config=checkpoint.config.with_delay(options.delay_s))
     out = options.out
+    recordings = read(options.check) if options.check else [made_sound()]
     try:
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
             path = Path(folder) / out.name
@@ -94,7 +95,7 @@ def export(options: ExportOptions) -> Exported:
             if options.int8:
                 _quantise(path)
             call = open_onnx(path) if options.format == "onnx" else open_torchscript(path)
-            found = difference(call, model, read(options.check) if options.check else [made_sound()])
+            found = difference(call, model, recordings)
             if not options.int8 and not found.largest <= TOLERANCE:
                 raise OutputError(
                     f"{out} was not written: its scores differ from the model's by {found.largest:.1e}, "

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.decode import Reader, Samples, probe
-from pipeline.find import Search
+from pipeline.find import Search, Source
 from sat.config import CLASSES, SAMPLE_RATE_HZ, ModelConfig
 from sat.errors import AudioError, ConfigError
 from sat.export import BEFORE_SAMPLES, window_samples
@@ -113,39 +113,40 @@ def difference(call: Call, model: SAT, recordings: Iterable[Samples]) -> Differe
 
 
 def read(inputs: tuple[str, ...]) -> Iterator[Samples]:
-    """Yield the first ten minutes of each recording, 16 kHz mono.
+    """Return the first ten minutes of each recording, 16 kHz mono, read one after the other.
 
     Raises:
         ConfigError: There are no recordings.
-        AudioError: One cannot be read.
+        AudioError: One cannot be read; when it is its turn.
     """
     sources = list(Search(inputs))
     if not sources:
         raise ConfigError(f"no recordings in {', '.join(inputs)}")
-    for source in sources:
-        try:
-            blocks = Reader(source.path, probe(source.path, source.size_bytes)).blocks()
-            yield _begin(blocks, _CHECKED_S * SAMPLE_RATE_HZ)
-        except AudioError as error:
-            raise AudioError(f"{source.path}: {error}", error.status) from error
+    return map(_read, sources)
+
+
+def _read(source: Source) -> Samples:
+    kept, missing = [np.empty(0, np.float32)], _CHECKED_S * SAMPLE_RATE_HZ
+    try:
+        for block in Reader(source.path, probe(source.path, source.size_bytes)).blocks():
+            kept.append(block[:missing])
+            missing -= len(kept[-1])
+            if not missing:
+                break
+    except AudioError as error:
+        raise AudioError(f"{source.path}: {error}", error.status) from error
+    return np.concatenate(kept)
 
 
 def made_sound() -> Samples:
-    """A sound to compare on where there is no recording: a tone that wanders, noise in bursts, silence."""
+    """A sound to compare on where there is no recording: a tone that wanders, noise in bursts, silence.
+
+    There is some noise wherever the tone is: in bands where a loud tone alone leaves nothing but the rounding of the
+    Fourier transform, two ways of computing it differ.
+    """
     generator = np.random.default_rng(0)
     seconds = np.arange(_MADE_S * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     tone = 0.2 * np.sin(2 * np.pi * 500 * (seconds + np.sin(2 * seconds)))
-    loudness = np.repeat(generator.random(_MADE_S * 4), SAMPLE_RATE_HZ // 4) ** 3
+    loudness = np.repeat(generator.uniform(0.1, 1, _MADE_S * 4), SAMPLE_RATE_HZ // 4) ** 3
     sound = tone + loudness * generator.normal(0, 0.2, len(seconds))
     return np.where((seconds > 8) & (seconds < 13), 0, sound).astype(np.float32)
-
-
-def _begin(blocks: Iterable[Samples], samples: int) -> Samples:
-    """The first samples of blocks, no more of which is read than that takes."""
-    kept, missing = [np.empty(0, np.float32)], samples
-    for block in blocks:
-        kept.append(block[:missing])
-        missing -= len(kept[-1])
-        if not missing:
-            break
-    return np.concatenate(kept)

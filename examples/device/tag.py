@@ -1,8 +1,6 @@
 """Tag a recording with a file that `satpipe export` wrote, and print the rows of `satpipe tag`.
 
-    python tag.py MODEL.onnx RECORDING.wav
-
-It takes numpy, onnxruntime and soundfile; satpipe and torch need not be installed.
+`python tag.py MODEL.onnx RECORDING.wav` takes numpy, onnxruntime and soundfile, and neither satpipe nor torch.
 """
 
 import csv

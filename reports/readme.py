@@ -77,9 +77,33 @@ def consistency(figures: dict[str, Any]) -> str:
     return pages.table(rows, measured["threshold"]).markdown().partition("\n\n")[2]
 
 
+def device(figures: dict[str, Any]) -> str:
+    """Markdown table of exported files: size, and x realtime on one core; then what int8 costs."""
+    measured = figures["device"]
+    lines = [
+        "| on one core | ONNX file | int8 | x realtime: Python | ONNX Runtime | int8 | TorchScript |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for model in measured["models"]:
+        size, speed = model["size_bytes"], model["x_realtime"]
+        sizes = " | ".join(f"{size[way] / 1e6:.1f} MB" for way in ("onnx", "int8"))
+        speeds = " | ".join(f"{speed[way]:,.0f}" for way in ("torch", "onnx", "int8", "torchscript"))
+        lines.append(f"| {model['config']} | {sizes} | {speeds} |")
+    bundled, machine = measured["models"][0]["difference"], measured["machine"]
+    exact, int8 = bundled["onnx"], bundled["int8"]
+    return (
+        "\n".join(lines)
+        + f"\n\n{machine['processor']}, torch {measured['versions']['torch']}, "
+        + f"ONNX Runtime {measured['versions']['onnxruntime']}. Over the {exact['chunks']} chunks of the example "
+        + f"recordings no score of the bundled model as ONNX is more than {exact['largest']:.0e} from that of Python; as "
+        + f"int8 {int8['largest']:.3f} at most, {int8['mean']:.0e} on average, and the highest class is the same in "
+        + f"{int8['same_top']:.0%} of chunks."
+    )
+
+
 def fill(readme: str, figures: dict[str, Any]) -> str:
     """Put the figures between their marks."""
-    for section in (speed, stages, disk, evaluation, consistency):
+    for section in (speed, stages, disk, evaluation, consistency, device):
         name = section.__name__
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
         if not pattern.search(readme):
@@ -90,10 +114,14 @@ def fill(readme: str, figures: dict[str, Any]) -> str:
 
 
 def measured() -> dict[str, Any]:
-    """What `make bench`, `make bench-evaluate` and `make consistency` wrote."""
+    """What `make bench`, `make bench-evaluate`, `make bench-export` and `make consistency` wrote."""
     folder = ROOT / "reports"
     figures: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
-    others = {"evaluation": "benchmark_evaluate.json", "consistency": "consistency.json"}
+    others = {
+        "evaluation": "benchmark_evaluate.json",
+        "consistency": "consistency.json",
+        "device": "benchmark_export.json",
+    }
     return figures | {name: json.loads((folder / file).read_text()) for name, file in others.items()}
 
 

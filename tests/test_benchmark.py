@@ -37,7 +37,7 @@ def measured(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def assert_sane(figures: dict[str, Any]) -> None:
-    assert set(figures) - {"evaluation", "consistency"} == {
+    assert set(figures) - {"evaluation", "consistency", "device"} == {
         "date", "machine", "versions", "model", "hours", "loop_x_realtime", "ray_start_s", "first_run_s", "runs",
         "largest_score_difference", "year_bytes",
     }  # fmt: skip
@@ -89,7 +89,7 @@ def test_filling_twice_is_filling_once(figures: dict[str, Any]) -> None:
 def test_filling_leaves_the_rest_of_the_text_alone(figures: dict[str, Any]) -> None:
     generated = re.compile(r"<!-- (\w+) -->.*?<!-- end of \1 -->", re.DOTALL)
     filled = readme.fill(README, {**figures, "loop_x_realtime": 1.0})
-    assert generated.findall(README) == ["disk", "evaluation", "consistency", "speed", "stages"]
+    assert generated.findall(README) == ["disk", "evaluation", "consistency", "speed", "stages", "device"]
     assert generated.split(filled) == generated.split(README)
 
 

@@ -11,13 +11,15 @@
 # make bench-peers  EfficientAT at 10 s, 2 s and 1 s beside the bundled model, on scenes; needs CORPUS and TEACHER
 # make bench-stream  the same of `satpipe stream`
 # make soak   24 h of sound (HOURS) through `satpipe tag` and one through `satpipe stream`: memory and handles stay flat
+# make bench-export  size and speed of exported models
 # make consistency  score over time of two long sounds, with memory and without: picture and figures of the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-gpu bench-evaluate bench-stream soak profile bench-peers consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-gpu bench-evaluate bench-export bench-stream bench-peers profile soak consistency \
+  train-smoke train-bundled clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -65,6 +67,9 @@ bench-stream: .venv/.installed
 HOURS ?= 24
 soak: .venv/.developing
 	$(BIN)/python tests/soak.py reports/soak.json $(HOURS)
+
+bench-export: .venv/.developing
+	$(BIN)/python -m jobs.benchmark_export examples/recordings reports/benchmark_export.json
 	$(BIN)/python -m reports.readme
 
 # Two sounds of the examples, repeated for 10 minutes. FULL: weights of a full-context model, which then reads 10 s and

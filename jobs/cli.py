@@ -195,6 +195,26 @@ def status(out: str) -> int:
 
 
 @cli.command()
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
+@click.option("--format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
+@click.option("--int8", is_flag=True, help="Weights of 8 bits: a third of the size; scores change a little.")
+@click.option("--arch", metavar="NAME", help="Configuration of the model, where its file does not tell.")
+@click.option("--delay-s", type=float, help="Seconds that a full-context model reads at a time.")
+@click.option("--check", multiple=True, metavar="INPUT", help="Recordings to compare its scores on; repeatable.")
+def export(**given: Any) -> int:
+    """Write MODEL, a name or a path as for `tag --model`, as one file that runs without satpipe.
+
+    It takes the waveform of one chunk and the memory, and gives scores and the memory for the next chunk.
+    """
+    from jobs import export
+
+    options = export.ExportOptions(**given)
+    click.echo(export.text(export.export(options), options))
+    return 0
+
+
+@cli.command()
 @click.argument("recordings", type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
 @click.option("--hours", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Length of the recording.")

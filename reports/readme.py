@@ -129,6 +129,30 @@ def consistency(figures: dict[str, Any]) -> str:
     return pages.table(rows, measured["threshold"]).markdown().partition("\n\n")[2]
 
 
+def device(figures: dict[str, Any]) -> str:
+    """Markdown table of exported files: size, and x realtime on one core; then what int8 costs."""
+    measured = figures["device"]
+    lines = [
+        "| on one core | ONNX file | int8 | x realtime: Python | ONNX Runtime | int8 | TorchScript |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for model in measured["models"]:
+        size, speed = model["size_bytes"], model["x_realtime"]
+        sizes = " | ".join(f"{size[way] / 1e6:.1f} MB" for way in ("onnx", "int8"))
+        speeds = " | ".join(f"{speed[way]:,.0f}" for way in ("torch", "onnx", "int8", "torchscript"))
+        lines.append(f"| {model['config']} | {sizes} | {speeds} |")
+    bundled, machine = measured["models"][0]["difference"], measured["machine"]
+    exact, int8 = bundled["onnx"], bundled["int8"]
+    return (
+        "\n".join(lines)
+        + f"\n\n{machine['processor']}, torch {measured['versions']['torch']}, "
+        + f"ONNX Runtime {measured['versions']['onnxruntime']}. Over the {exact['chunks']} chunks of the example "
+        + f"recordings no score of the bundled model as ONNX is more than {exact['largest']:.0e} from that of Python; as "
+        + f"int8 {int8['largest']:.3f} at most, {int8['mean']:.0e} on average, and the highest class is the same in "
+        + f"{int8['same_top']:.0%} of chunks."
+    )
+
+
 def peers(figures: dict[str, Any]) -> str:
     """Markdown table of how well EfficientAT and the bundled model tag under several delays."""
     measured = figures["peers"]
@@ -153,7 +177,7 @@ def peers(figures: dict[str, Any]) -> str:
 
 
 DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
-    "README.md": (speed, stages, disk, evaluation, consistency, live, peers),
+    "README.md": (speed, stages, disk, evaluation, consistency, live, peers, device),
     "reports/docs/explanation/speed.md": (parts,),
 }
 
@@ -180,6 +204,7 @@ def measured() -> dict[str, Any]:
         "stream": "benchmark_stream.json",
         "soak": "soak.json",
         "peers": "peers.json",
+        "device": "benchmark_export.json",
     }
     return figures | {name: json.loads((folder / file).read_text()) for name, file in others.items()}
 

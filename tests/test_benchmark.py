@@ -40,7 +40,7 @@ def measured(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def assert_sane(figures: dict[str, Any]) -> None:
-    assert set(figures) - {"evaluation", "consistency", "stream", "soak", "peers"} == {
+    assert set(figures) - {"evaluation", "consistency", "stream", "soak", "peers", "device"} == {
         "date", "machine", "versions", "model", "hours", "loop_x_realtime", "ray_start_s", "first_run_s", "runs",
         "largest_score_difference", "year_bytes", "start_up", "parts", "models", "sizes",
     }  # fmt: skip
@@ -107,7 +107,9 @@ def test_filling_twice_is_filling_once(figures: dict[str, Any]) -> None:
 def test_filling_leaves_the_rest_of_the_text_alone(figures: dict[str, Any]) -> None:
     generated = re.compile(r"<!-- (\w+) -->.*?<!-- end of \1 -->", re.DOTALL)
     filled = readme.fill(README, {**figures, "loop_x_realtime": 1.0})
-    assert generated.findall(README) == ["disk", "live", "evaluation", "consistency", "speed", "stages", "peers"]
+    assert generated.findall(README) == [
+        "disk", "live", "evaluation", "consistency", "speed", "stages", "peers", "device"
+    ]  # fmt: skip
     assert generated.split(filled) == generated.split(README)
 
 

@@ -1,5 +1,6 @@
 """What the README says is so: its commands run, its tables are complete, its figures are the measured ones."""
 
+import io
 import json
 import os
 import re
@@ -216,6 +217,23 @@ def run_make_check(line: str, request: pytest.FixtureRequest) -> None:
     ] + [""]
 
 
+@pytest.fixture(scope="module")
+def exported(run: Run) -> str:
+    return run(".venv/bin/satpipe export bundled -o sat.onnx --check examples/recordings")
+
+
+def run_export(line: str, request: pytest.FixtureRequest) -> None:
+    printed = request.getfixturevalue("exported")
+    assert printed.startswith("sat.onnx: SAT_T_2s, fp32, ")
+    assert "chunks of examples/recordings: largest difference " in printed
+
+
+def run_device_example(line: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("exported")
+    rows = pd.read_csv(io.StringIO(request.getfixturevalue("run")(line)))
+    assert "Speech" in set(rows[rows.chunk == 0].label)
+
+
 def run_make_docs(line: str, request: pytest.FixtureRequest) -> None:
     # test_docs.py builds them.
     printed = request.getfixturevalue("run")("make -n docs").splitlines()
@@ -376,6 +394,8 @@ RUNNERS = {
     ".venv/bin/satpipe status out": run_status,
     "make train-smoke": run_train_smoke,
     ".venv/bin/satpipe profile SAT_T_2s": run_profile,
+    ".venv/bin/satpipe export bundled -o sat.onnx --check examples/recordings": run_export,
+    ".venv/bin/python examples/device/tag.py sat.onnx examples/recordings/speech_16k_mono.WAV": run_device_example,
     "make docs": run_make_docs,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
@@ -387,6 +407,8 @@ SLOW = (
     ".venv/bin/satpipe evaluate",
     ".venv/bin/satpipe events",
     ".venv/bin/satpipe stream",
+    ".venv/bin/satpipe export",
+    ".venv/bin/python examples/device",
     ".venv/bin/satpipe report",
     ".venv/bin/satpipe synth",
     ".venv/bin/satpipe status",

@@ -147,8 +147,8 @@ def device(figures: dict[str, Any]) -> str:
         "\n".join(lines)
         + f"\n\n{machine['processor']}, torch {measured['versions']['torch']}, "
         + f"ONNX Runtime {measured['versions']['onnxruntime']}. Over the {exact['chunks']} chunks of the example "
-        + f"recordings no score of the bundled model as ONNX is more than {exact['largest']:.0e} from that of Python; as "
-        + f"int8 {int8['largest']:.3f} at most, {int8['mean']:.0e} on average, and the highest class is the same in "
+        + f"recordings no score of the bundled model as ONNX is more than {exact['largest']:.0e} from that of Python; "
+        + f"as int8 {int8['largest']:.3f} at most, {int8['mean']:.0e} on average, and the highest class is the same in "
         + f"{int8['same_top']:.0%} of chunks."
     )
 

@@ -221,7 +221,8 @@ class Reader:
             path: Of the file.
             info: What `probe` returned.
             channel: Channel to read, counted from 1; None for the mean of all.
-            start: First sample wanted, at 16 kHz; more than 0 needs `info.exact_seek`.
+            start: First sample wanted, at 16 kHz. Without `info.exact_seek`, another than 0 is not met exactly, and the
+                samples are not quite those of a pass from the start: good enough to listen to.
         """
         self.frames_read = 0
         self.bad_s: float | None = None
@@ -272,8 +273,10 @@ class Reader:
             yield _mix(block) if self._channel is None else block[:, self._channel - 1]
 
     def _from_container(self, frames: int) -> Iterator[Samples]:
-        """Yield blocks [n, channels] of a container; the whole of it, since they cannot be read from the middle."""
+        """Yield blocks [n, channels] of a container."""
         with closing(_open_container(self._path, self._info.container)) as file:
+            if self.frames_read:
+                file.skip_to(self.frames_read)
             yield from file.blocks(frames)
         missing_s = self._info.duration_s - self.frames_read / self._info.rate_hz
         if file.broken or missing_s > CONTAINER_ROUNDING_S:

@@ -325,7 +325,10 @@ def _report_page(
         click.echo(f"note: {note}", err=True)
     click.echo(page.write(found, target or f"{out.rstrip('/')}/{page.NAME}"))
     if pictures:
-        click.echo(f"{pictures}: {', '.join(maps.pictures(found, pictures))}")
+        names, left_out = maps.pictures(found, pictures)
+        click.echo(f"{pictures}: {', '.join(names)}")
+        if left_out:
+            click.echo(f"note: {left_out}", err=True)
     return 0
 
 

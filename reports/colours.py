@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 STEPS = 64
 # Lightness, chroma and hue at the ends: nothing, and the most.
-_LIGHT = ((0.965, 0.02, 120.0), (0.30, 0.13, 285.0))
-_DARK = ((0.26, 0.04, 285.0), (0.95, 0.13, 110.0))
+_LIGHT = ((0.965, 0.008, 150.0), (0.30, 0.13, 285.0))
+_DARK = ((0.27, 0.015, 270.0), (0.95, 0.13, 110.0))
 _MIDDLE_CHROMA = 0.11
 _TO_LMS = np.array(
     [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
@@ -37,4 +37,4 @@ def ramp(*, dark: bool = False) -> list[str]:
 def _srgb(oklab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """From Oklab to sRGB, [n, 3]; what a screen cannot show is brought to the nearest that it can."""
     linear = np.clip((oklab @ _TO_LMS.T) ** 3 @ _TO_RGB.T, 0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))

@@ -268,6 +268,21 @@ def run_events(line: str, request: pytest.FixtureRequest) -> None:
     assert found.peak_score.min() >= 0.3
 
 
+def run_report(line: str, request: pytest.FixtureRequest) -> None:
+    copy, run = request.getfixturevalue("made")[0], request.getfixturevalue("run")
+    assert run(line).strip() == str(copy / "report.html")
+    text = (copy / "report.html").read_text()
+    assert "Sounds in out" in text
+    assert "speech_16k_mono.WAV" in text
+
+
+def run_install_browser(line: str, request: pytest.FixtureRequest) -> None:
+    # Not again for each test: CI does, before it runs them.
+    steps = [step.strip() for step in (ROOT / ".ci" / "run").read_text().splitlines()]
+    assert steps.index("apt-get update") < steps.index(f"{line} <<<y") < steps.index("make test")
+    assert "export CI=true" in steps  # there, the tests fail without a browser
+
+
 def run_report_evaluation(line: str, request: pytest.FixtureRequest) -> None:
     copy, _ = request.getfixturevalue("evaluated")
     request.getfixturevalue("run")(line)
@@ -341,6 +356,7 @@ RUNNERS = {
     ".venv/bin/satpipe models": run_models,
     ".venv/bin/satpipe models pull SAT_T_2s": run_pull,
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
+    ".venv/bin/satpipe report out -o report.html": run_report,
     ".venv/bin/satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": run_events,
     ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card": run_evaluate,
     ".venv/bin/satpipe tag /recordings -o out_alone --memory off": run_tag_alone,
@@ -358,6 +374,7 @@ RUNNERS = {
     ".venv/bin/satpipe status out": run_status,
     "make train-smoke": run_train_smoke,
     "make docs": run_make_docs,
+    "apt-get install chromium chromium-driver": run_install_browser,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
 }

@@ -24,6 +24,7 @@ from sat.errors import AudioError, ConfigError
 MARGIN_S = 1.5  # before the chunk and after it
 LONGEST_S = 12.0
 MOST_BYTES = 4_000_000  # of all together
+FADE_S = 0.02  # at both ends
 LOUDEST = 0.7  # of full scale, which quiet pieces are brought to
 MOST_GAIN = 30.0
 _CHANNEL = re.compile(r"#ch(\d+)$")
@@ -145,9 +146,12 @@ def _first(reader: Reader, samples: int) -> Samples:
 
 
 def _audible(samples: Samples) -> Samples:
-    """Bring a piece to the same peak as others; what is very quiet stays quieter than that."""
-    loudest = float(np.abs(samples).max())
-    return samples * np.float32(min(MOST_GAIN, LOUDEST / max(loudest, 1e-9)))
+    """Bring a piece to the same peak as others, without a click at its ends; what is very quiet stays quieter."""
+    gain = np.full(len(samples), min(MOST_GAIN, LOUDEST / max(float(np.abs(samples).max()), 1e-9)), np.float32)
+    fade = np.linspace(0, 1, min(int(FADE_S * SAMPLE_RATE_HZ), len(samples) // 2), dtype=np.float32)
+    gain[: len(fade)] *= fade
+    gain[len(gain) - len(fade) :] *= fade[::-1]
+    return samples * gain
 
 
 def _opus(samples: Samples) -> bytes:

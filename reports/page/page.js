@@ -17,7 +17,7 @@
     recordings: "canvas[tabindex]",
   };
   const OVERVIEW_ROWS = 20;
-  const OVERVIEW_COLUMNS = 400;
+  const OVERVIEW_COLUMNS = 120;
   const FEW_DAYS = 14;
 
   // What was counted: chunks of each cell, then shares [label, level, row, column], then scores of recordings.
@@ -59,20 +59,21 @@
     value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
   function length(seconds) {
-    if (seconds < 60) return `${rounded(seconds, 1)} s`;
-    if (seconds < 3600) return `${rounded(seconds / 60, 1)} min`;
-    return `${rounded(seconds / 3600, 1)} h`;
+    const [each, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : [3600, "h"];
+    return `${rounded(seconds / each, seconds / each < 100 ? 1 : 0)} ${unit}`;
   }
 
+  /** Where in a recording: minutes and seconds, before them hours if there are any. */
   function place(seconds) {
     const whole = Math.floor(seconds + 1e-6);
     const two = (number) => String(number).padStart(2, "0");
-    const hours = Math.floor(whole / 3600);
-    return `${hours}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
+    const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+    return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(whole % 60)}`;
   }
 
   function percent(share) {
     const value = 100 * share;
+    if (value > 0 && value < 0.05) return "<0.1 %";
     return `${rounded(value, value > 0 && value < 10 ? 1 : 0)} %`;
   }
 
@@ -233,10 +234,10 @@
         context.fillStyle = colour(x / (ramp.width - 1));
         context.fillRect(x, 0, 1, ramp.height);
       }
-      hatch(sized(nothing), nothing.width, nothing.height);
+      if (without) hatch(sized(nothing), nothing.width, nothing.height);
     });
-    const parts = [element("span", {}, low), ramp, element("span", {}, high)];
-    if (without) parts.push(nothing, element("span", {}, without));
+    const parts = [element("span", {}, low, ramp, high)];
+    if (without) parts.push(element("span", {}, nothing, without));
     return element("p", { className: "legend" }, ...parts);
   }
 
@@ -250,6 +251,7 @@
     return ticks;
   }
 
+  const narrow = () => innerWidth < 640;
   const room = () => Math.max(2, Math.floor((byId("when").clientWidth - 160) / 130));
   const rest = (name) => name.slice(name.lastIndexOf("/") + 1);
 
@@ -299,7 +301,10 @@
       },
       height: Math.max(40, 20 * shown.length),
       names: shown.map((label, n) => ({ at: (n + 0.5) / shown.length, text: labels[label].name })),
-      ticks: ticksOf(times.map((time) => time.text), room()),
+      ticks: ticksOf(
+        times.map((time) => time.text),
+        grid.kind === "place" ? Math.ceil(room() / 2) : room(),
+      ),
       wide: true,
     });
   }
@@ -509,6 +514,7 @@
       ...shown.map(({ recording, lines }) => {
         const { name, parts, duration, time, status } = recording;
         const text = (part) => place((part * duration) / parts);
+        const ticks = narrow() ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1];
         const made = heatmap({
           title: name,
           note: [length(duration), time && moment(time)].filter(Boolean).join(" · "),
@@ -521,7 +527,7 @@
           },
           height: Math.max(20, 20 * lines.length),
           names: lines.map(({ label }, n) => ({ at: (n + 0.5) / lines.length, text: labels[label].name })),
-          ticks: [0, 0.25, 0.5, 0.75, 1].map((where) => ({ at: where, text: place(where * duration) })),
+          ticks: ticks.map((where) => ({ at: where, text: place(where * duration) })),
           wide: true,
         });
         const said = status === "ok" ? [] : [element("p", { className: "small status" }, status)];

@@ -60,9 +60,8 @@ def when(found: Overview) -> str:
 def listen(found: Overview) -> str:
     """Say what moments are."""
     return (
-        f"Of each run of chunks that score {LOW_SHARE * found.threshold:g} or more, the highest one, with what is before "
-        f"and after it. Sound is as the model hears it, 16 kHz mono; quiet pieces are made louder, up to {MOST_GAIN:g} "
-        "times."
+        f"Of each run of chunks that score {LOW_SHARE * found.threshold:g} or more the highest one, with what is "
+        f"around it. Sound is as the model hears it, 16 kHz mono; quiet pieces are up to {MOST_GAIN:g} times louder."
     )
 
 
@@ -71,8 +70,8 @@ def recordings(found: Overview) -> str:
     what = f"The highest score of each part of a recording, where it reaches the threshold. Time is {found.time_zone}."
     if len(found.details) < found.tagged:
         what += (
-            f" {len(found.details)} of {found.tagged:,} recordings are shown, evenly spread over their names; the option "
-            "--recordings chooses others."
+            f" {len(found.details)} of {found.tagged:,} recordings are shown, evenly spread over their names; "
+            "`satpipe report --recordings` chooses others."
         )
     return what
 
@@ -124,4 +123,4 @@ def _time(time: np.datetime64) -> str:
 def _length(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 3600:,.{1 if seconds < 360_000 else 0}f} h"

@@ -77,7 +77,7 @@ def test_labels_and_their_lengths_are_those_of_the_scores(out: Path) -> None:
         np.testing.assert_allclose(ours, (values >= threshold).T @ length_s)
     assert [total.peak for total in found.labels] == list(values.max(axis=0))
     at_threshold = [total.duration_s[found.levels.index(0.75)] for total in found.labels]
-    assert at_threshold == sorted(at_threshold, reverse=True)
+    assert np.diff(at_threshold).max() < 1e-3
     assert found.duration_s == pytest.approx(length_s.sum())
     assert found.statuses == {"ok": 3, "empty": 1}
     assert [problem.recording for problem in found.problems] == ["none.wav"]
@@ -266,7 +266,7 @@ def test_a_moment_sounds_as_the_recording_there(heard: Callable[..., Overview], 
     (moment,) = heard(path, name).moments
     samples = decoded(moment)
     assert moment.excerpt.start_s == pytest.approx(38.4 - excerpts.MARGIN_S)
-    assert len(samples) / SAMPLE_RATE_HZ == pytest.approx(CHUNK_S + 2 * excerpts.MARGIN_S, abs=0.01)
+    assert len(samples) / SAMPLE_RATE_HZ == pytest.approx(CHUNK_S + 2 * excerpts.MARGIN_S + excerpts.TAIL_S, abs=0.01)
     for second in (37, 38, 39, 40):
         begin = max(0, int((second + 0.25 - moment.excerpt.start_s) * SAMPLE_RATE_HZ))
         assert pitch_hz(samples[begin : begin + SAMPLE_RATE_HZ // 2]) == pytest.approx(400 + 10 * second, abs=2)
@@ -291,7 +291,7 @@ def test_a_recording_behind_a_url_is_heard(heard: Callable[..., Overview], tmp_p
     store = filesystem("memory://x")
     store.put_file(str(path), "/bucket/a.wav")
     known = SimpleNamespace(st_size=path.stat().st_size, st_mtime_ns=0)
-    (moment,) = heard("memory://bucket", "a.wav", status=known).moments
+    (moment,) = heard("memory:///bucket", "a.wav", status=known).moments
     assert pitch_hz(decoded(moment)) == pytest.approx(780, abs=25)
 
 

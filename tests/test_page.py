@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser, outside, started
+from click.testing import CliRunner
 from conftest import ROOT, Satpipe
 from outputs import CHUNK_S, scores_of, set_clock, write_output
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from jobs.cli import cli
 from pipeline.read import read_scores
 
 pytestmark = pytest.mark.slow
@@ -52,18 +54,23 @@ def page(browser: Browser, tagged: Path) -> Browser:
     return browser
 
 
+def report(*arguments: object) -> None:
+    done = CliRunner().invoke(cli, ["report", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+
+
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory, satpipe: Satpipe) -> Path:
-    """A page of 20 nights, in each of which a bird sings for an hour from 03:00 on, summer time."""
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 15 nights, in each of which a bird sings from 03:00 on, summer time."""
     folder = tmp_path_factory.mktemp("deployment")
-    hour = int(3600 / CHUNK_S)
-    nights = [f"site/{day:02}.wav" for day in range(1, 21)]
-    bird = [0.0] * hour + [0.8] * hour + [0.0] * hour
-    write_output(folder, {name: scores_of(3 * hour, Bird=bird, Owl=[0.4]) for name in nights})
-    # 00:00 UTC is 02:00 in Berlin.
-    set_clock(folder, {name: (datetime(2025, 5, 1 + day, tzinfo=UTC), None) for day, name in enumerate(nights)})
-    done = satpipe("report", folder, "-o", folder / "new" / "page.html", "--time-zone", "Europe/Berlin")
-    assert done.returncode == 0, done.stderr
+    half_hour = round(1800 / CHUNK_S)
+    nights = [f"site/{day:02}.wav" for day in range(1, 16)]
+    bird = [0.0] * half_hour + [0.8] * half_hour
+    write_output(folder, {name: scores_of(2 * half_hour, Bird=bird, Owl=[0.4]) for name in nights})
+    # 00:30 UTC is 02:30 in Berlin.
+    start = datetime(2025, 5, 1, 0, 30, tzinfo=UTC)
+    set_clock(folder, {name: (start + timedelta(days=day), None) for day, name in enumerate(nights)})
+    report(folder, "-o", folder / "new" / "page.html", "--time-zone", "Europe/Berlin")
     return folder / "new" / "page.html"
 
 
@@ -183,18 +190,18 @@ def test_a_map_tells_what_it_shows_by_mouse_and_by_key(deployment: Path, browser
     canvas.send_keys(Keys.ARROW_DOWN)
     assert browser.run(told) == "1 May 2025, 00:00–01:00: no recording"
     canvas.send_keys(Keys.ARROW_DOWN * 2)
-    assert browser.run(told) == "1 May 2025, 02:00–03:00: 0 % of 1.0 h"
+    assert browser.run(told) == "1 May 2025, 02:00–03:00: 0 % of 30.0 min"
     canvas.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    assert browser.run(told) == "3 May 2025, 03:00–04:00: 100 % of 1.0 h"
+    assert browser.run(told) == "3 May 2025, 03:00–04:00: 100 % of 30.0 min"
     browser.run(
         "const box = arguments[0].getBoundingClientRect();"
-        "const at = {clientX: box.left + 0.5 / 20 * box.width, clientY: box.top + 3.5 / 24 * box.height};"
+        "const at = {clientX: box.left + 0.5 / 15 * box.width, clientY: box.top + 3.5 / 24 * box.height};"
         "arguments[0].dispatchEvent(new PointerEvent('pointermove', at))",
         canvas,
     )
-    assert browser.run(told) == "1 May 2025, 03:00–04:00: 100 % of 1.0 h"
+    assert browser.run(told) == "1 May 2025, 03:00–04:00: 100 % of 30.0 min"
     text = browser.run("return document.body.innerText")
-    assert "1 May 2025 02:00 to 20 May 2025 04:59 (Europe/Berlin)" in text
+    assert "1 May 2025 02:30 to 15 May 2025 03:30 (Europe/Berlin)" in text
     assert browser.errors() == []
 
 
@@ -276,9 +283,9 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_a_page_of_nothing_says_so(browser: Browser, tmp_path: Path, satpipe: Satpipe) -> None:
+def test_a_page_of_nothing_says_so(browser: Browser, tmp_path: Path) -> None:
     write_output(tmp_path / "out", {"<b>&.wav": scores_of(0)})
-    assert satpipe("report", tmp_path / "out").returncode == 0
+    report(tmp_path / "out")
     browser.errors()
     browser.open(tmp_path / "out" / "report.html")
     text = browser.run("return document.body.innerText")

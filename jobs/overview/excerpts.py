@@ -25,6 +25,7 @@ MARGIN_S = 1.5  # before the chunk and after it
 LONGEST_S = 12.0
 MOST_BYTES = 4_000_000  # of all together
 FADE_S = 0.02  # at both ends
+TAIL_S = 0.1  # of silence, since libsndfile loses the last milliseconds of Opus, or has them overshoot
 LOUDEST = 0.7  # of full scale, which quiet pieces are brought to
 MOST_GAIN = 30.0
 _CHANNEL = re.compile(r"#ch(\d+)$")
@@ -157,6 +158,7 @@ def _audible(samples: Samples) -> Samples:
 def _opus(samples: Samples) -> bytes:
     """Encode 16 kHz mono samples; the same ones give the same bytes."""
     file = io.BytesIO()
+    samples = np.pad(samples, (0, int(TAIL_S * SAMPLE_RATE_HZ)))
     soundfile.write(file, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS")
     content, done = file.getvalue(), b""
     # libsndfile gives each stream a random number. With another one, the checksums of pages (RFC 3533) are others.

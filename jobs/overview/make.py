@@ -76,8 +76,9 @@ def overview(out: str | Path, options: OverviewOptions) -> Overview:
 def _order(counter: Counter, levels: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.intp]:
     """Return the classes that reach the lowest level, those found most first; positions among those counted."""
     at = int(np.searchsorted(levels, threshold))
+    duration_s = counter.duration_s.round(3)  # those of equal length stay in the order of the classes
     # Of those that never reach the threshold, what they have below it decides.
-    keys = [-counter.duration_s[:, level] for level in (*range(len(levels) - 1, at, -1), *range(at + 1))]
+    keys = [-duration_s[:, level] for level in (*range(len(levels) - 1, at, -1), *range(at + 1))]
     order = np.lexsort(keys)
     return np.asarray(order[counter.duration_s[order, 0] > 0])
 

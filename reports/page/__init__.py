@@ -1,7 +1,7 @@
 """An overview as one page of HTML that needs nothing else: no server, no network, no other file.
 
-`page.html`, `page.css` and `page.js` beside this file are put together with the data. A policy in the page forbids any
-request, and any script but its own.
+`page.html`, `page.css` and the scripts beside this file are put together with the data. A policy in the page forbids
+any request, and any script but its own.
 """
 
 import base64
@@ -26,6 +26,7 @@ from reports.page import words
 from sat.errors import OutputError
 
 NAME = "report.html"
+SCRIPTS = ("data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
 
 
 def write(found: Overview, place: str | Path) -> Path:
@@ -51,10 +52,10 @@ def write(found: Overview, place: str | Path) -> Path:
 
 def page(found: Overview) -> str:
     """Return the page."""
-    style, script = (files("reports.page").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = _file("page.css"), "\n".join(map(_file, SCRIPTS))
     sounds = {moment.excerpt.audio: None for moment in found.moments if moment.excerpt.audio}
     problems = words.problems(found)
-    return Template(files("reports.page").joinpath("page.html").read_text("utf-8")).substitute(
+    return Template(_file("page.html")).substitute(
         policy=(
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; media-src blob:; "
             "base-uri 'none'; form-action 'none'"
@@ -77,6 +78,10 @@ def page(found: Overview) -> str:
     )
 
 
+def _file(name: str) -> str:
+    return files("reports.page").joinpath(name).read_text("utf-8")
+
+
 def _hash(content: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
 
@@ -91,7 +96,7 @@ def _json(value: Any) -> str:
 
 
 def _numbers(found: Overview) -> bytes:
-    """Everything that is many numbers, in the order in which `page.js` takes it apart."""
+    """Everything that is many numbers, in the order in which `data.js` takes it apart."""
     scores = (detail.scores.tobytes() for detail in found.details)
     return found.chunks.astype("<u4").tobytes() + found.shares.tobytes() + b"".join(scores)
 

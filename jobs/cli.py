@@ -369,7 +369,13 @@ def evaluate(
 
 @cli.command()
 @click.argument("outs", nargs=-1, required=True, metavar="OUT...")
-@click.option("-o", "--out", "target", metavar="DIR", help="Where the pictures and tables go.")
+@click.option(
+    "-o",
+    "--out",
+    "target",
+    metavar="FILE|DIR",
+    help="The page, by default report.html in OUT; else the folder of the pictures and tables.",
+)
 @click.option(
     "--consistency",
     "consistent",
@@ -381,15 +387,24 @@ def evaluate(
     "--evaluation", is_flag=True, help="OUT are cards of `satpipe evaluate -o`: draw them, and fill the paper's tables."
 )
 @click.option(
-    "--labels", multiple=True, metavar="LABEL[,LABEL]", help="Classes whose curves are drawn; by default the commonest."
+    "--labels",
+    multiple=True,
+    metavar="LABEL[,LABEL]",
+    help="Only these classes, under:NAME for a class and all below it; of a card, those whose curves are drawn.",
 )
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.5,
     show_default=True,
-    help="Score from which a label counts as found.",
+    help="Score from which a label counts as found; the page lets others be chosen.",
 )
+@click.option("--recordings", multiple=True, metavar="PATTERN", help="Only these recordings, as in 'site1/*'.")
+@click.option("--time-zone", default="UTC", show_default=True, metavar="NAME", help="As in Europe/Berlin.")
+@click.option(
+    "--audio/--no-audio", default=True, show_default=True, help="Short pieces of the recordings to listen to."
+)
+@click.option("--pictures", metavar="DIR", help="The maps as PNG and SVG too.")
 def report(
     *,
     outs: tuple[str, ...],
@@ -398,15 +413,54 @@ def report(
     evaluation: bool,
     labels: tuple[str, ...],
     threshold: float,
+    recordings: tuple[str, ...],
+    time_zone: str,
+    audio: bool,
+    pictures: str | None,
 ) -> int:
-    """Report on what is in the folders OUT, as pictures and tables."""
-    if bool(consistent) == evaluation:
-        raise click.UsageError("say what the report is to be about: --consistency LABEL or --evaluation")
+    """Report on what is in the folder OUT: a page that needs no network, to look at, filter and listen to.
+
+    With --consistency or --evaluation, OUT may be several, and the report is pictures and tables.
+    """
+    if consistent and evaluation:
+        raise click.UsageError("--consistency and --evaluation are two reports: ask for one")
     if consistent:
         return _report_consistency(outs, target, consistent, threshold)
-    if target is None:
-        raise click.UsageError("--evaluation draws pictures: -o DIR says where they go")
-    return _report_evaluation(outs, target, labels)
+    if evaluation:
+        if target is None:
+            raise click.UsageError("--evaluation draws pictures: -o DIR says where they go")
+        return _report_evaluation(outs, target, labels)
+    if len(outs) > 1:
+        raise click.UsageError("a page is about one folder: name one OUT, or give --consistency or --evaluation")
+    given = (labels, recordings, threshold, time_zone, audio)
+    return _report_page(outs[0], target, pictures, *given)
+
+
+def _report_page(
+    out: str,
+    target: str | None,
+    pictures: str | None,
+    labels: tuple[str, ...],
+    recordings: tuple[str, ...],
+    threshold: float,
+    time_zone: str,
+    audio: bool,
+) -> int:
+    from jobs import overview
+    from reports import maps, page
+    from sat.labels import separated
+
+    options = overview.OverviewOptions(separated(labels) or None, recordings or None, threshold, time_zone, audio)
+    found = overview.overview(out, options)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(page.write(found, target or f"{out.rstrip('/')}/{page.NAME}"))
+    if pictures:
+        names, left_out = maps.pictures(found, pictures)
+        click.echo(f"{pictures}: {', '.join(names)}")
+        if left_out:
+            click.echo(f"note: {left_out}", err=True)
+    return 0
 
 
 def _report_consistency(outs: tuple[str, ...], target: str | None, labels: tuple[str, ...], threshold: float) -> int:

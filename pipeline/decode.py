@@ -255,7 +255,8 @@ class Reader:
             path: Of the file; of no meaning for a deployment.
             info: What `probe` returned, or what `pipeline.join` made of that.
             channel: Channel to read, counted from 1; None for the mean of all.
-            start: First sample wanted, at `rate_hz`; more than 0 needs `info.exact_seek` and `exact_ratio`.
+            start: First sample wanted, at `rate_hz`. Without `info.exact_seek` and `exact_ratio`, another than 0 is not
+                met exactly, and the samples are not quite those of a pass from the start: good enough to listen to.
             rate_hz: Sampling rate wanted.
         """
         self.frames_read = 0
@@ -321,8 +322,10 @@ class Reader:
             self.problem, self.broken_s = str(error), self.frames_read / info.rate_hz
 
     def _from_container(self, part: Part, frames: int) -> Iterator[Samples]:
-        """Yield blocks [n, channels] of a container; the whole of it, since they cannot be read from the middle."""
+        """Yield blocks [n, channels] of a container."""
         with closing(_open_container(part.source.path, part.info.container)) as file:
+            if self.frames_read:  # a container is never part of a deployment
+                file.skip_to(self.frames_read)
             yield from file.blocks(frames)
         missing_s = part.info.duration_s - self.frames_read / part.info.rate_hz
         if file.broken or missing_s > CONTAINER_ROUNDING_S:

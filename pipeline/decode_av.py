@@ -50,7 +50,8 @@ class AvFile:
                 raise AudioError(f"not audio that FFmpeg reads: {getattr(error, 'strerror', error)}") from error
             if first is None:
                 raise AudioError("no samples in it", status="empty")
-            self._first = first
+            self._source, self._stream, self._first, self._skip = source, stream, first, 0
+            self._sought = container not in _GUESS_LENGTH
             self.rate_hz, self.channels = first.sample_rate, first.layout.nb_channels
             self.frames = int(_announced_s(source, stream, container) * self.rate_hz)
             self._opened = opened.pop_all()
@@ -58,6 +59,25 @@ class AvFile:
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
+
+    def skip_to(self, frame: int) -> None:
+        """Have `blocks` begin at a frame, or nearly there: time stamps of containers are not always exact.
+
+        Raises:
+            AudioError: There are no samples that far in.
+        """
+        at_s = 0.0
+        if self._sought:
+            try:
+                self._source.seek(frame * av.time_base // self.rate_hz)
+                self._pieces = self._source.decode(self._stream)
+                first = next(self._pieces, None)
+            except ERRORS as error:
+                raise AudioError(f"FFmpeg cannot go there: {getattr(error, 'strerror', error)}") from error
+            if first is None:
+                raise AudioError("it ends before")
+            self._first, at_s = first, first.time or 0.0
+        self._skip = max(0, frame - round(at_s * self.rate_hz))
 
     def blocks(self, frames: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield blocks [n, channels] of `frames` samples or a few more, up to the end or to where decoding breaks."""
@@ -80,7 +100,9 @@ class AvFile:
                     self.broken = True
                     return
                 for packed in packer.resample(piece):
-                    yield packed.to_ndarray().reshape(-1, self.channels).astype(np.float32, copy=False)
+                    samples = packed.to_ndarray().reshape(-1, self.channels).astype(np.float32, copy=False)
+                    yield samples[self._skip :]
+                    self._skip = max(0, self._skip - len(samples))
         except ERRORS:
             self.broken = True
 

@@ -297,6 +297,21 @@ def run_events(line: str, request: pytest.FixtureRequest) -> None:
     assert found.peak_score.min() >= 0.3
 
 
+def run_report(line: str, request: pytest.FixtureRequest) -> None:
+    copy, run = request.getfixturevalue("made")[0], request.getfixturevalue("run")
+    assert run(line).strip() == str(copy / "report.html")
+    text = (copy / "report.html").read_text()
+    assert "Sounds in out" in text
+    assert "speech_16k_mono.WAV" in text
+
+
+def run_install_browser(line: str, request: pytest.FixtureRequest) -> None:
+    # Not again for each test: CI does, before it runs them.
+    steps = [step.strip() for step in (ROOT / ".ci" / "run").read_text().splitlines()]
+    assert steps.index("apt-get update") < steps.index(f"{line} <<<y") < steps.index("make test")
+    assert "export CI=true" in steps  # there, the tests fail without a browser
+
+
 def run_report_evaluation(line: str, request: pytest.FixtureRequest) -> None:
     copy, _ = request.getfixturevalue("evaluated")
     request.getfixturevalue("run")(line)
@@ -377,6 +392,7 @@ RUNNERS = {
     ".venv/bin/satpipe tag /recordings -o out_sat --model SAT_T_2s": run_tag_pulled,
     ".venv/bin/satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": run_tag_joined,
     ".venv/bin/satpipe stream examples/recordings/speech_16k_mono.WAV --idle-s 0": run_stream,
+    ".venv/bin/satpipe report out -o report.html": run_report,
     ".venv/bin/satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": run_events,
     ".venv/bin/satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o card": run_evaluate,
     ".venv/bin/satpipe tag /recordings -o out_alone --memory off": run_tag_alone,
@@ -397,6 +413,7 @@ RUNNERS = {
     ".venv/bin/satpipe export bundled -o sat.onnx --check examples/recordings": run_export,
     ".venv/bin/python examples/device/tag.py sat.onnx examples/recordings/speech_16k_mono.WAV": run_device_example,
     "make docs": run_make_docs,
+    "apt-get install chromium chromium-driver": run_install_browser,
     "make check": run_make_check,
     ".venv/bin/pytest -m 'not slow'": run_quick_tests,
 }

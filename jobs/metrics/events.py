@@ -141,7 +141,7 @@ def find_runs(
         scores: Of each chunk and class, [n, K].
         level: Least score: one, or one for each class [K].
     """
-    chunk, label, values = _reaching(scores, least(level, scores.dtype))
+    chunk, label, values = reaching(scores, least(level, scores.dtype))
     new = np.ones(len(label), bool)
     new[1:] = (np.diff(label) != 0) | (np.diff(chunk) != 1) | (np.diff(clip[chunk]) != 0)
     new[1:] |= start_s[chunk[1:]] - end_s[chunk[:-1]] > SAME_S
@@ -163,7 +163,7 @@ def detect(
     return find_runs(clip, start_s, end_s, scores, threshold).events
 
 
-def _reaching(scores: npt.NDArray[Any], level: npt.NDArray[Any]) -> tuple[Any, Any, Any]:
+def reaching(scores: npt.NDArray[Any], level: npt.NDArray[Any]) -> tuple[Any, Any, Any]:
     """Return chunk, class and value of the scores [n, K] that reach a level, by class and chunk."""
     if scores.dtype == np.float16 and (level > 0).all():
         # Positive numbers are in the order of their bits, which are compared many times as fast.

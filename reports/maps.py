@@ -1,0 +1,154 @@
+"""The maps of an overview as pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from jobs.metrics.events import Floats
+from jobs.overview import Detail, Overview
+from jobs.overview.data import SCORE_STEPS
+from jobs.overview.make import SHARE_STEPS
+from pipeline.location import locate
+from reports.colours import ramp
+from reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name
+
+OVER_TIME, BY_LABEL, RECORDINGS = "labels_over_time", "when", "recordings"
+MOST_ROWS = 20  # labels in the first picture
+MOST_PANELS = 12  # labels with one of their own
+MOST_TIMES = 366
+MOST_RECORDINGS = 24
+_COLUMNS = 3
+_LONGEST_NAME = 30
+_ROW_IN = 0.17
+
+
+def pictures(found: Overview, folder: str | Path) -> tuple[list[str], str]:
+    """Draw labels over time, when each label is found, and recordings one by one.
+
+    Returns:
+        Names of the pictures, without their endings; and what is to be said of those left out, "" if there are all.
+
+    Raises:
+        OutputError: A picture cannot be written.
+    """
+    place, names = locate(folder), []
+    level = found.levels.index(found.threshold)
+    reaching = [label for label in range(len(found.shares)) if found.labels[label].duration_s[level] > 0]
+    shares = (found.shares[reaching, level] / SHARE_STEPS) ** 2  # [K, rows, columns]
+    if reaching:
+        heads = [found.labels[label].label.name for label in reaching]
+        _over_time(place / OVER_TIME, found, heads[:MOST_ROWS], shares[:MOST_ROWS])
+        _by_label(place / BY_LABEL, found, heads[:MOST_PANELS], shares[:MOST_PANELS])
+        names += [OVER_TIME, BY_LABEL]
+    details = [detail for detail in found.details if _lines(found, detail)]
+    for detail in details[:MOST_RECORDINGS]:
+        *folders, name = (
+            "__" if part == ".." else part for part in detail.recording.split("/") if part not in ("", ".")
+        )
+        _recording(place.joinpath(RECORDINGS, *folders, name), found, detail)
+        names.append("/".join((RECORDINGS, *folders, name)))
+    left = len(details) - MOST_RECORDINGS
+    return names, f"{left} of the {len(details)} recordings on the page have no picture" if left > 0 else ""
+
+
+def _over_time(place: Path, found: Overview, heads: list[str], shares: Floats) -> None:
+    """Draw shares of labels [K, rows, columns], a row for each label, relative to its highest."""
+    grid, chunks = found.grid, found.chunks
+    if grid.kind == "place":
+        shares, chunks = shares.transpose(0, 2, 1), chunks.T
+        times: Sequence[str] = [file_name(name, 16) for name in grid.rows]
+    elif chunks.size <= MOST_TIMES:
+        shares = shares.transpose(0, 2, 1).reshape(len(heads), 1, -1)
+        chunks = chunks.T.reshape(1, -1)
+        times = [f"{date} {time}" if len(grid.columns) > 1 else time for date in grid.columns for time in grid.rows]
+    else:
+        times = grid.columns
+    total = chunks.sum(axis=0)
+    values = np.divide(
+        (shares * chunks).sum(axis=1), total, out=np.full((len(heads), len(total)), np.nan), where=total > 0
+    )
+    values /= np.nanmax(values, axis=1, keepdims=True)
+    with drawn(place, WIDTH_IN, 0.9 + _ROW_IN * len(heads)) as figure:
+        axes = figure.subplots()
+        image = _map(axes, values, 1)
+        axes.set_title(
+            f"Share of the time with a score of {found.threshold:g} or more, relative to the label's highest"
+        )
+        axes.set_yticks(range(len(heads)), [label_name(head, _LONGEST_NAME) for head in heads])
+        _ticks(axes, times, 6)
+        if grid.kind == "clock":
+            axes.set_xlabel(found.time_zone)
+        _scale(figure, image, [axes])
+
+
+def _by_label(place: Path, found: Overview, heads: list[str], shares: Floats) -> None:
+    """Draw a panel for each label: shares [K, rows, columns]."""
+    grid = found.grid
+    rows = -(-len(heads) // _COLUMNS)
+    with drawn(place, WIDTH_IN, 0.5 + 1.5 * rows) as figure:
+        panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True)
+        for number, axes in enumerate(panels.flat):
+            if number >= len(heads):
+                axes.set_axis_off()
+                continue
+            highest = float(shares[number].max())
+            image = _map(axes, np.where(found.chunks > 0, shares[number], np.nan) / highest, 1)
+            axes.set_title(f"{label_name(heads[number], 20)}, up to {highest:.2g}", fontsize=8)
+            axes.xaxis.set_tick_params(labelbottom=True)
+            if grid.kind == "clock":
+                hours = np.arange(0, len(grid.rows), len(grid.rows) // 4)
+                axes.set_yticks(hours - 0.5, [grid.rows[hour] for hour in hours])
+                _ticks(axes, grid.columns, 2)
+            else:
+                names = [file_name(name, 14) for name in grid.rows]
+                shown = np.linspace(0, len(names) - 1, min(len(names), 8)).astype(int)
+                axes.set_yticks(shown, [names[row] for row in shown])
+                _ticks(axes, [f"{float(start_s):.0f} s" for start_s in grid.columns], 2)
+        figure.supxlabel(f"share of the time with a score of {found.threshold:g} or more; 1: the highest", fontsize=8)
+        _scale(figure, image, panels.ravel().tolist())
+
+
+def _recording(place: Path, found: Overview, detail: Detail) -> None:
+    lines = _lines(found, detail)
+    with drawn(place, WIDTH_IN, 0.8 + _ROW_IN * len(lines)) as figure:
+        axes = figure.subplots()
+        scores = detail.scores[lines] / SCORE_STEPS
+        image = _map(axes, np.where(scores >= found.threshold - 1e-9, scores, 0), detail.duration_s)
+        names = [found.labels[detail.labels[line]].label.name for line in lines]
+        axes.set_yticks(range(len(lines)), [label_name(name, _LONGEST_NAME) for name in names])
+        axes.set_title(file_name(detail.recording, 70))
+        axes.set_xlabel("seconds")
+        _scale(figure, image, [axes])
+
+
+def _lines(found: Overview, detail: Detail) -> list[int]:
+    """Which rows of a recording's scores reach the threshold."""
+    reach = detail.scores.max(axis=1, initial=0) / SCORE_STEPS >= found.threshold - 1e-9
+    return np.flatnonzero(reach).tolist()
+
+
+def _map(axes: Axes, values: Floats, width: float) -> Any:
+    """Draw cells from 0 to 1, [rows, columns]; those without a value stay grey."""
+    colours = ListedColormap(ramp()).with_extremes(bad="#E3E3E3")
+    right = values.shape[1] - 0.5 if width == 1 else width
+    left = -0.5 if width == 1 else 0.0
+    extent = (left, right, values.shape[0] - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.tick_params(length=2)
+    return axes.imshow(values, colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=extent)
+
+
+def _ticks(axes: Axes, names: Sequence[str], most: int) -> None:
+    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), most)).round().astype(int))
+    axes.set_xticks(shown, [names[place] for place in shown])
+
+
+def _scale(figure: Figure, image: Any, axes: list[Axes]) -> None:
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelcolor=GREY)

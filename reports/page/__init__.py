@@ -1,0 +1,158 @@
+"""An overview as one page of HTML that needs nothing else: no server, no network, no other file.
+
+`page.html`, `page.css` and the scripts beside this file are put together with the data. A policy in the page forbids
+any request, and any script but its own.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from jobs.overview import Overview
+from jobs.overview.data import SCORE_STEPS
+from pipeline.location import is_remote, locate, written_whole
+from reports.colours import ramp
+from reports.page import words
+from sat.errors import OutputError
+
+NAME = "report.html"
+SCRIPTS = ("data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
+
+
+def write(found: Overview, place: str | Path) -> Path:
+    """Write the page; the same overview gives the same bytes.
+
+    Args:
+        found: What it shows.
+        place: A file, path or URL.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    location = locate(place)
+    try:
+        if not is_remote(location):
+            location.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(location) as path:
+            path.write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{location} cannot be written: {error.strerror or error}") from error
+    return location
+
+
+def page(found: Overview) -> str:
+    """Return the page."""
+    style, script = _file("page.css"), "\n".join(map(_file, SCRIPTS))
+    sounds = {moment.excerpt.audio: None for moment in found.moments if moment.excerpt.audio}
+    problems = words.problems(found)
+    return Template(_file("page.html")).substitute(
+        policy=(
+            f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; media-src blob:; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+        generator=f"satpipe {version('satpipe')}",
+        title=escape(words.title(found)),
+        style=style,
+        lead=escape(words.lead(found)),
+        figures=_terms(words.figures(found)),
+        notes="\n".join(f'<p class="note" role="note">{escape(note)}</p>' for note in found.notes),
+        when=escape(words.when(found)),
+        listen=escape(words.listen(found)),
+        recordings=escape(words.recordings(found)),
+        problems=problems.html() if problems else "",
+        made=_terms(words.made(found)),
+        about=_json(_about(found, list(sounds))),
+        numbers=base64.b64encode(zlib.compress(_numbers(found), 9)).decode(),
+        sounds=_json([base64.b64encode(sound).decode() for sound in sounds]),
+        script=script,
+    )
+
+
+def _file(name: str) -> str:
+    return files("reports.page").joinpath(name).read_text("utf-8")
+
+
+def _hash(content: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
+
+
+def _terms(pairs: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"<div><dt>{escape(term)}</dt><dd>{escape(said)}</dd></div>" for term, said in pairs)
+
+
+def _json(value: Any) -> str:
+    """Return JSON that nothing in it can end the element of."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _numbers(found: Overview) -> bytes:
+    """Everything that is many numbers, in the order in which `data.js` takes it apart."""
+    scores = (detail.scores.tobytes() for detail in found.details)
+    return found.chunks.astype("<u4").tobytes() + found.shares.tobytes() + b"".join(scores)
+
+
+def _about(found: Overview, sounds: list[bytes | None]) -> dict[str, Any]:
+    """Everything else."""
+    return {
+        "threshold": found.threshold,
+        "levels": found.levels,
+        "level": found.levels.index(found.threshold),
+        "chunkSeconds": found.model["chunk_s"],
+        "seconds": round(found.duration_s, 3),
+        "scoreSteps": SCORE_STEPS,
+        "colours": {"light": ramp(), "dark": ramp(dark=True)},
+        "labels": [
+            {
+                "name": total.label.name,
+                "seconds": [round(length_s, 2) for length_s in total.duration_s],
+                "peak": round(total.peak, 4),
+            }
+            for total in found.labels
+        ],
+        "maps": len(found.shares),
+        "grid": {
+            "kind": found.grid.kind,
+            "rows": found.grid.rows,
+            "columns": found.grid.columns,
+            "grouped": found.grid.grouped,
+        },
+        "recordings": [
+            {
+                "name": detail.recording,
+                "status": detail.status,
+                "duration": detail.duration_s,
+                "time": _iso(detail.time),
+                "labels": detail.labels,
+                "parts": detail.scores.shape[1],
+            }
+            for detail in found.details
+        ],
+        "moments": [
+            {
+                "kind": moment.kind,
+                "label": moment.label,
+                "rank": moment.rank,
+                "recording": moment.recording,
+                "start": moment.start_s,
+                "score": round(moment.score, 4),
+                "time": _iso(moment.time),
+                "sound": sounds.index(moment.excerpt.audio) if moment.excerpt.audio else -1,
+                "silent": moment.excerpt.silent,
+            }
+            for moment in found.moments
+        ],
+    }
+
+
+def _iso(time: np.datetime64) -> str:
+    return "" if np.isnat(time) else str(time.astype("datetime64[s]"))

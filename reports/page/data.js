@@ -1,0 +1,113 @@
+// What is on the page: its data, taken apart, and how it is said in words.
+
+const byId = (id) => document.getElementById(id);
+const about = JSON.parse(byId("about").textContent);
+const sounds = JSON.parse(byId("sounds").textContent);
+const { labels, levels, grid } = about;
+const rows = grid.rows.length;
+const columns = grid.columns.length;
+const cells = rows * columns;
+const MORE = { labels: 20, when: 6, moments: 8, recordings: 10 }; // shown at first, and with each "show more"
+// What gets the focus then.
+const ITEMS = {
+  labels: "tbody button",
+  when: ".maps canvas",
+  moments: ".pair > div:first-child .moment",
+  recordings: "canvas[tabindex]",
+};
+const OVERVIEW_ROWS = 20;
+const OVERVIEW_COLUMNS = 120;
+const FEW_DAYS = 14;
+
+// What was counted: chunks of each cell, then shares [label, level, row, column], then scores of recordings.
+const numbers = await unpacked(byId("numbers").textContent);
+const chunks = new Uint32Array(numbers.buffer, 0, cells);
+const shares = numbers.subarray(4 * cells);
+let at = 4 * cells + about.maps * levels.length * cells;
+for (const recording of about.recordings) {
+  const size = recording.labels.length * recording.parts;
+  recording.scores = numbers.subarray(at, at + size);
+  at += size;
+}
+
+const state = { matches: [], level: about.level, shown: { ...MORE } };
+const drawings = new Set(); // functions that draw the maps that are shown
+const urls = new Map();
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let printing = false;
+
+async function unpacked(text) {
+  const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// Elements and words
+
+function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in made) made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const rounded = (value, digits) =>
+  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+
+function length(seconds) {
+  const [each, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : [3600, "h"];
+  return `${rounded(seconds / each, seconds / each < 100 ? 1 : 0)} ${unit}`;
+}
+
+/** Where in a recording: minutes and seconds, before them hours if there are any. */
+function place(seconds) {
+  const whole = Math.floor(seconds + 1e-6);
+  const two = (number) => String(number).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(whole % 60)}`;
+}
+
+function percent(share) {
+  const value = 100 * share;
+  if (value > 0 && value < 0.05) return "<0.1 %";
+  return `${rounded(value, value > 0 && value < 10 ? 1 : 0)} %`;
+}
+
+function day(text, withYear = true) {
+  const options = { day: "numeric", month: "short", timeZone: "UTC", ...(withYear && { year: "numeric" }) };
+  return new Date(`${text.slice(0, 10)}T00:00Z`).toLocaleDateString("en-GB", options);
+}
+
+const moment = (text) => `${day(text)}, ${text.slice(11, 19)}`;
+const threshold = () => levels[state.level];
+
+// What there is
+
+function matching(text) {
+  const wanted = text.trim().toLowerCase();
+  const all = [...labels.keys()];
+  const exact = all.filter((label) => labels[label].name.toLowerCase() === wanted);
+  return exact.length ? exact : all.filter((label) => labels[label].name.toLowerCase().includes(wanted));
+}
+
+const found = () => state.matches.filter((label) => labels[label].seconds[state.level] > 0);
+
+function share(label, row, column) {
+  const root = shares[(label * levels.length + state.level) * cells + row * columns + column] / 255;
+  return root * root;
+}
+
+/** The share of several cells together, and how many chunks they have. */
+function shareOf(label, places) {
+  let reached = 0;
+  let total = 0;
+  for (const [row, column] of places) {
+    const here = chunks[row * columns + column];
+    total += here;
+    if (here) reached += here * share(label, row, column);
+  }
+  return { share: total ? reached / total : 0, total };
+}

@@ -1,0 +1,126 @@
+"""What the page says in words: nothing that a script has to write."""
+
+from typing import Any
+
+import numpy as np
+
+from jobs.events.options import LOW_SHARE
+from jobs.overview import Overview
+from jobs.overview.excerpts import MOST_GAIN
+from pipeline.tables import STATUSES
+from reports.tables import Table
+
+
+def title(found: Overview) -> str:
+    """Return the page's title."""
+    return f"Sounds in {found.out.rstrip('/').rpartition('/')[2] or found.out}"
+
+
+def lead(found: Overview) -> str:
+    """Say what was tagged, in a line."""
+    when = "when they were made is not known"
+    if found.span:
+        when = f"{_time(found.span[0])} to {_time(found.span[1])} ({found.time_zone})"
+    return f"{_recordings(found.recordings)}, {when}, tagged with {found.model['arch']}."
+
+
+def figures(found: Overview) -> list[tuple[str, str]]:
+    """Return the figures that come first: what they are of, and how much."""
+    at = found.levels.index(found.threshold)
+    reached = sum(total.duration_s[at] > 0 for total in found.labels)
+    whole = found.statuses.get("ok", 0)
+    return [
+        ("length", _length(found.duration_s)),
+        ("recordings", f"{found.recordings:,}"),
+        ("not tagged whole", f"{found.recordings - whole:,}"),
+        (f"labels that reach {found.threshold:g}", f"{reached:,}"),
+    ]
+
+
+def when(found: Overview) -> str:
+    """Say what the maps show."""
+    grid = found.grid
+    if grid.kind == "clock":
+        what = f"Share of the time in which a label is found, by date and time of day ({found.time_zone})."
+        if grid.grouped > 1:
+            what += f" Each column is {grid.grouped} dates with recordings."
+        elif any(np.diff(np.array(grid.columns, "datetime64[D]")) > np.timedelta64(1, "D")):
+            what += " Dates without recordings are left out."
+    else:
+        what = (
+            "Share of the time in which a label is found, by recording and place in it: no recording's time is known."
+        )
+        if grid.grouped > 1:
+            what += f" Each row is {grid.grouped} recordings, one after the other by name."
+    if len(found.shares) < len(found.labels):
+        what += f" Of the {len(found.labels)} labels with scores, the {len(found.shares)} found most have maps."
+    return what
+
+
+def listen(found: Overview) -> str:
+    """Say what moments are."""
+    return (
+        f"Of each run of chunks that score {LOW_SHARE * found.threshold:g} or more the highest one, with what is "
+        f"around it. Sound is as the model hears it, 16 kHz mono; quiet pieces are up to {MOST_GAIN:g} times louder."
+    )
+
+
+def recordings(found: Overview) -> str:
+    """Say which recordings are shown one by one."""
+    what = f"The highest score of each part of a recording, where it reaches the threshold. Time is {found.time_zone}."
+    if len(found.details) < found.tagged:
+        what += (
+            f" {len(found.details)} of {found.tagged:,} recordings are shown, evenly spread over their names; "
+            "`satpipe report --recordings` chooses others."
+        )
+    return what
+
+
+def problems(found: Overview) -> Table | None:
+    """Lay out what was not tagged from start to end; None if there is nothing."""
+    bad = found.recordings - found.statuses.get("ok", 0)
+    if not bad:
+        return None
+    rows = tuple(
+        (each.recording, f"{each.status}: {STATUSES.get(each.status, '')}", each.reason) for each in found.problems
+    )
+    counts = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items() if status != "ok")
+    more = f"{bad - len(rows):,} more are in the recordings table." if bad > len(rows) else ""
+    head = f"Not tagged from start to end: {counts}"
+    return Table(head, ("recording", "status", "reason"), rows, more, text_columns=3)
+
+
+def made(found: Overview) -> list[tuple[str, str]]:
+    """Return what made the tables: what it is called, and what it is."""
+    run, model = found.run, found.model
+    identity, versions = run["identity"], run.get("versions", {})
+    said: dict[str, Any] = {
+        "Folder": found.out,
+        "Inputs": ", ".join(run.get("inputs", [])),
+        "Model": f"{model['arch']}, {model['source'] or 'source not known'}, sha256 {model['sha256'][:12]}",
+        "Regime": (
+            f"{model['chunk_s']:g} s a chunk, {model['cut']}, memory {model['memory']}, delay {model['delay_s']:g} s, "
+            f"{model['precision']}"
+        ),
+        "Channels": identity.get("channels", ""),
+        "Tags table": ", ".join(f"{key} {identity[key]}" for key in ("threshold", "top_k") if key in identity),
+        "Tagged": " to ".join(run[key] for key in ("started", "finished") if key in run),
+        "Command": " ".join(run.get("command", [])),
+        "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "Time zone": found.time_zone,
+    }
+    return [(term, str(value)) for term, value in said.items() if value]
+
+
+def _recordings(number: int) -> str:
+    return f"{number:,} recording{'' if number == 1 else 's'}"
+
+
+def _time(time: np.datetime64) -> str:
+    return f"{time.item():%-d %B %Y %H:%M}"
+
+
+def _length(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.{1 if seconds < 360_000 else 0}f} h"

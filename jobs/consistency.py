@@ -18,6 +18,7 @@ from jobs.metrics.events import Floats, detect, least
 from pipeline.location import locate, written_whole
 from pipeline.results import SHOWN, Tables
 from pipeline.scores import ChunkScores, read_chunks
+from sat.config import get_config
 from sat.errors import ConfigError, OutputError
 from sat.labels import Label, weak_labels
 
@@ -160,7 +161,9 @@ def _regimes(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[Regime, 
 
 def _name(tables: Tables) -> str:
     model = tables.model
-    can_remember = tables.run.get("model", {}).get("streaming", model["memory"] == "on")
+    can_remember = tables.run.get("model", {}).get("streaming")
+    if can_remember is None:  # of satpipe 0.1, which had SAT alone
+        can_remember = get_config(model["arch"]).streaming
     memory = {"on": ", memory", "off": ", no memory"}[model["memory"]] if can_remember else ""
     return f"{model['arch']}, {model['delay_s']:g} s{memory}"
 

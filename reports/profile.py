@@ -5,6 +5,7 @@ from typing import Any
 from reports import paper
 from reports.tables import Table
 
+ROUNDING = 0.05  # of the paper's figures
 FAR = 1.1  # times the paper's figure, or the paper's ours: then it is named below the table
 _COLUMNS = (
     "model", "parameters, M", "tokens", "paper", "memory, MB", "paper", "GFLOPs", "paper", "GFLOPs, all",
@@ -69,7 +70,7 @@ def _gflops(row: dict[str, Any]) -> float:
 
 
 def _far(rows: list[dict[str, Any]]) -> str:
-    """Name what is far from the paper's figure."""
+    """Name what is far from the paper's figure, by more than its rounding."""
     far = []
     for row in rows:
         published = _published(row)
@@ -81,6 +82,6 @@ def _far(rows: list[dict[str, Any]]) -> str:
             "memory": (_memory_mb(row), float(number) * {"M": 1, "G": 1000}[unit]),
         }
         for what, (ours, theirs) in pairs.items():
-            if not 1 / FAR < ours / theirs < FAR:
+            if abs(ours - theirs) > ROUNDING and not 1 / FAR < ours / theirs < FAR:
                 far.append(f"{row['model']}, {what}: {ours / theirs:.2f} times the paper's.")
     return " ".join(far)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop, sdpa_flop_count
 
 from sat.errors import ConfigError
 from sat.tagger import Tagger
 
 aten = torch.ops.aten
-_LINEAR = (aten.addmm, aten.mm, aten.convolution)
+_LINEAR = (aten.addmm, aten.addmm_, aten.mm, aten.convolution)
 _LAYERS = {*_LINEAR, aten.native_layer_norm, aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
 
 
@@ -44,7 +44,11 @@ class Cost:
 def cost(run: Callable[[], Any]) -> Cost:
     """Run something and count what it takes."""
     counter = FlopCounterMode(
-        display=False, custom_mapping={aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+        display=False,
+        custom_mapping={
+            aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+            aten.addmm_: addmm_flop,
+        },
     )
     with Memory() as memory, counter:
         run()
@@ -100,20 +104,22 @@ def _storages(values: Any) -> Iterator[Any]:
     return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-def noise_chunks(tagger: Tagger, count: int, seed: int = 0) -> list[Any]:
-    """Whole consecutive chunks of noise, as the tagger cuts them."""
-    samples = count * tagger.chunk_samples + tagger.lookahead_samples
+def noise_chunks(tagger: Tagger, count: float, seed: int = 0) -> list[Any]:
+    """So many consecutive chunks of noise, as the tagger cuts them; a fraction is a short last chunk."""
+    samples = round(count * tagger.chunk_samples)
     noise = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
     stream = tagger.chunks()
-    return [*stream.push(noise), *stream.finish()][:count]
+    return [*stream.push(noise), *stream.finish()]
 
 
 def batch_bytes(tagger: Tagger, batch_chunks: int) -> int:
-    """Memory of running so many chunks at once, with another recording beginning among them and memory before them."""
+    """Memory of running so many chunks at once: of long recordings, or of as many short ones as fit."""
     tagger.batch_chunks = batch_chunks
     chunks = noise_chunks(tagger, batch_chunks)
     if tagger.config.streaming:
-        chunks = [*noise_chunks(tagger, batch_chunks + batch_chunks // 2), *chunks]
+        long = noise_chunks(tagger, batch_chunks + batch_chunks // 2)  # the next begins within a batch
+        pairs = [*noise_chunks(tagger, 2), *noise_chunks(tagger, 1.5)]
+        chunks = [*long, *chunks, *pairs[:2] * batch_chunks, *pairs[2:] * batch_chunks]
     with Memory() as memory:
         for _ in tagger.score(enumerate(chunks)):
             pass

@@ -22,6 +22,8 @@ from sat.labels import Label, ancestors, weak_labels
 
 SCENES, LENGTH_S = 120, 20.0
 FIGURES = ("mAP", "segment_f1", "onset_f1")
+MODEL = ("arch", "sha256", "cut", "memory", "delay_s", "precision")
+FIGURE = ("name", "average", "value", "classes_averaged")
 CLIPS_PER_CLASS = (2, 12)  # at least, so that a class is not one sound; at most
 REGIMES: tuple[dict[str, Any], ...] = (
     {"model": "bundled"},
@@ -94,7 +96,12 @@ def measured(corpus: Path, teacher: Path, folder: Path) -> dict[str, Any]:
                 segment_s=1.0, bootstrap=0,
             ),
         )  # fmt: skip
-        rows.append({"model": card["model"], "figures": [f for f in card["figures"] if f["name"] in FIGURES]})
+        rows.append(
+            {
+                "model": {key: card["model"][key] for key in MODEL},
+                "figures": [{key: each[key] for key in FIGURE} for each in card["figures"] if each["name"] in FIGURES],
+            }
+        )
         print(regime, [(f["name"], f["average"], round(f["value"], 3)) for f in rows[-1]["figures"]], flush=True)
     return {
         "machine": benchmark.machine(),

@@ -199,7 +199,8 @@ def test_a_batch_takes_no_more_memory_than_it_may(limit_bytes: int) -> None:
     assert 1 <= batch < 32
     assert batch_bytes(tagger, batch + 1) > limit_bytes
     tagger = SATTagger(model_by_rule(SMALL), batch_chunks=batch)
-    chunks = [chunk for seed in range(7) for chunk in noise_chunks(tagger, 5 + seed, seed)]
+    lengths = [5, 6.3, 40, *[1, 1.2, 2, 3.7] * 20, 11]
+    chunks = [chunk for seed, length in enumerate(lengths) for chunk in noise_chunks(tagger, length, seed)]
     with Memory() as memory:
         assert len(list(tagger.score(enumerate(chunks)))) == len(chunks)
     assert 0.5 * limit_bytes < memory.peak_bytes <= limit_bytes

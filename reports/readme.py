@@ -73,8 +73,8 @@ def parts(figures: dict[str, Any]) -> str:
     ]
     copied = figures["parts"]["memory_copy"] / 1e9
     return "\n".join(lines) + (
-        f"\n\nMemory is copied at {copied:.0f} GB/s. `satpipe tag` takes 48 kHz stereo FLAC at {shares[0]:.0%} (fp32) and {shares[1]:.0%} (bf16) of the rate at which all processors would decode and "
-        "resample it."
+        f"\n\nMemory is copied at {copied:.0f} GB/s. `satpipe tag` takes 48 kHz stereo FLAC at {shares[0]:.0%} (fp32) "
+        f"and {shares[1]:.0%} (bf16) of the rate at which all processors would decode and resample it."
     )
 
 

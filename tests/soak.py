@@ -149,7 +149,7 @@ def problems(figures: dict[str, Any]) -> list[str]:
 def main() -> None:
     figures = soak(float(sys.argv[2]), lambda line: print(line, file=sys.stderr))
     Path(sys.argv[1]).write_text(json.dumps(figures, indent=2) + "\n")
-    sys.exit("\n".join(problems(figures)))
+    sys.exit("\n".join(problems(figures)) or 0)
 
 
 if __name__ == "__main__":

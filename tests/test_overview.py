@@ -220,7 +220,7 @@ def test_moments_are_peaks_of_runs_of_different_recordings(tmp_path: Path) -> No
 def heard(tmp_path: Path) -> Callable[..., Overview]:
     """Look at a recording in which a bird sings from 38.4 s to 40.3 s, once it is written."""
 
-    def look(given: str | Path, name: str, channels: str = "mix", status: Any = None) -> Overview:
+    def look(given: str | Path, name: str, channels: str = "mix", status: Any = None, files: Any = None) -> Overview:
         run = {**RUN, "inputs": [str(given)], "identity": {**IDENTITY, "channels": channels}}
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
@@ -228,7 +228,8 @@ def heard(tmp_path: Path) -> Callable[..., Overview]:
         known = status or os.stat(given)
         (path,) = (out / "recordings").glob("*.parquet")
         table = pq.read_table(path)
-        for column, value in (("size_bytes", known.st_size), ("modified", known.st_mtime_ns)):
+        state = {"size_bytes": known.st_size, "modified": known.st_mtime_ns, "files": files}
+        for column, value in state.items():
             field = table.schema.field(column)
             table = table.set_column(table.schema.names.index(column), field, pa.array([value]).cast(field.type))
         pq.write_table(table, path)
@@ -284,6 +285,25 @@ def test_a_channel_is_heard_alone(heard: Callable[..., Overview], tmp_path: Path
         pitch_hz(part) for part in np.split(decoded(heard(path, "two.wav#ch2", "split").moments[0])[:64_000], 8)
     ]
     assert np.std(spread_hz) > 100  # noise
+
+
+def test_a_deployment_is_heard_in_the_file_that_has_the_moment(heard: Callable[..., Overview], tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cut_s = 38.0
+    parts = np.split(tones(), [int(cut_s * 16_000)])
+    first, second = (write(folder / f"{number}.wav", part) for number, part in enumerate(parts))
+    files = [
+        {"file": path.name, "start_s": start_s, "duration_s": 38.4, "size_bytes": path.stat().st_size,
+         "modified": path.stat().st_mtime_ns, "header": None, "header_time": None}
+        for path, start_s in ((first, 0.0), (second, cut_s))
+    ]  # fmt: skip
+    (moment,) = heard(folder, "0.wav", files=files).moments
+    assert moment.excerpt.start_s == cut_s  # not before the file begins
+    assert pitch_hz(decoded(moment)[:16_000]) == pytest.approx(780, abs=2)
+    second.unlink()
+    (moment,) = heard(folder, "0.wav", files=files).moments
+    assert moment.excerpt.silent == "its file is not where it was"
 
 
 def test_a_recording_behind_a_url_is_heard(heard: Callable[..., Overview], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,16 @@ MOST_GAIN = 30.0
 _CHANNEL = re.compile(r"#ch(\d+)$")
 _Place = tuple[int, float, float]  # position of a recording in the tables, start and end of a chunk in seconds
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+class _Part(NamedTuple):
+    """A file that a recording was read from, as it was when it was tagged."""
+
+    file: str
+    start_s: float
+    """Where in the recording it begins."""
+    size_bytes: int
+    modified_ns: int
 
 
 @dataclass(frozen=True)
@@ -76,46 +87,55 @@ class _Sources:
         """Look for recordings, given by position in the tables, where `run.json` says that they were."""
         self._tables = tables
         self._channels = tables.run["identity"].get("channels", "mix")
-        self._names = {row: self._named(tables.recordings[row]) for row in recordings}
         self._files: dict[str, Source] = {}
-        wanted = {name for name, _ in self._names.values()}
+        wanted = {part.file for row in recordings for part in self._parts(row)}
         for source in _sources(tables.run.get("inputs", [])):
             if source.recording in wanted:
                 self._files.setdefault(source.recording, source)
                 if len(self._files) == len(wanted):
                     break
 
-    def _named(self, recording: str) -> tuple[str, int | None]:
-        """The file's name, and the channel counted from 1; None for the mean of all."""
-        channel = _CHANNEL.search(recording) if self._channels == "split" else None
-        if channel:
-            return recording[: channel.start()], int(channel[1])
-        return recording, int(self._channels) if self._channels.isdecimal() else None
+    def _channel(self, recording: str) -> int | None:
+        """The channel that was tagged, counted from 1; None for the mean of all."""
+        split = _CHANNEL.search(recording) if self._channels == "split" else None
+        if split:
+            return int(split[1])
+        return int(self._channels) if self._channels.isdecimal() else None
+
+    def _parts(self, row: int) -> list[_Part]:
+        """The files that a recording was read from, in order."""
+        table, recording = self._tables.table, self._tables.recordings[row]
+        files = table["files"][row].as_py()
+        if files:
+            return [_Part(each["file"], each["start_s"], each["size_bytes"], each["modified"].value) for each in files]
+        name = recording if self._channels != "split" else _CHANNEL.sub("", recording)
+        modified_ns = pc.cast(table["modified"].slice(row, 1), pa.int64())[0].as_py()
+        return [_Part(name, 0.0, table["size_bytes"][row].as_py(), modified_ns)]
 
     def read(self, places: list[_Place]) -> list[tuple[_Place, Excerpt]]:
         """Return the sound of places of one recording."""
-        row = places[0][0]
-        name, channel = self._names[row]
-        try:
-            source = self._file(row, name)
-            info = probe(source.path, source.size_bytes)
-            found = []
-            for place in places:
-                start_s = max(0.0, place[1] - MARGIN_S)
-                length_s = min(LONGEST_S, place[2] + MARGIN_S - start_s)
-                start = int(start_s * SAMPLE_RATE_HZ)
-                samples = _first(Reader(source.path, info, channel, start), int(length_s * SAMPLE_RATE_HZ))
-                found.append((place, Excerpt(_opus(_audible(samples)), start / SAMPLE_RATE_HZ)))
-            return found
-        except AudioError as error:
-            return [(place, Excerpt(silent=str(error))) for place in places]
+        return [(place, self._excerpt(*place)) for place in places]
 
-    def _file(self, row: int, name: str) -> Source:
-        if name not in self._files:
+    def _excerpt(self, row: int, start_s: float, end_s: float) -> Excerpt:
+        """The sound of one place, as far as it is in the file that it begins in."""
+        part = [part for part in self._parts(row) if part.start_s <= start_s][-1]
+        begin_s = max(part.start_s, start_s - MARGIN_S)
+        length_s = min(LONGEST_S, end_s + MARGIN_S - begin_s)
+        start = int((begin_s - part.start_s) * SAMPLE_RATE_HZ)
+        try:
+            source = self._file(part)
+            info = probe(source.path, source.size_bytes)
+            reader = Reader(source.path, info, self._channel(self._tables.recordings[row]), start)
+            samples = _first(reader, int(length_s * SAMPLE_RATE_HZ))
+            return Excerpt(_opus(_audible(samples)), part.start_s + start / SAMPLE_RATE_HZ)
+        except AudioError as error:
+            return Excerpt(silent=str(error))
+
+    def _file(self, part: _Part) -> Source:
+        if part.file not in self._files:
             raise AudioError("its file is not where it was")
-        source, table = self._files[name], self._tables.table
-        modified_ns = pc.cast(table["modified"].slice(row, 1), pa.int64())[0].as_py()
-        if (source.size_bytes, source.modified_ns) != (table["size_bytes"][row].as_py(), modified_ns):
+        source = self._files[part.file]
+        if (source.size_bytes, source.modified_ns) != (part.size_bytes, part.modified_ns):
             raise AudioError("its file has changed since it was tagged")
         return source
 

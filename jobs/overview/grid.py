@@ -1,14 +1,13 @@
 """Cells of time that chunks are counted in: hour of day and date where known, else recording and place in it."""
 
 from typing import Protocol
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pipeline.results import Ints, Tables
-from sat.errors import ConfigError
 
 MOST_DAYS = 366  # columns
 FEW_DAYS = 14  # up to so many, hours are cut in four
@@ -38,20 +37,6 @@ class Grid(Protocol):
             start_s: Of the chunks, [n].
         """
         ...
-
-
-def zone(name: str) -> ZoneInfo:
-    """Return a time zone.
-
-    Raises:
-        ConfigError: There is none of that name, with some like it.
-    """
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        like = sorted(each for each in available_timezones() if each.lower().endswith(name.lower().rpartition("/")[2]))
-        hint = f"; did you mean {' or '.join(like[:3])}?" if name and like else ""
-        raise ConfigError(f"there is no time zone {name!r}{hint or ': one is Europe/Berlin'}") from error
 
 
 def local(tables: Tables, zone: ZoneInfo, recordings: Ints, seconds: npt.ArrayLike) -> npt.NDArray[np.datetime64]:

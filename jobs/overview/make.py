@@ -10,9 +10,10 @@ import numpy.typing as npt
 from jobs.overview.count import Counter
 from jobs.overview.data import Detail, LabelTotal, Moment, Overview, OverviewOptions, Problem
 from jobs.overview.excerpts import NO_EXCERPT, excerpts
-from jobs.overview.grid import Grid, grid, local, zone
+from jobs.overview.grid import Grid, grid, local
 from jobs.overview.moments import Spot
 from jobs.overview.moments import choose as choose_moments
+from pipeline.clock import find_zone
 from pipeline.results import Ints, Tables
 from sat.config import CLASSES
 from sat.errors import ConfigError
@@ -39,7 +40,7 @@ def overview(out: str | Path, options: OverviewOptions) -> Overview:
     if not 0 < options.threshold <= 1:
         raise ConfigError(f"a threshold of {options.threshold:g}: scores lie between 0 and 1")
     columns = tuple(range(CLASSES)) if options.labels is None else choose(options.labels)
-    clock, tables = zone(options.time_zone), Tables(out)
+    clock, tables = find_zone(options.time_zone), Tables(out)
     recordings = tables.choose(options.recordings)
     tagged = recordings[tables.chunks[recordings] > 0]
     shown = tagged[np.linspace(0, len(tagged) - 1, min(len(tagged), MOST_DETAILS)).round().astype(np.int64)]

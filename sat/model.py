@@ -122,9 +122,10 @@ class SAT(nn.Module):
         self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.classes))
 
     def with_precision(self, dtype: torch.dtype) -> "SAT":
-        """Run in `dtype` from the patch embedding on; the log-mel values are still normalised in float32."""
+        """Run the blocks in `dtype`; log-mel values are still normalised, and scores made, in float32."""
         self.to(dtype)
-        self.init_bn.float()
+        for part in (self.init_bn, self.norm, self.outputlayer):
+            part.float()
         return self
 
     def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
@@ -198,7 +199,7 @@ class SAT(nn.Module):
 
     def head_logits(self, x: Tensor) -> Tensor:
         """Shape: [B, T, D] -> logits [B, 527]."""
-        x = self.norm(x)
+        x = self.norm(x.to(self.norm.weight.dtype))
         pooled = x[:, 0] if self.config.class_token else x.mean(1)
         return self.outputlayer(pooled)  # type: ignore[no-any-return]
 

@@ -30,6 +30,7 @@ from sat.errors import ConfigError, OutputError
 from sat.export import BEFORE_SAMPLES, ChunkTagger, window_samples
 from sat.hub import PUBLISHED, PUBLISHED_LICENCE, resolve
 from sat.labels import weak_labels
+from sat.taggers import peers
 
 Format = Literal["onnx", "torchscript"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -81,9 +82,7 @@ def export(options: ExportOptions) -> Exported:
         OutputError: The file cannot be written, or its scores are not the model's.
     """
     _refuse_impossible(options)
-    checkpoint = resolve(options.model, options.arch)
-    if options.delay_s is not None:
-        checkpoint = replace(checkpoint, config=checkpoint.config.with_delay(options.delay_s))
+    checkpoint = _checkpoint(options)
     out = options.out
     recordings = read(options.check) if options.check else [made_sound()]
     try:
@@ -149,6 +148,18 @@ def _refuse_impossible(options: ExportOptions) -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"export to ONNX takes {', '.join(missing)}: pip install 'satpipe[export]'")
+
+
+def _checkpoint(options: ExportOptions) -> Checkpoint:
+    name = options.model.partition(":")[0]
+    if name in peers():
+        raise ConfigError(
+            f"'{name}' cannot be exported: it is none of SAT's models, whose front end and memory make the file"
+        )
+    checkpoint = resolve(options.model, options.arch)
+    if options.delay_s is None:
+        return checkpoint
+    return replace(checkpoint, config=checkpoint.config.with_delay(options.delay_s))
 
 
 def _inputs(tagger: ChunkTagger) -> dict[str, torch.Tensor]:

@@ -40,7 +40,7 @@ def test_a_short_soak_takes_what_a_long_one_takes(figures: dict[str, Any]) -> No
         assert run.keys() == figures["soak"][command].keys()
         assert len(run["memory_mb"]) == len(run["handles"]) == 10
         assert 100 < max(run["memory_mb"]) < 8_000
-        assert 5 < max(run["handles"]) < 5_000
+        assert 3 <= max(run["handles"]) < 5_000  # input, output and errors at least
     assert [problem for problem in soak.problems(measured) if problem.startswith("stream")] == []
 
 

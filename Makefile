@@ -4,6 +4,8 @@
 # make docs   the documentation, in build/docs
 # make train-smoke    the whole training chain on the examples, in build/train-smoke: nothing is learned
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
+# make extra-audio      sounds of Debian's packages for it, in build/extra
+# make bundled-figures  measure that model, write its card; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-evaluate  the same of `satpipe evaluate`
 # make consistency  score over time of two long sounds, with memory and without: picture and figures of the README
@@ -12,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled clean
+.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled extra-audio bundled-figures clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -94,6 +96,18 @@ endif
 	  --set labels=$(BUNDLED)/train-labels$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra-labels) --set teacher=$(TEACHER) \
 	  $(if $(INIT),--set init=$(INIT)) \
 	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
+
+# EXTRA of train-bundled; needs apt-get, as Debian 12 has it.
+extra-audio: .venv/.installed
+	$(BIN)/python -m jobs.extra_audio build/extra
+
+# After train-bundled. BEFORE, if given: weights that the card shows beside the bundled ones.
+bundled-figures: .venv/.training
+	@test -n "$(CORPUS)" && test -n "$(TEACHER)" && test -n "$(EXTRA)" || \
+	  { echo "make bundled-figures CORPUS=folder TEACHER=weights.pt EXTRA=folder [BEFORE=weights.safetensors]"; exit 2; }
+	$(BIN)/satpipe prepare $(EXTRA)/audio --table $(EXTRA)/manifest.tsv --where split=held-out -o $(BUNDLED)/held-out
+	$(BIN)/python -m reports.model_card $(BUNDLED) --manifest $(CORPUS)/manifest.tsv --teacher $(TEACHER) \
+	  --model bundled sat/data/bundled.safetensors $(if $(BEFORE),--model before $(BEFORE))
 
 clean:
 	rm -rf .venv out build

@@ -157,11 +157,14 @@ def fill(card: str, figures: dict[str, Any]) -> str:
 @click.option("--teacher", "teacher_path", required=True)
 @click.option("--model", "models", type=(str, str), multiple=True, required=True, help="Name and weights.")
 def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[str, str], ...]) -> None:
-    """Measure MODELS on the sets `validation` and `held-out` in PREPARED, and write the card."""
+    """Measure models on the sets `validation` and `held-out` in PREPARED, and write the card.
+
+    Figures that are there already of models of other names stay.
+    """
     validation, held_out = Shards(prepared / "validation"), Shards(prepared / "held-out")
     pieces = Pieces(prepared / "validation-labels", validation)
     recordings = joined(manifest, validation)
-    figures: dict[str, Any] = {"models": {}}
+    figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"models": {}}
     with torch.inference_mode():
         for name, path in models:
             model = checkpoint.load(path).model()

@@ -4,6 +4,7 @@
 # make docs   the documentation, in build/docs
 # make train-smoke    the whole training chain on the examples, in build/train-smoke: nothing is learned
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
+# make train-full     a full-context model of the same data, to compare with; see there
 # make extra-audio      sounds of Debian's packages for it, in build/extra
 # make bundled-figures  measure that model, write its card; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
@@ -14,7 +15,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled extra-audio bundled-figures clean
+.PHONY: tag test check docs bench bench-evaluate consistency train-smoke train-bundled train-full extra-audio bundled-figures clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -95,6 +96,15 @@ endif
 	  --set data=$(BUNDLED)/train$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra) \
 	  --set labels=$(BUNDLED)/train-labels$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra-labels) --set teacher=$(TEACHER) \
 	  $(if $(INIT),--set init=$(INIT)) \
+	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
+
+# A full-context model that goes with it, to compare with (`make consistency FULL=...`), in build/train-bundled/full.
+train-full: .venv/.training
+	@test -n "$(CORPUS)" || { echo "make train-full CORPUS=folder, after train-bundled"; exit 2; }
+	$(BIN)/satpipe psl $(BUNDLED)/train --teacher $(CORPUS)/teacher_scores.parquet --where kind=clip \
+	  -o $(BUNDLED)/train-clip-labels
+	$(BIN)/satpipe train full bundled_full -o $(BUNDLED)/full $$(test -e $(BUNDLED)/full/run.json && echo --resume) \
+	  --set data=$(BUNDLED)/train --set labels=$(BUNDLED)/train-clip-labels --set init=sat/data/bundled.safetensors \
 	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
 
 # EXTRA of train-bundled; needs apt-get, as Debian 12 has it.

@@ -319,7 +319,10 @@ class Worker:
         if settings.stage == "mae":
             return Feed(whole_clips(shards, labelled=False), crop_samples=_clip_samples(), **sizes, **place)
         if settings.stage == "full":
-            examples = whole_clips(shards, labelled=True, **drawn)
+            if settings.labels:
+                examples = labelled_pieces(shards, Pieces(settings.labels, shards), **drawn)
+            else:
+                examples = whole_clips(shards, labelled=True, **drawn)
             return Feed(examples, crop_samples=_clip_samples(), **sizes, **place)
         pieces = Pieces(settings.labels, shards)
         examples = labelled_pieces(shards, pieces, **drawn)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from pipeline.teachers import tag_pieces
-from sat.frontend import LogMel
+from sat.frontend import LogMel, clamp_dynamic_range
 from sat.model import SAT
 
 TRUE_SCORE = 0.5  # a teacher's score from which a class counts as there
@@ -17,14 +17,19 @@ Scores = npt.NDArray[np.float32]
 
 
 def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> list[Tensor]:
-    """Scores of pieces, memory on and off; the same twice of a full-context model.
+    """Scores of pieces of two chunks, memory on and off; what a full-context model says of them, twice.
 
     Shape:
         [B, n] samples at 16 kHz -> two of [B, 527]
     """
-    remembering = tag_pieces(model, log_mel, waveforms)
-    forgetting = tag_pieces(model, log_mel, waveforms, memory_on=False) if model.config.streaming else remembering
-    return [remembering, forgetting]
+    if not model.config.streaming:
+        return [tag_pieces(model, log_mel, waveforms)] * 2
+    size = model.config.chunk_frames
+    first, second = (clamp_dynamic_range(chunk) for chunk in log_mel(waveforms)[..., : 2 * size].split(size, -1))
+    score, memory = model(first)
+    alone, _ = model(second)
+    after, _ = model(second, memory)
+    return [(score + after) / 2, (score + alone) / 2]
 
 
 def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class OwnTeacher:
             return tag_pieces(self._model, self._log_mel, waveforms)
 
 
-def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor, *, memory_on: bool = True) -> Tensor:
+def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
     """Mean score over a piece's chunks, memory empty at its start; a full-context model reads it in one go.
 
     Shape:
@@ -87,7 +87,7 @@ def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor, *, memory_on: boo
     for chunk in frames.split(model.config.chunk_frames, dim=-1):
         if chunk.shape[-1] < min(PATCH_SAMPLES // HOP_SAMPLES, frames.shape[-1]):
             break  # less than a patch is left
-        scores, memory = model(clamp_dynamic_range(chunk), memory if memory_on else None)
+        scores, memory = model(clamp_dynamic_range(chunk), memory)
         chunk_scores.append(scores)
     return torch.stack(chunk_scores).mean(0)
 

@@ -83,23 +83,28 @@ def joined(manifest: Path, shards: Shards) -> list[list[int]]:
 
 
 def on_long_recordings(model: SAT, shards: Shards, pieces: Pieces, recordings: list[list[int]]) -> dict[str, Any]:
-    """Teacher-mAP over the pieces of long recordings, each read from its start to its end with memory and without."""
+    """Teacher-mAP over the pieces of long recordings, each read from its start to its end with memory and without.
+
+    A piece's score is the mean of the chunks whose middle lies in it.
+    """
     log_mel, size = LogMel(), model.config.chunk_samples
     found: dict[bool, list[npt.NDArray[np.float32]]] = {True: [], False: []}
     numbers: list[int] = []
     for recording in recordings:
         audio = shards.audio(np.array(recording, np.int64))
         clips = [torch.from_numpy(decode(audio[clip], SAMPLE_RATE_HZ)[0]) for clip in recording]
-        clips = [torch.nn.functional.pad(clip, (0, -len(clip) % size)) for clip in clips]
-        begins = np.cumsum([0] + [len(clip) // size for clip in clips])
-        places: list[int] = []
+        begins = np.cumsum([0] + [len(clip) for clip in clips])
+        starts: list[float] = []  # of pieces, samples
         for clip, begin in zip(recording, begins[:-1], strict=True):
             own = np.nonzero(pieces.numbers == clip)[0]
             numbers += own.tolist()
-            places += (begin + np.round(pieces.starts_s[own] * SAMPLE_RATE_HZ / size).astype(int)).tolist()
+            starts += (begin + pieces.starts_s[own] * SAMPLE_RATE_HZ).tolist()
+        samples = torch.cat(clips)
+        middles = (np.arange(-(-len(samples) // size)) + 0.5) * size
+        inside = [(start <= middles) & (middles < start + pieces.piece_s * SAMPLE_RATE_HZ) for start in starts]
         for memory_on, parts in found.items():
-            scores = chunk_scores(model, log_mel, torch.cat(clips), memory_on=memory_on).numpy()
-            parts.append(np.stack([scores[place : place + 2].mean(0) for place in places]))
+            scores = chunk_scores(model, log_mel, samples, memory_on=memory_on).numpy()
+            parts.append(np.stack([scores[chunks].mean(0) for chunks in inside]))
     on, off = (np.concatenate(parts) for parts in found.values())
     return teacher_figures(on, off, pieces.labels(np.array(numbers, np.int64))) | {
         "recordings": len(recordings),

@@ -4,6 +4,9 @@
 # make docs   the documentation, in build/docs
 # make train-smoke    the whole training chain on the examples, in build/train-smoke: nothing is learned
 # make train-bundled  train the model that comes with satpipe, in build/train-bundled; see there
+# make train-full     a full-context model of the same data, to compare with; see there
+# make extra-audio      sounds of Debian's packages for it, in build/extra
+# make bundled-figures  measure that model, write its card; see there
 # make bench  measure, write reports/benchmark.json and the README's figures
 # make bench-gpu  the same with `satpipe tag` on GPUs, into build/benchmark_gpu.json
 # make bench-evaluate  the same of `satpipe evaluate`
@@ -19,7 +22,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: tag test check docs bench bench-gpu bench-evaluate bench-export bench-stream bench-peers profile soak consistency \
-  train-smoke train-bundled clean
+  train-smoke train-bundled train-full extra-audio bundled-figures clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -127,6 +130,27 @@ endif
 	  --set labels=$(BUNDLED)/train-labels$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra-labels) --set teacher=$(TEACHER) \
 	  $(if $(INIT),--set init=$(INIT)) \
 	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
+
+# A full-context model that goes with it, to compare with (`make consistency FULL=...`), in build/train-bundled/full.
+train-full: .venv/.training
+	@test -n "$(CORPUS)" || { echo "make train-full CORPUS=folder, after train-bundled"; exit 2; }
+	$(BIN)/satpipe psl $(BUNDLED)/train --teacher $(CORPUS)/teacher_scores.parquet --where kind=clip \
+	  -o $(BUNDLED)/train-clip-labels
+	$(BIN)/satpipe train full bundled_full -o $(BUNDLED)/full $$(test -e $(BUNDLED)/full/run.json && echo --resume) \
+	  --set data=$(BUNDLED)/train --set labels=$(BUNDLED)/train-clip-labels --set init=sat/data/bundled.safetensors \
+	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
+
+# EXTRA of train-bundled; needs apt-get, as Debian 12 has it.
+extra-audio: .venv/.installed
+	$(BIN)/python -m jobs.extra_audio build/extra
+
+# After train-bundled. BEFORE, if given: weights that the card shows beside the bundled ones.
+bundled-figures: .venv/.training
+	@test -n "$(CORPUS)" && test -n "$(TEACHER)" && test -n "$(EXTRA)" || \
+	  { echo "make bundled-figures CORPUS=folder TEACHER=weights.pt EXTRA=folder [BEFORE=weights.safetensors]"; exit 2; }
+	$(BIN)/satpipe prepare $(EXTRA)/audio --table $(EXTRA)/manifest.tsv --where split=held-out -o $(BUNDLED)/held-out
+	$(BIN)/python -m reports.model_card $(BUNDLED) --manifest $(CORPUS)/manifest.tsv --teacher $(TEACHER) \
+	  --model bundled sat/data/bundled.safetensors $(if $(BEFORE),--model before $(BEFORE))
 
 clean:
 	rm -rf .venv out build

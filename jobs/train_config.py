@@ -35,7 +35,7 @@ class TrainConfig:
     data: str = ""
     """Folder of the training set (`satpipe prepare`), or several, separated by commas."""
     labels: str = ""
-    """Folder of the teacher's labels (`satpipe psl`); needed by stage sat."""
+    """Folder of the teacher's labels (`satpipe psl`); stage sat needs them, stage full takes them for the set's own."""
     validation: str = ""
     """Folder of the training set to validate on; none if empty."""
     validation_labels: str = ""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jobs.train_config import TrainConfig
+from jobs.validation import TRUE_PIECES, TRUE_SCORE, mean_average_precision, teacher_figures, with_and_without_memory
 from pipeline.feed import Batch, Examples, Feed, Views, in_order, labelled_pieces, whole_clips
 from pipeline.shards import CLIP_S, Shards
 from pipeline.teachers import Pieces, load_teacher
@@ -37,8 +38,6 @@ ERROR = "error.json"
 STATE = "state.pt"
 NORM_BATCHES = 16  # what `input_norm: fixed` takes its statistics from
 VALIDATION_BATCH = 32
-TRUE_SCORE = 0.5  # a teacher's score from which a class counts as there
-TRUE_PIECES = (10, 3)  # classes with as many true pieces are averaged over
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -321,7 +320,10 @@ class Worker:
         if settings.stage == "mae":
             return Feed(whole_clips(shards, labelled=False), crop_samples=_clip_samples(), **sizes, **place)
         if settings.stage == "full":
-            examples = whole_clips(shards, labelled=True, **drawn)
+            if settings.labels:
+                examples = labelled_pieces(shards, Pieces(settings.labels, shards), **drawn)
+            else:
+                examples = whole_clips(shards, labelled=True, **drawn)
             return Feed(examples, crop_samples=_clip_samples(), **sizes, **place)
         pieces = Pieces(settings.labels, shards)
         examples = labelled_pieces(shards, pieces, **drawn)
@@ -415,29 +417,14 @@ class Worker:
         return mean_average_precision(scores[0], labels >= TRUE_SCORE, 1)[0]
 
     def _teacher_map(self, examples: Examples, samples: int) -> dict[str, Any]:
-        """Teacher-mAP, memory on and off: what the teacher gives TRUE_SCORE counts as true."""
-
-        def tagged(waveforms: Tensor) -> list[Tensor]:
-            config = model.config
-            if not config.streaming:
-                return [tag_pieces(model, self.objective.log_mel, waveforms)] * 2
-            first, second = self.objective.frames(waveforms).split(config.chunk_frames, -1)
-            score, memory = model(first)
-            alone, _ = model(second)
-            after, _ = model(second, memory)
-            return [(score + after) / 2, (score + alone) / 2]
-
+        """Teacher-mAP, memory on and off."""
         with self._evaluated() as model:
-            scores, labels = self._all_scores(examples, samples, tagged)
-        metrics: dict[str, Any] = {}
-        for name, values in (("", scores[0]), ("_memory_off", scores[1])):
-            for count in TRUE_PIECES:
-                value, classes = mean_average_precision(values, labels >= TRUE_SCORE, count)
-                metrics |= {f"teacher_map_{count}{name}": value, f"classes_{count}": classes}
-        metrics["top_1"] = float((scores[0].argmax(1) == labels.argmax(1)).mean())
-        metrics["map"] = metrics[f"teacher_map_{TRUE_PIECES[0]}"]
-        if math.isnan(metrics["map"]):
-            metrics["map"] = metrics[f"teacher_map_{TRUE_PIECES[1]}"]
+            (remembering, forgetting), labels = self._all_scores(
+                examples, samples, lambda x: with_and_without_memory(model, self.objective.log_mel, x)
+            )
+        metrics = teacher_figures(remembering, forgetting, labels)
+        known = (metrics[f"teacher_map_{count}"] for count in TRUE_PIECES)
+        metrics["map"] = next((value for value in known if not math.isnan(value)), math.nan)
         return metrics
 
     def _evaluated(self) -> "_Evaluated":
@@ -535,21 +522,6 @@ def learning_rate(settings: TrainConfig, epoch: float) -> float:
         done = (epoch - settings.warmup_epochs) / max(1e-9, settings.epochs - settings.warmup_epochs)
         share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return settings.lr_end + (settings.lr - settings.lr_end) * max(0.0, share)
-
-
-def mean_average_precision(
-    scores: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_], least: int
-) -> tuple[float, int]:
-    """Average precision, mean over the classes with at least so many true rows; NaN where there is none.
-
-    Shape:
-        [N, 527], [N, 527] -> mean, number of classes
-    """
-    from sklearn.metrics import average_precision_score
-
-    classes = np.nonzero(truth.sum(0) >= least)[0]
-    values = [average_precision_score(truth[:, c], scores[:, c]) for c in classes]
-    return (float(np.mean(values)) if values else math.nan), len(classes)
 
 
 def _clip_samples() -> int:

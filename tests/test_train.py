@@ -157,8 +157,12 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe: Satpipe) 
 
 @pytest.mark.slow
 def test_full_context_with_everything_the_paper_names(folder: Path, satpipe: Satpipe) -> None:
+    """And with a teacher's labels, of clips that have none of their own."""
+    bare = write_all(folder / "audio", folder / "bare")
+    write_labels(bare, folder / "bare-labels", folder / "teacher.safetensors")
     given = (
-        "data=set", "validation=set", "epochs=3", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
+        "data=bare", "labels=bare-labels", "validation=bare", "validation_labels=bare-labels",
+        "epochs=3", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
         "average_best=4", "arch=audiotransformer_small", "init=small.safetensors",
     )  # fmt: skip
     save(model_by_rule(get_config("audiotransformer_small")), folder / "small.safetensors")

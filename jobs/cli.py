@@ -86,7 +86,7 @@ cli.add_command(models)
 @click.option(
     "--time-pattern",
     metavar="PATTERN",
-    help="Where names have the time, such as 'rec-%d%m%y-%H%M*'; by default found.",
+    help="Where names have the time, such as `rec-%d%m%y-%H%M*`; by default found.",
 )
 @click.option(
     "--times", metavar="CSV", help="Columns recording, time[, end_time]; goes before what names and headers say."

@@ -399,7 +399,7 @@ def evaluate(
     show_default=True,
     help="Score from which a label counts as found; the page lets others be chosen.",
 )
-@click.option("--recordings", multiple=True, metavar="PATTERN", help="Only these recordings, as in 'site1/*'.")
+@click.option("--recordings", multiple=True, metavar="PATTERN", help="Only these recordings, as in `site1/*`.")
 @click.option("--time-zone", default="UTC", show_default=True, metavar="NAME", help="As in Europe/Berlin.")
 @click.option(
     "--audio/--no-audio", default=True, show_default=True, help="Short pieces of the recordings to listen to."

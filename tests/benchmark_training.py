@@ -21,12 +21,13 @@ from sat.training import parameter_groups
 from sat.two_chunks import two_chunk_loss
 
 ROUNDS, BATCH = 5, 24
+NO_DATA = ("data=none", "labels=none")  # what a configuration has to name; nothing of it is read here
 Step = Callable[[], None]
 
 
 def step_of(stage: str, config: str, *, plain: bool = False) -> Step:
     """A training step of a configuration, as `satpipe train` does it; or `plain`, with a loop over the chunks."""
-    settings = load_config(stage, config, ["batch=24"])
+    settings = load_config(stage, config, NO_DATA)
     objective = Objective(settings)
     optimizer = torch.optim.AdamW(parameter_groups(objective, settings.weight_decay), lr=1e-4, fused=True)
     frames = 2 * objective.tagger.config.chunk_frames if stage == "sat" else 1000
@@ -70,7 +71,7 @@ def peak_bytes() -> int:
     """The most that the allocator holds from making SAT_B_2s to the end of its second step."""
     from bitsandbytes.optim.adamw import AdamW8bit
 
-    settings = load_config("sat", "sat_base_2s")
+    settings = load_config("sat", "sat_base_2s", NO_DATA)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         objective = Objective(settings)
         optimizer = AdamW8bit(parameter_groups(objective, settings.weight_decay), lr=1e-5)

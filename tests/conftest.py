@@ -30,7 +30,7 @@ def satpipe() -> Satpipe:
             [str(COMMAND), *map(str, args)],
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=480,
             cwd=cwd,
             env={**os.environ, **(env or {})},
             check=False,

@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert {"-W", "-n"} <= set(arguments), "warnings are errors"
     command = [str(Path(sys.executable).parent / Path(builder).name), *arguments[:-1], str(target)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=280, env={**os.environ, **offline()}, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=560, env={**os.environ, **offline()}, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return target

@@ -82,7 +82,7 @@ def row_of(chunks: int, duration_s: float) -> dict[str, Any]:
 def in_new_process(*arguments: object) -> dict[str, float]:
     """Run this file: peaks are those of a process that has done nothing else."""
     command = [sys.executable, "-W", "error", __file__, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False)
     assert done.returncode == 0, done.stderr
     result: dict[str, float] = json.loads(done.stdout)
     return result

@@ -135,7 +135,7 @@ def run(checkout: Path, recordings: Path, mirror: dict[str, str]) -> Run:
             ["sh", "-c", re.sub(r"(?<=\s)/recordings\b", shlex.quote(str(recordings)), line)],
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=560,
             cwd=checkout,
             env={**ours, **mirror},
             check=False,

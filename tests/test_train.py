@@ -162,7 +162,7 @@ def test_full_context_with_everything_the_paper_names(folder: Path, satpipe: Sat
     write_labels(bare, folder / "bare-labels", folder / "teacher.safetensors")
     given = (
         "data=bare", "labels=bare-labels", "validation=bare", "validation_labels=bare-labels",
-        "epochs=3", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
+        "epochs=3", "clips_per_epoch=12", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
         "average_best=4", "arch=audiotransformer_small", "init=small.safetensors",
     )  # fmt: skip
     save(model_by_rule(get_config("audiotransformer_small")), folder / "small.safetensors")

@@ -48,11 +48,14 @@ class LogMel(nn.Module):
 
     window: Tensor
     filterbank: Tensor
+    _filters_of_parts: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.register_buffer("filterbank", mel_filterbank(), persistent=False)
+        # For real and imaginary parts in turn: the filters add a bin's two squares up, with no pass over memory more.
+        self.register_buffer("_filters_of_parts", self.filterbank.repeat_interleave(2, dim=0), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Compute all frames of whole waveforms, with reflect padding at both ends.
@@ -77,8 +80,7 @@ class LogMel(nn.Module):
         """
         framed = padded.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * self.window  # [..., F, 512]
         parts = torch.view_as_real(torch.fft.rfft(framed)).flatten(-2)  # [..., F, 514]: real, imaginary, real, ...
-        # The filters add a bin's two squares up; a sum of its own would be one more pass over memory.
-        mel = parts.square_() @ self.filterbank.repeat_interleave(2, dim=0)  # [..., F, 64]
+        mel = parts.square_() @ self._filters_of_parts  # [..., F, 64]
         log_mel: Tensor = mel.clamp_min_(POWER_FLOOR).log10_().mul_(10.0)
         return log_mel.transpose(-2, -1)
 

@@ -41,7 +41,8 @@ def test_a_short_soak_takes_what_a_long_one_takes(figures: dict[str, Any]) -> No
         assert len(run["memory_mb"]) == len(run["handles"]) == 10
         assert 100 < max(run["memory_mb"]) < 8_000
         assert 3 <= max(run["handles"]) < 5_000  # input, output and errors at least
-    assert [problem for problem in soak.problems(measured) if problem.startswith("stream")] == []
+    # Most of so short a run is its start, where memory still grows: of the long run it must not (below).
+    assert [problem for problem in soak.problems(measured) if problem.startswith("stream: handles")] == []
 
 
 def test_the_soak_of_the_readme_was_long_and_flat(figures: dict[str, Any]) -> None:

@@ -127,6 +127,7 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about anyone's recordings leaves the machine
     # Ray tries what was ended for lack of memory again for ever; one recording that takes too much would hold the run.
     os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
+    os.environ.setdefault("RAY_preload_python_modules", "torch")  # while Ray itself still starts
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         _reach(address)

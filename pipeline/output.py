@@ -198,7 +198,8 @@ class Output:
             OutputError: A file of it is not readable; it is named.
         """
         parts = [table for _, table in self.recordings_by_file()]
-        return pa.concat_tables([tables.RECORDINGS.empty_table(), *parts]).select(columns or tables.RECORDINGS.names)
+        none = pa.Table.from_batches([], tables.RECORDINGS)  # not empty_table(), which imports pandas
+        return pa.concat_tables([none, *parts]).select(columns or tables.RECORDINGS.names)
 
     def recordings_by_file(self) -> Iterator[tuple[str, pa.Table]]:
         """Yield the files of the recordings table: name and content, with all columns.

@@ -100,6 +100,11 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
+def _positions(*shape: int) -> nn.Parameter:
+    # Not normal_: on the device that holds no numbers it imports torch's compiler, for two seconds.
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
+
+
 class SAT(nn.Module):
     """Streaming Audio Transformer; with a full-context configuration the plain ViT of the paper's section 2.
 
@@ -112,11 +117,11 @@ class SAT(nn.Module):
         width = config.width
         self.init_bn = nn.BatchNorm1d(MEL_BANDS)  # each mel band is a channel
         self.patch_embed = nn.Conv2d(1, width, (PATCH_BANDS, PATCH_FRAMES), (PATCH_BANDS, PATCH_FRAMES))
-        self.time_pos_embed = nn.Parameter(torch.randn(1, width, 1, config.time_positions) * 0.02)
-        self.freq_pos_embed = nn.Parameter(torch.randn(1, width, FREQUENCY_PATCHES, 1) * 0.02)
+        self.time_pos_embed = _positions(1, width, 1, config.time_positions)
+        self.freq_pos_embed = _positions(1, width, FREQUENCY_PATCHES, 1)
         if config.class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-            self.token_pos_embed = nn.Parameter(torch.randn(1, width) * 0.02)
+            self.token_pos_embed = _positions(1, width)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.classes))

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from jobs.train_config import TrainConfig
-from jobs.train_worker import ERROR, METRICS, STATE, lines, train_worker
+from jobs.train_log import METRICS, lines
+from jobs.train_worker import ERROR, STATE, train_worker
 from pipeline import engine
 from pipeline.location import locate, written_whole
 from pipeline.shards import Shards

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +16,21 @@ import numpy.typing as npt
 import ray.train
 import ray.train.torch
 import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 
 from jobs.train_config import TrainConfig
+from jobs.train_log import MetricsLog
+from jobs.train_objective import Objective
 from jobs.validation import TRUE_PIECES, TRUE_SCORE, mean_average_precision, teacher_figures, with_and_without_memory
 from pipeline.feed import Batch, Examples, Feed, Views, in_order, labelled_pieces, whole_clips
 from pipeline.shards import CLIP_S, Shards
 from pipeline.teachers import Pieces, load_teacher
-from sat import augment, checkpoint, training
+from sat import augment, training
 from sat.config import SAMPLE_RATE_HZ, get_config
 from sat.errors import SatpipeError, TrainingError
-from sat.frontend import LogMel, clamp_dynamic_range
-from sat.mae import MaskedAutoencoder
 from sat.model import SAT
 from sat.sat_tagger import tag_pieces
-from sat.two_chunks import two_chunk_loss
 
-METRICS = "metrics.jsonl"
 ERROR = "error.json"
 STATE = "state.pt"
 NORM_BATCHES = 16  # what `input_norm: fixed` takes its statistics from
@@ -89,64 +86,6 @@ class DivergedError(TrainingError):
     def __init__(self, message: str, *, here: bool) -> None:
         super().__init__(message)
         self.here = here
-
-
-class Objective(nn.Module):
-    """Batch in, loss out: what is wrapped for data-parallel training."""
-
-    def __init__(self, settings: TrainConfig) -> None:
-        super().__init__()
-        self.settings = settings
-        config = get_config(settings.arch)
-        self.log_mel = LogMel()
-        self.autoencoder: MaskedAutoencoder | None = None
-        if settings.stage == "mae":
-            self.autoencoder = MaskedAutoencoder(config, settings.decoder_depth)
-        self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
-        training.initialise(self.tagger)
-        if settings.init:
-            start = checkpoint.load(settings.init)
-            training.start_from(self.tagger, start.state, head=start.metadata.get("stage") != "mae")
-
-    def train(self, mode: bool = True) -> "Objective":
-        """Switch between training and evaluation; a fixed input norm stays as it is."""
-        super().train(mode)
-        if self.settings.input_norm == "fixed":
-            self.tagger.init_bn.eval()
-        return self
-
-    def frames(self, inputs: Tensor) -> Tensor:
-        """Waveforms [B, n] or log-mel values -> clamped log-mel values of what the model reads, [B, 64, F]."""
-        if inputs.ndim == 3:
-            return inputs
-        config = self.tagger.config
-        frames = self.log_mel(inputs)[..., : inputs.shape[-1] // 160]
-        if config.streaming:
-            chunks = frames[..., : 2 * config.chunk_frames].split(config.chunk_frames, -1)
-            return torch.cat([clamp_dynamic_range(chunk) for chunk in chunks], -1)
-        return clamp_dynamic_range(frames)
-
-    def forward(self, inputs: Tensor, labels: Tensor | None, rng: np.random.Generator) -> Tensor:
-        """Loss of one batch."""
-        settings = self.settings
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        frames = self.frames(inputs)
-        if settings.mask_frames or settings.mask_bands:
-            frames = augment.mask(frames, rng, most_frames=settings.mask_frames, most_bands=settings.mask_bands)
-        dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        if settings.stage == "sat":
-            assert labels is not None
-            return two_chunk_loss(training.crop_logits(self.tagger, frames, dtype), labels)
-        with torch.autocast(frames.device.type, dtype, enabled=dtype != torch.float32):
-            if self.autoencoder is not None:
-                return self.autoencoder(frames, generator)  # type: ignore[no-any-return]
-            assert labels is not None
-            # On a processor the backward of torch's fused attention is slow: the whole step takes 1.6 times as long.
-            with sdpa_kernel(SDPBackend.MATH) if frames.device.type == "cpu" else nullcontext():
-                logits = training.full_context_logits(
-                    self.tagger, frames, generator, patch_out=settings.patch_out, drop_path=settings.drop_path
-                )
-        return training.binary_cross_entropy(logits, labels)
 
 
 @dataclass
@@ -218,7 +157,7 @@ class Worker:
         if log:
             log.close()
 
-    def _train_epoch(self, log: "MetricsLog | None") -> None:
+    def _train_epoch(self, log: MetricsLog | None) -> None:
         settings, progress = self.settings, self.progress
         self.module.train()
         begun_cpu_s, begun_seen = process_time(), progress.seen
@@ -467,48 +406,6 @@ class _Evaluated:
     def __exit__(self, *_: object) -> None:
         self._worker.objective.tagger.load_state_dict(self._state)
         self._worker.module.train()
-
-
-class MetricsLog:
-    """Figures of a run as JSON lines and for TensorBoard."""
-
-    def __init__(self, run: Path, update: int) -> None:
-        """Open both; what was written after `update`, before a worker was lost, is dropped."""
-        self._path = run / METRICS
-        if self._path.exists():
-            kept = [line for line in lines(self._path) if line["update"] <= update]
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(temporary, self._path)
-        self._board: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=update + 1)
-
-    def write(self, figures: dict[str, Any]) -> None:
-        """Add one line; what is no number is null."""
-        figures = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(figures) + "\n")
-        if self._board is not None:
-            for name, value in figures.items():
-                if name not in ("update", "epoch") and isinstance(value, int | float):
-                    self._board.add_scalar(name, value, figures["update"])
-            self._board.flush()
-
-    def close(self) -> None:
-        """Close the files."""
-        if self._board is not None:
-            self._board.close()
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a file of JSON lines."""
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
 
 
 def learning_rate(settings: TrainConfig, epoch: float) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jobs.train_config import load_config
-from jobs.train_worker import Objective
+from jobs.train_objective import Objective
 from sat.config import CLASSES
 from sat.training import parameter_groups
 from sat.two_chunks import two_chunk_loss

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,33 @@ def test_workers_killed_again_and_again_change_nothing(folder: Path, undisturbed
     assert number >= 4
     assert process.returncode == 3
     assert_same_tables(out, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_joined_deployment_that_is_killed_goes_on_where_it_was(
+    folder: Path, satpipe: Satpipe, tmp_path: Path
+) -> None:
+    """Its files are no spans' ends: what is staged lies across them."""
+    sound, rate_hz = soundfile.read(folder / "long" / "000.wav", dtype="int16")
+    night = tmp_path / "night"
+    night.mkdir()
+    for number, part in enumerate(np.array_split(sound, 5)):  # of 128 s each
+        at = datetime(2026, 5, 1, 23, 58) + timedelta(seconds=128 * number)
+        soundfile.write(night / f"{at:%Y%m%d_%H%M%S}.wav", part, rate_hz)
+    arguments = ("tag", night, "--span-s", SPAN_S, "--join", "-o")
+    done = satpipe(*arguments, tmp_path / "undisturbed")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    process = start(night, out, "--join")
+    assert wait_for(process, lambda: staged(out) >= 6)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not list(out.glob("recordings/*.parquet"))
+    done = satpipe(*arguments, out)
+    assert done.returncode == 0, done.stderr
+    assert "joined: 5 files to 1 deployment" in done.stdout
+    assert_same_tables(out, tmp_path / "undisturbed")
+    assert float(done.stdout.split("tagged ")[1].split(" h")[0]) < 640 / 3600  # not all of it again
 
 
 def crashing(tmp_path: Path, code: str) -> dict[str, str]:

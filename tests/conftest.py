@@ -12,8 +12,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
+MINUTES = ["test_survival.py", "test_tag.py", "test_train.py", "test_readme.py", "test_benchmark.py"]
 COMMAND = Path(sys.executable).parent / "satpipe"
 Satpipe = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes go first, so that none is left to one processor at the end."""
+    items.sort(key=lambda item: MINUTES.index(item.path.name) if item.path.name in MINUTES else len(MINUTES))
 
 
 @pytest.fixture(autouse=True, scope="session")

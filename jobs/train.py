@@ -37,7 +37,9 @@ from sat.training import average
 
 EXPORT = "model.safetensors"
 # What may differ when a run continues: the rest decides which numbers come out.
-CHANGEABLE = frozenset({"epochs", "validate_every", "checkpoint_steps", "log_steps", "max_failures", "average_best"})
+CHANGEABLE = frozenset(
+    {"epochs", "decay_epochs", "validate_every", "checkpoint_steps", "log_steps", "max_failures", "average_best"}
+)
 PLACES = ("data", "labels", "validation", "validation_labels", "init", "teacher")
 _NAME = "ray"  # of Ray's folder in the run's
 _VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")

@@ -43,7 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
-    given = ("data=set", "labels=labels", "epochs=2", "clips_per_epoch=12", "batch=2", "workers=2", *overrides)
+    given = ("data=set", "labels=labels", "epochs=2", "schedule=flat", "clips_per_epoch=12", "batch=2", "workers=2")
+    given += overrides
     return ["train", "sat", "smoke_sat", "-o", str(folder / out), *(w for s in given for w in ("--set", s))]
 
 
@@ -124,9 +125,13 @@ def test_a_killed_run_continues_with_the_same_losses(
     assert "holds a run; --resume continues it" in again.stderr
     other = satpipe(*arguments(folder, "killed", "checkpoint_steps=1", "lr=1"), "--resume", cwd=folder)
     assert "has lr 0.0005, not 1.0; it can only continue as it began" in other.stderr
-    done = satpipe(*arguments(folder, "killed", "checkpoint_steps=1"), "--resume", cwd=folder)
+    longer = arguments(folder, "killed", "checkpoint_steps=1", "epochs=3", "decay_epochs=1")
+    done = satpipe(*longer, "--resume", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+    first = {update: loss for update, loss in losses(run).items() if update <= len(undisturbed)}
+    assert first == pytest.approx(undisturbed, rel=1e-5)
+    rates = [line["lr"] for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "lr" in line]
+    assert rates == [5e-4] * 7 + [pytest.approx(5e-4 * share) for share in (2 / 3, 1 / 3)]
 
 
 @pytest.mark.slow

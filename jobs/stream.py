@@ -36,16 +36,10 @@ Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class StreamOptions:
-    """Options of `satpipe stream`, as on its command line."""
+class StreamOptions(SourceOptions):
+    """Options of `satpipe stream`, as on its command line; those of its sources are inherited."""
 
     sources: tuple[str, ...] = ()
-    encoding: str | None = None
-    rate_hz: int | None = None
-    channels: int | None = None
-    live: bool = False
-    idle_s: float = 10.0
-    reconnect_s: float = 30.0
     max_lag_s: float = MAX_LAG_S
     model: str = BUNDLED
     arch: str | None = None
@@ -97,10 +91,7 @@ def lines(options: StreamOptions) -> Iterator[Line]:
     if isinstance(checkpoint, Peer):
         raise ConfigError(f"{checkpoint.config.name} cannot tag live sound: `satpipe stream` takes models of satpipe")
     tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, options.precision), options.cut)
-    reading = SourceOptions(
-        options.encoding, options.rate_hz, options.channels, options.live, options.idle_s, options.reconnect_s
-    )
-    sources = [open_source(name, reading) for name in names]
+    sources = [open_source(name, options) for name in names]
     for source in sources:
         yield _start(source, checkpoint, options)
     with _stoppable() as stopped:

@@ -338,7 +338,7 @@ def told(options: StreamOptions) -> list[dict[str, Any]]:
 
 def test_all_scores_are_printed_to_the_last_bit_and_tags_follow_threshold_and_number(recordings: Path) -> None:
     path = str(recordings / "speech_16k_mono.wav")
-    options = StreamOptions((path,), idle_s=0, threshold=0.01, top_k=3, scores=True)
+    options = StreamOptions(sources=(path,), idle_s=0, threshold=0.01, top_k=3, scores=True)
     start, *rows, end = told(options)
     assert (start["model"], start["delay_s"], start["chunk_s"], start["memory"]) == ("SAT_T_2s", 2.0, 1.92, True)
     assert (start["rate_hz"], start["channels"], start["live"]) == (RATE_HZ, 1, False)
@@ -355,9 +355,9 @@ def test_all_scores_are_printed_to_the_last_bit_and_tags_follow_threshold_and_nu
 
 def test_options_of_the_model_are_those_of_tag(recordings: Path) -> None:
     path = str(recordings / "speech_16k_mono.wav")
-    usual = told(StreamOptions((path,), idle_s=0, scores=True))
-    alone = told(StreamOptions((path,), idle_s=0, scores=True, memory="off"))
-    script = told(StreamOptions((path,), idle_s=0, cut="script", precision="bf16"))
+    usual = told(StreamOptions(sources=(path,), idle_s=0, scores=True))
+    alone = told(StreamOptions(sources=(path,), idle_s=0, scores=True, memory="off"))
+    script = told(StreamOptions(sources=(path,), idle_s=0, cut="script", precision="bf16"))
     assert alone[0]["memory"] is False
     assert alone[1]["scores"] == usual[1]["scores"]
     assert alone[2]["scores"] != usual[2]["scores"]
@@ -367,7 +367,7 @@ def test_options_of_the_model_are_those_of_tag(recordings: Path) -> None:
 def test_a_model_without_memory_streams_with_its_delay(recordings: Path, tmp_path: Path) -> None:
     save(model_by_rule(get_config("audiotransformer_tiny")), tmp_path / "full.safetensors")
     path = str(recordings / "music_44k1_stereo.wav")
-    options = StreamOptions((path,), idle_s=0, model=str(tmp_path / "full.safetensors"))
+    options = StreamOptions(sources=(path,), idle_s=0, model=str(tmp_path / "full.safetensors"))
     start, first, *_ = told(options)
     assert (start["delay_s"], start["memory"], first["end_s"]) == (10.0, False, 10.08)
     assert told(replace(options, delay_s=2.0))[1]["end_s"] == 1.92

@@ -9,11 +9,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jobs.train_config import TrainConfig
 from sat import augment, checkpoint, training
-from sat.config import get_config
+from sat.config import CLASSES, MEL_BANDS, get_config
 from sat.frontend import LogMel, clamp_dynamic_range
 from sat.mae import MaskedAutoencoder
 from sat.model import SAT
 from sat.two_chunks import two_chunk_loss
+
+
+class CropLoss(nn.Module):
+    """Log-mel values of crops and their labels in, loss of stage sat out (paper section 4.4)."""
+
+    def __init__(self, tagger: SAT, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.tagger, self.dtype = tagger, dtype
+
+    def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
+        """Shape: [B, 64, 2 F], [B, 527] -> one number."""
+        return two_chunk_loss(training.crop_logits(self.tagger, frames, self.dtype), labels)
 
 
 class Objective(nn.Module):
@@ -28,6 +40,8 @@ class Objective(nn.Module):
         if settings.stage == "mae":
             self.autoencoder = MaskedAutoencoder(config, settings.decoder_depth)
         self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
+        self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        self._crop_loss = [CropLoss(self.tagger, self.dtype)]  # in a list, so that its weights are not saved twice
         training.initialise(self.tagger)
         if settings.init:
             start = checkpoint.load(settings.init)
@@ -39,6 +53,20 @@ class Objective(nn.Module):
         if self.settings.input_norm == "fixed":
             self.tagger.init_bn.eval()
         return self
+
+    def record(self, batch: int) -> None:
+        """Record what a GPU does for a batch of stage sat, forward and backward, to be replayed from then on.
+
+        A step is thousands of small kernels, which take longer to start one by one than to run. Not for data-parallel
+        training, whose hooks a replay does not call, nor where gradients are accumulated: it overwrites the last ones.
+        """
+        device = self.log_mel.window.device
+        frames = torch.zeros(batch, MEL_BANDS, 2 * self.tagger.config.chunk_frames, device=device)
+        labels = torch.zeros(batch, CLASSES, device=device)
+        before = {name: tensor.clone() for name, tensor in self.tagger.state_dict().items()}
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # recorded on a stream of its own
+        torch.cuda.make_graphed_callables(self._crop_loss[0], (frames, labels))
+        self.tagger.load_state_dict(before)  # statistics of the mel bands are not those of trial runs
 
     def frames(self, inputs: Tensor) -> Tensor:
         """Waveforms [B, n] or log-mel values -> clamped log-mel values of what the model reads, [B, 64, F]."""
@@ -58,11 +86,11 @@ class Objective(nn.Module):
         frames = self.frames(inputs)
         if settings.mask_frames or settings.mask_bands:
             frames = augment.mask(frames, rng, most_frames=settings.mask_frames, most_bands=settings.mask_bands)
-        dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         if settings.stage == "sat":
             assert labels is not None
-            return two_chunk_loss(training.crop_logits(self.tagger, frames, dtype), labels)
-        with torch.autocast(frames.device.type, dtype, enabled=dtype != torch.float32):
+            loss: Tensor = self._crop_loss[0](frames, labels)
+            return loss
+        with torch.autocast(frames.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.autoencoder is not None:
                 return self.autoencoder(frames, generator)  # type: ignore[no-any-return]
             assert labels is not None

@@ -22,9 +22,10 @@ from jobs.train_config import TrainConfig
 from jobs.train_log import MetricsLog
 from jobs.train_objective import Objective
 from jobs.validation import TRUE_PIECES, TRUE_SCORE, mean_average_precision, teacher_figures, with_and_without_memory
-from pipeline.feed import Batch, Examples, Feed, Views, in_order, labelled_pieces, whole_clips
+from pipeline.feed import Batch, Examples, Feed, in_order, labelled_pieces, whole_clips
 from pipeline.shards import CLIP_S, Shards
 from pipeline.teachers import Pieces, load_teacher
+from pipeline.views import Views
 from sat import augment, training
 from sat.config import SAMPLE_RATE_HZ, get_config
 from sat.errors import SatpipeError, TrainingError
@@ -119,7 +120,9 @@ class Worker:
         torch.manual_seed(settings.seed)
         self.device = ray.train.torch.get_device()
         self.progress = Progress()
-        objective = Objective(settings)
+        objective = Objective(settings).to(self.device)
+        if self.device.type == "cuda" and settings.stage == "sat" and self.world == settings.accumulate == 1:
+            objective.train().record(settings.batch)  # before another thread has the GPU do something
         self.feed = self._feed()
         self.updates_per_epoch = max(1, self.feed.steps // settings.accumulate)
         state = self._restored()
@@ -205,8 +208,6 @@ class Worker:
         settings, progress = self.settings, self.progress
         rng = np.random.default_rng((settings.seed, progress.epoch, progress.batch, self.rank))
         inputs, labels = self._augmented(batch, rng)
-        inputs = inputs.to(self.device)
-        labels = None if labels is None else labels.to(self.device)
         together = nullcontext() if ends or self.world == 1 else self.module.no_sync()  # type: ignore[operator]
         with together:
             loss = self.module(inputs, labels, rng)
@@ -234,10 +235,11 @@ class Worker:
         raise DivergedError(message, here=not math.isfinite(loss))
 
     def _augmented(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        settings, inputs, labels = self.settings, batch.inputs, batch.labels
+        settings, inputs = self.settings, batch.inputs.to(self.device)
+        labels = None if batch.labels is None else batch.labels.to(self.device)
         if inputs.ndim == 3:  # log-mel values: a gain is a number that is added
             if settings.gain_db:
-                inputs = inputs + torch.from_numpy(rng.normal(0, settings.gain_db, (len(inputs), 1, 1))).float()
+                inputs = inputs + torch.from_numpy(rng.normal(0, settings.gain_db, (len(inputs), 1, 1))).to(inputs)
             return inputs, labels
         if settings.shift:
             inputs = augment.shift(inputs, rng)
@@ -268,8 +270,8 @@ class Worker:
         examples = labelled_pieces(shards, pieces, **drawn)
         if settings.teacher:
             return Views(
-                examples, load_teacher(settings.teacher), chunk_frames=config.chunk_frames,
-                reuse=settings.reuse, mix=settings.mix, **sizes, **place,
+                examples, load_teacher(settings.teacher, self.device), chunk_frames=config.chunk_frames,
+                reuse=settings.reuse, mix=settings.mix, device=self.device, **sizes, **place,
             )  # fmt: skip
         return Feed(examples, crop_samples=_piece_samples(pieces, config.chunk_samples), **sizes, **place)
 

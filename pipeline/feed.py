@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +18,12 @@ from torch import Tensor
 from pipeline.decode import Samples
 from pipeline.shards import Shards, decode
 from pipeline.teachers import Pieces
-from sat import augment
-from sat.config import CLASSES, HOP_SAMPLES, SAMPLE_RATE_HZ
+from sat.config import CLASSES, SAMPLE_RATE_HZ
 from sat.errors import AudioError, ConfigError
-from sat.frontend import LogMel, clamp_dynamic_range
-from sat.tagger import Tagger
 
 BLOCK_BATCHES = 8  # batches whose compressed audio is read at once
 AHEAD_BATCHES = 4  # batches decoded ahead
 DECODE_THREADS = 4
-VIEWS_AT_ONCE = 32
-KEPT_SAMPLES = 2**31  # decoded clips that are kept in memory as 16-bit numbers: 37 hours, 4 GiB
-JITTER_SAMPLES = SAMPLE_RATE_HZ  # 1 s
-PLAIN_SHARE, NOISE_SHARE = 0.15, 0.03
 Indices = npt.NDArray[np.int64]
 
 
@@ -190,24 +184,27 @@ def in_order(
 ) -> Iterator[tuple[Indices, Batch]]:
     """Yield every example once, in order, this worker's share of them: numbers and batches."""
     mine = np.arange(rank, len(examples), world, dtype=np.int64)
-    for start in range(0, len(mine), batch):
-        numbers = mine[start : start + batch]
-        audio = examples.shards.audio(np.unique(examples.clips[numbers]))
-        crops = np.stack([crop(examples, audio[examples.clips[n]], n, crop_samples) for n in numbers.tolist()])
-        labels = None if examples.labels is None else torch.from_numpy(examples.labels(numbers))
-        yield (
-            numbers,
-            Batch(torch.from_numpy(crops), labels, [examples.shards.clips[c] for c in examples.clips[numbers]]),
-        )
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start in range(0, len(mine), batch):
+            numbers = mine[start : start + batch]
+            audio = examples.shards.audio(np.unique(examples.clips[numbers]))
+            encoded = [audio[clip] for clip in examples.clips[numbers].tolist()]
+            crops = pool.map(crop, repeat(examples), encoded, numbers.tolist(), repeat(crop_samples))
+            waveforms = torch.from_numpy(np.stack(list(crops)))
+            labels = None if examples.labels is None else torch.from_numpy(examples.labels(numbers))
+            yield numbers, Batch(waveforms, labels, [examples.shards.clips[c] for c in examples.clips[numbers]])
 
 
 def crop(examples: Examples, audio: bytes, example: int, samples: int) -> Samples:
     """Decode a clip and cut an example out of it; what lies past the clip's end is silence."""
-    return cut_out(examples, decoded(examples, audio, example), example, samples)
+    clip = decoded(examples.shards, int(examples.clips[example]), audio)
+    start = min(int(examples.starts_s[example] * SAMPLE_RATE_HZ), max(0, len(clip) - samples))
+    part = clip[start : start + samples]
+    return np.pad(part, (0, samples - len(part)))
 
 
-def decoded(examples: Examples, audio: bytes, example: int) -> Samples:
-    """Decode the clip of an example.
+def decoded(shards: Shards, clip: int, audio: bytes) -> Samples:
+    """Decode a clip to 16 kHz.
 
     Raises:
         ConfigError: It cannot be decoded.
@@ -215,131 +212,4 @@ def decoded(examples: Examples, audio: bytes, example: int) -> Samples:
     try:
         return decode(audio, SAMPLE_RATE_HZ)[0]
     except AudioError as error:
-        raise ConfigError(f"{examples.shards.clips[examples.clips[example]]} is {error}") from error
-
-
-def cut_out(examples: Examples, clip: Samples, example: int, samples: int, offset: int = 0) -> Samples:
-    """Cut an example out of its decoded clip; what lies past the clip's end is silence."""
-    last = max(0, len(clip) - samples)
-    start = min(max(0, int(examples.starts_s[example] * SAMPLE_RATE_HZ) + offset), last)
-    part = clip[start : start + samples]
-    return np.pad(part, (0, samples - len(part)))
-
-
-class Views:
-    """Batches of views: crops that are altered, mixed, and then labelled by a teacher as they sound now.
-
-    An epoch's views are made while the epoch before is trained on, and each is used `reuse` times; as log-mel values
-    they take 49 kB each.
-    """
-
-    def __init__(
-        self, examples: Examples, teacher: Tagger, *, chunk_frames: int, batch: int, per_epoch: int, reuse: int,
-        mix: float, seed: int, rank: int, world: int,
-    ) -> None:  # fmt: skip
-        """Make ready.
-
-        Args:
-            examples: What is drawn from, with replacement; their labels are not looked at.
-            teacher: Labels the views.
-            chunk_frames: Frames of one of the two chunks of a view.
-            batch: Views of a batch, for this worker.
-            per_epoch: Views of an epoch, over all workers.
-            reuse: How often each is used within its epoch.
-            mix: Share of the views that are two sounds.
-            seed: Of everything random.
-            rank: Of this worker.
-            world: How many there are.
-
-        Raises:
-            ConfigError: There is not even one batch for each worker.
-        """
-        self._examples, self._teacher = examples, teacher
-        self._chunk_frames, self._batch, self._reuse, self._mix = chunk_frames, batch, reuse, mix
-        self._seed, self._rank, self._count = seed, rank, (per_epoch or len(examples)) // world
-        self._log_mel = LogMel()
-        self._decoded: dict[int, npt.NDArray[np.int16]] = {}
-        self._room = KEPT_SAMPLES
-        self._maker = ThreadPoolExecutor(1)
-        self._made: dict[int, Future[tuple[Tensor, Tensor]]] = {}
-        self.steps = self._count * reuse // batch
-        if not self.steps:
-            raise ConfigError(f"{self._count} views are less than one batch of {batch}; lower batch")
-
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from batch `first` on."""
-        self._made = {n: made for n, made in self._made.items() if n == epoch}  # make room first
-        for ahead in (epoch, epoch + 1):
-            if ahead not in self._made:
-                self._made[ahead] = self._maker.submit(self.make, ahead)
-        views, labels = self._made[epoch].result()
-        rng = np.random.default_rng((self._seed, epoch, self._rank, 1))
-        order = np.concatenate([rng.permutation(self._count) for _ in range(self._reuse)])
-        for step in range(first, self.steps):
-            rows = torch.from_numpy(order[step * self._batch : (step + 1) * self._batch])
-            yield Batch(views[rows].float(), labels[rows].float(), [f"view {row} of epoch {epoch}" for row in rows])
-
-    def make(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Make the views of an epoch: log-mel [N, 64, 2 F] and labels [N, 527], both in half precision."""
-        rng = np.random.default_rng((self._seed, epoch, self._rank))
-        views = torch.empty(self._count, 64, 2 * self._chunk_frames, dtype=torch.float16)
-        labels = torch.empty(self._count, CLASSES, dtype=torch.float16)
-        for start in range(0, self._count, VIEWS_AT_ONCE):
-            part = slice(start, min(self._count, start + VIEWS_AT_ONCE))
-            waveforms = self._waveforms(part.stop - part.start, rng)
-            labels[part] = self._teacher.scores(resample(waveforms, self._teacher.rate_hz)).half()
-            frames = self._log_mel(waveforms)[..., : 2 * self._chunk_frames].split(self._chunk_frames, -1)
-            views[part] = torch.cat([clamp_dynamic_range(chunk) for chunk in frames], -1).half()
-        return views, labels
-
-    def _waveforms(self, count: int, rng: np.random.Generator) -> Tensor:
-        plain = self._draw(count, rng)
-        first, second = (
-            augment.colour(augment.speed(crops, rng, 0.4, 0.3), rng, equalised=0.35, reverberant=0.12)
-            for crops in (plain, self._draw(count, rng))
-        )
-        second[: rng.binomial(count, NOISE_SHARE)] = augment.noise(1, second.shape[1], rng)
-        mixed = augment.overlay(first, second, rng, self._mix)
-        untouched = torch.from_numpy(rng.random(count) < PLAIN_SHARE)
-        return augment.level(torch.where(untouched[:, None], plain, mixed), rng, 5.0)
-
-    def _draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Crops of `count` examples, each begun up to a second earlier or later, short ones anywhere in silence."""
-        examples, samples = self._examples, 2 * self._chunk_frames * HOP_SAMPLES
-        chances = None if examples.weights is None else examples.weights / examples.weights.sum()
-        drawn = rng.choice(len(examples), count, p=chances)
-        wanted = np.unique(examples.clips[drawn])
-        audio = examples.shards.audio(
-            np.array([clip for clip in wanted.tolist() if clip not in self._decoded], np.int64)
-        )
-        crops = torch.zeros(count, samples)
-        for row, example in enumerate(drawn.tolist()):
-            offset = int(rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES))
-            part = cut_out(examples, self._decode(audio, example), example, samples, offset)
-            length = min(samples, int(examples.shards.durations_s[examples.clips[example]] * SAMPLE_RATE_HZ))
-            crops[row] = torch.from_numpy(np.roll(part, int(rng.integers(0, samples - length + 1))))
-        return crops
-
-    def _decode(self, audio: dict[int, bytes], example: int) -> Samples:
-        """Decode a clip, and keep it while there is room: decoding takes longer than all that is done to a view."""
-        clip = int(self._examples.clips[example])
-        kept = self._decoded.get(clip)
-        if kept is None:
-            kept = np.round(decoded(self._examples, audio[clip], example).clip(-1, 1) * 32767).astype(np.int16)
-            if len(kept) <= self._room:
-                self._room -= len(kept)
-                self._decoded[clip] = kept
-        return kept.astype(np.float32) / np.float32(32767)
-
-
-def resample(waveforms: Tensor, rate_hz: int) -> Tensor:
-    """16 kHz to the rate of a teacher, by Fourier transform: nothing is added above 8 kHz.
-
-    Shape:
-        [B, n] -> [B, n rate_hz / 16000]
-    """
-    if rate_hz == SAMPLE_RATE_HZ:
-        return waveforms
-    length = waveforms.shape[-1] * rate_hz // SAMPLE_RATE_HZ
-    resampled: Tensor = torch.fft.irfft(torch.fft.rfft(waveforms) * (rate_hz / SAMPLE_RATE_HZ), n=length)
-    return resampled
+        raise ConfigError(f"{shards.clips[clip]} is {error}") from error

@@ -21,7 +21,7 @@ from pipeline.shards import Shards, decode, whole_set
 from pipeline.tables import PIECES
 from sat.config import CLASSES
 from sat.errors import AudioError, ConfigError
-from sat.tagger import Tagger
+from sat.tagger import CPU, Tagger
 from sat.taggers import resolve
 
 BATCH_PIECES = 16
@@ -29,14 +29,14 @@ MIN_SCORE = 0.003  # what a teacher gives less is left out of the table
 
 
 @lru_cache(maxsize=1)
-def load_teacher(model: str) -> Tagger:
+def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
     """Make any tagger ready to label pieces; of a streaming one, that is the mean over the piece's chunks.
 
     Raises:
         CheckpointError: Its weights are not what they should be.
         ConfigError: There is no such tagger.
     """
-    return resolve(model).tagger()
+    return resolve(model).tagger(device=device)
 
 
 @dataclass(frozen=True)

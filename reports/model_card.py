@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from jobs.validation import TRUE_PIECES, teacher_figures, with_and_without_memory
-from pipeline.feed import in_order, labelled_pieces, resample
+from pipeline.feed import in_order, labelled_pieces
 from pipeline.shards import Shards, decode
 from pipeline.teachers import Pieces, load_teacher
+from pipeline.views import resample
 from reports.everyday import categories, everyday, told
 from reports.readme import ROOT
 from sat import checkpoint

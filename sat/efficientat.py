@@ -55,7 +55,7 @@ class EfficientAT(nn.Module):
         """
         super().__init__()
         state = random_state() if path is None else read(Path(path))[0]
-        # No buffers: the front end stays in float32 on the CPU, wherever the network goes.
+        # No buffers: the front end stays in float32, whatever the network is made to compute in.
         self.window = torch.hann_window(WINDOW_SAMPLES, periodic=False)
         self.filterbank = filterbank(RATE_HZ, FFT_SAMPLES, 0.0, HIGHEST_HZ)  # the last bin, 16 kHz, is unused
         try:
@@ -94,20 +94,21 @@ class EfficientAT(nn.Module):
         return self.out(F.hardswish(self.hidden(x)))  # type: ignore[no-any-return]
 
     def log_mel(self, waveform: Tensor) -> Tensor:
-        """Compute what the network reads.
+        """Compute what the network reads, where the waveforms are.
 
         Shape:
             [B, n] -> [B, 128, (n - 1) // 320 + 1]
         """
+        window, filters = self.window.to(waveform.device), self.filterbank.to(waveform.device)
         emphasised = waveform[:, 1:] - PREEMPHASIS * waveform[:, :-1]
         margin = FFT_SAMPLES // 2
         padded = F.pad(emphasised, (margin, margin), mode="reflect")
         framed = padded.unfold(-1, FFT_SAMPLES, HOP_SAMPLES)
         edge = (FFT_SAMPLES - WINDOW_SAMPLES) // 2
-        framed = framed[..., edge : edge + WINDOW_SAMPLES] * self.window  # the power does not tell where they lie
+        framed = framed[..., edge : edge + WINDOW_SAMPLES] * window  # the power does not tell where they lie
         spectrum = torch.fft.rfft(framed, n=FFT_SAMPLES)
         power = spectrum.real.square() + spectrum.imag.square()
-        mel: Tensor = power[..., :-1] @ self.filterbank
+        mel: Tensor = power[..., :-1] @ filters
         return ((mel + _POWER_OFFSET).log() + 4.5).div(5.0).transpose(1, 2)
 
 
@@ -244,6 +245,11 @@ class EfficientATTagger(Tagger):
 
     def __init__(self, weights: Path | None) -> None:
         self.model = EfficientAT(weights)
+
+    @property
+    def front_end_device(self) -> torch.device:
+        """Where the model is."""
+        return self.device
 
     def features(self, waveforms: Tensor) -> Tensor:
         """Shape: [B, n] samples at 32 kHz -> [B, 128, F]."""

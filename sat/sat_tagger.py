@@ -71,9 +71,9 @@ class SATTagger(Tagger):
         """Mean score over each piece's chunks, memory empty at its start.
 
         Shape:
-            [B, n] samples at 16 kHz -> [B, 527]
+            [B, n] samples at 16 kHz -> [B, 527], float32, on the CPU
         """
-        return tag_pieces(self.model, self.log_mel, waveforms)
+        return tag_pieces(self.model, self.log_mel, waveforms.to(self.device)).cpu()
 
 
 def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:

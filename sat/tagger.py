@@ -161,7 +161,7 @@ class Tagger(ABC):
         """
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Make of waveforms what `forward` takes, on the CPU; the same waveforms if this is not implemented.
+        """Make of waveforms what `forward` takes, where they are; the same waveforms if this is not implemented.
 
         Apart from `forward` so that the cost table counts the model alone.
 
@@ -172,11 +172,16 @@ class Tagger(ABC):
 
     def network_input(self, chunk: Any) -> Tensor:
         """What `forward` takes, of one chunk."""
-        return self.features(chunk.waveform[None]).to(self.device, self.dtype)
+        return self._input(chunk.waveform[None])
 
     def tokens(self, samples: int) -> int | None:
         """Tokens that a piece of so many samples becomes; None where there is no such thing."""
         return None
+
+    @property
+    def front_end_device(self) -> torch.device:
+        """Where `features` wants waveforms: the CPU, unless it can do its work beside the model."""
+        return CPU
 
     @property
     def chunk_samples(self) -> int:
@@ -225,7 +230,10 @@ class Tagger(ABC):
         """
         shortest = -(-self.shortest_ms * self.rate_hz // 1000)
         padded = F.pad(waveforms, (0, max(0, shortest - waveforms.shape[-1])))
-        return self.in_order(self.forward(self.features(padded).to(self.device, self.dtype)))
+        return self.in_order(self.forward(self._input(padded)))
+
+    def _input(self, waveforms: Tensor) -> Tensor:
+        return self.features(waveforms.to(self.front_end_device)).to(self.device, self.dtype)
 
     def in_order(self, outputs: Tensor) -> Tensor:
         """Put outputs into the order of AudioSet's classes.

@@ -1,23 +1,30 @@
-"""The way to a GPU, as far as it can be walked without one: tensors of another device, and stubs of CUDA."""
+"""The way to a GPU, as far as it can be walked without one (tensors of another device, stubs of CUDA), and with one."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from conftest import Satpipe
 from helpers import model_by_rule, sound
 from torch import Tensor, nn
 
 from jobs import text
 from jobs.tag import TagOptions, plan
+from jobs.train_config import load_config
+from jobs.train_objective import Objective
 from pipeline import engine
 from pipeline.engine import Slots, sharing
 from pipeline.run import WorkerOptions, make_tagger
 from sat.batch import BATCH_CHUNKS, GPU_BATCH_CHUNKS, score_chunks
 from sat.checkpoint import Checkpoint
-from sat.config import MEL_BANDS, ModelConfig, get_config
+from sat.config import CLASSES, MEL_BANDS, ModelConfig, get_config
 from sat.consecutive import consecutive
+from sat.efficientat import random_state
 from sat.errors import ConfigError
 from sat.frontend import LogMel, to_device
 from sat.model import SAT
@@ -143,3 +150,56 @@ def test_a_processor_without_bf16_is_noted(
         options = TagOptions(("examples/recordings",), "nowhere", precision=precision, device="cpu")
         told = text.plan(plan(options), prune=False)
         assert ("note: this processor does not multiply in bf16" in told) == (noted and precision == "bf16")
+
+
+with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@with_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("input_norm", ["batch", "fixed"])
+def test_a_recorded_step_is_the_step(precision: str, input_norm: str) -> None:
+    settings = load_config(
+        "sat", "sat_tiny_2s", ["data=none", "labels=none", f"precision={precision}", f"input_norm={input_norm}"]
+    )
+    recorded, plain = (Objective(settings).to(CUDA).train() for _ in range(2))
+    plain.load_state_dict(recorded.state_dict())
+    recorded.record(4)
+    for name, tensor in plain.state_dict().items():
+        assert bool((recorded.state_dict()[name] == tensor).all()), name
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        log_mel = 10 * torch.randn(4, MEL_BANDS, 2 * SMALL.chunk_frames, generator=generator).to(CUDA) - 30
+        labels = torch.rand(4, CLASSES, generator=generator).to(CUDA)
+        gradients = []
+        for objective in (recorded, plain):
+            objective.zero_grad(set_to_none=True)
+            objective(log_mel, labels, np.random.default_rng(0)).backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None]))
+            with torch.no_grad():
+                for parameter in objective.parameters():
+                    parameter -= 0.01 * (parameter.grad if parameter.grad is not None else 0.0)
+        assert len(gradients[0]) == len(gradients[1]) > 5_000_000
+        assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-4
+
+
+@with_gpu
+def test_training_and_tagging_on_a_gpu_give_what_a_processor_gives(satpipe: Satpipe, tmp_path: Path) -> None:
+    clips, labels, run = tmp_path / "clips", tmp_path / "labels", tmp_path / "run"
+    torch.save(random_state(), tmp_path / "teacher.pt")
+    satpipe("prepare", "examples/recordings", "--table", "examples/labels.csv", "-o", clips)
+    satpipe("psl", clips, "--teacher", tmp_path / "teacher.pt", "-o", labels)
+    sets = [f"data={clips}", f"labels={labels}", f"validation={clips}", f"validation_labels={labels}", "device=cuda"]
+    sets += [f"teacher={tmp_path / 'teacher.pt'}", "input_norm=fixed", "clips_per_epoch=64", "reuse=2"]
+    trained = satpipe("train", "sat", "smoke_sat", "-o", run, *(part for key in sets for part in ("--set", key)))
+    assert trained.returncode == 0, trained.stderr
+    tables = []
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        options = ("--scores", "--device", device)
+        done = satpipe("tag", "examples/recordings", "--model", run / "model.safetensors", "-o", out, *options)
+        assert done.returncode == 0, done.stderr
+        table = pd.read_parquet(out / "scores").astype({"recording": str}).sort_values(["recording", "start_s"])
+        tables.append(np.stack(table["scores"]).astype(np.float32))
+    assert tables[0].shape == tables[1].shape
+    assert np.abs(tables[0] - tables[1]).max() < 2e-3

@@ -12,13 +12,15 @@ from conftest import Satpipe
 from helpers import model_by_rule, sound
 
 from jobs.prepare import label, prepare
-from pipeline.feed import Feed, Views, labelled_pieces, resample, whole_clips
+from pipeline.feed import Feed, labelled_pieces, whole_clips
 from pipeline.shards import Shards, ShardWriter, decode, list_clips, write_shard
 from pipeline.teachers import PieceOptions, Pieces, from_table, label_shard, load_teacher, piece_starts_s
+from pipeline.views import KeptClips, Views, resample
 from sat.checkpoint import save
-from sat.config import get_config
+from sat.config import SAMPLE_RATE_HZ, get_config
 from sat.efficientat import random_state
 from sat.errors import CheckpointError, ConfigError, OutputError
+from sat.tagger import CPU
 
 
 def make_clips(folder: Path, count: int = 12, seconds: float = 5.0) -> Path:
@@ -304,6 +306,22 @@ def test_views_are_the_same_each_time_they_are_made(shards: Shards, pieces: Piec
     assert not bool((later.inputs == first[0].inputs).all())
     assert first[0].labels is not None
     assert 0 <= float(first[0].labels.min()) <= float(first[0].labels.max()) <= 1
+
+
+def test_crops_are_what_the_clips_say_however_few_are_kept(shards: Shards) -> None:
+    clips = np.array([3, 0, 9, 3])
+    begins = np.array([0, -500, 2000, 100])
+    wanted = []
+    for clip, begin in zip(clips.tolist(), begins.tolist(), strict=True):
+        samples = decode(shards.audio(np.array([clip]))[clip], SAMPLE_RATE_HZ)[0]
+        wanted.append(np.pad(samples, 8000)[8000 + begin : 16_000 + begin])
+    for room_samples in (0, 30_000, 10**9):
+        kept = KeptClips(shards, 8000, CPU, room_samples)
+        for others in ([5, 6], [1], []):
+            kept.hold(np.array(others, np.int64))
+            lengths = kept.hold(clips)
+            assert lengths.tolist() == [round(float(d) * SAMPLE_RATE_HZ) for d in shards.durations_s[clips]]
+            np.testing.assert_allclose(kept.crops(clips, begins), wanted, atol=1 / 32767)
 
 
 def test_resampling_for_a_teacher_keeps_a_tone() -> None:

@@ -304,6 +304,50 @@ def test_augmentation_does_what_it_says() -> None:
     assert float(augment.level(waveforms * 9, rng, 6.0).abs().max()) <= 1.0001
 
 
+def test_masks_are_a_stripe_of_time_and_one_of_bands() -> None:
+    log_mel = torch.randn(50, 64, 400)
+    masked = augment.mask(log_mel, np.random.default_rng(RNG), most_frames=30, most_bands=8)
+    hidden = masked != log_mel
+    assert bool((masked == log_mel.mean((1, 2), keepdim=True))[hidden].all())
+    for item in hidden:
+        frames, bands = item.all(0).nonzero().flatten(), item.all(1).nonzero().flatten()
+        for stripe, most in ((frames, 30), (bands, 8)):
+            assert len(stripe) <= most
+            assert bool((stripe.diff() == 1).all())
+        assert int(item.sum()) == 64 * len(frames) + 400 * len(bands) - len(frames) * len(bands)
+    assert 0.3 * 30 < hidden.all(1).sum(1).float().mean() < 0.7 * 30
+
+
+def test_speed_plays_a_tone_higher_or_lower() -> None:
+    places = np.arange(16_000)
+    tone = torch.from_numpy(np.sin(places / 20)).float().expand(40, -1)
+    played = augment.speed(tone, np.random.default_rng(RNG), 0.5, 0.3).numpy()
+    rng = np.random.default_rng(RNG)
+    changed = np.nonzero(rng.random(40) < 0.5)[0]
+    factors = np.exp(rng.uniform(-0.3, 0.3, len(changed)))
+    expected = tone.numpy().copy()
+    for row, factor in zip(changed, factors, strict=True):
+        expected[row] = np.interp(places * factor, places, expected[row], right=0.0)
+    np.testing.assert_allclose(played[:, :11_000], expected[:, :11_000], atol=1e-5)
+    assert np.abs(played[changed[factors > 1.1]][:, 14_800:]).max() == 0  # past the end is silence
+
+
+def test_rooms_and_responses_change_some_and_keep_their_length() -> None:
+    clicks = torch.zeros(200, 8000)
+    clicks[:, 0] = 1.0
+    heard = augment.colour(clicks, np.random.default_rng(RNG), equalised=0.0, reverberant=0.25)
+    tails = heard[:, 1:].square().sum(1).sqrt()  # of a room, as loud as 0.2 to 1.0 times the sound itself
+    reverberant = tails > 0.01
+    assert 30 < int(reverberant.sum()) < 70
+    assert 0.18 < float(tails[reverberant].min()) < float(tails.max()) < 1.02
+    assert float(heard[reverberant][:, 4000:].abs().mean()) < float(heard[reverberant][:, 1:4000].abs().mean())
+    response = augment.colour(clicks, np.random.default_rng(RNG), equalised=1.0, reverberant=0.0)
+    levels_db = 20 * torch.fft.rfft(response).abs().log10()
+    assert 4 < float(levels_db[:, ::500].std()) < 6
+    noise = augment.noise(clicks, np.random.default_rng(RNG))
+    torch.testing.assert_close(noise.abs().amax(1), torch.ones(200))
+
+
 def test_averaging_models() -> None:
     states = [{"weight": torch.full((2,), float(n)), "count": torch.tensor(n)} for n in (1, 2, 6)]
     mean = training.average(states)

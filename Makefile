@@ -149,7 +149,7 @@ bundled-figures: .venv/.training
 	@test -n "$(CORPUS)" && test -n "$(TEACHER)" && test -n "$(EXTRA)" || \
 	  { echo "make bundled-figures CORPUS=folder TEACHER=weights.pt EXTRA=folder [BEFORE=weights.safetensors]"; exit 2; }
 	$(BIN)/satpipe prepare $(EXTRA)/audio --table $(EXTRA)/manifest.tsv --where split=held-out -o $(BUNDLED)/held-out
-	$(BIN)/python -m reports.model_card $(BUNDLED) --manifest $(CORPUS)/manifest.tsv --teacher $(TEACHER) \
+	$(BIN)/python -m reports.model_card $(BUNDLED) --manifest $(CORPUS)/manifest.tsv --teacher $(TEACHER) --run $(BUNDLED)/run \
 	  --model bundled sat/data/bundled.safetensors $(if $(BEFORE),--model before $(BEFORE))
 
 clean:

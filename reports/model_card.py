@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jobs import train_log
 from jobs.validation import TRUE_PIECES, teacher_figures, with_and_without_memory
 from pipeline.feed import in_order, labelled_pieces
 from pipeline.shards import Shards, decode
@@ -30,7 +30,6 @@ from sat.tagger import Tagger
 FOLDER = ROOT / "sat" / "data"
 CARD, FIGURES = FOLDER / "MODEL_CARD.md", FOLDER / "bundled_figures.json"
 BATCH = 32
-_PLACE = re.compile(r"<!-- figures -->.*?<!-- end of figures -->", re.DOTALL)
 Tag = Callable[[Tensor], Tensor]
 """Samples at 16 kHz of one recording, [n], to scores, [527]."""
 
@@ -153,9 +152,35 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def curve_of(metrics: Path) -> list[dict[str, Any]]:
+    """What a training run measured on its way: samples, hours, and teacher-mAP of 4 s windows."""
+    found: list[dict[str, Any]] = []
+    hours = 0.0
+    for line in train_log.lines(metrics):
+        hours = line.get("hours", hours)
+        if "teacher_map_10" in line:
+            kept = {key: line[key] for key in line if key.startswith("teacher_map") or key == "top_1"}
+            found.append({"samples": line["seen"], "hours": hours} | kept)
+    return found
+
+
+def curve_table(curve: list[dict[str, Any]]) -> str:
+    """Markdown table of a training run."""
+    keys = ["teacher_map_10", "teacher_map_10_memory_off", "teacher_map_3", "teacher_map_3_memory_off", "top_1"]
+    rows = ["| samples | hours | 10 windows | memory off | 3 windows | memory off | surest |", "|" + "---:|" * 7]
+    for point in curve:
+        values = " | ".join(f"{point[key]:.3f}" for key in keys)
+        rows.append(f"| {point['samples']:,} | {point['hours']:.2f} | {values} |")
+    return "\n".join(rows)
+
+
 def fill(card: str, figures: dict[str, Any]) -> str:
-    """Put the table between its marks."""
-    return _PLACE.sub(lambda _: f"<!-- figures -->\n{table(figures)}\n<!-- end of figures -->", card)
+    """Put the tables between their marks."""
+    for mark, text in (("figures", table(figures)), ("curve", curve_table(figures["curve"]))):
+        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+        before, _, rest = card.partition(begin)
+        card = before + begin + "\n" + text + "\n" + end + rest.partition(end)[2]
+    return card
 
 
 @click.command()
@@ -163,7 +188,8 @@ def fill(card: str, figures: dict[str, Any]) -> str:
 @click.option("--manifest", type=click.Path(path_type=Path), required=True, help="Of the corpus.")
 @click.option("--teacher", "teacher_path", required=True)
 @click.option("--model", "models", type=(str, str), multiple=True, required=True, help="Name and weights.")
-def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[str, str], ...]) -> None:
+@click.option("--run", type=click.Path(path_type=Path), required=True, help="Folder of the run that made the model.")
+def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[str, str], ...], run: Path) -> None:
     """Measure models on the sets `validation` and `held-out` in PREPARED, and write the card.
 
     Figures that are there already of models of other names stay.
@@ -186,6 +212,7 @@ def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[
             "validation": on_everyday_sounds(teacher, telling_clips(validation)),
             "held_out": on_everyday_sounds(teacher, telling_clips(held_out)),
         }
+    figures["curve"] = curve_of(run / train_log.METRICS)
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
     CARD.write_text(fill(CARD.read_text(), figures))
 

@@ -112,11 +112,12 @@ train-smoke: .venv/.training
 
 # The same command continues a run that was stopped. CORPUS has audio/, manifest.tsv (path, split) and
 # teacher_scores.parquet; EXTRA, if given, audio/ and manifest.tsv, and is labelled here; TEACHER: EfficientAT's weights;
-# INIT: weights to start from instead of random ones, as sat/data/bundled.safetensors to train those further.
+# INIT: weights to start from instead of random ones, as sat/data/bundled.safetensors to train those further; SETTINGS: other
+# options of `satpipe train`. The configuration is for a GPU.
 BUNDLED := build/train-bundled
 train-bundled: .venv/.training
 	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || \
-	  { echo "make train-bundled CORPUS=folder TEACHER=weights.pt [EXTRA=folder] [INIT=weights.safetensors]"; exit 2; }
+	  { echo "make train-bundled CORPUS=folder TEACHER=weights.pt [EXTRA=folder] [INIT=weights.safetensors] [SETTINGS=...]"; exit 2; }
 	for part in train validation; do \
 	  $(BIN)/satpipe prepare $(CORPUS)/audio --table $(CORPUS)/manifest.tsv --where split=$$part -o $(BUNDLED)/$$part && \
 	  $(BIN)/satpipe psl $(BUNDLED)/$$part --teacher $(CORPUS)/teacher_scores.parquet --where kind=window \
@@ -129,7 +130,7 @@ endif
 	  --set data=$(BUNDLED)/train$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra) \
 	  --set labels=$(BUNDLED)/train-labels$(if $(EXTRA),$(COMMA)$(BUNDLED)/extra-labels) --set teacher=$(TEACHER) \
 	  $(if $(INIT),--set init=$(INIT)) \
-	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels
+	  --set validation=$(BUNDLED)/validation --set validation_labels=$(BUNDLED)/validation-labels $(SETTINGS)
 
 # A full-context model that goes with it, to compare with (`make consistency FULL=...`), in build/train-bundled/full.
 train-full: .venv/.training
@@ -150,7 +151,7 @@ bundled-figures: .venv/.training
 	  { echo "make bundled-figures CORPUS=folder TEACHER=weights.pt EXTRA=folder [BEFORE=weights.safetensors]"; exit 2; }
 	$(BIN)/satpipe prepare $(EXTRA)/audio --table $(EXTRA)/manifest.tsv --where split=held-out -o $(BUNDLED)/held-out
 	$(BIN)/python -m reports.model_card $(BUNDLED) --manifest $(CORPUS)/manifest.tsv --teacher $(TEACHER) --run $(BUNDLED)/run \
-	  --model bundled sat/data/bundled.safetensors $(if $(BEFORE),--model before $(BEFORE))
+	  --model bundled bundled --model bundled_1s bundled_1s $(if $(BEFORE),--model before $(BEFORE))
 
 clean:
 	rm -rf .venv out build

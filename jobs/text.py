@@ -10,7 +10,7 @@ from jobs.prepare import Prepared
 from jobs.status import Status
 from jobs.tag import EXAMPLES, Plan, Summary
 from pipeline.clock import SOURCES
-from sat.hub import BUNDLED
+from sat.hub import BUNDLED_SOURCE
 
 
 def plan(plan: Plan, *, prune: bool) -> str:
@@ -22,7 +22,7 @@ def plan(plan: Plan, *, prune: bool) -> str:
         f"model: {config.name}, {config.script_chunk_s:g} s delay, {memory}, {checkpoint.source} "
         f"(sha256 {checkpoint.sha256[:12]})"
     ]
-    if BUNDLED in checkpoint.source:
+    if checkpoint.source == BUNDLED_SOURCE:
         lines.append(
             "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches."
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from sat.frontend import LogMel, clamp_dynamic_range
@@ -17,7 +18,7 @@ Scores = npt.NDArray[np.float32]
 
 
 def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> list[Tensor]:
-    """Scores of pieces of two chunks, memory on and off; what a full-context model says of them, twice.
+    """Mean scores of the whole chunks of pieces, memory on and off; what a full-context model says of them, twice.
 
     Shape:
         [B, n] samples at 16 kHz -> two of [B, 527]
@@ -25,11 +26,15 @@ def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> l
     if not model.config.streaming:
         return [tag_pieces(model, log_mel, waveforms)] * 2
     size = model.config.chunk_frames
-    first, second = (clamp_dynamic_range(chunk) for chunk in log_mel(waveforms)[..., : 2 * size].split(size, -1))
-    score, memory = model(first)
-    alone, _ = model(second)
-    after, _ = model(second, memory)
-    return [(score + after) / 2, (score + alone) / 2]
+    frames = log_mel(waveforms)
+    memory, remembering, forgetting = None, [], []
+    for chunk in frames[..., : frames.shape[-1] // size * size].split(size, -1):
+        clamped = clamp_dynamic_range(chunk)
+        score, after = model(clamped, memory)
+        remembering.append(score)
+        forgetting.append(score if memory is None else model(clamped)[0])
+        memory = after
+    return [torch.stack(scores).mean(0) for scores in (remembering, forgetting)]
 
 
 def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> dict[str, Any]:

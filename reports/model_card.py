@@ -21,9 +21,9 @@ from pipeline.teachers import Pieces, load_teacher
 from pipeline.views import resample
 from reports.everyday import categories, everyday, told
 from reports.readme import ROOT
-from sat import checkpoint
 from sat.config import SAMPLE_RATE_HZ
 from sat.frontend import LogMel, clamp_dynamic_range
+from sat.hub import resolve
 from sat.model import SAT
 from sat.tagger import Tagger
 
@@ -187,7 +187,7 @@ def fill(card: str, figures: dict[str, Any]) -> str:
 @click.argument("prepared", type=click.Path(path_type=Path))
 @click.option("--manifest", type=click.Path(path_type=Path), required=True, help="Of the corpus.")
 @click.option("--teacher", "teacher_path", required=True)
-@click.option("--model", "models", type=(str, str), multiple=True, required=True, help="Name and weights.")
+@click.option("--model", "models", type=(str, str), multiple=True, required=True, help="Name, and what resolves it.")
 @click.option("--run", type=click.Path(path_type=Path), required=True, help="Folder of the run that made the model.")
 def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[str, str], ...], run: Path) -> None:
     """Measure models on the sets `validation` and `held-out` in PREPARED, and write the card.
@@ -200,7 +200,7 @@ def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"models": {}}
     with torch.inference_mode():
         for name, path in models:
-            model = checkpoint.load(path).model()
+            model = resolve(path).model()
             figures["models"][name] = {
                 "pieces": on_pieces(model, validation, pieces),
                 "long": on_long_recordings(model, validation, pieces, recordings),

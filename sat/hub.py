@@ -32,7 +32,9 @@ from sat.model import SAT
 
 BUNDLED = "bundled"
 """Name of the model that comes with satpipe, the default."""
-BUNDLED_CONFIG = "SAT_T_2s"
+BUNDLED_CONFIGS = {BUNDLED: "SAT_T_2s", "bundled_1s": "SAT_T_1s"}
+"""The same weights read chunks of 2 s, or of 1 s with the first half of the time positions."""
+BUNDLED_SOURCE = "bundled with satpipe"
 BUNDLED_LICENCE = "Apache-2.0"
 RECORD_URL = "https://zenodo.org/record/7964975"
 PUBLISHED_LICENCE = "see the Zenodo record"
@@ -127,9 +129,12 @@ def cache_folder() -> Path:
 
 
 def list_models() -> list[ModelRow]:
-    """Return the bundled model and the published ones."""
-    bundled = ModelRow(BUNDLED, BUNDLED_CONFIG, _parameters(CONFIGS[BUNDLED_CONFIG]), None, BUNDLED_LICENCE, True)
-    return [bundled] + [
+    """Return the bundled model, with either delay, and the published ones."""
+    bundled = [
+        ModelRow(name, config, _parameters(CONFIGS[config]), None, BUNDLED_LICENCE, True)
+        for name, config in BUNDLED_CONFIGS.items()
+    ]
+    return bundled + [
         ModelRow(
             name=published.name,
             config=published.name,
@@ -146,24 +151,25 @@ def resolve(model: str, arch: str | None = None) -> Checkpoint:
     """Load a model by name or path.
 
     Args:
-        model: `bundled`, the name of a published model that was pulled, or the path of a `.pt` or `.safetensors` file.
+        model: `bundled` or `bundled_1s`, the name of a published model that was pulled, or the path of a `.pt` or
+            `.safetensors` file.
         arch: Name of the configuration, for a file that does not say and whose shapes fit several.
 
     Raises:
         CheckpointError: The published model was not pulled or has changed since, or the file is not what it should be.
         ConfigError: There is no such model, the message names the nearest ones; or `arch` contradicts the name.
     """
-    own_arch = BUNDLED_CONFIG if model == BUNDLED else model
-    if (model == BUNDLED or model in PUBLISHED) and arch not in (None, own_arch):
+    own_arch = BUNDLED_CONFIGS.get(model, model)
+    if (model in BUNDLED_CONFIGS or model in PUBLISHED) and arch not in (None, own_arch):
         raise ConfigError(f"the model '{model}' is a {own_arch}, not a {arch}; leave --arch out")
-    if model == BUNDLED:
-        return replace(load(_BUNDLED_PATH), source="bundled with satpipe")
+    if model in BUNDLED_CONFIGS:
+        return replace(load(_BUNDLED_PATH, own_arch), source=BUNDLED_SOURCE)
     if model in PUBLISHED:
         return _load_published(PUBLISHED[model])
     path = Path(model)
     if path.suffix in {".pt", ".safetensors"} or path.exists():
         return load(path, arch)
-    raise _unknown("model or file", model, [BUNDLED, *PUBLISHED])
+    raise _unknown("model or file", model, [*BUNDLED_CONFIGS, *PUBLISHED])
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
@@ -183,7 +189,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
         ConfigError: No published model has this name; the message names the nearest ones.
         DownloadError: It could not be fetched, is not the model it should be, or could not be written.
     """
-    if name == BUNDLED:
+    if name in BUNDLED_CONFIGS:
         raise ConfigError("the bundled model comes with satpipe; there is nothing to pull")
     if name not in PUBLISHED:
         raise _unknown("published model", name, list(PUBLISHED))

@@ -296,9 +296,10 @@ def test_two_pulls_at_once(server: Server, body: bytes) -> None:
     assert sum(request.sent_bytes for request in server.requests) == len(body)
 
 
-def test_bundled_model_gives_scores() -> None:
-    checkpoint = hub.resolve(hub.BUNDLED)
-    assert checkpoint.config.name == hub.BUNDLED_CONFIG
+@pytest.mark.parametrize(("name", "config"), hub.BUNDLED_CONFIGS.items())
+def test_bundled_model_gives_scores(name: str, config: str) -> None:
+    checkpoint = hub.resolve(name)
+    assert checkpoint.config.name == config
     assert checkpoint.metadata["licence"] == hub.BUNDLED_LICENCE
     with torch.inference_mode():
         scores, _ = checkpoint.model()(torch.full((1, 64, checkpoint.config.chunk_frames), -40.0))
@@ -350,6 +351,6 @@ def test_models_command(server: Server) -> None:
     rows = {line.split()[0]: line for line in listed.output.splitlines() if line.strip()}
     for row in hub.list_models():
         assert row.licence in rows[row.name]
-        assert rows[row.name].split()[-1] == ("yes" if row.name in (NAME, hub.BUNDLED) else "no")
+        assert rows[row.name].split()[-1] == ("yes" if row.name in (NAME, *hub.BUNDLED_CONFIGS) else "no")
     assert "43.34" in rows[NAME]
     assert "5.5 M" in rows[NAME]

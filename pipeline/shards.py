@@ -299,7 +299,7 @@ class Shards:
             with self._open(path) as file:
                 self.problems |= json.loads((file.schema_arrow.metadata or {}).get(_PROBLEMS, b"{}"))
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, ["clip", "labels", "duration_s"])
+                    table = _row_group(file, group, ["clip", "labels", "duration_s"])
                     names += table["clip"].to_pylist()
                     labels += table["labels"].to_pylist()
                     durations += table["duration_s"].to_pylist()
@@ -325,7 +325,7 @@ class Shards:
             with self._open(self.files[shard]) as file:
                 here = np.nonzero(places[:, 0] == shard)[0]
                 for group in np.unique(places[here, 1]):
-                    column = file.read_row_group(group, ["audio"])["audio"]
+                    column = _row_group(file, group, ["audio"])["audio"]
                     for at in here[places[here, 1] == group]:
                         found[int(numbers[at])] = column[int(places[at, 2])].as_py()
         return found
@@ -337,6 +337,11 @@ class Shards:
                 yield file
         except (OSError, pa.ArrowInvalid) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+def _row_group(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+    # Without Arrow's threads: one that still lets go of a Python file's bytes when the program ends aborts it.
+    return file.read_row_group(group, columns, use_threads=False)
 
 
 def _deal(items: list[Item], shards: int) -> list[list[Item]]:

@@ -128,9 +128,10 @@ class SAT(nn.Module):
 
     def with_precision(self, dtype: torch.dtype) -> "SAT":
         """Run the blocks in `dtype`; log-mel values are still normalised, and scores made, in float32."""
-        self.to(dtype)
-        for part in (self.init_bn, self.norm, self.outputlayer):
-            part.float()
+        for part in (self.patch_embed, self.blocks):
+            part.to(dtype)
+        for positions in self.parameters(recurse=False):
+            positions.data = positions.data.to(dtype)
         return self
 
     def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:

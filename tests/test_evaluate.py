@@ -462,7 +462,7 @@ def test_scenes_are_made_tagged_and_evaluated(satpipe: Satpipe, address: str, tm
         assert done.returncode == 0, done.stderr
     truth = ("--strong", tmp_path / "scenes" / "strong.tsv", "--weak", tmp_path / "scenes" / "weak.csv")
     outs = (tmp_path / "out", tmp_path / "alone")
-    done = satpipe("evaluate", *outs, *truth, "-o", tmp_path / "cards", "--table2", "--table3", "--threshold", "0.1")
+    done = satpipe("evaluate", *outs, *truth, "-o", tmp_path / "cards", "--table2", "--table3", "--threshold", "0.3")
     assert done.returncode == 0, done.stderr
     assert "4 of 4 clips found" in done.stdout
     assert "SAT_T_2s, memory off" in done.stdout

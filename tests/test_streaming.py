@@ -585,6 +585,15 @@ def test_bfloat16_scores_of_the_bundled_model_stay_within_a_hundredth() -> None:
         assert_same_scores(batched(half, [recording], "gapless", 32)[0], expected, 0.01)
 
 
+def test_what_stays_in_float32_is_not_rounded() -> None:
+    full = model_by_rule(TINY)
+    half = model_by_rule(TINY).with_precision(torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.float32, torch.bfloat16}
+    for name, tensor in half.state_dict().items():
+        if tensor.dtype == torch.float32:
+            assert torch.equal(tensor, full.state_dict()[name]), name
+
+
 def test_a_half_precision_state_is_saved_and_continued_exactly(tmp_path: Path) -> None:
     model = model_by_rule(TINY).with_precision(torch.bfloat16)
     first = StreamingTagger(model)

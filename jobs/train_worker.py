@@ -279,7 +279,7 @@ class Worker:
         """Take mean and variance of each mel band from the first batches."""
         frames = []
         for number, batch in enumerate(self.feed.epoch(0)):
-            frames.append(objective.frames(batch.inputs).transpose(0, 1).flatten(1))  # [64, B F]
+            frames.append(objective.frames(batch.inputs.to(self.device)).transpose(0, 1).flatten(1))  # [64, B F]
             if number + 1 == NORM_BATCHES:
                 break
         bands = torch.cat(frames, dim=1)

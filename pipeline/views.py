@@ -142,11 +142,10 @@ class KeptClips:
             room_samples: What may be kept; when it is full, all are forgotten. There is room for what is held at once.
         """
         self._shards, self._crop_samples, self._device = shards, crop_samples, device
-        clips = len(shards)
-        most = int(shards.durations_s.sum() * SAMPLE_RATE_HZ) + clips * PATCH_SAMPLES  # durations are rounded
+        every = np.arange(len(shards), dtype=np.int64)
         self._samples = torch.empty(0, dtype=torch.int16, device=device)
-        self._starts, self._lengths = np.full(clips, -1, np.int64), np.zeros(clips, np.int64)
-        self._forget(at_least=min(room_samples, most))
+        self._starts, self._lengths = np.full(len(every), -1, np.int64), np.zeros(len(every), np.int64)
+        self._forget(at_least=min(room_samples, self._most_samples(every)))
 
     def hold(self, clips: Indices) -> Indices:
         """Have clips decoded and in memory; return their lengths in samples, in the order given.
@@ -156,11 +155,10 @@ class KeptClips:
         """
         wanted = np.unique(clips)
         lacking = wanted[self._starts[wanted] < 0]
-        decoded_now = self._decode(lacking)
-        if self._end + sum(map(len, decoded_now)) > len(self._samples) - self._crop_samples:
-            lacking, decoded_now = wanted, self._decode(wanted)
-            self._forget(at_least=sum(map(len, decoded_now)))
-        if decoded_now:
+        if self._end + self._most_samples(lacking) > len(self._samples) - self._crop_samples:
+            lacking = wanted
+            self._forget(at_least=self._most_samples(wanted))
+        if decoded_now := self._decode(lacking):
             lengths = np.array([len(clip) for clip in decoded_now])
             self._lengths[lacking] = lengths
             self._starts[lacking] = self._end + np.cumsum(lengths) - lengths
@@ -181,6 +179,10 @@ class KeptClips:
         cut = self._samples.unfold(0, self._crop_samples, 1)[starts] / _FULL_SCALE
         places = torch.arange(self._crop_samples, device=self._device)
         return cut.masked_fill_((places < first[:, None]) | (places >= end[:, None]), 0.0)
+
+    def _most_samples(self, clips: Indices) -> int:
+        """What clips take, and a little more, since durations are rounded."""
+        return int(self._shards.durations_s[clips].sum(dtype=np.float64) * SAMPLE_RATE_HZ) + len(clips) * PATCH_SAMPLES
 
     def _forget(self, at_least: int) -> None:
         """Begin anew, with room for so many samples, and for a crop that reaches out at either end."""

@@ -20,7 +20,7 @@ from pipeline.shards import Shards, decode
 from pipeline.teachers import Pieces, load_teacher
 from pipeline.views import resample
 from reports.everyday import categories, everyday, told
-from reports.readme import ROOT
+from reports.readme import ROOT, put
 from sat.config import SAMPLE_RATE_HZ
 from sat.frontend import LogMel, clamp_dynamic_range
 from sat.hub import resolve
@@ -176,10 +176,8 @@ def curve_table(curve: list[dict[str, Any]]) -> str:
 
 def fill(card: str, figures: dict[str, Any]) -> str:
     """Put the tables between their marks."""
-    for mark, text in (("figures", table(figures)), ("curve", curve_table(figures["curve"]))):
-        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-        before, _, rest = card.partition(begin)
-        card = before + begin + "\n" + text + "\n" + end + rest.partition(end)[2]
+    for name, text in (("figures", table(figures)), ("curve", curve_table(figures["curve"]))):
+        card = put(card, name, text, CARD.name)
     return card
 
 

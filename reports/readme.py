@@ -194,13 +194,20 @@ DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
 def fill(text: str, figures: dict[str, Any], document: str = "README.md") -> str:
     """Put the figures between their marks."""
     for section in DOCUMENTS[document]:
-        name = section.__name__
-        pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
-        if not pattern.search(text):
-            raise ValueError(f"{document} has no place for '{name}'")
-        filled = _BETWEEN.format(name, section(figures))
-        text = pattern.sub(filled.replace("\\", r"\\"), text)
+        text = put(text, section.__name__, section(figures), document)
     return text
+
+
+def put(text: str, name: str, content: str, document: str) -> str:
+    """Put content between the marks of a name.
+
+    Raises:
+        ValueError: The document has no such marks.
+    """
+    pattern = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{document} has no place for '{name}'")
+    return pattern.sub(lambda _: _BETWEEN.format(name, content), text)
 
 
 def measured() -> dict[str, Any]:

@@ -113,7 +113,7 @@ def noise(like: Tensor, rng: np.random.Generator) -> Tensor:
 
 def _like(tensor: Tensor, numbers: npt.NDArray[np.float64]) -> Tensor:
     """Numbers where, and in the precision in which, a tensor is."""
-    return torch.from_numpy(numbers).to(tensor.device, tensor.dtype)
+    return torch.from_numpy(numbers).to(tensor)
 
 
 def _some(tensor: Tensor, rng: np.random.Generator, share: float) -> Tensor:

@@ -43,7 +43,7 @@ docs: .venv/.developing
 
 bench: .venv/.installed
 	$(BIN)/satpipe benchmark examples/recordings -o reports/benchmark.json
-	$(BIN)/python -m reports.readme
+	$(BIN)/python -m satpipe.reports.readme
 
 bench-gpu: .venv/.installed
 	mkdir -p build
@@ -51,8 +51,8 @@ bench-gpu: .venv/.installed
 	cat build/benchmark_gpu.json
 
 bench-evaluate: .venv/.developing
-	$(BIN)/python tests/benchmark_evaluate.py reports/benchmark_evaluate.json
-	$(BIN)/python -m reports.readme
+	$(BIN)/python tests/support/benchmark_evaluate.py reports/benchmark_evaluate.json
+	$(BIN)/python -m satpipe.reports.readme
 
 profile: .venv/.developing
 	$(BIN)/satpipe profile -o reports/profile.json
@@ -60,20 +60,20 @@ profile: .venv/.developing
 # CORPUS and TEACHER as for train-bundled.
 bench-peers: .venv/.developing
 	@test -n "$(CORPUS)" && test -n "$(TEACHER)" || { echo "make bench-peers CORPUS=folder TEACHER=weights.pt"; exit 2; }
-	$(BIN)/python tests/benchmark_peers.py $(CORPUS) $(TEACHER) build/peers reports/peers.json
-	$(BIN)/python -m reports.readme
+	$(BIN)/python tests/support/benchmark_peers.py $(CORPUS) $(TEACHER) build/peers reports/peers.json
+	$(BIN)/python -m satpipe.reports.readme
 
 bench-stream: .venv/.installed
-	$(BIN)/python -m jobs.benchmark_stream reports/benchmark_stream.json
-	$(BIN)/python -m reports.readme
+	$(BIN)/python -m satpipe.jobs.benchmark.stream reports/benchmark_stream.json
+	$(BIN)/python -m satpipe.reports.readme
 
 HOURS ?= 24
 soak: .venv/.developing
-	$(BIN)/python tests/soak.py reports/soak.json $(HOURS)
+	$(BIN)/python tests/support/soak.py reports/soak.json $(HOURS)
 
 bench-export: .venv/.developing
-	$(BIN)/python -m jobs.benchmark_export examples/recordings reports/benchmark_export.json
-	$(BIN)/python -m reports.readme
+	$(BIN)/python -m satpipe.jobs.benchmark.export examples/recordings reports/benchmark_export.json
+	$(BIN)/python -m satpipe.reports.readme
 
 # Two sounds of the examples, repeated for 10 minutes. FULL: weights of a full-context model, which then reads 10 s and
 # 2 s at a time.
@@ -95,7 +95,7 @@ endif
 	$(BIN)/satpipe report --consistency Bird,Vehicle -o $(CONSISTENCY)/report \
 	  $(addprefix $(CONSISTENCY)/,memory alone $(if $(FULL),full_10s full_2s))
 	cp $(CONSISTENCY)/report/consistency.json $(CONSISTENCY)/report/consistency.svg reports
-	$(BIN)/python -m reports.readme
+	$(BIN)/python -m satpipe.reports.readme
 
 COMMA := ,
 SMOKE := build/train-smoke
@@ -143,14 +143,14 @@ train-full: .venv/.training
 
 # EXTRA of train-bundled; needs apt-get, as Debian 12 has it.
 extra-audio: .venv/.installed
-	$(BIN)/python -m jobs.extra_audio build/extra
+	$(BIN)/python -m satpipe.jobs.train.extra_audio build/extra
 
 # After train-bundled. BEFORE, if given: weights that the card shows beside the bundled ones.
 bundled-figures: .venv/.training
 	@test -n "$(CORPUS)" && test -n "$(TEACHER)" && test -n "$(EXTRA)" || \
 	  { echo "make bundled-figures CORPUS=folder TEACHER=weights.pt EXTRA=folder [BEFORE=weights.safetensors]"; exit 2; }
 	$(BIN)/satpipe prepare $(EXTRA)/audio --table $(EXTRA)/manifest.tsv --where split=held-out -o $(BUNDLED)/held-out
-	$(BIN)/python -m reports.model_card $(BUNDLED) --manifest $(CORPUS)/manifest.tsv --teacher $(TEACHER) --run $(BUNDLED)/run \
+	$(BIN)/python -m satpipe.reports.model_card $(BUNDLED) --manifest $(CORPUS)/manifest.tsv --teacher $(TEACHER) --run $(BUNDLED)/run \
 	  --model bundled bundled --model bundled_1s bundled_1s $(if $(BEFORE),--model before $(BEFORE))
 
 clean:

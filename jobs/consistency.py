@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-
-from jobs.metrics.events import Floats, detect, least
-from pipeline.location import locate, written_whole
-from pipeline.results import SHOWN, Tables
-from pipeline.scores import ChunkScores, read_chunks
-from sat.config import get_config
-from sat.errors import ConfigError, OutputError
-from sat.labels import Label, weak_labels
+from satpipe.jobs.metrics.events import Floats, detect, least
+from satpipe.pipeline.storage import locate, written_whole
+from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
+from satpipe.pipeline.tables.open_folder import SHOWN, Tables
+from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.labels import Label, weak_labels
+from satpipe.sat.model.config import get_config
 
 JSON, CSV = "consistency.json", "consistency.csv"
 SAME_LENGTH_S = 0.1  # recordings whose lengths differ by more are not the same

@@ -14,23 +14,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-
-from pipeline.intake import MAX_LAG_S
-from pipeline.live import Ended, Heard, Missed, listen
-from pipeline.pcm import ENCODINGS
-from pipeline.sources import STDIN, LiveSource, SourceOptions, open_source
-from pipeline.tables import best_labels
-from sat.checkpoint import Checkpoint
-from sat.config import MEL_BANDS, SAMPLE_RATE_HZ
-from sat.errors import ConfigError
-from sat.hub import BUNDLED
-from sat.labels import weak_labels
-from sat.live import BatchTagger
-from sat.model import SAT
-from sat.precision import dtype_for
-from sat.stream import Cut, chunk_samples
-from sat.tagger import CPU, Peer
-from sat.taggers import adapted, resolve
+from satpipe.pipeline.live.open_source import open_source
+from satpipe.pipeline.live.raw_samples import ENCODINGS
+from satpipe.pipeline.live.reader_thread import MAX_LAG_S
+from satpipe.pipeline.live.source import STDIN, LiveSource, SourceOptions
+from satpipe.pipeline.live.tag_live import Ended, Heard, Missed, listen
+from satpipe.pipeline.tables.schemas import best_labels
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import MEL_BANDS, SAMPLE_RATE_HZ
+from satpipe.sat.model.network import SAT
+from satpipe.sat.model.precision import dtype_for
+from satpipe.sat.model.stream_batch import BatchTagger
+from satpipe.sat.model.streaming import Cut, chunk_samples
+from satpipe.sat.taggers.interface import CPU, Peer
+from satpipe.sat.taggers.registry import adapted, resolve
+from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.weights.hub import BUNDLED
 
 Line = dict[str, Any]
 

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-
-from jobs.evaluate.card import Card
-from reports.pictures import COLOURS, FORMATS, GREY, WIDTH_IN, drawn, label_name, unit_axis
+from satpipe.jobs.evaluate.card import Card
+from satpipe.reports.pictures import COLOURS, FORMATS, GREY, WIDTH_IN, drawn, label_name, unit_axis
 
 MOST = 20  # best and worst ones in the short picture
 LONGEST_NAME = 44

@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
-from jobs.consistency import Consistency, Figures
-from jobs.metrics.events import Floats
-from pipeline.location import locate
-from pipeline.scores import ChunkScores
-from reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, file_name, label_name, unit_axis
-from reports.tables import Table
+from satpipe.jobs.consistency import Consistency, Figures
+from satpipe.jobs.metrics.events import Floats
+from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.chunk_scores import ChunkScores
+from satpipe.reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, file_name, label_name, unit_axis
+from satpipe.reports.tables import Table
 
 PICTURE = "consistency"
 MARKS = "osD^vPX"  # of means

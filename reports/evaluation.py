@@ -5,10 +5,9 @@ from typing import Any
 
 from rich import table as layouts
 from rich.console import Console
-
-from jobs.evaluate.card import Card
-from reports import paper
-from reports.tables import Table
+from satpipe.jobs.evaluate.card import Card
+from satpipe.reports import paper
+from satpipe.reports.tables import Table
 
 _NAMES = {
     "mAP": "mAP",

@@ -12,16 +12,15 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-
-from jobs.evaluate.card import Card
-from jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS
-from pipeline.location import locate, written_whole
-from reports.class_bars import class_bars
-from reports.evaluation import paper_tables
-from reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, label_name, pens, unit_axis
-from reports.tables import html_page, latex_input, markdown_text
-from sat.errors import LabelError, OutputError
-from sat.labels import find
+from satpipe.jobs.evaluate.card import Card
+from satpipe.jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS
+from satpipe.pipeline.storage import locate, written_whole
+from satpipe.reports.class_bars import class_bars
+from satpipe.reports.evaluation import paper_tables
+from satpipe.reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, label_name, pens, unit_axis
+from satpipe.reports.tables import html_page, latex_input, markdown_text
+from satpipe.sat.errors import LabelError, OutputError
+from satpipe.sat.labels import find
 
 MOST_CLASSES = 6  # whose curves share a picture
 DEFAULT_CLASSES = 4
@@ -34,7 +33,7 @@ def pictures(card: Card, curves: pa.Table, folder: str | Path, labels: Sequence[
     """Draw what a card has; what needs truth that it lacks is left out.
 
     Args:
-        card: From `jobs.evaluate`.
+        card: From `satpipe.jobs.evaluate`.
         curves: Those beside it.
         folder: Where to, path or URL.
         labels: Classes whose curves are drawn, positions in the model's outputs; by default those with the most truth.

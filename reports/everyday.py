@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-from sat.labels import choose
+from satpipe.sat.labels import choose
 
 TABLE = Path(__file__).parent / "everyday.tsv"
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")

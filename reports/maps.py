@@ -8,14 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-
-from jobs.metrics.events import Floats
-from jobs.overview import Detail, Overview
-from jobs.overview.data import SCORE_STEPS
-from jobs.overview.make import SHARE_STEPS
-from pipeline.location import locate
-from reports.colours import ramp
-from reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name
+from satpipe.jobs.metrics.events import Floats
+from satpipe.jobs.report_data import Detail, Overview
+from satpipe.jobs.report_data.data import SCORE_STEPS
+from satpipe.jobs.report_data.make import SHARE_STEPS
+from satpipe.pipeline.storage import locate
+from satpipe.reports.colours import ramp
+from satpipe.reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name
 
 OVER_TIME, BY_LABEL, RECORDINGS = "labels_over_time", "when", "recordings"
 MOST_ROWS = 20  # labels in the first picture

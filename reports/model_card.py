@@ -11,21 +11,20 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
+from satpipe.jobs.train import log as train_log
+from satpipe.jobs.train.validation import TRUE_PIECES, teacher_figures, with_and_without_memory
+from satpipe.pipeline.training_data.feed import in_order, labelled_pieces
+from satpipe.pipeline.training_data.shards import Shards, decode
+from satpipe.pipeline.training_data.teachers import Pieces, load_teacher
+from satpipe.pipeline.training_data.views import resample
+from satpipe.reports.everyday import categories, everyday, told
+from satpipe.reports.readme import ROOT, put
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
+from satpipe.sat.model.network import SAT
+from satpipe.sat.taggers.interface import Tagger
+from satpipe.sat.weights.hub import resolve
 from torch import Tensor
-
-from jobs import train_log
-from jobs.validation import TRUE_PIECES, teacher_figures, with_and_without_memory
-from pipeline.feed import in_order, labelled_pieces
-from pipeline.shards import Shards, decode
-from pipeline.teachers import Pieces, load_teacher
-from pipeline.views import resample
-from reports.everyday import categories, everyday, told
-from reports.readme import ROOT, put
-from sat.config import SAMPLE_RATE_HZ
-from sat.frontend import LogMel, clamp_dynamic_range
-from sat.hub import resolve
-from sat.model import SAT
-from sat.tagger import Tagger
 
 FOLDER = ROOT / "sat" / "data"
 CARD, FIGURES = FOLDER / "MODEL_CARD.md", FOLDER / "bundled_figures.json"

@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-
-from pipeline.location import locate, written_whole
-from sat.errors import OutputError
+from satpipe.pipeline.storage import locate, written_whole
+from satpipe.sat.errors import OutputError
 
 # Okabe and Ito, "Color Universal Design", 2008, without the yellow: told apart by the colour-blind, and on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from reports import paper
-from reports.tables import Table
+from satpipe.reports import paper
+from satpipe.reports.tables import Table
 
 ROUNDING = 0.05  # of the paper's figures
 FAR = 1.1  # times the paper's figure, or the paper's ours: then it is named below the table

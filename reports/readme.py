@@ -1,4 +1,4 @@
-"""Write the measured figures into the README and the documentation: `python -m reports.readme`."""
+"""Write the measured figures into the README and the documentation: `python -m satpipe.reports.readme`."""
 
 import json
 import re
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.consistency import Figures
-from reports import consistency as pages
+from satpipe.jobs.consistency import Figures
+from satpipe.reports import consistency as pages
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 _PRECISIONS = ("fp32", "bf16")  # on processors
 _BETWEEN = "<!-- {0} -->\n{1}\n<!-- end of {0} -->"
 

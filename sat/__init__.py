@@ -1,7 +1,7 @@
 """Streaming Audio Transformers (Dinkel et al., Interspeech 2024): the model, alone.
 
-    >>> from sat.hub import resolve
-    >>> from sat.stream import StreamingTagger
+    >>> from satpipe.sat.weights.hub import resolve
+    >>> from satpipe.sat.model.streaming import StreamingTagger
     >>> tagger = StreamingTagger(resolve("bundled").model())
     >>> tagger.push(samples)  # 16 kHz mono, any number -> scores [C, 527] of the chunks now complete
 

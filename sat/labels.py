@@ -17,7 +17,7 @@ from importlib.resources import files
 from operator import index as as_index
 from typing import Any, Literal, SupportsIndex
 
-from sat.errors import ConfigError, LabelError
+from satpipe.sat.errors import ConfigError, LabelError
 
 Key = SupportsIndex | str
 """What `find` accepts: an index, a mid or a display name."""
@@ -185,13 +185,15 @@ def _closure(start: Label, links: Mapping[Label, tuple[Label, ...]]) -> tuple[La
 
 @cache
 def _rows(name: str) -> list[dict[str, str]]:
-    lines = (files("sat") / "data" / name).read_text(encoding="utf-8").splitlines()
+    lines = (files("satpipe.sat") / "data" / name).read_text(encoding="utf-8").splitlines()
     return list(csv.DictReader(lines, delimiter="\t" if name.endswith(".tsv") else ","))
 
 
 @cache
 def _ontology() -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = json.loads((files("sat") / "data" / "ontology.json").read_text(encoding="utf-8"))
+    entries: list[dict[str, Any]] = json.loads(
+        (files("satpipe.sat") / "data" / "ontology.json").read_text(encoding="utf-8")
+    )
     return entries
 
 

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import torch
+from satpipe.sat.labels import find, weak_labels
+from satpipe.sat.taggers.interface import Tagger
 from torch import Tensor
-
-from sat.labels import find, weak_labels
-from sat.tagger import Tagger
 
 
 class Loudness(Tagger):

@@ -5,13 +5,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluate.card import Card, compare, folders, read, read_curves, write
-from jobs.evaluate.curves import Curves
-from jobs.evaluate.options import EvaluateOptions
-from jobs.evaluate.strong import Strong
-from jobs.evaluate.weak import Weak
-from pipeline.results import Tables
-from sat.errors import ConfigError
+from satpipe.jobs.evaluate.card import Card, compare, folders, read, read_curves, write
+from satpipe.jobs.evaluate.curves import Curves
+from satpipe.jobs.evaluate.options import EvaluateOptions
+from satpipe.jobs.evaluate.strong import Strong
+from satpipe.jobs.evaluate.weak import Weak
+from satpipe.pipeline.tables.open_folder import Tables
+from satpipe.sat.errors import ConfigError
 
 __all__ = ["EvaluateOptions", "compare", "evaluate", "folders", "read", "read_curves", "write"]
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from jobs.metrics.events import Events
-from pipeline.scores import ChunkScores
-from sat.labels import Label, ancestors, children, parents, weak_labels
+from satpipe.jobs.metrics.events import Events
+from satpipe.pipeline.tables.chunk_scores import ChunkScores
+from satpipe.sat.labels import Label, ancestors, children, parents, weak_labels
 
 Rows = npt.NDArray[np.int64]
 
@@ -24,7 +23,7 @@ DEFINITION = (
 def active_chunks(events: Events, chunks: ChunkScores, chunk_s: float) -> Rows:
     """Return in which chunks which class is active: rows of the chunks, and classes, [2, n]; by class, each pair once.
 
-    A chunk is a segment as sed_eval has it, see `jobs.metrics.sed.count_segments`.
+    A chunk is a segment as sed_eval has it, see `satpipe.jobs.metrics.sed.count_segments`.
 
     Args:
         events: Of the clips of the chunks; `label` is any number.

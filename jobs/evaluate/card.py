@@ -6,10 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from pipeline.location import locate, written_whole
-from pipeline.output import reading
-from sat.errors import ConfigError, OutputError
+from satpipe.pipeline.storage import locate, written_whole
+from satpipe.pipeline.tables.output_folder import reading
+from satpipe.sat.errors import ConfigError, OutputError
 
 CARD, CLASSES, CURVES = "evaluate.json", "classes.csv", "curves.parquet"
 EXAMPLES = 5  # names shown where there are many
@@ -85,7 +84,7 @@ def read(folder: str | Path) -> Card:
 
 
 def read_curves(folder: str | Path) -> pa.Table:
-    """Read the curves beside a card, as `pipeline.tables.CURVES`.
+    """Read the curves beside a card, as `satpipe.pipeline.tables.schemas.CURVES`.
 
     Raises:
         OutputError: There are none.

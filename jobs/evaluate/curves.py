@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-
-from jobs.metrics.events import Floats
-from jobs.metrics.psds import Psds
-from pipeline.tables import CURVES
-from sat.labels import Label
+from satpipe.jobs.metrics.events import Floats
+from satpipe.jobs.metrics.psds import Psds
+from satpipe.pipeline.tables.schemas import CURVES
+from satpipe.sat.labels import Label
 
 PR_CLIPS, PR_CHUNKS = "precision_recall_clips", "precision_recall_chunks"
 MOST_POINTS = 500  # of a curve

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from jobs.metrics import psds
-from jobs.metrics.events import Events, Floats, Ints, detect
-from pipeline.scores import ChunkScores
-from sat.config import SAMPLE_RATE_HZ
+from satpipe.jobs.metrics import psds
+from satpipe.jobs.metrics.events import Events, Floats, Ints, detect
+from satpipe.pipeline.tables.chunk_scores import ChunkScores
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 
 class Detector:

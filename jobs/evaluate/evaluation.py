@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from jobs import truth
-from jobs.evaluate.card import EXAMPLES, Card
-from jobs.evaluate.curves import Curves
-from jobs.evaluate.options import EvaluateOptions
-from jobs.metrics.bootstrap import interval, resample
-from jobs.metrics.events import Floats
-from pipeline.location import locate
-from pipeline.results import Tables
-from pipeline.scores import ChunkScores, read_chunks
-from sat.errors import TruthError
-from sat.labels import Label
+from satpipe.jobs import ground_truth
+from satpipe.jobs.evaluate.card import EXAMPLES, Card
+from satpipe.jobs.evaluate.curves import Curves
+from satpipe.jobs.evaluate.options import EvaluateOptions
+from satpipe.jobs.metrics.bootstrap import interval, resample
+from satpipe.jobs.metrics.events import Floats
+from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
+from satpipe.pipeline.tables.open_folder import Tables
+from satpipe.sat.errors import TruthError
+from satpipe.sat.labels import Label
 
 
 class Evaluation:
@@ -35,10 +34,10 @@ class Evaluation:
         self.weights = np.zeros((0, 0), np.int32)
         self.clips: dict[str, Any] = {}
 
-    def join(self, path: str | Path, listed: tuple[str, ...], unknown: dict[str, int]) -> truth.Match:
+    def join(self, path: str | Path, listed: tuple[str, ...], unknown: dict[str, int]) -> ground_truth.Match:
         """Find the recordings of the clips listed, and describe the truth in the card."""
-        mapping = truth.read_mapping(self.options.mapping) if self.options.mapping else None
-        match = truth.match(listed, self.recordings, mapping)
+        mapping = ground_truth.read_mapping(self.options.mapping) if self.options.mapping else None
+        match = ground_truth.match(listed, self.recordings, mapping)
         if not len(match.clip):
             theirs = f" ({self.recordings[0]}, ...)" if self.recordings else ""
             raise TruthError(
@@ -66,7 +65,7 @@ class Evaluation:
         self.weights = resample(len(found), self.options.bootstrap, self.options.seed)
         return match
 
-    def read_scores(self, match: truth.Match, columns: list[int]) -> ChunkScores:
+    def read_scores(self, match: ground_truth.Match, columns: list[int]) -> ChunkScores:
         """Read the scores of the recordings found: clip i of the result is the i-th clip found."""
         return read_chunks(self.tables, [self.recordings[recording] for recording in match.recording], columns)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.truth import Unknown
+from satpipe.jobs.ground_truth import Unknown
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from jobs import truth
-from jobs.evaluate.branches import active_chunks, confusion
-from jobs.evaluate.detection import Detector, median_filtered, on_grid
-from jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
-from jobs.metrics import counts, psds, sed
-from jobs.metrics.bootstrap import resample
-from jobs.metrics.counts import Counts
-from jobs.metrics.events import Events, Floats
-from sat.errors import ConfigError, TruthError
+from satpipe.jobs import ground_truth
+from satpipe.jobs.evaluate.branches import active_chunks, confusion
+from satpipe.jobs.evaluate.detection import Detector, median_filtered, on_grid
+from satpipe.jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
+from satpipe.jobs.metrics import counts, psds, sed
+from satpipe.jobs.metrics.bootstrap import resample
+from satpipe.jobs.metrics.counts import Counts
+from satpipe.jobs.metrics.events import Events, Floats
+from satpipe.sat.errors import ConfigError, TruthError
 
 TUNED_OVER = np.arange(1, 20) / 20  # thresholds that --tune chooses from
 SED_EVAL_RULE = "sed_eval: classes whose F1 is undefined (no truth, or never found) are left out"
@@ -46,8 +45,8 @@ class Strong(Evaluation):
     def evaluate(self, path: str | Path) -> None:
         """Add figures to the card."""
         options = self.options
-        self.labels = truth.class_set(options.classes)
-        labels = truth.read_strong(path, options.unknown)
+        self.labels = ground_truth.class_set(options.classes)
+        labels = ground_truth.read_strong(path, options.unknown)
         match = self.join(path, labels.clips, labels.unknown)
         self.duration_s = self.duration_s[match.recording]
         known = self._within(labels.take(match.clip))
@@ -59,7 +58,7 @@ class Strong(Evaluation):
         self.chunks = chunks
         self.detector = Detector(chunks, np.array(scored, np.int32), options.min_s)
         self.segment_s = options.segment_s or self.model["chunk_s"]
-        everything = truth.select(known, self.labels)
+        everything = ground_truth.select(known, self.labels)
         with_truth = len(np.unique(everything.label))
         described = self.card["truth"]["strong"]
         described |= {"classes": len(self.labels), "classes_with_truth": with_truth, "events": len(everything)}
@@ -92,12 +91,12 @@ class Strong(Evaluation):
             for row, value in zip(rows, threshold, strict=True):
                 row["threshold"] = float(value)
         self._rates(true, found, "as is", rows)
-        self._rates(self._kept(truth.closed(known, self.labels)), found, "with parents", [])
+        self._rates(self._kept(ground_truth.closed(known, self.labels)), found, "with parents", [])
         self._psds(true)
         merge_classes(self.card["classes"], rows)
 
-    def _within(self, labels: truth.StrongTruth) -> truth.StrongTruth:
-        cut = truth.within(labels, self.duration_s)
+    def _within(self, labels: ground_truth.StrongTruth) -> ground_truth.StrongTruth:
+        cut = ground_truth.within(labels, self.duration_s)
         if cut.clipped or cut.dropped:
             self.note(
                 f"{cut.clipped:,} true events end after their recording and are cut there, {cut.dropped:,} lie wholly "
@@ -112,7 +111,7 @@ class Strong(Evaluation):
         try:
             value = float(given)
         except ValueError:
-            values = truth.read_thresholds(given, self.labels)
+            values = ground_truth.read_thresholds(given, self.labels)
             return values, {"threshold": _digest(values), "threshold_source": f"per class, {Path(given).name}"}
         if not 0 <= value <= 1:
             raise ConfigError(f"--threshold is {given}: it takes a number from 0 to 1, or a file")
@@ -125,7 +124,7 @@ class Strong(Evaluation):
 
         The one of `TUNED_OVER` with the highest segment-F1; the lowest of equals; 0.5 for classes without truth there.
         """
-        tuning = truth.match(clips, truth.read_list(split)).clip
+        tuning = ground_truth.match(clips, ground_truth.read_list(split)).clip
         chosen_on = np.zeros(len(clips), bool)
         chosen_on[tuning] = True
         if not chosen_on.any() or chosen_on.all():
@@ -215,15 +214,15 @@ class Strong(Evaluation):
                 row |= self.limits(f"{way.name}_f1", of_class[:, k])
                 row[f"{way.name}_f1_ceiling"] = as_number(best[k])
 
-    def _by_chunk(self, known: truth.StrongTruth, found: Events, scored: list[int]) -> None:
+    def _by_chunk(self, known: ground_truth.StrongTruth, found: Events, scored: list[int]) -> None:
         """Add which branch is found where which one is true, and precision over recall, whatever `segment_s` is."""
         chunks, chunk_s = self.chunks, self.model["chunk_s"]
         counted = self.clip_of[chunks.clip] >= 0
-        true = active_chunks(truth.select(known, known.labels), chunks, chunk_s)
+        true = active_chunks(ground_truth.select(known, known.labels), chunks, chunk_s)
         hit = active_chunks(found, chunks, chunk_s)
         branches = confusion((true, known.labels), (hit, self.labels), counted)
         self.card["branches"] = branches | {key: self.how[key] for key in ("threshold", "threshold_source")}
-        chunk, label = active_chunks(truth.select(known, self.labels), chunks, chunk_s)
+        chunk, label = active_chunks(ground_truth.select(known, self.labels), chunks, chunk_s)
         place = (np.cumsum(counted) - 1)[chunk[counted[chunk]]]
         scores = chunks.scores if counted.all() else chunks.scores[counted]
         self.curves.add_chunks(scores, scored, (place, label[counted[chunk]]), self.labels)

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from jobs import truth
-from jobs.evaluate.curves import PR_CLIPS, precision_recall
-from jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
-from jobs.metrics import weak
-from jobs.metrics.events import Floats
-from sat.labels import weak_labels
+from satpipe.jobs import ground_truth
+from satpipe.jobs.evaluate.curves import PR_CLIPS, precision_recall
+from satpipe.jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
+from satpipe.jobs.metrics import weak
+from satpipe.jobs.metrics.events import Floats
+from satpipe.sat.labels import weak_labels
 
 
 class Weak(Evaluation):
@@ -21,14 +20,14 @@ class Weak(Evaluation):
 
     def evaluate(self, path: str | Path) -> None:
         """Add figures to the card."""
-        labels = truth.read_weak(path, self.options.unknown)
+        labels = ground_truth.read_weak(path, self.options.unknown)
         match = self.join(path, labels.clips, labels.unknown)
         labels = labels.take(match.clip)
         chunks = self.read_scores(match, list(range(len(weak_labels()))))
         means = weak.clip_scores(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.model["chunk_s"])
         rows: list[dict[str, Any]] = []
         for name, closed in (("as is", False), ("with parents", True)):
-            positives = truth.positives(labels, closed=closed)
+            positives = ground_truth.positives(labels, closed=closed)
             figures = weak.weak_figures(means, positives)
             samples = weak.weak_replicates(means, positives, self.weights)
             suffix = "_closed" if closed else ""

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-
-from jobs.events.find import Finder
-from jobs.events.options import EventOptions
-from jobs.events.write import FORMATS, Written, text, write
-from pipeline.tables import EVENTS
-from sat.labels import Key
+from satpipe.jobs.events.find import Finder
+from satpipe.jobs.events.options import EventOptions
+from satpipe.jobs.events.write import FORMATS, Written, text, write
+from satpipe.pipeline.tables.schemas import EVENTS
+from satpipe.sat.labels import Key
 
 __all__ = ["FORMATS", "EventOptions", "Written", "events", "text", "write"]
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-
-from jobs.events.options import EventOptions, levels
-from jobs.metrics.events import Runs, find_runs, least
-from pipeline.results import Part, Tables, side_by_side
-from pipeline.scores import read_chunks
-from pipeline.tables import EVENTS
-from sat.config import CLASSES
-from sat.labels import weak_labels
+from satpipe.jobs.events.options import EventOptions, levels
+from satpipe.jobs.metrics.events import Runs, find_runs, least
+from satpipe.pipeline.tables.chunk_scores import read_chunks
+from satpipe.pipeline.tables.open_folder import Part, Tables, side_by_side
+from satpipe.pipeline.tables.schemas import EVENTS
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import CLASSES
 
 
 class Finder:

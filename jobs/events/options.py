@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from jobs import truth
-from jobs.metrics.events import Floats
-from sat.config import CLASSES
-from sat.errors import ConfigError
-from sat.labels import Key, choose, weak_labels
+from satpipe.jobs import ground_truth
+from satpipe.jobs.metrics.events import Floats
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.labels import Key, choose, weak_labels
+from satpipe.sat.model.config import CLASSES
 
 LOW_SHARE = 0.6
 """The lower threshold is this part of the upper one, unless it is given: 0.3 below 0.5."""
@@ -86,8 +85,8 @@ def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats]:
         columns = tuple(range(CLASSES)) if columns is None else columns
         return columns, np.full(len(columns), value)
     if columns is None:
-        table = truth.threshold_table(path)
+        table = ground_truth.threshold_table(path)
         columns = tuple(sorted(label.index for label in table if label.index is not None))
         if not columns:
             raise ConfigError(f"{path} has a threshold for none of the model's classes")
-    return columns, truth.read_thresholds(path, [weak_labels()[column] for column in columns])
+    return columns, ground_truth.read_thresholds(path, [weak_labels()[column] for column in columns])

@@ -16,17 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
-
-from jobs.events.find import Finder
-from jobs.events.formats import RENDERERS, Event, Found
-from jobs.events.options import EventOptions
-from jobs.metrics.events import Floats
-from pipeline.location import is_remote, locate, written_whole
-from pipeline.output import COMPRESSION
-from pipeline.tables import EVENTS
-from sat.config import SAMPLE_RATE_HZ
-from sat.errors import ConfigError, OutputError
-from sat.labels import weak_labels
+from satpipe.jobs.events.find import Finder
+from satpipe.jobs.events.formats import RENDERERS, Event, Found
+from satpipe.jobs.events.options import EventOptions
+from satpipe.jobs.metrics.events import Floats
+from satpipe.pipeline.storage import is_remote, locate, written_whole
+from satpipe.pipeline.tables.output_folder import COMPRESSION
+from satpipe.pipeline.tables.schemas import EVENTS
+from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 TABLES = ("parquet", "csv")
 FORMATS = (*TABLES, *RENDERERS)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.metrics.events import Floats, Ints
 from scipy import sparse  # type: ignore[import-untyped, unused-ignore]
-
-from jobs.metrics.events import Floats, Ints
 
 Numbers = npt.NDArray[np.int64]
 

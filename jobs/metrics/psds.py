@@ -26,10 +26,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.metrics.events import Events, Floats, Ints, least
+from satpipe.sat.errors import ConfigError
 from scipy import sparse
-
-from jobs.metrics.events import Events, Floats, Ints, least
-from sat.errors import ConfigError
 
 Rows = npt.NDArray[np.int64]
 

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from jobs.metrics.counts import Counts, Numbers, totals
-from jobs.metrics.events import Events, Floats
+from satpipe.jobs.metrics.counts import Counts, Numbers, totals
+from satpipe.jobs.metrics.events import Events, Floats
 
 Rows = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]

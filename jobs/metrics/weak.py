@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.metrics.events import Floats, Ints
 from scipy.sparse import csr_array
 from scipy.special import ndtri
-
-from jobs.metrics.events import Floats, Ints
 
 Bools = npt.NDArray[np.bool_]
 

@@ -30,13 +30,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import soundfile
-
-from jobs.synth.events import Event, crowd, draw_events
-from jobs.synth.options import SynthOptions, check
-from jobs.synth.output import Summary, claimed, text, write_scenes
-from jobs.synth.scenes import Scene, SceneMaker
-from jobs.synth.sources import Background, Clip, find_backgrounds, find_clips
-from sat.errors import OutputError
+from satpipe.jobs.synth.events import Event, crowd, draw_events
+from satpipe.jobs.synth.options import SynthOptions, check
+from satpipe.jobs.synth.output import Summary, claimed, text, write_scenes
+from satpipe.jobs.synth.scenes import Scene, SceneMaker
+from satpipe.jobs.synth.sources import Background, Clip, find_backgrounds, find_clips
+from satpipe.sat.errors import OutputError
 
 __all__ = [
     "Background",

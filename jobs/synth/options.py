@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from sat.config import SAMPLE_RATE_HZ
-from sat.errors import ConfigError
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 LEAST_SAMPLES = SAMPLE_RATE_HZ // 4  # of an event that the scene's end cuts
 MOST_SCENES = 100_000  # their names have 5 digits: with 11 characters they pass for the YouTube ids of AudioSet

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import IO
 
 from filelock import FileLock, Timeout
-
-from jobs.synth.options import SynthOptions
-from jobs.synth.scenes import Scene, SceneMaker
-from jobs.synth.sources import EXAMPLES
-from pipeline.location import is_remote, written_whole
-from sat.config import SAMPLE_RATE_HZ
-from sat.errors import OutputError
+from satpipe.jobs.synth.options import SynthOptions
+from satpipe.jobs.synth.scenes import Scene, SceneMaker
+from satpipe.jobs.synth.sources import EXAMPLES
+from satpipe.pipeline.storage import is_remote, written_whole
+from satpipe.sat.errors import OutputError
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 TABLES = ("strong.tsv", "weak.csv", "events.tsv")
 PROGRAM = "satpipe synth"

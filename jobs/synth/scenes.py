@@ -7,15 +7,14 @@ from threading import Event as Flag
 
 import numpy as np
 import soundfile
-
-from jobs.synth.events import Event, crowd, draw_events
-from jobs.synth.options import SynthOptions
-from jobs.synth.sound import Library, Stream, noise
-from jobs.synth.sources import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Background, Clip
-from pipeline.decode import Samples
-from pipeline.location import written_whole
-from sat.config import SAMPLE_RATE_HZ
-from sat.errors import OutputError
+from satpipe.jobs.synth.events import Event, crowd, draw_events
+from satpipe.jobs.synth.options import SynthOptions
+from satpipe.jobs.synth.sound import Library, Stream, noise
+from satpipe.jobs.synth.sources import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Background, Clip
+from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.storage import written_whole
+from satpipe.sat.errors import OutputError
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 BLOCK_SAMPLES = 30 * SAMPLE_RATE_HZ
 FADE_SAMPLES = SAMPLE_RATE_HZ // 200

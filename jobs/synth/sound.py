@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from threading import Lock
 
 import numpy as np
-
-from jobs.synth.sources import CROSS_FADE_SAMPLES, Background, Clip
-from pipeline.decode import Reader, Samples
-from sat.config import SAMPLE_RATE_HZ
-from sat.errors import AudioError
+from satpipe.jobs.synth.sources import CROSS_FADE_SAMPLES, Background, Clip
+from satpipe.pipeline.recordings.decode import Reader, Samples
+from satpipe.sat.errors import AudioError
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 CACHE_BYTES = 64 * 2**20
 CACHED_SAMPLES = 300 * SAMPLE_RATE_HZ  # 19 MB; a longer background is decoded each time it is used

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-from jobs.synth.options import SynthOptions
-from pipeline.decode import AudioInfo, Reader, probe
-from pipeline.find import Search, Source
-from pipeline.location import is_remote
-from sat.config import SAMPLE_RATE_HZ
-from sat.errors import AudioError, ConfigError, LabelError
-from sat.labels import Label, find
+from satpipe.jobs.synth.options import SynthOptions
+from satpipe.pipeline.recordings.decode import AudioInfo, Reader, probe
+from satpipe.pipeline.recordings.find import Search, Source
+from satpipe.pipeline.storage import is_remote
+from satpipe.sat.errors import AudioError, ConfigError, LabelError
+from satpipe.sat.labels import Label, find
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
 AUDIBLE_DB = -40  # relative to the loudest frame

@@ -1,6 +1,6 @@
 """Directives that write tables of the documentation from the code they describe, so that nothing is typed twice.
 
-`schema NAME`: the columns of a table of `pipeline.tables`. `statuses`: what can become of a recording.
+`schema NAME`: the columns of a table of `satpipe.pipeline.tables.schemas`. `statuses`: what can become of a recording.
 `configurations models` or `training`: those that come with satpipe. `cost`: what `make profile` measured.
 """
 
@@ -14,14 +14,13 @@ from typing import Any
 import pyarrow as pa
 import yaml
 from docutils import nodes
+from satpipe.jobs.train.config import CONFIG_FOLDER, STAGES
+from satpipe.pipeline.tables import schemas
+from satpipe.reports import profile
+from satpipe.reports.tables import markdown_text
+from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-
-from jobs.train_config import CONFIG_FOLDER, STAGES
-from pipeline import tables
-from reports import profile
-from reports.tables import markdown_text
-from sat.config import CONFIGS, SAMPLE_RATE_HZ
 
 _FIELD = re.compile(r'pa\.field\("(?P<name>\w+)".*?\),?(?:\s+# (?P<comment>.*))?$')
 _START = re.compile(r"^(?P<table>\w+) = (?:pa\.schema\()?\[?")
@@ -35,7 +34,7 @@ class Schema(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the table."""
         name = self.arguments[0]
-        schema, comments = getattr(tables, name), _comments()
+        schema, comments = getattr(schemas, name), _comments()
         rows = (
             (f"`{field.name}`", _type(field.type), "yes" * field.nullable, comments.get((name, field.name), ""))
             for field in schema
@@ -48,7 +47,7 @@ class Statuses(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        rows = ((f"`{status}`", meaning) for status, meaning in tables.STATUSES.items())
+        rows = ((f"`{status}`", meaning) for status, meaning in schemas.STATUSES.items())
         return self.parse_text_to_nodes(_table(("status", ""), rows))
 
 
@@ -106,17 +105,17 @@ def _stage(path: Path) -> str:
 
 
 def _comments() -> dict[tuple[str, str], str]:
-    """The comment beside each field in the source of `pipeline.tables`, by table and column."""
+    """The comment beside each field in the source of `satpipe.pipeline.tables.schemas`, by table and column."""
     found: dict[tuple[str, str], str] = {}
     table = ""
-    for line in inspect.getsource(tables).splitlines():
+    for line in inspect.getsource(schemas).splitlines():
         if start := _START.match(line):
             table = start["table"]
         for field in _FIELD.finditer(line):
             found[table, field["name"]] = (field["comment"] or "").strip()
     # Tables that have the columns of a chunk have their comments too.
     shared = {column: comment for (owner, column), comment in found.items() if owner == "_CHUNK"}
-    for table in tables.SCHEMAS:
+    for table in schemas.SCHEMAS:
         for column, comment in shared.items():
             found.setdefault((table.upper(), column), comment)
     return found

@@ -17,13 +17,12 @@ from string import Template
 from typing import Any
 
 import numpy as np
-
-from jobs.overview import Overview
-from jobs.overview.data import SCORE_STEPS
-from pipeline.location import is_remote, locate, written_whole
-from reports.colours import ramp
-from reports.page import words
-from sat.errors import OutputError
+from satpipe.jobs.report_data import Overview
+from satpipe.jobs.report_data.data import SCORE_STEPS
+from satpipe.pipeline.storage import is_remote, locate, written_whole
+from satpipe.reports.colours import ramp
+from satpipe.reports.page import words
+from satpipe.sat.errors import OutputError
 
 NAME = "report.html"
 SCRIPTS = ("data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
@@ -79,7 +78,7 @@ def page(found: Overview) -> str:
 
 
 def _file(name: str) -> str:
-    return files("reports.page").joinpath(name).read_text("utf-8")
+    return files("satpipe.reports.page").joinpath(name).read_text("utf-8")
 
 
 def _hash(content: str) -> str:

@@ -3,12 +3,11 @@
 from typing import Any
 
 import numpy as np
-
-from jobs.events.options import LOW_SHARE
-from jobs.overview import Overview
-from jobs.overview.excerpts import MOST_GAIN
-from pipeline.tables import STATUSES
-from reports.tables import Table
+from satpipe.jobs.events.options import LOW_SHARE
+from satpipe.jobs.report_data import Overview
+from satpipe.jobs.report_data.excerpts import MOST_GAIN
+from satpipe.pipeline.tables.schemas import STATUSES
+from satpipe.reports.tables import Table
 
 
 def title(found: Overview) -> str:

@@ -1,0 +1,93 @@
+"""Size and speed of exported models on one core: `python -m satpipe.jobs.benchmark.export RECORDINGS OUT.json`.
+
+One run measures everything in turn, so that the ratios hold however fast the machine is at the time.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from satpipe.jobs.benchmark.tag import machine, write
+from satpipe.jobs.export.job import ExportOptions, export
+from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
+from satpipe.pipeline.recordings.decode import Samples
+from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.network import SAT
+from satpipe.sat.model.streaming import StreamingTagger
+from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.hub import BUNDLED, resolve
+
+MODELS = (BUNDLED, "SAT_T_1s", "SAT_S_2s", "SAT_B_2s")
+"""The bundled one, and configurations with random weights, which are as fast."""
+SECONDS = 60
+_ROUNDS = 3  # the fastest counts
+
+
+def benchmark(recordings: str, models: tuple[str, ...] = MODELS, seconds: float = SECONDS) -> dict[str, Any]:
+    """Measure, and return the figures.
+
+    Args:
+        recordings: Folder of recordings: how fast the models are is measured on them, and what int8 costs the
+            bundled one.
+        models: What to measure.
+        seconds: How much sound the models are timed on.
+    """
+    torch.set_num_threads(1)
+    sound = np.concatenate(list(read((recordings,))))[: round(seconds * SAMPLE_RATE_HZ)]
+    with TemporaryDirectory() as folder:
+        measured = [_model(name, recordings, sound, Path(folder)) for name in models]
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": {name: version(name) for name in ("satpipe", "torch", "onnxruntime", "onnx")},
+        "models": measured,
+    }
+
+
+def _model(name: str, recordings: str, sound: Samples, folder: Path) -> dict[str, Any]:
+    """Export a model in all ways, and time it in torch and as each file."""
+    path, check = name, (recordings,) if name == BUNDLED else ()
+    if name != BUNDLED:
+        torch.manual_seed(0)
+        path = str(folder / f"{name}.safetensors")
+        save(SAT(get_config(name)), path)
+    files = {"onnx": "fp32.onnx", "int8": "int8.onnx", "torchscript": "fp32.pt"}
+    done = {
+        "onnx": export(ExportOptions(path, folder / files["onnx"], check=check)),
+        "int8": export(ExportOptions(path, folder / files["int8"], int8=True, check=check)),
+        "torchscript": export(ExportOptions(path, folder / files["torchscript"], "torchscript", check=check)),
+    }
+    model = resolve(path).model()
+    calls = {
+        "onnx": open_onnx(folder / files["onnx"], threads=1),
+        "int8": open_onnx(folder / files["int8"], threads=1),
+        "torchscript": open_torchscript(folder / files["torchscript"]),
+    }
+    runs: dict[str, Callable[[], object]] = {"torch": lambda: StreamingTagger(model).push(torch.from_numpy(sound))}
+    runs |= {way: partial(score, call, model.config, sound) for way, call in calls.items()}
+    elapsed_s = dict.fromkeys(runs, float("inf"))
+    for _ in range(_ROUNDS):
+        for way, run in runs.items():
+            begun = perf_counter()
+            run()
+            elapsed_s[way] = min(elapsed_s[way], perf_counter() - begun)
+    return {
+        "name": name,
+        "config": model.config.name,
+        "size_bytes": {way: file.size_bytes for way, file in done.items()},
+        "x_realtime": {way: len(sound) / SAMPLE_RATE_HZ / fastest for way, fastest in elapsed_s.items()},
+        "difference": {way: asdict(file.difference) for way, file in done.items()},
+    }
+
+
+if __name__ == "__main__":
+    write(benchmark(sys.argv[1]), Path(sys.argv[2]))

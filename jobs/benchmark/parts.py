@@ -1,0 +1,149 @@
+"""Each part of tagging alone on one processor, beside what the processor can do.
+
+What is compared is measured in turns, so that a machine that slows down slows all of them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from satpipe.pipeline.recordings.decode import QUALITY, Reader, probe
+from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables.schemas import recording_row, staged_table
+from satpipe.pipeline.tables.staged import SpanOutcome
+from satpipe.sat.model.batching import BATCH_CHUNKS
+from satpipe.sat.model.chunk_parallel import consecutive
+from satpipe.sat.model.config import CLASSES, MEL_BANDS, PATCH_BANDS, PATCH_FRAMES, SAMPLE_RATE_HZ, ModelConfig
+from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel
+from satpipe.sat.model.network import SAT
+from satpipe.sat.model.precision import PRECISIONS
+
+ROUNDS = 3
+BLOCK_S = 16  # of samples, as a worker decodes them
+COPIED_BYTES = 2**28
+WRITTEN_CHUNKS = 2048
+
+
+def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str, float]:
+    """Measure everything but the model.
+
+    Args:
+        wav: A recording, 16 kHz mono.
+        flac: A recording, 48 kHz stereo.
+        folder: To write tables into.
+        config: Of the model whose scores are written.
+
+    Returns:
+        x realtime of each part and of the FFTs in log-mel, and `memory_copy`, bytes a second.
+    """
+    samples = torch.randn(BLOCK_S * SAMPLE_RATE_HZ + 2 * CENTRE_SAMPLES)
+    framed = samples.unfold(0, 2 * CENTRE_SAMPLES, SAMPLE_RATE_HZ // 100).contiguous()
+    high = np.random.default_rng(0).standard_normal(3 * BLOCK_S * SAMPLE_RATE_HZ, dtype=np.float32)
+    source, target = torch.zeros(COPIED_BYTES // 4), torch.zeros(COPIED_BYTES // 4)
+    log_mel = LogMel()
+    output = Output(folder)
+    written_s = WRITTEN_CHUNKS * config.chunk_samples / SAMPLE_RATE_HZ
+    row = recording_row("noise", 0, 0, "ok", "", duration_s=written_s, chunks=WRITTEN_CHUNKS)
+    scores = torch.rand(WRITTEN_CHUNKS, CLASSES).numpy()
+
+    def write() -> None:
+        with output.stage() as staged:
+            staged.write(staged_table([0] * WRITTEN_CHUNKS, list(range(WRITTEN_CHUNKS)), scores))
+            spans = staged.conclude([SpanOutcome(("noise", 0, 0, 0, None), WRITTEN_CHUNKS)])
+        output.publish([Finished(row, spans)], TableOptions("", config.chunk_samples, 0.1, 10, scores=True), new_name())
+
+    run = {"id": "", "identity": {"scores": True}}
+    with torch.inference_mode(), _one_thread(), output.claim(run):
+        seconds = in_turns(
+            {
+                "decode FLAC": lambda: _drain(soundfile.blocks(flac, 2**17, dtype="float32")),
+                "decode, mix and resample FLAC": lambda: _drain(_reader(flac).blocks()),
+                "decode WAV": lambda: _drain(_reader(wav).blocks()),
+                "resample 48 kHz": lambda: soxr.resample(high, 48_000, SAMPLE_RATE_HZ, quality=QUALITY),
+                "log-mel": lambda: log_mel.frames(samples),
+                "FFTs of log-mel": lambda: torch.fft.rfft(framed),
+                "write": write,
+                "memory_copy": lambda: target.copy_(source),
+            }
+        )
+    wav_s, flac_s = soundfile.info(wav).duration, soundfile.info(flac).duration
+    worth = {"decode FLAC": flac_s, "decode, mix and resample FLAC": flac_s, "decode WAV": wav_s}
+    worth |= {"write": written_s, "memory_copy": COPIED_BYTES}
+    return {name: worth.get(name, BLOCK_S) / seconds[name] for name in seconds}
+
+
+def model_parts(model: SAT, precision: str) -> dict[str, float]:
+    """Measure the model alone beside the matrix products it is made of.
+
+    Args:
+        model: float32, layer by layer; it is changed to the precision.
+        precision: One of `satpipe.sat.model.precision.PRECISIONS`.
+
+    Returns:
+        `x_realtime`; `flops`, the rate of the products at its shapes; `bound_x_realtime`, what it would be if it did
+        nothing but its products at that rate.
+    """
+    dtype, config = PRECISIONS[precision], model.config
+    model.with_precision(dtype)
+    chunks = 10 * torch.randn(BATCH_CHUNKS, MEL_BANDS, config.chunk_frames) - 30
+    rows, width = BATCH_CHUNKS * config.chunk_tokens, config.width
+    operands = [
+        (torch.randn(rows, k, dtype=dtype), torch.randn(n, k, dtype=dtype).T, torch.empty(rows, n, dtype=dtype))
+        for k, n in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width))
+    ]
+
+    def products() -> None:
+        for x, weight, out in operands:
+            torch.mm(x, weight, out=out)
+
+    with torch.inference_mode(), _one_thread():
+        _, memory = consecutive(model, chunks)
+        seconds = in_turns({"model": lambda: consecutive(model, chunks, memory), "products": products})
+    rate = sum(2 * rows * x.shape[1] * out.shape[1] for x, _, out in operands) / seconds["products"]
+    played_s = BATCH_CHUNKS * config.chunk_samples / SAMPLE_RATE_HZ
+    bound = config.chunk_samples / SAMPLE_RATE_HZ * rate / chunk_flops(config)
+    return {"x_realtime": played_s / seconds["model"], "flops": rate, "bound_x_realtime": bound}
+
+
+def chunk_flops(config: ModelConfig) -> int:
+    """Operations of a chunk's matrix products, attention's included, two for each multiply-add."""
+    tokens, width, depth = config.chunk_tokens, config.width, config.depth
+    linear = depth * 12 * width**2 + PATCH_BANDS * PATCH_FRAMES * width  # a token
+    attention = depth * 2 * (tokens + config.memory_tokens) * width  # a token
+    return 2 * (tokens * (linear + attention) + width * config.classes)
+
+
+def in_turns(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Run each function once to warm up, then all in turns; return the median seconds of a run of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(ROUNDS + 1):
+        for name, function in functions.items():
+            begun = perf_counter()
+            function()
+            if turn:
+                seconds[name].append(perf_counter() - begun)
+    return {name: median(measured) for name, measured in seconds.items()}
+
+
+def _reader(path: Path) -> Reader:
+    return Reader(str(path), probe(str(path), path.stat().st_size))
+
+
+def _drain(blocks: Iterable[Any]) -> None:
+    for _ in blocks:
+        pass
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,117 @@
+"""`satpipe profile`: what models and peers cost for each chunk, measured here, as JSON.
+
+One thread, float32. Weights do not matter for cost: what is named without any has random ones.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+import torch
+from satpipe.jobs.benchmark.tag import machine
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
+from satpipe.sat.model.network import SAT
+from satpipe.sat.taggers.cost import batch_bytes, cost, noise_chunks
+from satpipe.sat.taggers.interface import Peer, Tagger
+from satpipe.sat.taggers.registry import PEERS, adapted, resolve
+from satpipe.sat.weights.checkpoint import Checkpoint
+
+DELAYS_S = (10.0, 2.0, 1.0)  # of the paper's Tables 1 and 2
+TIMED_S = 1.0  # at least
+
+
+def profile(models: Iterable[str], delays_s: Iterable[float], say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure, and return the figures.
+
+    Args:
+        models: Configurations, or whatever `tag` takes; none: all configurations and all peers that come with satpipe.
+        delays_s: Of those that leave it open, none: 10, 2 and 1 s.
+        say: Told what is being measured.
+
+    Raises:
+        SatpipeError: There is no such model, or it cannot be used with one of the delays.
+    """
+    named = list(models) or [*CONFIGS, *PEERS]
+    delays_s = tuple(delays_s)
+    used = [each for name in named for each in _regimes(name, delays_s)]
+    rows = []
+    with _one_thread():
+        for loaded in used:
+            say(f"{loaded.config.name}, {loaded.config.script_chunk_s:g} s")
+            rows.append(_row(loaded))
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "models": rows,
+    }
+
+
+def _regimes(name: str, delays_s: tuple[float, ...]) -> list[Checkpoint | Peer]:
+    """The model under each of the delays; a streaming one has its own."""
+    loaded = _random(name) if name in CONFIGS else resolve(name, random=True)
+    if not loaded.config.streaming:
+        return [adapted(loaded, delay_s) for delay_s in delays_s or DELAYS_S]
+    if delays_s and loaded.config.script_chunk_s not in delays_s:
+        raise ConfigError(f"{name} has a delay of {loaded.config.script_chunk_s:g} s; leave --delay out")
+    return [loaded]
+
+
+def _random(name: str) -> Checkpoint:
+    torch.manual_seed(0)
+    return Checkpoint(CONFIGS[name], SAT(CONFIGS[name]).state_dict(), "", "random weights", {})
+
+
+@torch.no_grad()
+def _row(loaded: Checkpoint | Peer) -> dict[str, Any]:
+    tagger, config = loaded.tagger(batch_chunks=1), loaded.config
+    chunks = noise_chunks(tagger, 2)
+    network_input = tagger.network_input(chunks[0])
+    first = cost(lambda: tagger.forward(network_input))
+    later = first
+    if config.streaming:
+        scores = tagger.score(enumerate(chunks))
+        next(scores)
+        later = cost(lambda: next(scores))
+    batched = loaded.tagger()
+    return {
+        "model": config.name,
+        "delay_s": config.script_chunk_s,
+        "memory": config.streaming,
+        "parameters": 0 if tagger.model is None else sum(each.numel() for each in tagger.model.parameters()),
+        "tokens": tagger.tokens(tagger.chunk_samples),
+        "first_chunk": vars(first),
+        "later_chunk": vars(later),
+        "x_realtime": _x_realtime(tagger, 1),
+        "batch_chunks": batched.batch_chunks,
+        "batch_bytes": batch_bytes(loaded.tagger(), batched.batch_chunks),
+        "batch_x_realtime": _x_realtime(batched, batched.batch_chunks),
+    }
+
+
+def _x_realtime(tagger: Tagger, chunks: int) -> float:
+    """Seconds of sound tagged in a second, so many chunks at once, front end included."""
+    heard = chunks * tagger.config.chunk_samples / SAMPLE_RATE_HZ
+    noise = 0.1 * torch.randn(chunks * tagger.chunk_samples + tagger.lookahead_samples)
+    taken: list[float] = []
+    while not taken or sum(taken) < TIMED_S:
+        begun = perf_counter()
+        stream = tagger.chunks()
+        made = [*stream.push(noise), *stream.finish()][:chunks]
+        for _ in tagger.score(enumerate(made)):
+            pass
+        taken.append(perf_counter() - begun)
+    return heard / min(taken)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,154 @@
+"""How long a chunk takes from its last sample to its line, on one processor.
+
+`python -m satpipe.jobs.benchmark.stream OUT.json` measures the command itself, fed in real time through a pipe, or
+by growing files where there are several streams.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from threading import Thread
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+import torch
+from satpipe.jobs.benchmark.tag import machine
+from satpipe.sat.model.config import get_config
+from satpipe.sat.model.network import SAT
+from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.hub import BUNDLED, resolve
+
+BLOCK_S = 0.01  # what is written at a time, as by a sound card
+SECONDS = 40.0
+COMMAND = "from satpipe.jobs.commands.main import main; main()"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a model, and the streams it tags at once."""
+
+    model: str
+    rate_hz: int = 16_000
+    channels: int = 1
+    streams: int = 1
+
+
+CASES = (
+    Case("SAT_T_2s"),
+    Case("SAT_T_2s", 48_000, 2),
+    Case("SAT_T_2s", streams=8),
+    Case("SAT_T_1s"),
+    Case("SAT_S_2s"),
+    Case("SAT_B_2s"),
+)
+
+
+def benchmark(seconds: float, say: Callable[[str], None], cases: tuple[Case, ...] = CASES) -> dict[str, Any]:
+    """Measure, and return the figures.
+
+    Args:
+        seconds: Of sound for each case.
+        say: Told what is being done.
+        cases: What to measure.
+    """
+    runs = []
+    with TemporaryDirectory() as name:
+        for case in cases:
+            say(f"{case.model}, {case.streams} x {case.rate_hz / 1000:g} kHz, {case.channels} channels")
+            delays_s = _delays(case, seconds, Path(name))
+            runs.append({
+                "model": case.model,
+                "rate_hz": case.rate_hz,
+                "channels": case.channels,
+                "streams": case.streams,
+                "chunks": len(delays_s),
+                "median_s": median(delays_s),
+                "p95_s": quantiles(delays_s, n=20)[-1],
+                "max_s": max(delays_s),
+            })  # fmt: skip
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "block_s": BLOCK_S,
+        "runs": runs,
+    }
+
+
+def _delays(case: Case, seconds: float, folder: Path) -> list[float]:
+    """Run the command on one processor; return the seconds from each whole chunk's last sample to its line."""
+    paths = [folder / f"{number}.raw" for number in range(case.streams)] if case.streams > 1 else []
+    command = [sys.executable, "-c", COMMAND, "stream", "--live", "--format", "s16le", "--idle-s", "1"]
+    command += ["--rate-hz", str(case.rate_hz), "--channels", str(case.channels)]
+    command += ["--model", _weights(case.model, folder), *map(str, paths)]
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open("wb", buffering=0)) for path in paths]
+        process = opened.enter_context(
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=_one_processor)
+        )
+        if not process.stdin or not process.stdout:
+            raise RuntimeError("the command has no pipes")
+        for _ in range(case.streams):
+            process.stdout.readline()  # it has started
+        begun_s = monotonic()
+        writer = Thread(target=_write, args=(files or [process.stdin], case, seconds, begun_s))
+        writer.start()
+        delays_s = list(_read(process.stdout, begun_s, seconds))
+        writer.join()
+    if process.returncode:
+        raise RuntimeError(f"satpipe stream ended with code {process.returncode}")
+    return delays_s
+
+
+def _weights(name: str, folder: Path) -> str:
+    """The bundled model, or random weights: how long it takes does not depend on them."""
+    if name == resolve(BUNDLED).config.name:
+        return BUNDLED
+    path = folder / f"{name}.safetensors"
+    save(SAT(get_config(name)), path)
+    return str(path)
+
+
+def _one_processor() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def _write(sinks: list[Any], case: Case, seconds: float, begun_s: float) -> None:
+    """Write noise as a sound card would: each block when its last sample has been made."""
+    frames = round(BLOCK_S * case.rate_hz)
+    noise = np.random.default_rng(0).integers(-3000, 3000, (frames * 100, case.channels), dtype=np.int16)
+    blocks = [noise[at : at + frames].tobytes() for at in range(0, len(noise), frames)]
+    for number in range(round(seconds / BLOCK_S)):
+        sleep(max(0.0, begun_s + (number + 1) * BLOCK_S - monotonic()))
+        for sink in sinks:
+            sink.write(blocks[number % len(blocks)])
+            sink.flush()
+    for sink in sinks:
+        sink.close()
+
+
+def _read(lines: Any, begun_s: float, seconds: float) -> Iterator[float]:
+    for text in lines:
+        line = json.loads(text)
+        if "tags" in line and line["end_s"] <= seconds - 0.5:  # the last one does not wait for a whole chunk
+            yield monotonic() - begun_s - line["end_s"]
+
+
+def main() -> None:
+    """Measure, and write the figures as JSON."""
+    figures = benchmark(SECONDS, lambda line: print(line, file=sys.stderr))
+    Path(sys.argv[1]).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

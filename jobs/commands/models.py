@@ -1,0 +1,95 @@
+"""`satpipe models`: the models there are, and fetching the published ones."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List the models: size, published mAP, licence, whether present."""
+    if context.invoked_subcommand is None:
+        _print_models()
+
+
+@models.command()
+@click.argument("name")
+def pull(name: str) -> None:
+    """Fetch the published checkpoint NAME into the cache.
+
+    The cache is a folder of the user's, or the one that SATPIPE_CACHE names; SATPIPE_HUB_URL names a mirror.
+    """
+    from satpipe.sat.weights import hub
+
+    with _shown_progress(name) as progress:
+        path = hub.pull(name, progress)
+    click.echo(f"{name} is in {path}")
+
+
+def _print_models() -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from satpipe.sat.taggers import registry as taggers
+    from satpipe.sat.weights import hub
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("mAP", justify="right")
+    table.add_column("licence")
+    table.add_column("present")
+    for row in hub.list_models():
+        table.add_row(
+            row.name if row.name == row.config else f"{row.name} ({row.config})",
+            f"{row.parameters / 1e6:.1f} M",
+            "none" if row.map_percent is None else f"{row.map_percent:.2f}",
+            row.licence,
+            "yes" if row.present else "no",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        "mAP: as published, on AudioSet's evaluation set.\n"
+        f"`satpipe models pull NAME` fetches a published model from {hub.RECORD_URL} into {hub.cache_folder()}\n"
+        f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(taggers.peers())}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+@contextmanager
+def _shown_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a download: a bar on a terminal, elsewhere a line now and then."""
+    if not sys.stdout.isatty():
+        yield _Lines(name)
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        task = bar.add_task(name, total=None)
+
+        def advance(done_bytes: int, total_bytes: int | None) -> None:
+            bar.update(task, completed=done_bytes, total=total_bytes)
+
+        yield advance
+
+
+class _Lines:
+    """Prints a line for each tenth of a download, or for every 10 MB where its size is not known."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._step = 0
+
+    def __call__(self, done_bytes: int, total_bytes: int | None) -> None:
+        step = 10 * done_bytes // total_bytes if total_bytes else done_bytes // 10_000_000
+        if step != self._step:
+            self._step = step
+            of_total = f" of {total_bytes / 1e6:.1f}" if total_bytes else ""
+            click.echo(f"{self._name}: {done_bytes / 1e6:.1f}{of_total} MB")

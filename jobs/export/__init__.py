@@ -1,0 +1,1 @@
+"""`satpipe export`: models as ONNX or TorchScript files."""

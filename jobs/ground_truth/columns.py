@@ -1,0 +1,153 @@
+"""Which column of a file is what."""
+
+from dataclasses import dataclass
+
+from satpipe.jobs.ground_truth.files import NO_VALUE, TextFile, cell_at, is_number, read_number
+from satpipe.jobs.ground_truth.names import parse_name, parse_segment
+from satpipe.sat.errors import TruthError
+
+# Names of columns, the first one that is there counts. Case, _ and a unit of seconds at the end do not matter.
+LABEL = (
+    "mid", "mids", "label mid", "event mid", "positive labels", "event label", "event labels", "label", "labels",
+    "annotation", "annotations", "species", "tag", "tags", "tag 1", "class", "classes", "class name", "category",
+    "sound class", "event", "display name", "name", "common name",
+)  # fmt: skip
+CLIP = (
+    "segment id", "filename", "file name", "file", "recording", "recording id", "clip", "clip id", "audio filename",
+    "audiofilename", "audio file", "audio", "audio id", "fname", "filepath", "file path", "path", "ytid", "youtube id",
+    "video id", "begin path", "begin file",
+)  # fmt: skip
+_ONSET = ("onset", "event onset", "onset time", "start", "start time", "starttime", "begin", "begin time")
+_OFFSET = ("offset", "event offset", "offset time", "end", "end time", "endtime", "stop", "stop time")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which cell is what.
+
+    Attributes:
+        clip: The clip's name.
+        label: The label or labels.
+        onset: Start of the event or the clip.
+        offset: End of it.
+        header: Whether the file has one.
+        rest: Labels may go on in the cells that follow: they hold commas that nobody quoted.
+        in_file: Raven's start of the event in the file named.
+        selection: Raven's number and view of the selection.
+        sequence: Raven counts the times through several files.
+    """
+
+    clip: int | None
+    label: int
+    onset: int | None = None
+    offset: int | None = None
+    header: bool = False
+    rest: bool = False
+    in_file: int | None = None
+    selection: tuple[int, int] | None = None
+    sequence: bool = False
+
+    @property
+    def timed(self) -> bool:
+        """Whether there are times."""
+        return self.onset is not None and self.offset is not None
+
+    def label_cell(self, cells: list[str]) -> str:
+        """Return the label or labels."""
+        return ", ".join(cells[self.label :]) if self.rest else cell_at(cells, self.label)
+
+    def timeless(self, cells: list[str]) -> bool:
+        """Whether a row has neither onset nor offset."""
+        return cell_at(cells, self.onset) in NO_VALUE and cell_at(cells, self.offset) in NO_VALUE
+
+    def times(self, cells: list[str]) -> tuple[float, float]:
+        """Return onset and offset in seconds.
+
+        Raises:
+            TruthError: They are not numbers, are negative, or the wrong way round.
+        """
+        onset_s = read_number(cell_at(cells, self.onset), "onset")
+        offset_s = read_number(cell_at(cells, self.offset), "offset")
+        in_file_s = 0.0 if self.in_file is None else read_number(cell_at(cells, self.in_file), "place in the file")
+        least_s = min(onset_s, offset_s, in_file_s)
+        if least_s < 0:
+            raise TruthError(f"a negative time, {least_s:g} s")
+        if offset_s < onset_s:
+            raise TruthError(f"it ends at {offset_s:g} s, before it starts at {onset_s:g} s")
+        return (onset_s, offset_s) if self.in_file is None else (in_file_s, in_file_s + (offset_s - onset_s))
+
+    def clip_name(self, cells: list[str]) -> str:
+        """Return the name of a clip with weak labels; of one cut from a video, with start and end.
+
+        Raises:
+            TruthError: There is none, or the times are not those of a clip.
+        """
+        if not self.header and len(cells) <= self.label:
+            raise TruthError(f"{len(cells)} cells, where 4 are expected: YTID, start, end, labels")
+        name = cell_at(cells, self.clip)
+        if not name:
+            raise TruthError("there is no clip")
+        if not self.timed:
+            return name
+        start_s, end_s = self.times(cells)
+        if start_s == end_s:
+            raise TruthError(f"clip {name} starts and ends at {start_s:g} s")
+        stem = parse_name(name).stem
+        segment = parse_segment(stem)
+        if segment and not segment.starts_ms:
+            return f"{stem}_{start_s:.3f}_{end_s:.3f}"
+        if start_s or segment:
+            raise TruthError(f"{name} from {start_s:g} s to {end_s:g} s: weak labels are of whole clips")
+        return name
+
+
+def weak_columns(file: TextFile) -> Columns:
+    """Tell the columns of weak labels.
+
+    Raises:
+        TruthError: They are not there.
+    """
+    if not file.header or any(map(is_number, file.header)):
+        return Columns(0, 3, 1, 2, rest=True)
+    clip, label = file.column(CLIP), file.column(LABEL)
+    if clip is None or label is None:
+        what = "clips" if clip is None else "labels"
+        raise TruthError(
+            f"{file.path} has no column of {what} among {', '.join(file.header)}. Weak labels are AudioSet's lists "
+            "(YTID, start, end, labels), or tables with a header such as recording, label"
+        )
+    return Columns(clip, label, file.column(_ONSET), file.column(_OFFSET), header=True)
+
+
+def strong_columns(file: TextFile) -> Columns:
+    """Tell the columns of strong labels.
+
+    Raises:
+        TruthError: They are not there.
+    """
+    if not any(map(is_number, file.header)):
+        clip, label, onset, offset = (file.column(names) for names in (CLIP, LABEL, _ONSET, _OFFSET))
+        lacking = [n for n, c in (("onsets", onset), ("offsets", offset), ("labels", label)) if c is None]
+        if not lacking and label is not None:
+            raven = clip is not None and file.header[clip] in ("begin path", "begin file")
+            in_file = file.column(["file offset"]) if raven else None
+            number, view = file.column(["selection"]), file.column(["view"])
+            selection = None if number is None or view is None else (number, view)
+            return Columns(
+                clip, label, onset, offset, header=True, in_file=in_file, selection=selection,
+                sequence=raven and in_file is None,
+            )  # fmt: skip
+        if len(file.rows) == 1 or len(lacking) < 3:
+            there = ", ".join(file.header)
+            raise TruthError(f"{file.path} has no column of {' nor of '.join(lacking)}; its columns are {there}")
+    rest = file.delimiter == ","
+    for _, row in file.rows:
+        numbers = [is_number(cell) for cell in row]
+        if len(row) >= 4 and numbers[1] and numbers[2]:
+            return Columns(0, 3, 1, 2, rest=rest)
+        if len(row) >= 3 and numbers[0] and numbers[1]:
+            return Columns(None, 2, 0, 1, rest=rest)
+    raise TruthError(
+        f"{file.path} holds no strong labels in a format that satpipe reads: a table with columns for onset, offset, "
+        "label (and clip), a Raven selection table with annotations, or Audacity labels (onset, offset, label)"
+    )

@@ -1,0 +1,148 @@
+"""Text files of lines with cells, and what was wrong with them."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from satpipe.sat.errors import LabelError, TruthError
+
+SHOWN = 5  # bad lines, or names, in one message
+NO_VALUE = ("", "nan", "NaN")  # the latter two where pandas wrote an empty cell
+_UNIT = re.compile(r" *(\( *s(ec(onds)?)? *\)| s| sec| seconds)$")
+
+
+class TextFile:
+    """A file read whole.
+
+    Attributes:
+        path: Where it is.
+        lines: Numbers and text of all lines that are neither empty nor comments.
+        delimiter: Between the cells of a line.
+        rows: Numbers and cells of the lines that can be taken apart.
+        header: The cells of the first row, as names of columns: without case, underscores and unit of seconds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read it.
+
+        Raises:
+            TruthError: It cannot be read.
+        """
+        self.path = path
+        self._wrong: list[tuple[int, TruthError | LabelError]] = []
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise TruthError(f"{path} cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise TruthError(f"{path} is not text in UTF-8: {error}") from error
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self.lines = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+        first = self.lines[0][1] if self.lines else ""
+        self.delimiter = "\t" if "\t" in first else ";" if ";" in first.partition(",")[0] else ","
+        self.rows: list[tuple[int, list[str]]] = []
+        for number, line in self.lines:
+            with self.line(number):
+                self.rows.append((number, self._cells(line)))
+        self.header = [_plain(cell) for cell in self.rows[0][1]] if self.rows else []
+
+    def column(self, names: Sequence[str]) -> int | None:
+        """Return the place of the column that has the first of these names that is there."""
+        return next((self.header.index(name) for name in names if name in self.header), None)
+
+    def body(self, header: bool = True) -> Iterator[tuple[int, list[str]]]:
+        """Yield line numbers and cells; below a header, rows with more cells than that are wrong."""
+        width = len(self.header)
+        for number, cells in self.rows[header:]:
+            if header and any(cells[width:]):
+                wrong = TruthError(f"{len(cells)} cells, where the header has {width}: commas in a cell take quotes")
+                self._wrong.append((number, wrong))
+            else:
+                yield number, cells
+
+    @contextmanager
+    def line(self, number: int) -> Iterator[None]:
+        """Take an error raised within as one of this line."""
+        try:
+            yield
+        except (TruthError, LabelError) as error:
+            self._wrong.append((number, error))
+
+    def check(self) -> None:
+        """Raise an error if lines were wrong.
+
+        Raises:
+            LabelError: All for a label that satpipe does not know.
+            TruthError: Some for something else.
+        """
+        if not self._wrong:
+            return
+        self._wrong.sort(key=lambda wrong: wrong[0])
+        count = len(self._wrong)
+        kind = LabelError if all(isinstance(error, LabelError) for _, error in self._wrong) else TruthError
+        lines = indented([f"line {number}: {error}" for number, error in self._wrong])
+        raise kind(f"{self.path} has {count} bad line{'s' if count > 1 else ''}:{lines}")
+
+    def _cells(self, line: str) -> list[str]:
+        if self.delimiter == "\t":  # programs that write tabs rarely quote, and names may hold a quote
+            cells = [cell.strip() for cell in line.split("\t")]
+            return [unquoted(cell) for cell in cells] if '"' in line else cells
+        try:
+            cells = next(csv.reader([line], delimiter=self.delimiter, skipinitialspace=True, strict=True))
+        except csv.Error:
+            raise TruthError("a quote that does not end, or ends within a cell") from None
+        return [cell.strip() for cell in cells]
+
+
+def cell_at(cells: list[str], place: int | None) -> str:
+    """Return a cell; "" where a row is too short for it, or there is no such column."""
+    return cells[place] if place is not None and place < len(cells) else ""
+
+
+def unquoted(cell: str) -> str:
+    """Return a cell without the quotes around it."""
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell holds a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text not in NO_VALUE
+
+
+def read_number(text: str, what: str) -> float:
+    """Return the finite number in a cell.
+
+    Raises:
+        TruthError: There is none; `what` it should be is named.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = np.nan
+    if not isfinite(number) or "_" in text:
+        raise TruthError(f"{what} {text!r} is not a number" if text else f"there is no {what}")
+    return number
+
+
+def some(names: Sequence[str], one: str, many: str) -> str:
+    """Return how many names there are, of one or of many, and the first of them."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {one if len(names) == 1 else many}: {', '.join(names[:SHOWN])}{more}"
+
+
+def indented(lines: Sequence[str]) -> str:
+    """Return the first lines for the end of a message, each below the one before."""
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "".join(f"\n  {line}" for line in [*lines[:SHOWN], *more])
+
+
+def _plain(name: str) -> str:
+    return _UNIT.sub("", re.sub(r"[\s_]+", " ", name.strip().casefold()))

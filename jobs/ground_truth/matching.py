@@ -1,0 +1,225 @@
+"""Which recording each clip is: by a list that says so, or by their names."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from satpipe.jobs.ground_truth.columns import CLIP, Columns
+from satpipe.jobs.ground_truth.files import TextFile, cell_at, indented, is_number, some, unquoted
+from satpipe.jobs.ground_truth.names import Name, parse_name, parse_segment
+from satpipe.jobs.metrics.events import Ints
+from satpipe.pipeline.storage import locate
+from satpipe.sat.errors import TruthError
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Which recording each clip is; see `match`."""
+
+    clip: Ints
+    """Positions in the list of clips of those found, ascending, [n]."""
+    recording: Ints
+    """Of each of them: position in the list of recordings, [n]."""
+    missing: tuple[str, ...]
+    """Clips that no recording was found for."""
+    unlisted: tuple[str, ...]
+    """Recordings that no clip was found for."""
+    by: dict[str, int]
+    """How many were found by "mapping", "name", "YouTube id and start", "YouTube id"."""
+
+
+def read_mapping(path: str | Path) -> dict[str, str]:
+    """Read which recording is which clip: a table with the columns recording and clip.
+
+    Raises:
+        TruthError: It cannot be read, or has lines that are not right: they are named.
+    """
+    file = TextFile(locate(path))
+    recording, clip = file.column(["recording"]), file.column(["clip"])
+    if recording is None or clip is None:
+        raise TruthError(f"{file.path} needs a header with the columns recording and clip")
+    mapping: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, cells in file.body():
+        with file.line(number):
+            name, of = cell_at(cells, recording), cell_at(cells, clip)
+            if not name or not of:
+                raise TruthError("it takes a recording and a clip")
+            if name in mapping:
+                raise TruthError(f"recording {name} is in line {lines[name]} already")
+            mapping[name], lines[name] = of, number
+    file.check()
+    if not mapping:
+        raise TruthError(f"{file.path} names no recording")
+    return mapping
+
+
+def read_list(path: str | Path) -> tuple[str, ...]:
+    """Read names of clips or recordings, each once.
+
+    Either one in each line, or a table with a header that has a column of clips (clip, recording, filename, ...), or
+    a segment list as AudioSet's.
+
+    Raises:
+        TruthError: It cannot be read, or names nothing.
+    """
+    file = TextFile(locate(path))
+    first = file.rows[0][1] if file.rows else []
+    column = file.column(CLIP)
+    names = []
+    if column is not None or (len(first) > 2 and is_number(first[1]) and is_number(first[2])):
+        columns = Columns(0, 2, 1, 2) if column is None else Columns(column, column, header=True)
+        for number, cells in file.body(columns.header):
+            with file.line(number):
+                names.append(columns.clip_name(cells))
+        file.check()
+    else:
+        names = [unquoted(line.strip()) for _, line in file.lines]
+    names = [name for name in dict.fromkeys(names) if name]
+    if not names:
+        raise TruthError(f"{file.path} names no clip")
+    return tuple(names)
+
+
+def match(clips: Sequence[str], recordings: Sequence[str], mapping: Mapping[str, str] | None = None) -> Match:
+    """Find the recording of each clip.
+
+    By name, where the first of these that holds decides: the same path; the same but for the extension of audio; one
+    path is the end of the other (`site1/dawn` of `data/site1/dawn.wav`); the same name in other folders, if no other
+    clip or recording has it.
+
+    Else by AudioSet's naming habits: YTID, a YouTube id of 11 characters, or YYTID, followed by nothing, by
+    _START_END in seconds (30.000_40.000, 30_40) or milliseconds (30000_40000), or by _START in milliseconds or whole
+    seconds. Clip and recording must start at the same millisecond; where one of the two gives no start, the id decides
+    if only one comes into question.
+
+    Args:
+        clips: Names as in the list of true labels, each once.
+        recordings: Names as in the recordings table, each once.
+        mapping: Recording to clip, for those that names do not tell; it goes before them.
+
+    Raises:
+        TruthError: Several recordings come into question for a clip, or several clips for a recording: they are
+            named. Or a mapping has nothing to do with either.
+    """
+    matcher = _Matcher(clips, recordings)
+    mapped = {place: mapping[name] for place, name in enumerate(recordings) if name in mapping} if mapping else {}
+    matcher.find(mapped, "mapping", ("mapping", "mapping"))
+    if mapping and not matcher.found:
+        raise TruthError("the mapping names no recording in the tables together with a clip that is listed")
+    others = {place: name for place, name in enumerate(recordings) if place not in mapped}
+    matcher.find(others, "name", ("YouTube id and start", "YouTube id"))
+    return matcher.result()
+
+
+_Candidates = Iterable[tuple[int, int, list[int]]]
+"""A clip, how far off its name is, and the recordings that come into question."""
+
+
+class _Matcher:
+    """Clips and recordings by position, and which belong together."""
+
+    def __init__(self, clips: Sequence[str], recordings: Sequence[str]) -> None:
+        self._clips, self._recordings = clips, recordings
+        self._names = [parse_name(clip) for clip in clips]
+        self.found: dict[int, tuple[int, str]] = {}  # clip -> recording, and how it was found
+        self._taken: set[int] = set()
+        self._wrong: list[str] = []
+
+    def find(self, names: Mapping[int, str], by_name: str, by_segment: tuple[str, str]) -> None:
+        """Find the clips of recordings that go by these names.
+
+        Args:
+            names: Of each recording, by position.
+            by_name: What to call matches by name.
+            by_segment: What to call those by YouTube id and start, and by YouTube id.
+
+        Raises:
+            TruthError: Several come into question.
+        """
+        parsed = {place: parse_name(name) for place, name in names.items()}
+        self._settle(self._near_by_name(parsed), (by_name,) * 3)
+        self._settle(self._near_by_segment({p: n.stem for p, n in parsed.items() if p not in self._taken}), by_segment)
+        if self._wrong:
+            count = len(self._wrong)
+            raise TruthError(
+                f"{count} name{'s do' if count > 1 else ' does'} not tell which recording is which clip:"
+                f"{indented(self._wrong)}\nA mapping file with the columns recording and clip decides"
+            )
+
+    def _near_by_name(self, names: Mapping[int, Name]) -> _Candidates:
+        exact: dict[Name, list[int]] = defaultdict(list)
+        whole: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        ending: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for place, name in names.items():
+            exact[name].append(place)
+            whole[name.parts].append(place)
+            for end in name.ends():
+                ending[end].append(place)
+        listed = Counter(name.stem for name in self._names)
+        for clip, name in self._unmatched():
+            parts = name.parts
+            ways = (exact.get(name), whole.get(parts), ending.get(parts), *(whole.get(end) for end in name.ends()))
+            distance, near = next(((n, places) for n, places in enumerate(ways) if places), (len(ways), []))
+            if not near:
+                elsewhere = ending.get((name.stem,), [])
+                near = elsewhere if len(elsewhere) == listed[name.stem] == 1 else []
+            yield clip, min(distance, 2), near
+
+    def _near_by_segment(self, stems: Mapping[int, str]) -> _Candidates:
+        at: dict[tuple[str, int], list[int]] = defaultdict(list)
+        of: dict[str, list[int]] = defaultdict(list)
+        whole: dict[str, list[int]] = defaultdict(list)
+        for place, stem in stems.items():
+            if segment := parse_segment(stem):
+                of[segment.ytid].append(place)
+                for start_ms in segment.starts_ms:
+                    at[segment.ytid, start_ms].append(place)
+                if not segment.starts_ms:
+                    whole[segment.ytid].append(place)
+        for clip, name in self._unmatched() if of else ():
+            if (segment := parse_segment(name.stem)) and segment.ytid in of:
+                ytid, starts_ms = segment
+                started = [place for start_ms in starts_ms for place in at.get((ytid, start_ms), ())]
+                near = list(dict.fromkeys(started)) or whole.get(ytid, []) or ([] if starts_ms else of[ytid])
+                yield clip, 0 if started else 1, near
+
+    def _unmatched(self) -> Iterator[tuple[int, Name]]:
+        return ((clip, name) for clip, name in enumerate(self._names) if clip not in self.found)
+
+    def _settle(self, candidates: _Candidates, how: Sequence[str]) -> None:
+        """Join clips and recordings; where several clips claim one recording, the nearest name decides.
+
+        Args:
+            candidates: Of clips that are not joined yet.
+            how: What to call a match, by how far off the name is.
+        """
+        claims: dict[int, list[tuple[int, int]]] = defaultdict(list)  # recording -> (how far off, clip)
+        for clip, distance, near in candidates:
+            if len(near) > 1:
+                names = some([self._recordings[place] for place in near], "recording", "recordings")
+                self._wrong.append(f"clip {self._clips[clip]} could be any of {names}")
+            elif near:
+                claims[near[0]].append((distance, clip))
+        for recording, claimed in claims.items():
+            nearest = min(claimed)[0]
+            clips = [clip for distance, clip in claimed if distance == nearest]
+            if len(clips) > 1:
+                names = some([self._clips[clip] for clip in clips], "clip", "clips")
+                self._wrong.append(f"recording {self._recordings[recording]} could be any of {names}")
+            else:
+                self.found[clips[0]] = (recording, how[nearest])
+                self._taken.add(recording)
+
+    def result(self) -> Match:
+        """Return what was found."""
+        clips = sorted(self.found)
+        return Match(
+            np.array(clips, np.int32),
+            np.array([self.found[clip][0] for clip in clips], np.int32),
+            tuple(name for clip, name in enumerate(self._clips) if clip not in self.found),
+            tuple(name for place, name in enumerate(self._recordings) if place not in self._taken),
+            dict(Counter(how for _, how in self.found.values())),
+        )

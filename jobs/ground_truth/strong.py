@@ -1,0 +1,194 @@
+"""Strong labels: from when to when each class is heard."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from satpipe.jobs.ground_truth.columns import Columns, strong_columns
+from satpipe.jobs.ground_truth.files import NO_VALUE, TextFile, cell_at
+from satpipe.jobs.ground_truth.names import clip_of_file, renumber, without_extension
+from satpipe.jobs.ground_truth.vocabulary import Unknown, Vocabulary, numbered
+from satpipe.jobs.metrics.events import Events
+from satpipe.pipeline.storage import locate
+from satpipe.sat.errors import TruthError
+from satpipe.sat.labels import Label
+
+BEYOND_S = 0.05  # an event that ends so little after its recording is cut, and not worth a word
+_FILES = (".txt", ".tsv", ".csv")
+
+
+@dataclass(frozen=True, eq=False)
+class StrongTruth:
+    """Strong labels of many clips: from when to when each class is heard."""
+
+    clips: tuple[str, ...]
+    """Names of all clips listed, also of those without an event."""
+    labels: tuple[Label, ...]
+    """Classes that occur."""
+    events: Events
+    """In the order of the file; `clip` is a position in `clips`, `label` one in `labels`."""
+    duplicates: int = 0
+    """How many of the events repeat another one: same clip, class, onset and offset. They stay in."""
+    views: int = 0
+    """Rows left out because Raven writes a selection once for each view, such as waveform and spectrogram."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Labels left out because satpipe does not know them, and how often each occurred."""
+
+    def take(self, clips: npt.NDArray[np.integer]) -> "StrongTruth":
+        """Return some clips, by position, in the order given."""
+        kept, numbers = renumber(self.events.clip, clips, len(self.clips))
+        events = replace(self.events.take(kept), clip=numbers[kept])
+        names = tuple(self.clips[clip] for clip in clips)
+        return replace(self, clips=names, events=events, duplicates=_duplicates(events))
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """True events cut to what the recordings hold; see `within`."""
+
+    truth: StrongTruth
+    """With no event beyond the end of its recording."""
+    clipped: int
+    """Events that ended more than `BEYOND_S` after their recording, and now end with it."""
+    dropped: int
+    """Events that began when their recording had ended, and are left out."""
+    example: str
+    """One of those, for a person; "" if there are none."""
+
+
+def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongTruth:
+    """Read strong labels: a file, or a folder with a file for each recording.
+
+    Files, times in seconds:
+
+    * audioset_eval_strong.tsv and its like: segment_id, start_time_seconds, end_time_seconds, label.
+    * A table with a header, separated by tabs, commas or semicolons, with columns for clip, onset, offset and label
+      under any of the usual names. A row with only a clip lists that clip as one without events.
+    * A Raven selection table, with a column Annotation, Species, Label or Tag. `Begin File` or `Begin Path` names the
+      recording, `File Offset (s)` the place in it where the table spans several files.
+    * An Audacity label file, or any other without a header: onset, offset, label; or clip, onset, offset, label.
+
+    A file without a column of clips belongs to the recording of its name: `dawn.txt`, `dawn.wav.csv` and
+    `dawn.Table.1.selections.txt` to `dawn.wav`. In a folder all .txt, .tsv and .csv files are read, those in folders
+    below it as well, and an empty one lists its recording as one without events.
+
+    Args:
+        path: Path or URL.
+        unknown: What becomes of a label that satpipe does not know. A clip stays listed without its unknown events.
+
+    Raises:
+        TruthError: It cannot be read, or has lines that are not right: they are named.
+        LabelError: It has labels that satpipe does not know; lines and nearest names are given.
+    """
+    location = locate(path)
+    reader = _Reader(Vocabulary(unknown))
+    if location.is_dir():
+        files = sorted(p for p in location.rglob("*") if p.suffix.lower() in _FILES and p.name[0] != ".")
+        if not files:
+            raise TruthError(f"{location} holds no .txt, .tsv or .csv files")
+        named: dict[str, Path] = {}
+        for each in files:
+            clip = clip_of_file(each.relative_to(location).as_posix())
+            other = named.setdefault(without_extension(clip), each)
+            if other != each:
+                raise TruthError(f"{other} and {each} are both of recording {clip}: keep one")
+            reader.read(each, clip, may_be_empty=True)
+    else:
+        reader.read(location, clip_of_file(location.name))
+    if not reader.clips:
+        raise TruthError(f"{location} lists no clips")
+    return reader.truth()
+
+
+def within(truth: StrongTruth, durations_s: npt.ArrayLike) -> Within:
+    """Cut events to the length of the recordings: what lies beyond the end cannot be found.
+
+    Args:
+        truth: Events of clips that were found.
+        durations_s: Of the recording of each clip, [clips]; NaN where it is not known: nothing is cut there.
+    """
+    events = truth.events
+    end_s = np.asarray(durations_s, np.float64)[events.clip]
+    outside = (events.onset_s >= end_s) & (events.offset_s > end_s)
+    over = ~outside & (events.offset_s > end_s + BEYOND_S)
+    example = ""
+    for row in [*np.flatnonzero(outside)[:1], *np.flatnonzero(over)[:1]][:1]:
+        what = f"{truth.labels[events.label[row]].name!r} from {events.onset_s[row]:g} s to {events.offset_s[row]:g} s"
+        example = f"{what} in {truth.clips[events.clip[row]]}, which ends at {end_s[row]:g} s"
+    kept = replace(events, offset_s=np.fmin(events.offset_s, end_s)).take(~outside)
+    cut = replace(truth, events=kept, duplicates=_duplicates(kept))
+    return Within(cut, int(over.sum()), int(outside.sum()), example)
+
+
+class _Reader:
+    """Collects the events of files."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.clips: dict[str, int] = {}
+        self._vocabulary = vocabulary
+        self._views = 0
+        self._events: list[tuple[int, Label, float, float]] = []
+
+    def read(self, path: Path, clip: str, *, may_be_empty: bool = False) -> None:
+        """Read a file; `clip` is the recording it belongs to if it does not say otherwise."""
+        file = TextFile(path)
+        if not file.rows:
+            file.check()
+            if not may_be_empty:
+                raise TruthError(f"{path} is empty")
+            self._clip(clip)
+            return
+        columns = strong_columns(file)
+        if columns.clip is None or (may_be_empty and len(file.rows) == 1 and columns.header):
+            self._clip(clip)
+        views: dict[Any, str] = {}
+        seen: set[str] = set()
+        for number, cells in file.body(columns.header):
+            if cells[0].startswith("\\"):  # Audacity's frequency range of the label above
+                continue
+            with file.line(number):
+                self._row(columns, cells, clip, views, seen)
+        file.check()
+
+    def _row(self, columns: Columns, cells: list[str], clip: str, views: dict[Any, str], seen: set[str]) -> None:
+        text = columns.label_cell(cells)
+        if columns.clip is not None:
+            clip = cell_at(cells, columns.clip)
+            if not clip:
+                raise TruthError("there is no clip")
+            seen.add(clip)
+            if columns.sequence and len(seen) > 1:
+                raise TruthError("Raven's times run through several files: have it write the column File Offset (s)")
+            if text in NO_VALUE and columns.timeless(cells):
+                self._clip(clip)
+                return
+        onset_s, offset_s = columns.times(cells)
+        if columns.selection:
+            selection, view = (cell_at(cells, place) for place in columns.selection)
+            if views.setdefault((selection, clip, onset_s, offset_s, text), view) != view:
+                self._views += 1
+                return
+        label = self._vocabulary.maybe(text)
+        place = self._clip(clip)
+        if label:
+            self._events.append((place, label, onset_s, offset_s))
+
+    def _clip(self, name: str) -> int:
+        return self.clips.setdefault(name, len(self.clips))
+
+    def truth(self) -> StrongTruth:
+        """Return all that was read."""
+        labels, label = numbered(event[1] for event in self._events)
+        clip, _, onset_s, offset_s = zip(*self._events, strict=True) if self._events else ([], [], [], [])
+        events = Events.of(clip, label, onset_s, offset_s)
+        unknown = dict(self._vocabulary.unknown)
+        return StrongTruth(tuple(self.clips), labels, events, _duplicates(events), self._views, unknown)
+
+
+def _duplicates(events: Events) -> int:
+    ordered = events.sorted()
+    columns = (ordered.clip, ordered.label, ordered.onset_s, ordered.offset_s)
+    same = [column[1:] == column[:-1] for column in columns]
+    return int(np.logical_and.reduce(same).sum())

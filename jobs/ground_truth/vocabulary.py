@@ -1,0 +1,90 @@
+"""From what files call classes to labels."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from satpipe.jobs.ground_truth.files import NO_VALUE
+from satpipe.jobs.metrics.events import Ints
+from satpipe.sat.errors import LabelError
+from satpipe.sat.labels import Label, find
+
+Unknown = Literal["error", "skip"]
+"""What becomes of a label that satpipe does not know: an error, or it is left out and counted."""
+
+
+class Vocabulary:
+    """Looks labels up, each text once.
+
+    Attributes:
+        unknown: Labels left out, and how often each occurred.
+    """
+
+    def __init__(self, unknown: Unknown = "error") -> None:
+        self.unknown: Counter[str] = Counter()
+        self._skip = unknown == "skip"
+        self._known: dict[str, Label | str] = {}  # or why there is none
+
+    def one(self, text: str) -> Label:
+        """Return the class of a mid or a name.
+
+        Raises:
+            LabelError: There is none.
+        """
+        if text not in self._known:
+            self._known[text] = _look_up(text)
+        found = self._known[text]
+        if isinstance(found, str):
+            raise LabelError(found)
+        return found
+
+    def maybe(self, text: str) -> Label | None:
+        """Return the class of a mid or a name; None, and counted, where there is none and that is no error.
+
+        Raises:
+            LabelError: There is none.
+        """
+        try:
+            return self.one(text)
+        except LabelError:
+            if not self._skip or not text:
+                raise
+            self.unknown[text] += 1
+            return None
+
+    def several(self, text: str) -> list[Label]:
+        """Return the classes of a cell of weak labels, each once.
+
+        Raises:
+            LabelError: One of them is unknown.
+        """
+        if text in NO_VALUE:
+            return []
+        parts = re.split(r"[;|]", text)
+        parts = [mid for part in parts for mid in (part.split(",") if part.lstrip().startswith("/") else [part])]
+        labels = (self.maybe(part.strip()) for part in parts if part.strip())
+        return list(dict.fromkeys(label for label in labels if label))
+
+
+def _look_up(text: str) -> Label | str:
+    """Return the class of a mid or a name, or why there is none."""
+    if not text:
+        return "there is no label"
+    if text.isdecimal():
+        return f"{text} is a number: a label is a mid or a name"
+    if text.startswith("/") and "," in text:
+        return f"{text} is several labels, where one is expected"
+    try:
+        return find(text)
+    except LabelError as error:
+        return str(error)
+
+
+def numbered(labels: Iterable[Label]) -> tuple[tuple[Label, ...], Ints]:
+    """Return the distinct labels by mid, and the position of each label among them."""
+    given = list(labels)
+    distinct = sorted(set(given), key=lambda label: label.mid)
+    at = {label: place for place, label in enumerate(distinct)}
+    return tuple(distinct), np.array([at[label] for label in given], np.int32)

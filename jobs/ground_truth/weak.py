@@ -1,0 +1,80 @@
+"""Weak labels: which classes occur in each clip."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from satpipe.jobs.ground_truth.columns import weak_columns
+from satpipe.jobs.ground_truth.files import TextFile
+from satpipe.jobs.ground_truth.names import renumber
+from satpipe.jobs.ground_truth.vocabulary import Unknown, Vocabulary, numbered
+from satpipe.jobs.metrics.events import Ints
+from satpipe.pipeline.storage import locate
+from satpipe.sat.errors import TruthError
+from satpipe.sat.labels import Label
+
+
+@dataclass(frozen=True, eq=False)
+class WeakTruth:
+    """Weak labels of many clips: which classes occur in each."""
+
+    clips: tuple[str, ...]
+    """Names of all clips listed, also of those without a label; AudioSet's as YTID_START_END in seconds."""
+    labels: tuple[Label, ...]
+    """Classes that occur."""
+    clip: Ints
+    """Of each pair of a clip and a class: position in `clips`, [n]."""
+    label: Ints
+    """Of each pair: position in `labels`, [n]."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Labels left out because satpipe does not know them, and how often each occurred."""
+
+    def take(self, clips: npt.NDArray[np.integer]) -> "WeakTruth":
+        """Return some clips, by position, in the order given."""
+        kept, numbers = renumber(self.clip, clips, len(self.clips))
+        names = tuple(self.clips[clip] for clip in clips)
+        return replace(self, clips=names, clip=numbers[kept], label=self.label[kept])
+
+
+def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakTruth:
+    """Read weak labels.
+
+    Either AudioSet's segment lists, `YTID, start, end, "mid,mid"`, with or without comments and quotes. Or a table
+    with a header that has a column of clips (recording, filename, ...) and one of labels (mid, label, labels, ...):
+    a row for each clip or one for each label. Several labels in a cell are mids separated by commas, or mids or names
+    separated by `;` or `|`.
+
+    Args:
+        path: Path or URL.
+        unknown: What becomes of a label that satpipe does not know.
+
+    Raises:
+        TruthError: It cannot be read, or has lines that are not right: they are named.
+        LabelError: It has labels that satpipe does not know; lines and nearest names are given.
+    """
+    file = TextFile(locate(path))
+    columns = weak_columns(file)
+    vocabulary = Vocabulary(unknown)
+    clips: dict[str, int] = {}
+    seen: dict[str, tuple[int, bool]] = {}  # of a clip: its last line, and whether that was one of several
+    pairs: dict[tuple[int, Label], int] = {}  # and the line of each
+    for number, cells in file.body(columns.header):
+        with file.line(number):
+            name = columns.clip_name(cells)
+            labels = vocabulary.several(columns.label_cell(cells))
+            several = columns.header and not columns.timed and len(labels) <= 1
+            if name in seen and not (several and seen[name][1]):
+                raise TruthError(f"clip {name} is listed in line {seen[name][0]} already")
+            seen[name] = (number, several)
+            clip = clips.setdefault(name, len(clips))
+            for label in labels:
+                if several and (clip, label) in pairs:
+                    raise TruthError(f"{label.name!r} of clip {name} is in line {pairs[clip, label]} already")
+                pairs[clip, label] = number
+    file.check()
+    if not clips:
+        raise TruthError(f"{file.path} lists no clips")
+    distinct, numbers = numbered(label for _, label in pairs)
+    clip_of = np.array([clip for clip, _ in pairs], np.int32)
+    return WeakTruth(tuple(clips), distinct, clip_of, numbers, dict(vocabulary.unknown))

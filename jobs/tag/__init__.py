@@ -1,0 +1,1 @@
+"""`satpipe tag`: recordings in, tables out."""

@@ -1,0 +1,222 @@
+"""`satpipe tag`: recordings in, tables out."""
+
+import logging
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from satpipe.jobs.tag.options import TagOptions
+from satpipe.jobs.tag.plan import Plan
+from satpipe.jobs.tag.time_options import joined
+from satpipe.jobs.tag.todo import Held
+from satpipe.pipeline import ray_engine
+from satpipe.pipeline.recordings.deployments import Joints
+from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.output_folder import Output, TableOptions
+from satpipe.pipeline.tables.start_times import TimesKnown, set_times
+from satpipe.pipeline.tagging.progress import Progress
+from satpipe.pipeline.tagging.run import TagRun
+from satpipe.pipeline.tagging.worker import WorkerOptions
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from satpipe.sat.model.streaming import chunk_samples
+from satpipe.sat.taggers.interface import Peer
+from satpipe.sat.weights.checkpoint import Checkpoint
+
+EXAMPLES = 5  # recordings with a problem that are named in the summary
+
+
+VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the tables hold after a run.
+
+    Attributes:
+        recordings: Recordings in the tables.
+        statuses: How many of them have each status.
+        examples: Some that are not ok, with the reason.
+        duration_s: Their length together.
+        tagged_s: Length tagged by this run.
+        elapsed_s: Time it took, start-up of Ray left out.
+        seconds: Workers' time by stage.
+        problems: Folders that could not be read.
+        times: Of how many it is known when they started.
+        zone: Time zone that was taken for the local one; None: UTC, since none was named.
+        files: Files that are joined to deployments, and how many of these there are; None without `join`.
+        joints: What this run did not join, and why.
+    """
+
+    recordings: int
+    statuses: dict[str, int]
+    examples: dict[str, str]
+    duration_s: float
+    tagged_s: float
+    elapsed_s: float
+    seconds: dict[str, float]
+    problems: list[str]
+    times: TimesKnown
+    zone: str | None
+    files: tuple[int, int] | None
+    joints: Joints
+
+    @property
+    def complete(self) -> bool:
+        """Whether every recording was tagged from start to end."""
+        return not self.problems and set(self.statuses) <= {"ok"}
+
+
+def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
+    """Tag what the plan leaves to do.
+
+    Args:
+        options: What is wanted.
+        plan: What `plan(options)` returned.
+        report: Called now and then with how far the run is.
+
+    Raises:
+        OutputError: The output cannot be written, or holds other tables.
+        ConfigError: Ray cannot be reached, or there is no such device.
+    """
+    output = Output(options.out)
+    progress, elapsed_s = Progress(), 0.0
+    description = describe(options, plan.checkpoint)
+    with output.claim(description, overwrite=options.overwrite), _logged(output, description):
+        output.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
+        joints = Joints()
+        if plan.todo:
+            with ray_engine.start(options.address, options.workers, options.device) as ray:
+                begun = perf_counter()
+                held = Held(output, options)
+                sources = held.todo(list(plan.search), plan.clock.names)
+                if options.join:
+                    sources, joints = joined(ray, sources, plan.clock, options.join_gap_s)
+                    sources, stale = held.left(sources)
+                    output.remove(stale)
+                run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
+                run.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
+                progress, elapsed_s = run.progress, perf_counter() - begun
+        times = set_times(output, plan.clock, split=options.channels == "split", gap_s=options.join_gap_s)
+        recordings = output.recordings(["status", "reason", "recording", "duration_s", "files"])
+        finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
+        output.note(description | finished)
+    counts = recordings["status"].value_counts().to_pylist()
+    bad = recordings.filter(pc.not_equal(recordings["status"], "ok")).slice(length=EXAMPLES).to_pylist()
+    return Summary(
+        recordings=len(recordings),
+        statuses={count["values"]: count["counts"] for count in counts},
+        examples={row["recording"]: f"{row['status']}: {row['reason']}" for row in bad},
+        duration_s=pc.sum(recordings["duration_s"]).as_py() or 0.0,
+        tagged_s=progress.tagged_s,
+        elapsed_s=elapsed_s,
+        seconds=dict(progress.seconds),
+        problems=plan.search.problems,
+        times=times,
+        zone=options.time_zone,
+        files=_joined(recordings["files"]) if options.join else None,
+        joints=joints,
+    )
+
+
+def _joined(files: pa.ChunkedArray) -> tuple[int, int]:
+    """How many files deployments have, and how many of these there are."""
+    return pc.sum(pc.list_value_length(files)).as_py() or 0, len(files) - files.null_count
+
+
+def make_run(
+    ray: ray_engine.Engine,
+    output: Output,
+    checkpoint: Checkpoint | Peer,
+    options: TagOptions,
+    run_id: str,
+    batch_chunks: int | None = None,
+) -> TagRun:
+    """Make a run ready on a Ray that has started."""
+    config = checkpoint.config
+    cuda = ray.slots.gpus > 0
+    worker = WorkerOptions(
+        str(output.folder), checkpoint.sha256, config, options.cut, options.precision, cuda, batch_chunks
+    )
+    size = chunk_samples(config, options.cut)
+    table = TableOptions(run_id, size, options.threshold, options.top_k, options.scores)
+    return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
+
+
+def describe(options: TagOptions, checkpoint: Checkpoint | Peer) -> dict[str, Any]:
+    """Return what goes into `run.json`: what made the tables."""
+    config = checkpoint.config
+    size = chunk_samples(config, options.cut)
+    return {
+        "id": uuid4().hex,  # of this run
+        "identity": {  # tables made with another one are never mixed with these
+            "model_sha256": checkpoint.sha256,
+            "arch": config.name,
+            "cut": options.cut,
+            "memory": "on" if config.streaming else "off",  # off as well where there is none
+            "delay_s": float(config.script_chunk_s),
+            "precision": options.precision,
+            "channels": options.channels,
+            "threshold": options.threshold,
+            "top_k": options.top_k,
+            "scores": options.scores,
+            "join_gap_s": options.join_gap_s if options.join else None,
+        },
+        "model": {
+            "name": options.model,
+            "source": checkpoint.source,
+            "sha256": checkpoint.sha256,
+            **asdict(config),
+            "chunk_samples": size,  # from the start of a chunk to the start of the next
+            "streaming": checkpoint.remembers,  # whether it has a memory, on or off
+            "metadata": checkpoint.metadata,
+        },
+        "chunk_s": size / SAMPLE_RATE_HZ,
+        "clock": {  # times are of the last run; they are not part of the identity
+            "time_zone": options.time_zone,
+            "time_pattern": options.time_pattern,
+            "times": options.times and str(options.times),
+            "clock_marks": options.clock_marks and str(options.clock_marks),
+        },
+        "inputs": [str(locate(given)) for given in options.inputs],
+        "started": _now(),
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
+        "labels": [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()],
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
+    """Keep a log of the run in its output folder."""
+    name = f"{description['started'].replace(':', '')}-{description['id'][:8]}.log"
+    log = logging.getLogger("satpipe")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    with output.log(name) as path:
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        try:
+            log.info("started: %s", " ".join(description["command"]))
+            yield
+            log.info("finished")
+        except BaseException as error:
+            log.error("ended by %s: %s", type(error).__name__, error)
+            raise
+        finally:
+            log.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,153 @@
+"""What the commands print."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from satpipe.jobs.tag.job import EXAMPLES, Summary
+from satpipe.jobs.tag.plan import Plan
+from satpipe.jobs.tag.status import Status
+from satpipe.jobs.tag.time_options import some
+from satpipe.jobs.train.prepare import Prepared
+from satpipe.pipeline.start_times.clock import SOURCES
+from satpipe.sat.weights.hub import BUNDLED_SOURCE
+
+
+def plan(plan: Plan, *, prune: bool) -> str:
+    """What a run of `tag` is about to do."""
+    checkpoint = plan.checkpoint
+    config = checkpoint.config
+    memory = "memory" if config.streaming else "no memory"
+    lines = [
+        f"model: {config.name}, {config.script_chunk_s:g} s delay, {memory}, {checkpoint.source} "
+        f"(sha256 {checkpoint.sha256[:12]})"
+    ]
+    if checkpoint.source == BUNDLED_SOURCE:
+        lines.append(
+            "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches."
+        )
+    lines.append(f"found: {_count(plan.files, 'recording')}, {plan.todo_bytes / 1e6:,.1f} MB to tag in {plan.todo}")
+    if plan.stale:
+        lines.append(f"       {_count(len(plan.stale), 'recording')} changed or failed before: tagged again")
+    if plan.gone:
+        then = "rows removed" if prune else "rows kept, --prune removes them"
+        lines.append(f"       {_count(len(plan.gone), 'recording')} in the tables not there any more: {then}")
+    lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
+    lines += [f"note: {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def prepared(done: Prepared) -> str:
+    """What a training set has, and what is not in it."""
+    labels = f"of {done.classes} classes" if done.classes else "without labels"
+    lines = [f"{_count(done.clips, 'clip')} in {done.folder}, {labels}"]
+    if done.classes:
+        lines.append(f"{done.unseen} of the model's classes never occur")
+    for label, count in list(done.listing.unknown.items())[:EXAMPLES]:
+        lines.append(f"label {label!r} is none of the model's classes: left out {count} times")
+    if done.listing.missing:
+        lines.append(
+            f"{_count(len(done.listing.missing), 'clip')} of the table not found: {done.listing.missing[0]} ..."
+        )
+    if done.listing.unlabelled:
+        lines.append(f"{_count(done.listing.unlabelled, 'file')} not in the table: left out")
+    if done.problems:
+        lines.append(f"{_count(len(done.problems), 'clip')} cannot be read:")
+        lines += [f"  {clip}: {reason}" for clip, reason in list(done.problems.items())[:EXAMPLES]]
+    return "\n".join(lines)
+
+
+def metrics(line: dict[str, Any]) -> str:
+    """One line of a training run's figures."""
+    values = ", ".join(f"{key} {_figure(value)}" for key, value in line.items() if key not in ("epoch", "update"))
+    return f"epoch {line['epoch']}, update {line['update']}: {values}"
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def summary(summary: Summary, out: str | Path) -> str:
+    """What a run of `tag` has done."""
+    lines = []
+    if summary.tagged_s:
+        speed = summary.tagged_s / summary.elapsed_s
+        took = timedelta(seconds=round(summary.elapsed_s))
+        lines.append(f"tagged {summary.tagged_s / 3600:.2f} h in {took} ({speed:.0f} x realtime)")
+    lines.append(f"{out} holds {_count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
+    problems = sum(summary.statuses.values()) - summary.statuses.get("ok", 0)
+    if problems:
+        kinds = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "ok")
+        lines.append(f"  {_count(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:")
+        lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
+        lines += ["    ..."] if problems > len(summary.examples) else []
+    lines += [f"  not searched: {problem}" for problem in summary.problems]
+    return "\n".join(lines + _joints(summary) + _times(summary))
+
+
+def _joints(summary: Summary) -> list[str]:
+    """What was joined, and what was not."""
+    if summary.files is None:
+        return []
+    files, deployments = summary.files
+    lines = [f"joined: {_count(files, 'file')} to {_count(deployments, 'deployment')}"]
+    overlaps = [f"{first} and {second} ({s:,.1f} s)" for first, second, s in summary.joints.overlaps]
+    if overlaps:
+        lines.append(f"  not joined since they overlap: {len(overlaps):,}, such as {some(overlaps)}")
+    unlike = [f"{first} and {second} ({reason})" for first, second, reason in summary.joints.unlike]
+    if unlike:
+        lines.append(f"  not joined although they follow each other: {len(unlike):,}, such as {some(unlike)}")
+    return lines
+
+
+def _times(summary: Summary) -> list[str]:
+    """Of how many recordings it is known when they started, and which rules that rests on."""
+    known, doubts = summary.times, summary.times.doubts
+    lines = [f"start known of {_sources(known.sources, summary.recordings)}"]
+    for names, what in (
+        (known.unknown, "start not known: neither name nor header tells"),
+        (doubts.zoneless, "time zone not named: taken for UTC, unless --time-zone says otherwise"),
+        (doubts.twice, f"in the hour that comes twice in {summary.zone}: taken as early as the files before allow"),
+        (doubts.never, f"in the hour that is left out in {summary.zone}: taken as if the clock had not been changed"),
+        (doubts.rates, "end_time not used: the clock would have been wrong by more than 1%"),
+    ):
+        if names:
+            lines.append(f"  {what}: {len(names):,}, such as {some(names)}")
+    return lines
+
+
+def _sources(counts: Mapping[str, int], total: int) -> str:
+    sources = ", ".join(f"{counts[source]:,} from {source}" for source in SOURCES if counts.get(source))
+    return f"{sum(counts.values()):,} of {_count(total, 'recording')}{f' ({sources})' if sources else ''}"
+
+
+def status(status: Status) -> str:
+    """What there is to know of an output folder."""
+    run, total = status.run, sum(status.recordings.values())
+    if status.running:
+        state = "running"
+    elif "finished" in run:
+        state = f"finished {run['finished']}"
+    else:
+        state = "not finished; the same command continues"
+    arch, source = run.get("identity", {}).get("arch", "?"), run.get("model", {}).get("source", "?")
+    lines = [f"{state}, started {run.get('started', '?')}", f"model: {arch}, {source}"]
+    lines.append(f"in the tables: {_count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
+    lines.append(f"start known of {_sources(status.times, total)}")
+    if status.staged:
+        lines.append(f"tagged, not in the tables yet: {_count(status.staged, 'unit')} of work")
+    if status.log:
+        lines.append(f"log: {status.log}")
+    problems = total - status.recordings.get("ok", 0)
+    if problems:
+        lines.append(f"{_count(problems, 'recording')} with a problem:")
+        lines += [f"  {recording}: {reason}" for recording, reason in status.problems.items()]
+        lines += ["  ..."] if problems > len(status.problems) else []
+    return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,59 @@
+"""Show how far a run is: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic
+
+import click
+from satpipe.pipeline.tagging.progress import Progress
+
+LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def shown(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Give a function to call with the progress, now and then."""
+    if quiet:
+        yield lambda progress: None
+    elif not sys.stderr.isatty():
+        yield _Lines().report
+    else:
+        import rich.progress as bars
+        from rich.console import Console
+
+        columns = (bars.BarColumn(bar_width=20), bars.TaskProgressColumn(), bars.TextColumn("{task.description}"))
+        with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=None)
+            started = monotonic()
+
+            def update(progress: Progress) -> None:
+                text = describe(progress, monotonic() - started)
+                bar.update(task, completed=progress.done_s, total=progress.found_s or None, description=text)
+
+            yield update
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._started = self._shown = monotonic()
+
+    def report(self, progress: Progress) -> None:
+        now = monotonic()
+        if now - self._shown >= LINE_EVERY_S:
+            self._shown = now
+            click.echo(describe(progress, now - self._started), err=True)
+
+
+def describe(progress: Progress, elapsed_s: float) -> str:
+    """Hours done of hours found, speed, time left, failures."""
+    about = "" if progress.files_probed == progress.files else "about "
+    parts = [f"{progress.done_s / 3600:.2f} of {about}{progress.found_s / 3600:.2f} h"]
+    if progress.tagged_s > 0 and elapsed_s > 0:
+        speed = progress.tagged_s / elapsed_s
+        left = timedelta(seconds=round((progress.found_s - progress.done_s) / speed))
+        parts += [f"{speed:.0f} x realtime", f"{left} left"]
+    if progress.failures:
+        parts.append(f"{progress.failures} with a problem")
+    return ", ".join(parts)

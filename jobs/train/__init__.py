@@ -1,0 +1,1 @@
+"""`satpipe prepare`, `psl` and `train`: training sets, teacher labels and training runs."""

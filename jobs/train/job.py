@@ -1,0 +1,269 @@
+"""`satpipe train`: one stage of the paper's pipeline, on Ray Train.
+
+OUT/run.json            settings and versions
+OUT/metrics.jsonl       loss, learning rate, speed; validation after each epoch (also in OUT/tensorboard)
+OUT/ray/                Ray's own state and checkpoints; a run continues from them
+OUT/model.safetensors   the export, which `satpipe tag --model` loads
+"""
+
+import json
+import logging
+import os
+import platform
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from satpipe.jobs.train.config import TrainConfig
+from satpipe.jobs.train.log import METRICS, lines
+from satpipe.jobs.train.worker import ERROR, STATE, train_worker
+from satpipe.pipeline import ray_engine
+from satpipe.pipeline.storage import locate, written_whole
+from satpipe.pipeline.training_data.shards import Shards
+from satpipe.pipeline.training_data.teachers import Pieces, load_teacher
+from satpipe.sat import errors
+from satpipe.sat.errors import ConfigError, OutputError, TrainingError
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import get_config
+from satpipe.sat.model.network import SAT
+from satpipe.sat.training.steps import average
+from satpipe.sat.weights import checkpoint
+
+EXPORT = "model.safetensors"
+# What may differ when a run continues: the rest decides which numbers come out.
+CHANGEABLE = frozenset(
+    {"epochs", "decay_epochs", "validate_every", "checkpoint_steps", "log_steps", "max_failures", "average_best"}
+)
+PLACES = ("data", "labels", "validation", "validation_labels", "init", "teacher")
+_NAME = "ray"  # of Ray's folder in the run's
+_VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")
+_POLL_S = 1.0
+# Tensors of the same sizes come and go with every step; glibc would give their pages back, and fetch new ones. Large
+# pages make a step of stage sat 5 % faster.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+Report = Callable[[dict[str, Any]], None]
+"""Told each line of metrics as it comes."""
+
+
+def train(
+    settings: TrainConfig,
+    out: Path,
+    *,
+    address: str | None = None,
+    resume: bool = False,
+    report: Report = lambda _: None,
+) -> Path:
+    """Run one stage to its end, and export the model.
+
+    Args:
+        settings: What `load_config` returned.
+        out: Folder of the run; on a cluster one that every node sees.
+        address: Of a running Ray cluster; Ray is started here by default.
+        resume: Continue the run that is in the folder.
+        report: Told what is measured.
+
+    Returns:
+        The exported file.
+
+    Raises:
+        ConfigError: A folder or file of the settings is not what it should be.
+        OutputError: The folder holds a run and `resume` is not given, or a run of other settings.
+        TrainingError: The run cannot go on; the last checkpoint is kept.
+    """
+    _check_inputs(settings)
+    # Workers have folders of their own.
+    settings, out = replace(settings, **_places(settings, lambda place: str(locate(place)))), out.absolute()
+    _claim(out, settings, resume)
+    workers = settings.workers * max(1, settings.threads)
+    if address is None and (os.cpu_count() or 1) > workers:
+        workers = os.cpu_count() or workers
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    with _reported(out / METRICS, report), ray_engine.start(address, workers, settings.device) as ray:
+        use_gpu = ray.slots.gpus > 0
+        checkpoints = _fit(settings, out, use_gpu)
+    return export(settings, out, checkpoints)
+
+
+def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, Any]:
+    """Folders and files that settings name, each changed."""
+    return {
+        name: ",".join(change(part) for part in given.split(","))
+        for name in PLACES
+        if (given := getattr(settings, name))
+    }
+
+
+def _fit(settings: TrainConfig, out: Path, use_gpu: bool) -> list[Path]:
+    """Have Ray train; return the checkpoints it kept, best or latest first."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    kept = settings.average_best
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"settings": asdict(settings), "run": str(out)},
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker=_resources(settings, use_gpu)
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the one of Ray Train before version 2
+            name=_NAME,
+            storage_path=str(out),
+            worker_runtime_env={"env_vars": _KEEP_MEMORY},
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=kept, checkpoint_score_attribute="map" if kept > 1 else None
+            ),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise _failure(out, error) from error
+    if (out / ERROR).exists():
+        raise _failure(out, TrainingError())
+    if kept > 1 and result.best_checkpoints:
+        best = sorted(result.best_checkpoints, key=lambda pair: pair[1]["map"], reverse=True)
+        return [Path(saved.path) for saved, _ in best[:kept]]
+    if result.checkpoint is None:
+        raise TrainingError("the run left no checkpoint")
+    return [Path(result.checkpoint.path)]
+
+
+def _resources(settings: TrainConfig, use_gpu: bool) -> dict[str, float]:
+    return {"CPU": float(settings.threads), **({"GPU": 1.0} if use_gpu else {})}
+
+
+def _failure(out: Path, error: Exception) -> Exception:
+    if (out / ERROR).exists():
+        noted = json.loads((out / ERROR).read_text())
+        kind = getattr(errors, noted["type"], TrainingError)
+        failure: Exception = kind(noted["message"])
+        return failure
+    reason = str(error.__cause__ or error).strip().splitlines()
+    return TrainingError(f"workers were lost more often than max_failures allows: {reason[-1] if reason else error!r}")
+
+
+def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
+    """Write the model of a run, the mean of several checkpoints' where there are several.
+
+    Returns:
+        The file.
+    """
+    states, seen, seconds = [], 0, 0.0
+    for folder in checkpoints:
+        saved = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        prefix = "autoencoder.model." if settings.stage == "mae" else "tagger."
+        trained = {n.removeprefix(prefix): t for n, t in saved["objective"].items() if n.startswith(prefix)}
+        states.append(saved["average"] or trained)
+        seen, seconds = max(seen, saved["progress"]["seen"]), max(seconds, saved["progress"]["seconds"])
+    model = SAT(get_config(settings.arch))
+    model.load_state_dict(average(states))
+    shards = Shards(settings.data)
+    measured = [line for line in lines(out / METRICS) if "map" in line] if (out / METRICS).exists() else []
+    metadata = {
+        "stage": settings.stage,
+        # Names alone: where they lie on this machine is nobody else's business.
+        "settings": json.dumps(asdict(settings) | _places(settings, lambda place: PurePath(place).name)),
+        "labels": json.dumps([label.mid for label in weak_labels()]),
+        "data": json.dumps({"clips": len(shards), "hours": round(float(shards.durations_s.sum()) / 3600, 2)}),
+        "samples_seen": str(seen),
+        "hours_trained": f"{seconds / 3600:.2f}",
+        "metrics": json.dumps(measured[-1] if measured else {}),
+    }
+    path = out / EXPORT
+    with written_whole(path) as temporary:
+        named = temporary.with_name(temporary.name + path.suffix)
+        checkpoint.save(model, named, torch.float16 if settings.half else torch.float32, **metadata)
+        os.replace(named, temporary)
+    return path
+
+
+def _check_inputs(settings: TrainConfig) -> None:
+    """Find out here, not on a worker, what is wrong with the data."""
+    shards = Shards(settings.data)
+    if settings.labels:
+        Pieces(settings.labels, shards)
+    if settings.validation:
+        others = Shards(settings.validation)
+        if settings.validation_labels:
+            Pieces(settings.validation_labels, others)
+        shared = set(shards.clips) & set(others.clips)
+        if shared and settings.validation != settings.data:
+            raise ConfigError(f"{len(shared):,} clips are in both {settings.data} and {settings.validation}")
+    if settings.init:
+        checkpoint.load(settings.init)
+    if settings.teacher:
+        load_teacher(settings.teacher)
+
+
+def _claim(out: Path, settings: TrainConfig, resume: bool) -> None:
+    """Note the settings in the run's folder, or check that the run in it had the same."""
+    path = out / "run.json"
+    (out / ERROR).unlink(missing_ok=True)
+    given = json.loads(json.dumps(asdict(settings)))
+    if path.exists():
+        if not resume:
+            raise OutputError(f"{out} holds a run; --resume continues it, another folder starts another one")
+        before = json.loads(path.read_text())["settings"]
+        changed = [key for key in given if key not in CHANGEABLE and before.get(key) != given[key]]
+        if changed:
+            raise OutputError(
+                f"the run in {out} has {changed[0]} {before.get(changed[0])!r}, not {given[changed[0]]!r}; it can only "
+                f"continue as it began (except {', '.join(sorted(CHANGEABLE))})"
+            )
+    elif resume:
+        raise OutputError(f"there is no run in {out} to continue")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as temporary:
+            temporary.write_text(
+                json.dumps(
+                    {
+                        "settings": given,
+                        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                        "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS_OF}},
+                    },
+                    indent=1,
+                )
+            )
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _reported(path: Path, report: Report) -> Iterator[None]:
+    """Hand lines of metrics on as workers write them, for as long as the block lasts; keep Ray's own log quiet."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    done = threading.Event()
+
+    def follow() -> None:
+        shown = len(list(lines(path))) if path.exists() else 0
+        while True:
+            last = done.wait(_POLL_S)
+            with suppress(OSError, json.JSONDecodeError):
+                there = list(lines(path))
+                shown = min(shown, len(there))  # lines are dropped when a worker was lost
+                for line in there[shown:]:
+                    report(line)
+                shown = len(there)
+            if last:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

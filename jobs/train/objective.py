@@ -1,0 +1,103 @@
+"""What `satpipe train` makes smaller: the loss of a batch at each stage."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from satpipe.jobs.train.config import TrainConfig
+from satpipe.sat.model.config import CLASSES, MEL_BANDS, get_config
+from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
+from satpipe.sat.model.network import SAT
+from satpipe.sat.training import augmentation as augment
+from satpipe.sat.training import steps as training
+from satpipe.sat.training.mae import MaskedAutoencoder
+from satpipe.sat.training.two_chunks import two_chunk_loss
+from satpipe.sat.weights import checkpoint
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+class CropLoss(nn.Module):
+    """Log-mel values of crops and their labels in, loss of stage sat out (paper section 4.4)."""
+
+    def __init__(self, tagger: SAT, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.tagger, self.dtype = tagger, dtype
+
+    def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
+        """Shape: [B, 64, 2 F], [B, 527] -> one number."""
+        return two_chunk_loss(training.crop_logits(self.tagger, frames, self.dtype), labels)
+
+
+class Objective(nn.Module):
+    """Batch in, loss out: what is wrapped for data-parallel training."""
+
+    def __init__(self, settings: TrainConfig) -> None:
+        super().__init__()
+        self.settings = settings
+        config = get_config(settings.arch)
+        self.log_mel = LogMel()
+        self.autoencoder: MaskedAutoencoder | None = None
+        if settings.stage == "mae":
+            self.autoencoder = MaskedAutoencoder(config, settings.decoder_depth)
+        self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
+        self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        self._crop_loss = [CropLoss(self.tagger, self.dtype)]  # in a list, so that its weights are not saved twice
+        training.initialise(self.tagger)
+        if settings.init:
+            start = checkpoint.load(settings.init)
+            training.start_from(self.tagger, start.state, head=start.metadata.get("stage") != "mae")
+
+    def train(self, mode: bool = True) -> "Objective":
+        """Switch between training and evaluation; a fixed input norm stays as it is."""
+        super().train(mode)
+        if self.settings.input_norm == "fixed":
+            self.tagger.init_bn.eval()
+        return self
+
+    def record(self, batch: int) -> None:
+        """Record what a GPU does for a batch of stage sat, forward and backward, to be replayed from then on.
+
+        A step is thousands of small kernels, which take longer to start one by one than to run. Not for data-parallel
+        training, whose hooks a replay does not call, nor where gradients are accumulated: it overwrites the last ones.
+        """
+        device = self.log_mel.window.device
+        frames = torch.zeros(batch, MEL_BANDS, 2 * self.tagger.config.chunk_frames, device=device)
+        labels = torch.zeros(batch, CLASSES, device=device)
+        before = {name: tensor.clone() for name, tensor in self.tagger.state_dict().items()}
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # recorded on a stream of its own
+        torch.cuda.make_graphed_callables(self._crop_loss[0], (frames, labels))
+        self.tagger.load_state_dict(before)  # statistics of the mel bands are not those of trial runs
+
+    def frames(self, inputs: Tensor) -> Tensor:
+        """Waveforms [B, n] or log-mel values -> clamped log-mel values of what the model reads, [B, 64, F]."""
+        if inputs.ndim == 3:
+            return inputs
+        config = self.tagger.config
+        frames = self.log_mel(inputs)[..., : inputs.shape[-1] // 160]
+        if config.streaming:
+            chunks = frames[..., : 2 * config.chunk_frames].split(config.chunk_frames, -1)
+            return torch.cat([clamp_dynamic_range(chunk) for chunk in chunks], -1)
+        return clamp_dynamic_range(frames)
+
+    def forward(self, inputs: Tensor, labels: Tensor | None, rng: np.random.Generator) -> Tensor:
+        """Loss of one batch."""
+        settings = self.settings
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        frames = self.frames(inputs)
+        if settings.mask_frames or settings.mask_bands:
+            frames = augment.mask(frames, rng, most_frames=settings.mask_frames, most_bands=settings.mask_bands)
+        if settings.stage == "sat":
+            assert labels is not None
+            loss: Tensor = self._crop_loss[0](frames, labels)
+            return loss
+        with torch.autocast(frames.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if self.autoencoder is not None:
+                return self.autoencoder(frames, generator)  # type: ignore[no-any-return]
+            assert labels is not None
+            # On a processor the backward of torch's fused attention is slow: the whole step takes 1.6 times as long.
+            with sdpa_kernel(SDPBackend.MATH) if frames.device.type == "cpu" else nullcontext():
+                logits = training.full_context_logits(
+                    self.tagger, frames, generator, patch_out=settings.patch_out, drop_path=settings.drop_path
+                )
+        return training.binary_cross_entropy(logits, labels)

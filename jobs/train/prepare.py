@@ -1,0 +1,171 @@
+"""`satpipe prepare` and `satpipe psl`: audio to training sets, training sets to a teacher's labels."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from satpipe.pipeline import ray_engine
+from satpipe.pipeline.ray_engine import Engine, Lost
+from satpipe.pipeline.storage import locate, written_whole
+from satpipe.pipeline.training_data.listing import Listing, list_clips
+from satpipe.pipeline.training_data.shards import Shards, ShardWriter, write_shard
+from satpipe.pipeline.training_data.teachers import PieceOptions, from_table, label_shard
+from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.model.config import CLASSES
+from satpipe.sat.taggers.interface import Peer
+from satpipe.sat.taggers.registry import adapted, resolve
+
+RETRIES = 2
+RESULTS_TIMEOUT_S = 1.0
+Report = Callable[[int, int], None]
+"""Told how many shards are done, and of how many."""
+
+
+@dataclass
+class Prepared:
+    """What a run of `prepare` left behind.
+
+    Attributes:
+        listing: The clips that were named.
+        clips: Clips in the shards.
+        problems: Clips that could not be read, and why.
+        folder: Of the shards.
+    """
+
+    listing: Listing
+    clips: int
+    problems: dict[str, str]
+    folder: Path
+    classes: int = 0
+    unseen: int = field(default=CLASSES)
+
+
+def prepare(
+    folder: str,
+    out: str | Path,
+    *,
+    table: Path | None = None,
+    segments: Path | None = None,
+    where: Sequence[tuple[str, str]] = (),
+    clips_per_shard: int = 500,
+    workers: int | None = None,
+    address: str | None = None,
+    report: Report = lambda done, total: None,
+) -> Prepared:
+    """Make a training set; what is there already is kept.
+
+    Args:
+        folder: Of audio.
+        out: Folder of the shards.
+        table: Label table; see `list_clips`.
+        segments: One of AudioSet's CSVs instead.
+        where: (column, value) pairs that rows of the table must have.
+        clips_per_shard: About how many clips a shard has.
+        workers: Most shards made at the same time.
+        address: Of a running Ray cluster.
+        report: Told how far it is.
+
+    Raises:
+        ConfigError: A file or column is missing, or the table and the folder do not match.
+        OutputError: The folder cannot be written, or has other shards.
+    """
+    listing = list_clips(folder, table, segments, where)
+    writer = ShardWriter(out, listing, clips_per_shard)
+    todo = writer.todo()
+    if todo:
+        with ray_engine.start(address, workers, "cpu") as ray:
+            for shard in todo:
+                ray.submit(shard, write_shard, writer.shards[shard], writer.location(shard), retries=RETRIES)
+            _finish(ray, len(todo), report)
+    shards = Shards(writer.folder)
+    seen = {label for labels in shards.labels for label in labels or ()}
+    return Prepared(listing, len(shards), shards.problems, writer.folder, len(seen), CLASSES - len(seen))
+
+
+def label(
+    shards_folder: str,
+    out: str | Path,
+    teacher: str,
+    options: PieceOptions,
+    *,
+    where: tuple[tuple[str, str], ...] = (),
+    workers: int | None = None,
+    address: str | None = None,
+    report: Report = lambda done, total: None,
+) -> tuple[int, list[str]]:
+    """Have a teacher label a training set; what is there already is kept.
+
+    Args:
+        shards_folder: Of the training set.
+        out: Folder of the tables.
+        teacher: File of weights, or a Parquet table of scores (file or folder).
+        options: How clips are cut, and what is kept.
+        where: (column, value) pairs that rows of a teacher's table must have.
+        workers: Most shards labelled at the same time.
+        address: Of a running Ray cluster.
+        report: Told how far it is.
+
+    Returns:
+        The number of labelled pieces, and clips that the teacher's table has nothing about.
+
+    Raises:
+        CheckpointError: The teacher cannot be read.
+        ConfigError: The teacher's table is about other clips, or the teacher does not read pieces so long.
+        OutputError: The folder cannot be written, or has labels of another teacher, other clips or other pieces.
+    """
+    shards = Shards(shards_folder)
+    folder = locate(out)
+    if teacher.endswith(".parquet") or Path(teacher).is_dir():
+        _describe(folder, shards, {"teacher": Path(teacher).name, "where": [list(pair) for pair in where]})
+        table, lacking = from_table(Path(teacher), set(shards.clips), where)
+        with written_whole(folder / "psl-00000-of-00001.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        return len(table), lacking
+    loaded = resolve(teacher)
+    if isinstance(loaded, Peer):
+        adapted(loaded, options.piece_s)  # can it read so much?
+    _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
+    count = len(shards.files)
+    places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}
+    todo = [shard for shard, place in places.items() if not place.exists()]
+    if todo:
+        with ray_engine.start(address, workers, "cpu") as ray:
+            for shard in todo:
+                arguments = (str(shards.folder), shard, teacher, options, places[shard])
+                ray.submit(shard, label_shard, *arguments, retries=RETRIES)
+            _finish(ray, len(todo), report)
+    return sum(pq.read_metadata(place).num_rows for place in places.values()), []
+
+
+def _finish(ray: Engine, total: int, report: Report) -> None:
+    done = 0
+    report(done, total)
+    while ray.in_flight:
+        for shard, result in ray.results(RESULTS_TIMEOUT_S):
+            if isinstance(result, Lost):
+                raise OutputError(f"shard {shard} was not made: {result.reason}")
+            done += 1
+            report(done, total)
+
+
+def _describe(folder: Path, shards: Shards, made: dict[str, object]) -> None:
+    """Note what the labels are of, or check that it is the same."""
+    description = json.loads(json.dumps({**made, "clips": len(shards), "shards": str(shards.folder)}))
+    path = folder / "psl.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            before = json.loads(path.read_text())
+            changed = [key for key in description if before.get(key) != description[key]]
+            if changed:
+                raise OutputError(
+                    f"{folder} holds labels made with another {changed[0]}: {before.get(changed[0])!r}, not "
+                    f"{description[changed[0]]!r}; choose another folder"
+                )
+            return
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(description, indent=1))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""Live audio: sources, resampling and tagging as samples arrive."""

@@ -1,0 +1,156 @@
+"""Live audio from standard input and from growing files."""
+
+import os
+import sys
+from collections.abc import Iterator
+from time import monotonic, sleep
+from typing import BinaryIO
+
+from satpipe.pipeline.live.raw_samples import WAV_MARKS, Pcm, read_wav_header
+from satpipe.pipeline.live.source import STDIN, Gap, SourceOptions
+from satpipe.pipeline.recordings.decode import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, Samples
+from satpipe.sat.errors import AudioError, ConfigError
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
+
+DEFAULT_ENCODING = "s16le"
+
+
+READ_BYTES = 2**16
+
+
+POLL_S = 0.01  # how often a file is looked at for more
+
+
+def _raw(options: SourceOptions, encoding: str) -> Pcm:
+    rate_hz, channels = options.rate_hz or SAMPLE_RATE_HZ, options.channels or 1
+    if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
+        raise ConfigError(f"--rate-hz {rate_hz:,}: it takes {LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,}")
+    return Pcm(encoding, rate_hz, channels)
+
+
+class Pipe:
+    """Samples on standard input: raw, or a WAV file."""
+
+    def __init__(self, options: SourceOptions, file: BinaryIO | None = None) -> None:
+        """Read as much as tells what it is.
+
+        Args:
+            options: How to read it.
+            file: Instead of standard input.
+        """
+        self.name, self.live = STDIN, options.live
+        self._descriptor = (file or sys.stdin.buffer).fileno()
+        if os.isatty(self._descriptor):
+            raise ConfigError("standard input is a terminal: pipe samples into it, or name another source")
+        self._head = b""
+        if options.encoding is None:
+            self._head = self._exactly(4)
+        self._left: int | None = None  # bytes that are samples, where it is known
+        if self._head in WAV_MARKS:
+            header = read_wav_header(self._exactly)
+            self._pcm, self._left = header.pcm, header.data_bytes
+        else:
+            self._pcm = _raw(options, options.encoding or DEFAULT_ENCODING)
+        self.rate_hz, self.channels = self._pcm.rate_hz, self._pcm.channels
+
+    def _exactly(self, size: int) -> bytes:
+        """Read so many bytes, those first that were read to look at; fewer at the end."""
+        content, self._head = self._head, b""
+        while len(content) < size and (more := os.read(self._descriptor, size - len(content))):
+            content += more
+        return content
+
+    def blocks(self) -> Iterator[Samples | Gap]:
+        """Yield what comes, as soon as it comes; a last frame that is not whole is left out."""
+        pending = self._head
+        # Not by sys.stdin, whose lock a thread that waits for input would hold at the end of the program.
+        while content := os.read(self._descriptor, READ_BYTES if self._left is None else min(READ_BYTES, self._left)):
+            self._left = None if self._left is None else self._left - len(content)
+            content = pending + content
+            whole = len(content) // self._pcm.frame_bytes * self._pcm.frame_bytes
+            if whole:
+                yield self._pcm.decode(content[:whole])
+            pending = content[whole:]
+
+    def close(self) -> None:
+        """Nothing: whoever writes ends it."""
+
+
+class GrowingFile:
+    """A WAV file, or one of raw samples, that is still written: followed until it does not grow any more."""
+
+    def __init__(self, name: str, options: SourceOptions) -> None:
+        """Open it, and read its header."""
+        self.name, self.live = name, options.live
+        self._idle_s, self._closed = options.idle_s, False
+        raw = None if options.encoding is None else _raw(options, options.encoding)
+        self._sized = raw is None  # the header tells how much there is, one day
+        try:
+            self._file = open(name, "rb", buffering=0)  # noqa: SIM115 - it is read in another thread, to the end
+        except OSError as error:
+            raise ConfigError(f"{name}: {error.strerror}") from error
+        try:
+            self._pcm, self._start = (raw, 0) if raw else self._header()
+        except AudioError as error:
+            self._file.close()
+            raise AudioError(f"{name}: {error}; raw samples take --format") from error
+        self.rate_hz, self.channels = self._pcm.rate_hz, self._pcm.channels
+
+    def _header(self) -> tuple[Pcm, int]:
+        """Read the header of a WAV file, which may have to be waited for."""
+        begun = monotonic()
+        while True:
+            self._file.seek(0)
+            try:
+                header = read_wav_header(self._file.read)
+                return header.pcm, header.data_start
+            except AudioError:
+                self._file.seek(0)
+                head = self._file.read(4)
+                never = head not in WAV_MARKS and not WAV_MARKS[0].startswith(head)
+                if never or monotonic() - begun >= self._idle_s:
+                    raise
+            sleep(POLL_S)
+
+    def blocks(self) -> Iterator[Samples | Gap]:
+        """Yield what the file has, then what it gets."""
+        at, grown_s = self._start, monotonic()
+        try:
+            while not self._closed:
+                size = os.fstat(self._file.fileno()).st_size
+                if size < at:
+                    raise AudioError("the file has become shorter while it was read")
+                most = max(READ_BYTES, self._pcm.frame_bytes)
+                count = min(most, self._end(size) - at) // self._pcm.frame_bytes * self._pcm.frame_bytes
+                if count > 0:
+                    self._file.seek(at)
+                    content = self._file.read(count)
+                    at, grown_s = at + count, monotonic()
+                    yield self._pcm.decode(content)
+                elif monotonic() - grown_s >= self._idle_s:
+                    return
+                else:
+                    sleep(POLL_S)
+        finally:
+            self._file.close()
+
+    def _end(self, size: int) -> int:
+        """Return where the samples end in a file of this size.
+
+        Programs write the sizes of a WAV file's parts when it is closed. Until then the header has zeros, the largest
+        number or that of the first second; if it tells of less than there is, the file is not finished.
+        """
+        if not self._sized:
+            return size
+        self._file.seek(0)
+        head = self._file.read(self._start)
+        whole, samples = head[4:8], head[-4:]
+        if head[12:16] == b"ds64":  # RF64, for more than 4 GB
+            whole, samples = head[20:28], head[28:36]
+        if int.from_bytes(whole, "little") + 8 < size:
+            return size
+        return min(size, self._start + int.from_bytes(samples, "little"))
+
+    def close(self) -> None:
+        """Follow it no further."""
+        self._closed = True

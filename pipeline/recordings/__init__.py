@@ -1,0 +1,1 @@
+"""Recordings: finding, probing, decoding and joining files."""

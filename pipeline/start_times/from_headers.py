@@ -1,0 +1,159 @@
+"""When a recording started, by the metadata beside the sound: of WAV, RF64 and W64 files.
+
+    guano    GUANO's field Timestamp: https://guano-md.org
+    comment  what AudioMoths write into the RIFF's ICMT: "Recorded at 03:20:00 10/05/2025 (UTC) by AudioMoth ..."
+    bext     Broadcast Wave's date and time of origination: https://tech.ebu.ch/publications/tech3285
+    ixml     the same as iXML has it, with its time stamp: http://www.gallery.co.uk/ixml/
+
+soundfile hands none of these on, and libraries for them (guano, wavinfo) know some of the chunks in some of the
+formats.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import IO, NamedTuple
+
+from satpipe.pipeline.storage import RemoteFile, is_remote
+from satpipe.sat.errors import SatpipeError
+
+KINDS = ("guano", "comment", "bext", "ixml")
+"""Sources of a time; the first one that a file has counts."""
+
+_MOST_CHUNKS = 64
+_MOST_BYTES = 2**20  # of a chunk that is read
+_BLOCK_BYTES = 2**16  # read at a time in an object store
+_READ = {b"fmt ", b"bext", b"guan", b"LIST", b"iXML", b"ixml", b"list"}  # the last ones as W64 has them
+_IN_DS64 = 0xFFFFFFFF  # size of an RF64's data: another chunk has it
+_COMMENT = re.compile(
+    r"Recorded at (?P<time>\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,6})? (?P<date>\d\d/\d\d/\d{4}) "
+    r"\(UTC(?:(?P<sign>[+-])(?P<hours>\d{1,2})(?::(?P<minutes>\d\d))?)?\)"
+)
+_GUANO = re.compile(r"^\s*Timestamp\s*:\s*(\d{4}-?\d\d-?\d\d[T ]\S+)\s*$", re.MULTILINE)
+
+
+class Stamp(NamedTuple):
+    """A time that the metadata of a file tell."""
+
+    kind: str
+    """One of `KINDS`."""
+    time: str
+    """ISO 8601; with an offset where the metadata have one, else the recorder's own."""
+
+
+def read_stamp(path: str) -> Stamp | None:
+    """Return when the recording of a file started, as its metadata say it, or None; whatever is in them."""
+    try:
+        with io.BufferedReader(RemoteFile(path, _BLOCK_BYTES)) if is_remote(path) else open(path, "rb") as file:
+            chunks: dict[str, bytes] = {}
+            for name, content in _chunks(file):
+                chunks[name] = chunks.get(name, b"") + content
+    except (OSError, ValueError, SatpipeError):
+        return None
+    rate_hz = int.from_bytes(chunks.get("fmt ", b"")[4:8], "little")
+    texts = {kind: chunks.get(kind, b"").decode("utf-8", "replace") for kind in ("guan", "list", "ixml")}
+    found = {
+        "guano": _guano(texts["guan"]),
+        "comment": _comment(texts["list"]),
+        "bext": _bext(chunks.get("bext", b""), rate_hz),
+        "ixml": _ixml(texts["ixml"], rate_hz),
+    }
+    return next((Stamp(kind, time.isoformat()) for kind in KINDS if (time := found[kind])), None)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the chunks of interest: their names in small letters, and content."""
+    head = file.read(12)
+    w64 = head[:4] == b"riff"
+    if not w64 and not (head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE"):
+        return
+    at, data_bytes = 40 if w64 else 12, 0
+    header = struct.Struct("<4s12xQ" if w64 else "<4sI")
+    for _ in range(_MOST_CHUNKS):
+        file.seek(at)
+        packed = file.read(header.size)
+        if len(packed) < header.size:
+            return
+        name, size = header.unpack(packed)
+        if w64:
+            size -= header.size  # which it counts
+        elif name == b"data" and size == _IN_DS64:
+            size = data_bytes
+        if size < 0 or (name == b"data" and not size):
+            return  # of a file that was not closed
+        if name == b"ds64":
+            data_bytes = int.from_bytes(file.read(16)[8:], "little")
+        elif name in _READ:
+            yield name.decode().lower(), file.read(min(size, _MOST_BYTES))
+        at += header.size + size
+        if w64:
+            at += -at % 8
+        elif size % 2:  # what fills it up is zero, but not everyone fills up
+            file.seek(at)
+            at += file.read(1) == b"\0"
+
+
+def _guano(text: str) -> datetime | None:
+    found = _GUANO.search(text)
+    try:
+        return datetime.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+def _comment(text: str) -> datetime | None:
+    found = _COMMENT.search(text)
+    if found is None:
+        return None
+    offset = f"{found['sign'] or '+'}{int(found['hours'] or 0):02}{found['minutes'] or '00'}"
+    fraction = found["fraction"] or ".0"
+    return _parsed(f"{found['date']} {found['time']}{fraction}{offset}", "%d/%m/%Y %H:%M:%S.%f%z")
+
+
+def _bext(chunk: bytes, rate_hz: int) -> datetime | None:
+    if len(chunk) < 346:
+        return None
+    date, clock = (chunk[begin:end].decode("ascii", "replace") for begin, end in ((320, 330), (330, 338)))
+    return _originated(date, clock, int.from_bytes(chunk[338:346], "little"), rate_hz)
+
+
+def _ixml(text: str, rate_hz: int) -> datetime | None:
+    def value(*names: str) -> str:
+        found = (re.search(rf"<{name}>\s*([^<]*?)\s*</{name}>", text) for name in names)
+        return next((each[1] for each in found if each), "")
+
+    def samples(*names: str) -> int:
+        number = value(*names)
+        return int(number) if number.isdecimal() else 0
+
+    low = samples("TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_LO", "BWF_TIME_REFERENCE_LOW")
+    high = samples("TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI", "BWF_TIME_REFERENCE_HIGH")
+    rate_hz = samples("TIMESTAMP_SAMPLE_RATE") or rate_hz
+    return _originated(value("BWF_ORIGINATION_DATE"), value("BWF_ORIGINATION_TIME"), (high << 32) + low, rate_hz)
+
+
+def _originated(date: str, clock: str, samples: int, rate_hz: int) -> datetime | None:
+    """Date and time of origination, to the sample.
+
+    The sample count since midnight gives what is less than a second, or the time where there is none. One that tells
+    another time is the time code of a production: it is left alone.
+    """
+    digits = re.fullmatch(r"(\d{4}).(\d\d).(\d\d)\D*", date)
+    day = _parsed("".join(digits.groups()), "%Y%m%d") if digits else None
+    if day is None:
+        return None
+    counted = day + timedelta(seconds=samples / rate_hz) if samples and rate_hz else None
+    parts = re.fullmatch(r"(\d\d).(\d\d).(\d\d)\D*", clock)
+    told = _parsed(f"{day:%Y%m%d}{''.join(parts.groups())}", "%Y%m%d%H%M%S") if parts else None
+    if told is None:
+        return counted
+    return counted if counted and timedelta() <= counted - told < timedelta(seconds=1) else told
+
+
+def _parsed(text: str, pattern: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, pattern)
+    except ValueError:
+        return None

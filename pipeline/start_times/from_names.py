@@ -1,0 +1,191 @@
+"""What the name of a recording tells: when it started, and which recorder it is of."""
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from posixpath import splitext
+from typing import NamedTuple
+
+from satpipe.sat.errors import ConfigError
+
+YEARS = range(1990, 2080)  # other numbers are no years
+_HEX_YEARS = range(2015, 2031)  # AudioMoths named files so before they wrote date and time
+_MOST_EAST = timedelta(hours=14)
+_QUARTER = timedelta(minutes=15)
+
+_LONG = re.compile(
+    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-._ ]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?P<gap>[T _-]{0,3})"
+    r"(?P<hour>\d\d)(?P<colon>[-:._]?)(?P<minute>\d\d)"
+    r"(?:(?P=colon)(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,6})|_(?P<millisecond>\d{3}))?)?(?!\d)"
+    r"[ _]?(?P<zone>Z(?![A-Za-z])|[+-]\d\d:?\d\d(?!\d))?"
+)
+_SHORT = re.compile(
+    r"(?<!\d)(?P<year>\d\d)(?P<month>\d\d)(?P<day>\d\d)[-_](?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?(?!\d)"
+)
+_HEX = re.compile(r"[0-9A-F]{8}")
+# Directives of `datetime.strptime` that a pattern may have, and what stands for them in a name.
+_DIRECTIVES = {
+    "Y": r"\d{4}", "y": r"\d\d", "m": r"\d\d", "d": r"\d\d", "j": r"\d{3}", "b": "[A-Za-z]{3}", "B": "[A-Za-z]+",
+    "H": r"\d\d", "I": r"\d\d", "p": "[AaPp][Mm]", "M": r"\d\d", "S": r"\d\d", "f": r"\d{1,6}",
+    "z": r"Z|[+-]\d\d:?\d\d",
+}  # fmt: skip
+
+
+class Named(NamedTuple):
+    """A time that a name has."""
+
+    time: datetime
+    """The recorder's own, or with the time zone that the name has."""
+    to_the_second: bool
+
+
+class Names:
+    """Reads times from names.
+
+    Known without a pattern are a date and a time of day after it, with separators or without (AudioMoth, Song Meter,
+    Zoom, ISO 8601), and the seconds since 1970 in hexadecimal digits of early AudioMoths.
+    """
+
+    def __init__(self, names: Iterable[str], pattern: str | None = None) -> None:
+        """Look at all names, since some tell something only beside the others.
+
+        Args:
+            names: Of all files.
+            pattern: Where the time is, in directives of `datetime.strptime`; `*` is any text and `?` any character but
+                a slash. It is compared with as many last parts of a path as it has itself.
+
+        Raises:
+            ConfigError: The pattern is none, or lacks something.
+        """
+        self._pattern = Pattern(pattern) if pattern else None
+        self._alone: dict[str, bool] = {}  # folder -> whether it holds one file
+        self._hex: set[str] = set()  # folders of an early AudioMoth; all digits decimal would be a number elsewhere
+        for name in names:
+            folder, stem, _ = _split(name)
+            self._alone[folder] = folder not in self._alone
+            if _HEX.fullmatch(stem) and not stem.isdecimal():
+                self._hex.add(folder)
+
+    def given(self, name: str) -> datetime | None:
+        """Return the time where the pattern has it; None where there is no pattern, or it does not fit."""
+        return self._pattern.time(name) if self._pattern else None
+
+    def found(self, name: str) -> Named | None:
+        """Return the time as recorders write it into names, or into that of a folder with one recording."""
+        folder, stem, _ = _split(name)
+        for _, named in _times(stem):
+            return named
+        if folder in self._hex and _HEX.fullmatch(stem):
+            time = datetime.fromtimestamp(int(stem, 16), UTC)
+            return Named(time, to_the_second=True) if time.year in _HEX_YEARS else None
+        if self._alone.get(folder):
+            for _, named in _times(folder.rpartition("/")[2]):
+                return named
+        return None
+
+    def recorder(self, name: str) -> str:
+        """Return what files of one recorder have in common: folder, and name without time or number."""
+        if self._pattern and (constant := self._pattern.without_time(name)):
+            return constant
+        folder, stem, suffix = _split(name)
+        spans = [span for span, _ in _times(stem)]
+        rest = _without(stem, spans)
+        if not spans:
+            rest = "" if _HEX.fullmatch(stem) else stem.rstrip("0123456789")
+        # A T behind the time of an AudioMoth says that a sound set it off.
+        return f"{folder}/{'' if rest == 'T' else rest}{suffix.lower()}"
+
+
+class Pattern:
+    """Where a name has the time."""
+
+    def __init__(self, pattern: str) -> None:
+        """Take it apart.
+
+        Raises:
+            ConfigError: It has directives that are none, or no whole date with a time of day.
+        """
+        tokens = re.findall(r"%.?|\*|\?|[^%*?]+", pattern.strip("/"))
+        self._directives = [token for token in tokens if token.startswith("%") and token != "%%"]
+        strange = [token for token in self._directives if token[1:] not in _DIRECTIVES]
+        if strange:
+            known = " ".join(f"%{letter}" for letter in _DIRECTIVES)
+            raise ConfigError(f"--time-pattern {pattern}: there is no {strange[0]}; there are {known}")
+        twice = [token for token in self._directives if self._directives.count(token) > 1]
+        if twice:
+            raise ConfigError(f"--time-pattern {pattern}: it has {twice[0]} twice")
+        has = {token[1:] for token in self._directives}
+        if not (has & {"Y", "y"} and ((has & {"m", "b", "B"} and "d" in has) or "j" in has) and has & {"H", "I"}):
+            raise ConfigError(f"--time-pattern {pattern}: it needs year, day and hour, such as *_%Y%m%d_%H%M%S*")
+        self._expression = re.compile("".join(map(_expression, tokens)))
+        self._parts = pattern.strip("/").count("/") + 1
+
+    def time(self, name: str) -> datetime | None:
+        """Return the time of a name; None if the pattern does not fit, or there is no such time."""
+        found = self._expression.fullmatch(self._split(name)[1])
+        if found is None:
+            return None
+        try:
+            time = datetime.strptime(" ".join(found.groups()), " ".join(self._directives))
+        except ValueError:
+            return None
+        return time if time.year in YEARS else None
+
+    def without_time(self, name: str) -> str:
+        """Return the name less what the directives stand for; "" if the pattern does not fit."""
+        before, text = self._split(name)
+        found = self._expression.fullmatch(text)
+        if found is None:
+            return ""
+        return f"{before}/" + _without(text, [found.span(group) for group in range(1, len(found.groups()) + 1)])
+
+    def _split(self, name: str) -> tuple[str, str]:
+        parts = name.split("/")
+        return "/".join(parts[: -self._parts]), "/".join(parts[-self._parts :])
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Folder, name without extension, extension."""
+    folder, _, file = name.rpartition("/")
+    return folder, *splitext(file)
+
+
+def _expression(token: str) -> str:
+    if token in ("*", "?"):
+        return "[^/]" + token.replace("?", "")
+    if token.startswith("%") and token != "%%":
+        return f"({_DIRECTIVES[token[1:]]})"
+    return re.escape(token.replace("%%", "%"))
+
+
+def _times(text: str) -> Iterator[tuple[tuple[int, int], Named]]:
+    """Yield the times in a text, and where they are."""
+    for pattern in (_LONG, _SHORT):
+        for found in pattern.finditer(text):
+            if named := _read(found.groupdict("")):
+                yield found.span(), named
+
+
+def _read(parts: dict[str, str]) -> Named | None:
+    year, month, day, hour, minute, second = (
+        int(parts[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second")
+    )
+    fraction = (parts.get("fraction") or parts.get("millisecond") or "").ljust(6, "0")
+    try:
+        time = datetime(year + 2000 * (year < 100), month, day, hour, minute, second, int(fraction))
+    except ValueError:
+        return None
+    if time.year not in YEARS:
+        return None
+    zone = parts.get("zone", "")
+    if zone and (zone[0] != "-" or "T" in parts["gap"]):  # elsewhere -0100 counts something
+        offset = datetime.strptime(zone, "%z").utcoffset() or timedelta()
+        if abs(offset) <= _MOST_EAST and not offset % _QUARTER:
+            time = datetime.strptime(f"{time:%Y-%m-%d %H:%M:%S.%f} {zone}", "%Y-%m-%d %H:%M:%S.%f %z")
+    return Named(time, bool(parts["second"]))
+
+
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    for start, end in sorted(spans, reverse=True):
+        text = text[:start] + text[end:]
+    return text

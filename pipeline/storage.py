@@ -1,0 +1,133 @@
+"""Files here and in object stores: one way to name, read and write them.
+
+A location is a path of this machine or a URL such as `s3://bucket/folder`; fsspec knows the schemes, UPath makes them
+look like paths.
+"""
+
+import io
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from satpipe.sat.errors import ConfigError
+from upath import UPath
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+
+
+def is_remote(name: str | Path) -> bool:
+    """Whether a name is a URL rather than a path of this machine."""
+    return "://" in str(name)
+
+
+def locate(name: str | Path) -> Path:
+    """Return a location: an absolute path of this machine, or a `UPath`, which is used like one, of a URL.
+
+    Raises:
+        ConfigError: The scheme of a URL is not known, or takes an extra that is not installed.
+    """
+    if not is_remote(name):
+        return Path(name).absolute()
+    filesystem(str(name))
+    location: Any = UPath(name, use_listings_cache=False)  # what other workers wrote a moment ago counts
+    return location  # type: ignore[no-any-return]
+
+
+def filesystem(url: str) -> fsspec.AbstractFileSystem:
+    """Return the file system of a URL.
+
+    Raises:
+        ConfigError: Its scheme is not known, or takes an extra that is not installed.
+    """
+    scheme = url.partition("://")[0]
+    try:
+        return fsspec.filesystem(scheme, use_listings_cache=False)
+    except ImportError as error:
+        extra = EXTRAS.get(scheme, scheme)
+        raise ConfigError(f"{url} takes an extra: pip install 'satpipe[{extra}]'") from error
+    except ValueError as error:
+        raise ConfigError(f"{url}: there is no scheme {scheme}://") from error
+
+
+class RemoteFile(io.RawIOBase):
+    """A file behind a URL, read in ranges as they are asked for.
+
+    Decoders in C read it through callbacks that cannot raise: an error ends the file for them, and is kept here.
+
+    Attributes:
+        error: Why reading broke off, or "".
+    """
+
+    def __init__(self, url: str, block_bytes: int | None = None) -> None:
+        """Open it.
+
+        Args:
+            url: Where it is.
+            block_bytes: How much is read at a time; by default what the store takes for best, which may be megabytes.
+
+        Raises:
+            ConfigError: The scheme takes an extra that is not installed.
+            OSError: It cannot be opened.
+        """
+        super().__init__()
+        self.error = ""
+        self._file = filesystem(url).open(url, "rb", block_size=block_bytes)
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as there is into a buffer; nothing where reading breaks off."""
+        try:
+            content = self._file.read(len(buffer))
+        except (OSError, ValueError, RuntimeError) as error:
+            self.error = str(error) or type(error).__name__
+            return 0
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the place."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def written_whole(location: Any) -> Iterator[Path]:
+    """Give a file of this machine to write to; `location` appears with its content when all is written, or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if is_remote(location):
+        with tempfile.TemporaryDirectory(prefix="satpipe-") as folder:
+            temporary = Path(folder, location.name)
+            yield temporary
+            location.fs.put_file(str(temporary), location.path)  # an object appears when its upload is complete
+        return
+    temporary = location.with_name(f".{location.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or a power failure could leave the name without the content
+        os.replace(temporary, location)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The tables of an output folder: schemas, writing and reading."""

@@ -1,0 +1,181 @@
+"""Scores of chunks out of an output folder: of the chunks and classes wanted, and no more of them in memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
+from satpipe.pipeline.tables.output_folder import reading
+from satpipe.pipeline.tables.schemas import SCORES
+from satpipe.sat.errors import OutputError
+from satpipe.sat.model.config import CLASSES
+
+SAME_S = 1e-6  # times that differ by less are the same
+_CHUNK = ["recording", "chunk", "start_s", "end_s"]
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkScores:
+    """Scores of the chunks of some recordings, for some classes.
+
+    The chunks of a recording lie together, in the order of time, and the recordings in the order they were asked for.
+    Where a worker died, some can be missing in between.
+    """
+
+    recordings: tuple[str, ...]
+    """Names, [R]."""
+    first: npt.NDArray[np.int64]
+    """Where the chunks of each recording begin, and where the last one's end, [R + 1]."""
+    clip: Ints
+    """Of each chunk: position of its recording in `recordings`, [n]."""
+    chunk: Ints
+    """Number in the recording, from 0, [n]."""
+    start_s: Floats
+    """From the recording's start, [n]."""
+    end_s: Floats
+    """From the recording's start; that of the last chunk is the recording's end, [n]."""
+    columns: npt.NDArray[np.int64]
+    """Positions of the classes in the model's outputs, [K]."""
+    scores: npt.NDArray[np.float16]
+    """From 0 to 1, [n, K]."""
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return len(self.chunk)
+
+
+def read_chunks(
+    tables: Tables, wanted: Sequence[str] | Part | None = None, columns: npt.ArrayLike | None = None
+) -> ChunkScores:
+    """Read scores of chunks.
+
+    Files are read a row group at a time, several at once, and only those that hold a wanted recording.
+
+    Args:
+        tables: Where from.
+        wanted: Names of recordings, each once, or a part of them; by default all. One without chunks adds none.
+        columns: Positions of the classes wanted in the model's outputs, [K]; by default all.
+
+    Raises:
+        OutputError: There is no such recording, or a file is damaged or lacks rows; it is named.
+    """
+    part = wanted if isinstance(wanted, Part) else tables.part(tables.rows(wanted))
+    filler = _Filler(tables, part, np.arange(CLASSES) if columns is None else np.asarray(columns, np.int64))
+    for _ in side_by_side(filler.fill, tables.by_file(part.recordings)):
+        pass
+    return filler.filled()
+
+
+class _Filler:
+    """Puts the rows of files where they belong."""
+
+    def __init__(self, tables: Tables, part: Part, columns: npt.NDArray[np.int64]) -> None:
+        sizes = part.end - part.begin
+        first = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+        count = int(first[-1])
+        self.read = ChunkScores(
+            recordings=tuple(tables.recordings[row] for row in part.recordings),
+            first=first,
+            clip=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+            chunk=(np.arange(count) - np.repeat(first[:-1] - part.begin, sizes)).astype(np.int32),
+            start_s=np.empty(count),
+            end_s=np.empty(count),
+            columns=columns,
+            scores=np.empty((count, len(columns)), np.float16),
+        )
+        self._tables, self._part = tables, part
+        self._place = {name: number for number, name in enumerate(self.read.recordings)}
+        self._all = np.array_equal(columns, np.arange(CLASSES))
+        self._filled = np.zeros(count, bool)
+
+    def fill(self, file: tuple[str, npt.NDArray[np.bool_]]) -> None:
+        """Take what is wanted from a file: its name, and which of the recordings it holds."""
+        name, here = file
+        part = self._part.take(here)
+        if not len(part):
+            return
+        path = self._tables.folder / "scores" / name
+        with reading(path), path.open("rb") as opened:
+            table = pq.ParquetFile(opened)
+            if not table.schema_arrow.equals(SCORES):
+                raise OutputError(f"{path} is not a table of scores as this version of satpipe writes it")
+            for group in range(table.num_row_groups):
+                if _may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
+                    self._fill_group(table, group, path)
+
+    def filled(self) -> ChunkScores:
+        """Return what was read, when all files are.
+
+        Raises:
+            OutputError: Chunks are missing. They may, where a worker died.
+        """
+        read, filled = self.read, self._filled
+        if filled.all():
+            return read
+        recordings = self._part.recordings
+        whole = self._tables.slots[recordings] == self._tables.chunks[recordings]
+        missing = ~filled & whole[read.clip]
+        if missing.any():
+            row = int(np.argmax(missing))
+            path = self._tables.folder / "scores" / self._tables.by_file(recordings[read.clip[[row]]])[0][0]
+            raise OutputError(f"{path} lacks chunk {read.chunk[row]} of {read.recordings[read.clip[row]]}: tag anew")
+        clip = read.clip[filled]
+        return replace(
+            read,
+            first=np.searchsorted(clip, np.arange(len(recordings) + 1)),
+            clip=clip,
+            chunk=read.chunk[filled],
+            start_s=read.start_s[filled],
+            end_s=read.end_s[filled],
+            scores=read.scores[filled],
+        )
+
+    def _fill_group(self, table: pq.ParquetFile, group: int, path: Path) -> None:
+        about = table.read_row_group(group, columns=_CHUNK)
+        recording, chunk, start_s = self._recordings(about["recording"]), *_numbers(about, "chunk", "start_s")
+        known = recording >= 0
+        if np.any(known & ((chunk < 0) | (chunk >= self._tables.slots[self._part.recordings][recording]))):
+            raise OutputError(f"{path} has scores of more chunks than the recordings table: tag anew")
+        if np.any(known & (np.abs(start_s - chunk * self._tables.model["chunk_s"]) > SAME_S)):
+            raise OutputError(f"{path} has other chunks than run.json says: it comes from another run, so tag anew")
+        rows = np.flatnonzero(known & (chunk >= self._part.begin[recording]) & (chunk < self._part.end[recording]))
+        if not len(rows):
+            return
+        recording, chunk = recording[rows], chunk[rows]
+        to = self.read.first[recording] + chunk - self._part.begin[recording]
+        if self._filled[to].any() or np.bincount(to - to.min()).max() > 1:
+            raise OutputError(f"{path} has scores of a chunk twice: tag anew")
+        self._filled[to] = True
+        self.read.start_s[to] = start_s[rows]
+        self.read.end_s[to] = about["end_s"].to_numpy()[rows]
+        before = 0
+        for part in table.read_row_group(group, columns=["scores"])["scores"].chunks:
+            here = slice(*np.searchsorted(rows, (before, before + len(part))))
+            values = part.flatten() if part.offset or part.null_count else part.values  # `values`: without a copy
+            scores = values.to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+            chosen = scores if here.stop - here.start == len(scores) else scores[rows[here] - before]
+            self.read.scores[to[here]] = chosen if self._all else chosen[:, self.read.columns]
+            before += len(part)
+
+    def _recordings(self, column: pa.ChunkedArray) -> Ints:
+        """Position of each row's recording among those wanted; -1 for none."""
+        parts = [np.empty(0, np.int32)]
+        for part in column.chunks:
+            names = np.array([self._place.get(name, -1) for name in part.dictionary.to_pylist()], np.int32)
+            parts.append(names[part.indices.to_numpy()])
+        return np.concatenate(parts)
+
+
+def _may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:
+    """Whether a row group can hold chunks of these numbers; its statistics tell, if there are any."""
+    known = group.column(_CHUNK.index("chunk")).statistics
+    return known is None or not known.has_min_max or (known.max >= begin and known.min < end)
+
+
+def _numbers(table: pa.Table, *columns: str) -> Iterator[npt.NDArray[Any]]:
+    return (table[column].to_numpy() for column in columns)

@@ -1,0 +1,289 @@
+"""What an output folder holds: its recordings, and which chunks of them are wanted.
+
+A file of a table counts once the recordings table has the file of the same name, see `output_folder`.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from satpipe.pipeline.tables.output_folder import Output, read_recordings
+from satpipe.pipeline.tables.schemas import RECORDINGS
+from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.streaming import chunk_samples
+
+THREADS = 8  # files read at a time; each takes the memory of a row group, about 20 MB
+PIECE_CHUNKS = 65_536  # 35 h of SAT-2s: 69 MB of scores
+SHOWN = 5  # names in one message
+SEARCHED = 20_000  # names that a wrong one is compared with
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some chunks of some recordings: what is wanted of the scores."""
+
+    recordings: Ints
+    """Positions in `Tables.recordings`, each once, [R]."""
+    begin: Ints
+    """First chunk of each, [R]."""
+    end: Ints
+    """The chunk after its last one, [R]."""
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return int((self.end - self.begin).sum(dtype=np.int64))
+
+    def take(self, rows: npt.NDArray[Any]) -> "Part":
+        """Return some of the recordings: by a boolean mask [R], or by position."""
+        return Part(self.recordings[rows], self.begin[rows], self.end[rows])
+
+
+class Tables:
+    """An output folder.
+
+    Attributes:
+        folder: Where it is, a path or a URL.
+        run: What `run.json` says.
+        table: The recordings table, with the columns of `satpipe.pipeline.tables.schemas.RECORDINGS`.
+        recordings: Names of all recordings in the tables, also of those that could not be tagged.
+        duration_s: Of each recording; NaN where nothing could be decoded, [R].
+        chunks: Of each recording; 0 where nothing could be tagged, [R].
+        statuses: Of each recording, one of `satpipe.pipeline.tables.schemas.STATUSES`.
+        time: When each recording started, UTC; NaT where that is not known, [R].
+        notes: What a person should know before relying on figures made of them.
+    """
+
+    def __init__(self, out: str | Path, *, scores: bool = True) -> None:
+        """Look at them; scores are not read yet.
+
+        Args:
+            out: Output folder, path or URL.
+            scores: Whether they will be read: then it is an error if there are none.
+
+        Raises:
+            OutputError: It is none, has no scores, has other classes than this version's, or cannot be read.
+        """
+        output = Output(out)
+        run = output.run()
+        if run is None:
+            raise OutputError(f"{out} is no output folder of satpipe's: it has no run.json")
+        self.folder, self.run = output.folder, run
+        if scores:
+            self._check_scores()
+        paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)
+        parts = list(side_by_side(read_recordings, paths))
+        self.table: pa.Table = pa.concat_tables(parts) if parts else RECORDINGS.empty_table()
+        self.recordings: tuple[str, ...] = tuple(self.table["recording"].to_pylist())
+        self.duration_s: Floats = np.array(self.table["duration_s"].to_numpy(), np.float64)
+        self.chunks: Ints = np.array(self.table["chunks"].to_numpy(), np.int32)
+        self.statuses: tuple[str, ...] = tuple(self.table["status"].to_pylist())
+        self.time: npt.NDArray[np.datetime64] = self.table["time"].to_numpy()
+        self.notes = _notes(output, run)
+        self._clock_rate: Floats = self.table["clock_rate"].fill_null(1.0).to_numpy()
+        self._files = [path.name for path in paths]
+        self._file = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        self._place = {name: number for number, name in enumerate(self.recordings)}
+        if len(self._place) < len(self.recordings):
+            raise OutputError(f"{out} has recordings twice, as a killed run leaves them: run `satpipe tag` again")
+
+    @cached_property
+    def model(self) -> dict[str, Any]:
+        """What made the scores.
+
+        Keys are arch, source, sha256, cut, memory ("on" or "off"), delay_s, precision, chunk_samples (from the start of
+        a chunk to the start of the next, at 16 kHz) and chunk_s.
+        """
+        return _model(self.folder, self.run)
+
+    @cached_property
+    def slots(self) -> Ints:
+        """Number of the chunk after each recording's last one, [R].
+
+        That is how many chunks it has, unless a worker died: then some in between can be missing.
+        """
+        with_gaps = (np.array(self.statuses, object) == "worker died") & (self.chunks > 0)
+        all_chunks = np.ceil(self.duration_s / self.model["chunk_s"] - 1e-9)
+        return np.where(with_gaps, np.fmax(all_chunks, self.chunks), self.chunks).astype(np.int32)
+
+    def utc(self, recordings: Ints, seconds: npt.ArrayLike) -> npt.NDArray[np.datetime64]:
+        """Return when it was, in UTC: so many seconds from the start of recordings; NaT where that is not known.
+
+        Args:
+            recordings: Positions, [n].
+            seconds: Of the recording's own clock, [n].
+        """
+        true_us = np.asarray(seconds) * self._clock_rate[recordings] * 1e6
+        time: npt.NDArray[np.datetime64] = self.time[recordings] + np.rint(true_us).astype("timedelta64[us]")
+        return time
+
+    def seconds(self, recordings: Ints, utc: np.datetime64) -> Floats:
+        """Return how many seconds after the start of recordings it was at a time; NaN where that is not known.
+
+        Args:
+            recordings: Positions, [n].
+            utc: The time, in UTC.
+        """
+        return (utc - self.time[recordings]) / np.timedelta64(1, "s") / self._clock_rate[recordings]
+
+    def choose(self, recordings: str | Iterable[str] | None = None) -> Ints:
+        """Return positions of recordings, each once.
+
+        Args:
+            recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
+
+        Raises:
+            OutputError: There is none of that name, with the nearest ones named, or none that the pattern matches.
+        """
+        if recordings is None:
+            return np.array(sorted(range(len(self.recordings)), key=self.recordings.__getitem__), np.int32)
+        found: dict[int, None] = {}
+        for name in [recordings] if isinstance(recordings, str) else recordings:
+            here = [self._place[name]] if name in self._place else self._matching(name)
+            found.update(dict.fromkeys(here))
+        return np.array(list(found), np.int32)
+
+    def _matching(self, pattern: str) -> list[int]:
+        found = [n for n, name in enumerate(self.recordings) if fnmatchcase(name, pattern)]
+        if not found:
+            raise OutputError(f"{self.folder} has no recording {pattern}{self._nearest(pattern)}")
+        return sorted(found, key=self.recordings.__getitem__)
+
+    def _nearest(self, name: str) -> str:
+        near = get_close_matches(name, islice(self.recordings, SEARCHED), n=3)
+        return f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(self.recordings):,} others"
+
+    def part(self, recordings: Ints) -> Part:
+        """Return all chunks of recordings, given by position."""
+        return Part(recordings, np.zeros(len(recordings), np.int32), self.slots[recordings])
+
+    def by_file(self, recordings: Ints) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+        """Return the files that hold recordings, and which of the recordings each holds [R].
+
+        Args:
+            recordings: Positions.
+
+        Returns:
+            Names, the same in each table, in the order of the first recording's name.
+        """
+        file = self._file[recordings]
+        least: dict[int, str] = {}
+        for number, row in zip(file.tolist(), recordings.tolist(), strict=True):
+            least[number] = min(least.get(number, self.recordings[row]), self.recordings[row])
+        return [(self._files[number], file == number) for number in sorted(least, key=least.__getitem__)]
+
+    def pieces(self, part: Part) -> Iterator[Part]:
+        """Cut a part into pieces of at most `PIECE_CHUNKS` chunks, each of recordings of one file.
+
+        Files come as in `by_file`, recordings of a file as in the part, chunks of a recording in the order of time.
+        """
+        part = part.take(part.end > part.begin)
+        for _, here in self.by_file(part.recordings):
+            yield from _cut(part.take(here), PIECE_CHUNKS)
+
+    def rows(self, names: Sequence[str] | None = None) -> Ints:
+        """Return positions of recordings by their exact names; by default of all, in the order of the tables.
+
+        Raises:
+            OutputError: There is none of that name.
+        """
+        if names is None:
+            return np.arange(len(self.recordings), dtype=np.int32)
+        strangers = [name for name in names if name not in self._place]
+        if strangers:
+            more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else self._nearest(strangers[0])
+            raise OutputError(f"{self.folder} has no recording {', '.join(strangers[:SHOWN])}{more}")
+        return np.array([self._place[name] for name in names], np.int32)
+
+    def _check_scores(self) -> None:
+        if not self.run.get("identity", {}).get("scores", False):
+            raise OutputError(
+                f"{self.folder} has no scores of chunks: `satpipe tag ... --scores` into another folder makes them"
+            )
+        _check_labels(self.folder, self.run.get("labels", []))
+        self.model  # noqa: B018  (it is an error if run.json does not say)
+
+
+def side_by_side(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """Yield what a function gives for each item, in their order; a few run at the same time, in threads."""
+    threads = min(THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        running: deque[Future[_Out]] = deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) == threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _cut(part: Part, at_most: int) -> Iterator[Part]:
+    """Cut a part into pieces of at most so many chunks."""
+    stop = np.cumsum(part.end - part.begin, dtype=np.int64)
+    start = stop - (part.end - part.begin)
+    for low in range(0, len(part), at_most):
+        here = (stop > low) & (start < low + at_most)
+        begin = np.maximum(part.begin, part.begin + (low - start)).astype(np.int32)
+        end = np.minimum(part.end, part.begin + (low + at_most - start)).astype(np.int32)
+        yield Part(part.recordings[here], begin[here], end[here])
+
+
+def _check_labels(out: str | Path, labels: list[dict[str, Any]]) -> None:
+    """See that the scores are in the order of this version's classes."""
+    theirs = [label.get("mid") for label in labels]
+    ours = [label.mid for label in weak_labels()]
+    if theirs == ours:
+        return
+    where = next((n for n, (their, our) in enumerate(zip(theirs, ours, strict=False)) if their != our), None)
+    if where is None:
+        raise OutputError(f"{out} has scores of {len(theirs)} classes, this version of satpipe knows {len(ours)}")
+    raise OutputError(
+        f"{out} has other classes than this version of satpipe: index {where} is {theirs[where]}, not {ours[where]}"
+    )
+
+
+def _model(out: str | Path, run: dict[str, Any]) -> dict[str, Any]:
+    """What made the scores; folders of satpipe 0.1 say less, and had memory where the model has one."""
+    identity, model = run["identity"], run.get("model", {})
+    try:
+        samples = model.get("chunk_samples") or chunk_samples(get_config(identity["arch"]), identity["cut"])
+        if "memory" not in identity or "delay_s" not in identity:
+            config = get_config(identity["arch"])
+            own = {"memory": "on" if config.streaming else "off", "delay_s": float(config.script_chunk_s)}
+            identity = own | identity
+        return {
+            "arch": identity["arch"],
+            "source": model.get("source"),
+            "sha256": identity["model_sha256"],
+            "cut": identity["cut"],
+            "memory": identity["memory"],
+            "delay_s": identity["delay_s"],
+            "precision": identity["precision"],
+            "chunk_samples": samples,
+            "chunk_s": samples / SAMPLE_RATE_HZ,
+        }
+    except (KeyError, TypeError, ConfigError) as error:
+        raise OutputError(f"{out}: run.json does not say what made the scores: {error}") from error
+
+
+def _notes(output: Output, run: dict[str, Any]) -> tuple[str, ...]:
+    staged = output.count_staged()
+    if "finished" in run and not staged:
+        return ()
+    return (f"{output.folder} is not finished: recordings may be missing; the same `satpipe tag` command continues",)

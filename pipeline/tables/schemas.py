@@ -1,0 +1,203 @@
+"""The schemas of every table satpipe writes, and the arithmetic that fills them.
+
+tags         one row per (recording, chunk, label) kept
+scores       one row per (recording, chunk): all 527 scores in half precision, in the order of the model's outputs
+recordings   one row per recording, tagged or not
+staged       what a worker hands over: float32 scores of spans, before they are published into the tables above
+clips        training sets: one row per clip, with its compressed audio
+pieces       what a teacher says of clips: one row per (clip, piece)
+events       one row per sound event that scores make
+curves       of an evaluation: one row per point of a line
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+FILE = pa.struct(
+    [
+        pa.field("file", pa.string(), nullable=False),  # path relative to the input folder
+        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
+        pa.field("duration_s", pa.float64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("header", pa.string()),
+        pa.field("header_time", pa.string()),
+    ]
+)
+RECORDINGS = pa.schema(
+    [
+        pa.field("recording", pa.string(), nullable=False),  # path relative to the input folder, posix style
+        pa.field("duration_s", pa.float64()),  # of what could be decoded; null when nothing could
+        pa.field("rate_hz", pa.int32()),
+        pa.field("channels", pa.int32()),
+        pa.field("chunks", pa.int32(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # one of STATUSES
+        pa.field("reason", pa.string(), nullable=False),  # "" when status is ok
+        pa.field("size_bytes", pa.int64(), nullable=False),  # with `modified`: whether the file has changed since
+        pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("time", pa.timestamp("us", tz="UTC")),  # of its start; null where nothing tells it
+        pa.field("clock_rate", pa.float64()),  # true seconds for each second of the recording; null: taken as 1
+        pa.field("time_source", pa.string()),  # what told: csv, pattern, guano, comment, name, bext or ixml
+        pa.field("header", pa.string()),  # which part of the file's header has a time
+        pa.field("header_time", pa.string()),  # that time as it is there, ISO 8601
+        pa.field("files", pa.list_(FILE)),  # of a deployment, in the order of time; null: one file of that name
+    ]
+)
+_CHUNK = [
+    pa.field("recording", _NAME, nullable=False),
+    pa.field("chunk", pa.int32(), nullable=False),  # counted from 0
+    pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
+    pa.field("end_s", pa.float64(), nullable=False),  # of the last chunk: the recording's end
+]
+TAGS = pa.schema(
+    [
+        *_CHUNK,
+        pa.field("mid", _NAME, nullable=False),  # AudioSet's id of the class
+        pa.field("label", _NAME, nullable=False),  # its display name
+        pa.field("score", pa.float32(), nullable=False),  # 0 to 1
+    ]
+)
+SCORES = pa.schema([*_CHUNK, pa.field("scores", pa.list_(pa.float16(), CLASSES), nullable=False)])
+STAGED = pa.schema(
+    [
+        pa.field("span", pa.int32(), nullable=False),  # place in the unit's list of spans
+        pa.field("chunk", pa.int32(), nullable=False),
+        pa.field("scores", pa.list_(pa.float32(), CLASSES), nullable=False),
+    ]
+)
+
+CLIPS = pa.schema(
+    [
+        pa.field("clip", pa.string(), nullable=False),  # its name: path in the folder, or AudioSet's id
+        pa.field("audio", pa.large_binary(), nullable=False),  # a whole file that libsndfile reads
+        pa.field("rate_hz", pa.int32(), nullable=False),
+        pa.field("duration_s", pa.float32(), nullable=False),
+        pa.field("labels", pa.list_(pa.int16())),  # places in the model's outputs; null where nobody labelled it
+    ]
+)
+PIECES = pa.schema(
+    [
+        pa.field("clip", pa.string(), nullable=False),
+        pa.field("start_s", pa.float32(), nullable=False),  # from the clip's start
+        pa.field("end_s", pa.float32(), nullable=False),  # past the clip's end where that was padded with silence
+        pa.field("index", pa.list_(pa.int16()), nullable=False),  # places in the model's outputs, highest score first
+        pa.field("score", pa.list_(pa.float32()), nullable=False),  # 0 to 1; what is not listed is 0
+    ]
+)
+
+EVENTS = pa.schema(
+    [
+        pa.field("recording", _NAME, nullable=False),
+        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
+        pa.field("end_s", pa.float64(), nullable=False),
+        pa.field("mid", _NAME, nullable=False),
+        pa.field("label", _NAME, nullable=False),
+        pa.field("peak_score", pa.float32(), nullable=False),  # the highest one
+        pa.field("mean_score", pa.float32(), nullable=False),  # of the chunks that reach the lower threshold
+        pa.field("time", pa.timestamp("us", tz="UTC")),  # of the start; null where the recording's is not known
+        pa.field("end_time", pa.timestamp("us", tz="UTC")),
+    ]
+)
+CURVES = pa.schema(
+    [
+        pa.field("curve", _NAME, nullable=False),  # precision_recall_clips, precision_recall_chunks, psds1, ...
+        pa.field("mid", _NAME),  # null: all classes together
+        pa.field("label", _NAME),
+        pa.field("x", pa.float64(), nullable=False),  # recall; or effective false positives per hour
+        pa.field("y", pa.float64(), nullable=False),  # precision; or effective true positive ratio
+    ]
+)
+
+SCHEMAS = {"tags": TAGS, "scores": SCORES, "recordings": RECORDINGS}
+
+STATUSES = {
+    "ok": "tagged from start to end",
+    "truncated": "cut off or broken: tagged up to the break",
+    "invalid samples": "tagged, with NaN, infinite or absurdly large samples replaced by silence",
+    "short": "shorter than one patch (0.16 s): tagged, padded with silence",
+    "empty": "a header without samples",
+    "unreadable": "not opened, or not audio",
+    "worker died": "brought its worker down, or hung it, each time it was tried",
+}
+
+
+def recording_row(
+    name: str, size_bytes: int, modified_ns: int, status: str, reason: str, **known: Any
+) -> dict[str, Any]:
+    """One row of the recordings table; what is not known stays null."""
+    row = {"duration_s": None, "rate_hz": None, "channels": None, "chunks": 0, **known}
+    return {
+        "recording": name, "size_bytes": size_bytes, "modified": modified_ns, "status": status, "reason": reason, **row
+    }  # fmt: skip
+
+
+def complete(recordings: pa.Table) -> pa.Table:
+    """The recordings table with all columns that may be null: earlier versions wrote fewer."""
+    for field in RECORDINGS:
+        if field.nullable and field.name not in recordings.column_names:
+            recordings = recordings.append_column(field, pa.nulls(len(recordings), field.type))
+    return recordings
+
+
+def staged_table(spans: list[int], chunks: list[int], scores: npt.NDArray[np.float32]) -> pa.Table:
+    """Rows of a worker's scores, [n, 527]."""
+    return pa.table([pa.array(spans, pa.int32()), pa.array(chunks, pa.int32()), _lists(scores)], schema=STAGED)
+
+
+def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: float) -> tuple[Any, Any]:
+    """Start and end of chunks in seconds: integer samples divided once, the last one's end is the recording's."""
+    index = chunks.astype(np.int64)
+    start_s = index * chunk_samples / SAMPLE_RATE_HZ
+    end_s = np.minimum((index + 1) * chunk_samples / SAMPLE_RATE_HZ, duration_s)
+    return start_s, end_s
+
+
+def score_rows(
+    recording: str, chunks: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], times: tuple[Any, Any]
+) -> pa.Table:
+    """Rows of the scores table from scores [n, 527]."""
+    return pa.table([*_chunk_columns(recording, chunks, times), _lists(scores.astype(np.float16))], schema=SCORES)
+
+
+def tag_rows(
+    recording: str,
+    chunks: npt.NDArray[np.int32],
+    scores: npt.NDArray[np.float32],
+    times: tuple[Any, Any],
+    *,
+    threshold: float,
+    top_k: int,
+) -> pa.Table:
+    """Rows of the tags table: of each chunk the `top_k` best labels that reach `threshold`, best first."""
+    row, classes, values = best_labels(scores, threshold, top_k)
+    labels = weak_labels()
+    columns = _chunk_columns(recording, chunks[row], (times[0][row], times[1][row]))
+    mid = pa.DictionaryArray.from_arrays(classes, [label.mid for label in labels])
+    name = pa.DictionaryArray.from_arrays(classes, [label.name for label in labels])
+    return pa.table([*columns, mid, name, values], schema=TAGS)
+
+
+def best_labels(
+    scores: npt.NDArray[np.float32], threshold: float, top_k: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Of each row of scores [n, 527] the `top_k` best labels that reach `threshold`, best first: row, class, score."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : min(top_k, CLASSES)]
+    values = np.take_along_axis(scores, best, axis=1)
+    row, rank = np.nonzero(values >= np.float32(threshold))
+    return row, best[row, rank].astype(np.int32), values[row, rank]
+
+
+def _chunk_columns(recording: str, chunks: npt.NDArray[np.int32], times: tuple[Any, Any]) -> list[Any]:
+    name = pa.DictionaryArray.from_arrays(np.zeros(len(chunks), np.int32), [recording])
+    return [name, pa.array(chunks, pa.int32()), pa.array(times[0]), pa.array(times[1])]
+
+
+def _lists(values: npt.NDArray[Any]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), CLASSES)

@@ -1,0 +1,88 @@
+"""Plan the work: recordings to spans, spans to units that one worker tags in one go."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from satpipe.pipeline.recordings.decode import exact_ratio, resampled
+from satpipe.pipeline.recordings.find import Source
+from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.tables.staged import SpanKey
+from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
+from satpipe.sat.model.streaming import Cut, chunk_samples
+
+SPAN_S = 600.0  # with 23 s of warm-up for SAT-2s: 4 % of work done twice
+
+
+_MARGIN_S = 1.0  # for resampling and for frames that reach beyond a chunk
+UNIT_SPANS = 256  # recordings that may share a unit, however short
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a recording that is tagged in one go.
+
+    Attributes:
+        recording: What it is a part of.
+        start_chunk: First chunk wanted.
+        stop_chunk: The chunk after the last one wanted; None: to the end of the recording.
+    """
+
+    recording: Recording
+    start_chunk: int = 0
+    stop_chunk: int | None = None
+
+    @property
+    def key(self) -> "SpanKey":
+        """What tells it from every other span, and from the same span of a file that has changed since."""
+        source = self.recording.source
+        return (self.recording.name, source.size_bytes, source.modified_ns, self.start_chunk, self.stop_chunk)
+
+    def duration_s(self, config: ChunkConfig, cut: Cut) -> float:
+        """Length in seconds, as far as the header can be believed."""
+        chunk_s = chunk_samples(config, cut) / SAMPLE_RATE_HZ
+        end_s = self.recording.info.duration_s if self.stop_chunk is None else self.stop_chunk * chunk_s
+        return max(0.0, end_s - self.start_chunk * chunk_s)
+
+
+def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float = SPAN_S) -> list[Span]:
+    """Cut a recording into spans of at most `span_s`; one that cannot be read exactly from its middle stays whole."""
+    info, size = recording.info, chunk_samples(config, cut)
+    samples = resampled(info.frames, info.rate_hz, config.rate_hz)
+    chunks = -(-samples * SAMPLE_RATE_HZ // (size * config.rate_hz))
+    per_span = max(1, int(span_s * SAMPLE_RATE_HZ) // size)
+    if chunks <= per_span or not (info.exact_seek and exact_ratio(info.rate_hz, config.rate_hz)):
+        return [Span(recording)]
+    starts = range(0, chunks, per_span)
+    return [Span(recording, start, start + per_span if start + per_span < chunks else None) for start in starts]
+
+
+def group(spans: Iterable[Span], config: ChunkConfig, cut: Cut, unit_s: float) -> Iterator[list[Span]]:
+    """Put short spans together into units of about `unit_s` seconds; order is kept."""
+    unit: list[Span] = []
+    total_s = 0.0
+    for span in spans:
+        duration_s = span.duration_s(config, cut)
+        if unit and (total_s + duration_s > unit_s or len(unit) == UNIT_SPANS):
+            yield unit
+            unit, total_s = [], 0.0
+        unit.append(span)
+        total_s += duration_s
+    if unit:
+        yield unit
+
+
+def narrow(span: Span, config: ChunkConfig, cut: Cut) -> Span:
+    """The same span, with no more files of its deployment than it takes: a worker need not be told of thousands."""
+    recording, info = span.recording, span.recording.info
+    if not info.parts:
+        return span
+    chunk_s = chunk_samples(config, cut) / SAMPLE_RATE_HZ
+    from_frame = ((span.start_chunk - config.warmup_chunks) * chunk_s - _MARGIN_S) * info.rate_hz
+    to_frame = info.frames if span.stop_chunk is None else (span.stop_chunk * chunk_s + _MARGIN_S) * info.rate_hz
+    first = max(0, bisect_right(info.parts, from_frame, key=lambda part: part.begin) - 1)
+    last = bisect_left(info.parts, to_frame, key=lambda part: part.begin)
+    few = replace(info, parts=info.parts[first:last])
+    source = recording.source
+    plain = Source(source.recording, source.path, source.size_bytes, source.modified_ns)
+    return replace(span, recording=replace(recording, source=plain, info=few))

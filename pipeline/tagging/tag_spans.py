@@ -1,0 +1,153 @@
+"""Tag one unit of work: a plain function, the same in a test, in a worker, on any machine."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+import torch
+from satpipe.pipeline.recordings.decode import AudioInfo, Reader, file_at, resampled
+from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.tables.schemas import staged_table
+from satpipe.pipeline.tables.staged import SpanOutcome
+from satpipe.pipeline.tagging.spans import Span
+from satpipe.sat.errors import AudioError
+from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
+from satpipe.sat.taggers.interface import Tagger
+
+STAGED_ROWS = 2048  # 4 MB of float32 scores
+
+
+def tag_unit(
+    unit: list[Span], tagger: Tagger, write: Callable[[pa.Table], None]
+) -> tuple[list[SpanOutcome], dict[str, float]]:
+    """Tag spans of recordings one after the other, their chunks sharing batches.
+
+    A recording that cannot be read, or not to its end, is an outcome with a status, never an exception; what was
+    read before the break is tagged.
+
+    Args:
+        unit: The spans.
+        tagger: SAT, or any other.
+        write: Takes tables of scores, schema `tables.STAGED`, a few thousand rows at a time, in order.
+
+    Returns:
+        An outcome for each span, in order, and the time spent by stage: read (decode and resample), log_mel, model,
+        write.
+    """
+    outcomes = [SpanOutcome(span.key) for span in unit]
+    seconds = dict.fromkeys(("read", "log_mel", "model", "write"), 0.0)
+    rows = _Rows(write, seconds)
+    begun = perf_counter()
+    chunks = _chunks(unit, outcomes, tagger, seconds)
+    for (place, index), score in tagger.score(chunks):
+        if index >= unit[place].start_chunk:
+            rows.add(place, index, score)
+            outcomes[place].chunks += 1
+    rows.flush()
+    seconds["model"] = perf_counter() - begun - sum(seconds.values())
+    return outcomes, seconds
+
+
+class _Rows:
+    """Collects scores and passes them on as tables, so that memory does not grow with a recording's length."""
+
+    def __init__(self, write: Callable[[pa.Table], None], seconds: dict[str, float]) -> None:
+        self._write = write
+        self._seconds = seconds
+        self._rows: list[tuple[int, int, torch.Tensor]] = []
+
+    def add(self, place: int, index: int, scores: torch.Tensor) -> None:
+        self._rows.append((place, index, scores))
+        if len(self._rows) == STAGED_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            with _clock(self._seconds, "write"):
+                places, indices, scores = zip(*self._rows, strict=True)
+                self._write(staged_table(list(places), list(indices), torch.stack(scores).numpy()))
+            self._rows = []
+
+
+def _chunks(
+    unit: list[Span], outcomes: list[SpanOutcome], tagger: Tagger, seconds: dict[str, float]
+) -> Iterator[tuple[tuple[int, int], Any]]:
+    """Yield ((place in the unit, chunk), chunk) of each span, warm-up chunks before it included."""
+    for place, (span, outcome) in enumerate(zip(unit, outcomes, strict=True)):
+        try:
+            for chunk in _chunks_of(span, outcome, tagger, seconds):
+                yield (place, chunk.index), chunk
+        except AudioError as error:
+            outcome.status, outcome.reason, outcome.broken = error.status, str(error), True
+
+
+def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[str, float]) -> Iterator[Any]:
+    recording, size = span.recording, tagger.chunk_samples
+    begin = max(0, span.start_chunk - tagger.config.warmup_chunks)
+    start = begin * size - tagger.context_samples(begin)
+    stop = None if span.stop_chunk is None else span.stop_chunk * size + tagger.lookahead_samples
+    stream = tagger.chunks(begin)
+    reader = Reader(recording.source.path, recording.info, recording.channel, start, tagger.config.rate_hz)
+    blocks = reader.blocks()
+    at = start
+    while stop is None or at < stop:
+        with _clock(seconds, "read"):
+            block = next(blocks, None)
+        with _clock(seconds, "log_mel"):
+            if block is None:
+                chunks = stream.finish()
+            else:
+                block = block if stop is None else block[: stop - at]
+                chunks = stream.push(torch.from_numpy(block))
+        yield from (chunk for chunk in chunks if span.stop_chunk is None or chunk.index < span.stop_chunk)
+        if block is None:
+            break
+        at += len(block)
+    blocks.close()
+    _conclude(outcome, recording, reader)
+
+
+def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> None:
+    """Say what the span's end tells about the recording; the gravest thing first."""
+    info = recording.info
+    outcome.frames = reader.frames_read
+    if reader.broken_s is not None and (part := file_at(info, reader.broken_s)):
+        outcome.file = part.source.recording
+    if reader.frames_read == 0:
+        raise AudioError("it has a header, but nothing can be decoded")
+    if reader.broken_s is not None:
+        outcome.status, outcome.broken = "truncated", True
+        announced = f" of {info.duration_s:.3f} s" if info.frames else ""
+        outcome.reason = (
+            f"decoding breaks off at {reader.broken_s:.3f} s{announced}{_place(info, reader, reader.broken_s)}"
+        )
+    elif info.problem:
+        outcome.status = "truncated"
+        outcome.reason = f"{info.problem}; it ends at {(info.frames or reader.frames_read) / info.rate_hz:.3f} s"
+    elif reader.bad_s is not None:
+        outcome.status = "invalid samples"
+        place = f"{reader.bad_s:.3f} s{_place(info, reader, reader.bad_s)}"
+        outcome.reason = f"NaN, infinite or absurdly large samples, the first at {place}: taken as silence"
+    elif resampled(reader.frames_read, info.rate_hz) < PATCH_SAMPLES:
+        outcome.status = "short"
+        outcome.reason = (
+            f"{reader.frames_read / info.rate_hz:.3f} s is shorter than one patch ({PATCH_SAMPLES / SAMPLE_RATE_HZ} s)"
+        )
+
+
+def _place(info: AudioInfo, reader: Reader, second: float) -> str:
+    """Which second of which file of a deployment it is, and what is wrong there."""
+    part = file_at(info, second)
+    if part is None:
+        return ""
+    problem = f": {reader.problem}" if reader.problem else ""
+    return f", {second - part.begin / part.info.rate_hz:.3f} s of {part.source.recording}{problem}"
+
+
+@contextmanager
+def _clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    begun = perf_counter()
+    yield
+    seconds[stage] += perf_counter() - begun

@@ -1,0 +1,1 @@
+"""Training data: clip listing, Parquet shards, teacher labels and batches."""

@@ -1,0 +1,199 @@
+"""What a teacher says of the clips of a training set: pseudo strong labels (paper section 4.4), once, in Parquet.
+
+psl.json                    which teacher, of which clips, in which pieces
+psl-00000-of-00012.parquet  tables.PIECES, one file for each shard of clips
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from satpipe.pipeline.storage import written_whole
+from satpipe.pipeline.tables.schemas import PIECES
+from satpipe.pipeline.training_data.shards import Shards, decode, whole_set
+from satpipe.sat.errors import AudioError, ConfigError
+from satpipe.sat.model.config import CLASSES
+from satpipe.sat.taggers.interface import CPU, Tagger
+from satpipe.sat.taggers.registry import resolve
+from torch import Tensor
+
+BATCH_PIECES = 16
+MIN_SCORE = 0.003  # what a teacher gives less is left out of the table
+
+
+@lru_cache(maxsize=1)
+def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
+    """Make any tagger ready to label pieces; of a streaming one, that is the mean over the piece's chunks.
+
+    Raises:
+        CheckpointError: Its weights are not what they should be.
+        ConfigError: There is no such tagger.
+    """
+    return resolve(model).tagger(device=device)
+
+
+@dataclass(frozen=True)
+class PieceOptions:
+    """How clips are cut for the teacher, and what is kept of what it says."""
+
+    piece_s: float = 4.0
+    hop_s: float = 2.0
+    top_k: int = CLASSES
+    min_score: float = MIN_SCORE
+
+
+def piece_starts_s(duration_s: float, options: PieceOptions) -> list[float]:
+    """Where the pieces of a clip start; the last one reaches its end, or past it."""
+    count = 1 + max(0, int(np.ceil((duration_s - options.piece_s) / options.hop_s - 1e-6)))
+    return [number * options.hop_s for number in range(count)]
+
+
+def label_shard(folder: str, shard: int, teacher_path: str, options: PieceOptions, location: Path) -> int:
+    """Have a teacher label the clips of one shard; a plain function for a worker.
+
+    Returns:
+        How many pieces it labelled.
+    """
+    shards = Shards(folder)
+    teacher = load_teacher(teacher_path)
+    numbers = np.nonzero(shards.places[:, 0] == shard)[0]
+    audio = shards.audio(numbers)
+    length = int(options.piece_s * teacher.rate_hz)
+    clips: list[str] = []
+    starts_s: list[float] = []
+    pieces: list[Tensor] = []
+    scores: list[npt.NDArray[np.float32]] = []
+    for number in numbers:
+        try:
+            samples, _ = decode(audio[int(number)], teacher.rate_hz)
+        except AudioError as error:
+            raise ConfigError(f"{shards.files[shard]}: {shards.clips[number]} is {error}") from error
+        waveform = torch.from_numpy(samples)
+        for start_s in piece_starts_s(len(samples) / teacher.rate_hz, options):
+            start = int(start_s * teacher.rate_hz)
+            piece = waveform[start : start + length]
+            pieces.append(torch.nn.functional.pad(piece, (0, length - len(piece))))
+            clips.append(shards.clips[number])
+            starts_s.append(start_s)
+        while len(pieces) >= BATCH_PIECES:
+            scores.append(teacher.scores(torch.stack(pieces[:BATCH_PIECES])).numpy())
+            pieces = pieces[BATCH_PIECES:]
+    if pieces:
+        scores.append(teacher.scores(torch.stack(pieces)).numpy())
+    table = _table(clips, starts_s, np.concatenate(scores), options)
+    with written_whole(location) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return len(table)
+
+
+def _table(clips: list[str], starts_s: list[float], scores: npt.NDArray[np.float32], options: PieceOptions) -> pa.Table:
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : options.top_k]
+    values = np.take_along_axis(scores, order, axis=1)
+    kept = values >= options.min_score  # highest first, so the first ones of a row
+    offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
+    index = pa.ListArray.from_arrays(offsets, pa.array(order[kept].astype(np.int16)))
+    score = pa.ListArray.from_arrays(offsets, pa.array(values[kept].astype(np.float32)))
+    start = np.array(starts_s, np.float32)
+    return pa.table([clips, start, start + np.float32(options.piece_s), index, score], schema=PIECES)
+
+
+def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] = ()) -> tuple[pa.Table, list[str]]:
+    """Read a teacher's table of scores.
+
+    Args:
+        path: A Parquet file or folder with columns clip (or path), start_s, end_s, index and score.
+        clips: Names of the clips that are wanted.
+        where: (column, value) pairs that rows must have.
+
+    Returns:
+        tables.PIECES of the clips wanted, and the names of those that it has nothing about.
+
+    Raises:
+        ConfigError: It is no such table, or knows none of the clips.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{path} is not a readable Parquet table: {error}") from error
+    if "clip" not in table.column_names and "path" in table.column_names:
+        table = table.rename_columns(["clip" if name == "path" else name for name in table.column_names])
+    lacking = [name for name in (*PIECES.names, *(name for name, _ in where)) if name not in table.column_names]
+    if lacking:
+        raise ConfigError(f"{path} has no column {' or '.join(lacking)}; it has {', '.join(table.column_names)}")
+    for name, value in where:
+        table = table.filter(pc.equal(pc.cast(table[name], pa.string()), value))
+    table = table.select(PIECES.names).cast(PIECES)
+    known = set(table["clip"].to_pylist())
+    if not known & clips:
+        raise ConfigError(f"{path} and the training set have no clip in common: {_some(known)} against {_some(clips)}")
+    return table.filter(pc.is_in(table["clip"], pa.array(sorted(clips)))), sorted(clips - known)
+
+
+def _some(names: set[str]) -> str:
+    return repr(min(names)) if names else "nothing"
+
+
+class Pieces:
+    """A table of labelled pieces that is there.
+
+    Attributes:
+        numbers: Number of each piece's clip in the training set, [P].
+        starts_s: Start of each piece, [P].
+        piece_s: Length of the pieces.
+    """
+
+    def __init__(self, folder: str | Path, shards: Shards) -> None:
+        """Read all of it.
+
+        Args:
+            folder: Of the labels; or of several, separated by commas.
+            shards: The training set that they are of.
+
+        Raises:
+            ConfigError: There is no such table, it is not complete, or it is about other clips.
+        """
+        files = whole_set(str(folder), "psl", "satpipe psl")
+        table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
+        names = table["clip"].to_pylist()
+        unknown = {name for name in names if name not in shards.by_name}
+        if unknown:
+            raise ConfigError(
+                f"{folder} has labels of {len(unknown):,} clips that are not in {shards.folder}, such as "
+                f"{min(unknown)!r}: the two do not belong together"
+            )
+        self.numbers = np.array([shards.by_name[name] for name in names], np.int64)
+        self.starts_s = table["start_s"].to_numpy()
+        lengths_s = table["end_s"].to_numpy() - self.starts_s
+        self.piece_s = float(lengths_s[0]) if len(lengths_s) else 0.0
+        index = table["index"].combine_chunks()
+        self._offsets = index.offsets.to_numpy().astype(np.int64)
+        self._index = index.values.to_numpy().astype(np.int64)
+        self._score = table["score"].combine_chunks().values.to_numpy()
+        if len(self._index) and not 0 <= self._index.min() <= self._index.max() < CLASSES:
+            raise ConfigError(f"{folder} has classes past the model's {CLASSES}")
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def labels(self, pieces: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Soft labels of pieces by number.
+
+        Shape:
+            [n] -> [n, 527]
+        """
+        dense = np.zeros((len(pieces), CLASSES), np.float32)
+        for row, piece in enumerate(pieces):
+            span = slice(self._offsets[piece], self._offsets[piece + 1])
+            dense[row, self._index[span]] = self._score[span]
+        return dense
+
+    def class_sums(self) -> npt.NDArray[np.float64]:
+        """Sum of each class's scores over all pieces: how frequent it is, [527]."""
+        sums: npt.NDArray[np.float64] = np.bincount(self._index, self._score, CLASSES).astype(np.float64)
+        return sums

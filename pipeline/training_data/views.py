@@ -1,0 +1,210 @@
+"""Views of a small training set: crops that are altered, mixed, and then labelled by a teacher as they sound now.
+
+All of it is done where the model trains: on a GPU the clips stay in its memory, and no sample comes back.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.training_data.feed import Batch, Examples, Indices, decoded
+from satpipe.pipeline.training_data.shards import Shards
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.model.config import CLASSES, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ
+from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
+from satpipe.sat.taggers.interface import CPU, Tagger
+from satpipe.sat.training import augmentation as augment
+from torch import Tensor
+
+VIEWS_AT_ONCE, GPU_VIEWS_AT_ONCE = 32, 512
+KEPT_SAMPLES = 2**31  # decoded clips that are kept in memory as 16-bit numbers: 37 hours, 4 GiB
+JITTER_SAMPLES = SAMPLE_RATE_HZ  # 1 s
+PLAIN_SHARE, NOISE_SHARE = 0.15, 0.03
+_FULL_SCALE = 32767
+
+
+class Views:
+    """Batches of views, for one of several workers.
+
+    An epoch's views are made while the epoch before is trained on, and each is used `reuse` times; as log-mel values
+    they take 49 kB each.
+    """
+
+    def __init__(
+        self, examples: Examples, teacher: Tagger, *, chunk_frames: int, batch: int, per_epoch: int, reuse: int,
+        mix: float, seed: int, rank: int, world: int, device: torch.device = CPU,
+    ) -> None:  # fmt: skip
+        """Make ready.
+
+        Args:
+            examples: What is drawn from, with replacement; their labels are not looked at.
+            teacher: Labels the views; on `device`.
+            chunk_frames: Frames of one of the two chunks of a view.
+            batch: Views of a batch, for this worker.
+            per_epoch: Views of an epoch, over all workers.
+            reuse: How often each is used within its epoch.
+            mix: Share of the views that are two sounds.
+            seed: Of everything random.
+            rank: Of this worker.
+            world: How many there are.
+            device: Where views are made and stay.
+
+        Raises:
+            ConfigError: There is not even one batch for each worker.
+        """
+        self._examples, self._teacher, self._device = examples, teacher, device
+        self._chunk_frames, self._batch, self._reuse, self._mix = chunk_frames, batch, reuse, mix
+        self._seed, self._rank, self._count = seed, rank, (per_epoch or len(examples)) // world
+        self._at_once = GPU_VIEWS_AT_ONCE if device.type == "cuda" else VIEWS_AT_ONCE
+        self._log_mel = LogMel().to(device)
+        self._samples = 2 * chunk_frames * HOP_SAMPLES
+        self._clips = KeptClips(examples.shards, self._samples, device)
+        weights = examples.weights
+        self._chances = None if weights is None else np.cumsum(weights / weights.sum())
+        self._maker = ThreadPoolExecutor(1)
+        self._made: dict[int, Future[tuple[Tensor, Tensor]]] = {}
+        self.steps = self._count * reuse // batch
+        if not self.steps:
+            raise ConfigError(f"{self._count} views are less than one batch of {batch}; lower batch")
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from batch `first` on."""
+        self._made = {n: made for n, made in self._made.items() if n == epoch}  # make room first
+        for ahead in (epoch, epoch + 1):
+            if ahead not in self._made:
+                self._made[ahead] = self._maker.submit(self.make, ahead)
+        views, labels = self._made[epoch].result()
+        rng = np.random.default_rng((self._seed, epoch, self._rank, 1))
+        order = np.concatenate([rng.permutation(self._count) for _ in range(self._reuse)])
+        for step in range(first, self.steps):
+            numbers = order[step * self._batch : (step + 1) * self._batch]
+            rows = torch.from_numpy(numbers).to(self._device)
+            yield Batch(views[rows].float(), labels[rows].float(), [f"view {n} of epoch {epoch}" for n in numbers])
+
+    @torch.no_grad()
+    def make(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Make the views of an epoch: log-mel [N, 64, 2 F] and labels [N, 527], both in half precision."""
+        rng = np.random.default_rng((self._seed, epoch, self._rank))
+        views = torch.empty(self._count, 64, 2 * self._chunk_frames, dtype=torch.float16, device=self._device)
+        labels = torch.empty(self._count, CLASSES, dtype=torch.float16, device=self._device)
+        for start in range(0, self._count, self._at_once):
+            part = slice(start, min(self._count, start + self._at_once))
+            waveforms = self._waveforms(part.stop - part.start, rng)
+            labels[part] = self._teacher.scores(resample(waveforms, self._teacher.rate_hz)).half()
+            frames = self._log_mel(waveforms)[..., : 2 * self._chunk_frames].split(self._chunk_frames, -1)
+            views[part] = torch.cat([clamp_dynamic_range(chunk) for chunk in frames], -1).half()
+        return views, labels
+
+    def _waveforms(self, count: int, rng: np.random.Generator) -> Tensor:
+        plain = self._draw(count, rng)
+        first, second = (
+            augment.colour(augment.speed(crops, rng, 0.4, 0.3), rng, equalised=0.35, reverberant=0.12)
+            for crops in (plain, self._draw(count, rng))
+        )
+        noisy = rng.binomial(count, NOISE_SHARE)
+        if noisy:
+            second[:noisy] = augment.noise(second[:noisy], rng)
+        mixed = augment.overlay(first, second, rng, self._mix)
+        untouched = torch.from_numpy(rng.random((count, 1)) < PLAIN_SHARE).to(self._device)
+        return augment.level(torch.where(untouched, plain, mixed), rng, 5.0)
+
+    def _draw(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Crops of `count` examples, each begun up to a second earlier or later, short ones anywhere in silence."""
+        examples, samples = self._examples, self._samples
+        if self._chances is None:
+            drawn = rng.integers(0, len(examples), count)
+        else:
+            drawn = np.searchsorted(self._chances, rng.random(count), "right").clip(max=len(examples) - 1)
+        clips = examples.clips[drawn]
+        lengths = self._clips.hold(clips)
+        offsets = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, count)
+        begins = (examples.starts_s[drawn] * SAMPLE_RATE_HZ).astype(np.int64) + offsets
+        begins = begins.clip(0, (lengths - samples).clip(min=0))
+        silence = rng.integers(0, (samples - lengths).clip(min=0) + 1)  # before a short one
+        return self._clips.crops(clips, begins - silence)
+
+
+class KeptClips:
+    """Decoded clips in memory, so that each is decoded once: that takes longer than all that is done to a view."""
+
+    def __init__(
+        self, shards: Shards, crop_samples: int, device: torch.device, room_samples: int = KEPT_SAMPLES
+    ) -> None:
+        """Make ready.
+
+        Args:
+            shards: Where the clips are.
+            crop_samples: Length of a crop.
+            device: Where they are kept and cut.
+            room_samples: What may be kept; when it is full, all are forgotten. There is room for what is held at once.
+        """
+        self._shards, self._crop_samples, self._device = shards, crop_samples, device
+        every = np.arange(len(shards), dtype=np.int64)
+        self._samples = torch.empty(0, dtype=torch.int16, device=device)
+        self._starts, self._lengths = np.full(len(every), -1, np.int64), np.zeros(len(every), np.int64)
+        self._forget(at_least=min(room_samples, self._most_samples(every)))
+
+    def hold(self, clips: Indices) -> Indices:
+        """Have clips decoded and in memory; return their lengths in samples, in the order given.
+
+        Raises:
+            ConfigError: One cannot be decoded.
+        """
+        wanted = np.unique(clips)
+        lacking = wanted[self._starts[wanted] < 0]
+        if self._end + self._most_samples(lacking) > len(self._samples) - self._crop_samples:
+            lacking = wanted
+            self._forget(at_least=self._most_samples(wanted))
+        if decoded_now := self._decode(lacking):
+            lengths = np.array([len(clip) for clip in decoded_now])
+            self._lengths[lacking] = lengths
+            self._starts[lacking] = self._end + np.cumsum(lengths) - lengths
+            together = np.round(np.concatenate(decoded_now).clip(-1, 1) * _FULL_SCALE).astype(np.int16)
+            self._samples[self._end : self._end + len(together)] = torch.from_numpy(together)
+            self._end += len(together)
+        return self._lengths[clips]
+
+    def crops(self, clips: Indices, begins: Indices) -> Tensor:
+        """Cut crops out of clips that are held; what lies before a clip's start or past its end is silence.
+
+        Shape:
+            [n], [n] samples -> [n, crop_samples] in -1 to 1
+        """
+        starts, first, end = torch.from_numpy(
+            np.stack([self._starts[clips] + begins, -begins, self._lengths[clips] - begins])
+        ).to(self._device)
+        cut = self._samples.unfold(0, self._crop_samples, 1)[starts] / _FULL_SCALE
+        places = torch.arange(self._crop_samples, device=self._device)
+        return cut.masked_fill_((places < first[:, None]) | (places >= end[:, None]), 0.0)
+
+    def _most_samples(self, clips: Indices) -> int:
+        """What clips take, and a little more, since durations are rounded."""
+        return int(self._shards.durations_s[clips].sum(dtype=np.float64) * SAMPLE_RATE_HZ) + len(clips) * PATCH_SAMPLES
+
+    def _forget(self, at_least: int) -> None:
+        """Begin anew, with room for so many samples, and for a crop that reaches out at either end."""
+        needed = at_least + 2 * self._crop_samples
+        if needed > len(self._samples):
+            self._samples = torch.empty(needed, dtype=torch.int16, device=self._device)
+        self._starts[:] = -1
+        self._end = self._crop_samples
+
+    def _decode(self, clips: Indices) -> list[Samples]:
+        audio = self._shards.audio(clips)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(pool.map(lambda clip: decoded(self._shards, clip, audio[clip]), clips.tolist()))
+
+
+def resample(waveforms: Tensor, rate_hz: int) -> Tensor:
+    """16 kHz to the rate of a teacher, by Fourier transform: nothing is added above 8 kHz.
+
+    Shape:
+        [B, n] -> [B, n rate_hz / 16000]
+    """
+    if rate_hz == SAMPLE_RATE_HZ:
+        return waveforms
+    length = waveforms.shape[-1] * rate_hz // SAMPLE_RATE_HZ
+    resampled: Tensor = torch.fft.irfft(torch.fft.rfft(waveforms) * (rate_hz / SAMPLE_RATE_HZ), n=length)
+    return resampled

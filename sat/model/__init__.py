@@ -1,0 +1,1 @@
+"""The Streaming Audio Transformer: configurations, network, front end, streaming and batched inference."""

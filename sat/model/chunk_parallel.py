@@ -1,0 +1,127 @@
+"""Consecutive chunks of a recording at once, layer by layer: the fast way through a SAT.
+
+No block waits for the end of an earlier chunk: the memory of block l for chunk t is the input of block l for chunk
+t - 1, which is computed in the same pass. Equal to calls of the model chunk by chunk up to rounding, and for inference
+only: the tokens of all chunks lie in one buffer in the order of time, behind the memory of the first chunk, and every
+block adds to them in place. What is as large as the layers inside a block is made once and used by all blocks: fresh
+memory and copies cost time.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from satpipe.sat.model.network import SAT, Block, Memory, allows_consecutive
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@torch.inference_mode()
+def consecutive(
+    model: SAT,
+    log_mel: Tensor,
+    memory: Memory | None = None,
+    first: Sequence[int] = (),
+    keep: Sequence[int] = (-1,),
+) -> tuple[Tensor, Memory]:
+    """Tag C consecutive whole chunks.
+
+    Args:
+        model: In evaluation mode.
+        log_mel: [C, 64, F] with F the configuration's `chunk_frames`.
+        memory: Of the stream the first chunk belongs to (B = 1); None when its memory is empty.
+        first: Chunks that start another recording; their memory is empty.
+        keep: Chunks whose memory is wanted, K of them; by default the last one.
+
+    Returns:
+        Scores [C, 527], and the memory after each chunk of `keep` (B = K).
+
+    Raises:
+        ValueError: The configuration does not allow it (`allows_consecutive`), or another number of frames.
+    """
+    config = model.config
+    if not allows_consecutive(config):
+        raise ValueError(f"{config.name} cannot run layer by layer: its memory is not one chunk")
+    if log_mel.shape[-1] != config.chunk_frames:
+        raise ValueError(f"{log_mel.shape[-1]} frames are not a whole chunk of {config.chunk_frames}")
+    embedded = model.embed(log_mel)
+    empty = sorted({*first, 0} if memory is None else {*first})
+    stream = _Stream(embedded, config.memory_tokens)
+    mask = _mask(stream, empty) if empty else None
+    kept = []
+    for index, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
+        kept.append(stream.chunks[list(keep), -stream.past :])
+        stream.rows[: stream.past] = 0.0 if memory is None else memory.blocks[index][0]
+        # Block 0 adds positions to its memory a second time, so that it is not the chunk before as it is.
+        positions = model.memory_positions(stream.past) if index == 0 else None
+        stream.add(block, positions, mask)
+    return model.head(stream.chunks), Memory(kept)
+
+
+class _Stream:
+    """The tokens of C chunks, M tokens of memory before them, and room to work on them.
+
+    Attributes:
+        past: M, the tokens of memory.
+        rows: All tokens, the oldest first, [M + C T, D].
+        chunks: Those after the memory as [C, T, D]; the same numbers.
+    """
+
+    def __init__(self, chunks: Tensor, past: int) -> None:
+        count, tokens, width = chunks.shape
+        self.past = past
+        self.rows = chunks.new_empty(past + count * tokens, width)
+        self._tokens = self.rows[past:]  # [C T, D]
+        self.chunks = self._tokens.view(count, tokens, width)
+        self.chunks.copy_(chunks)
+        self._qkv = chunks.new_empty(len(self.rows), 3 * width)
+        self._hidden = chunks.new_empty(count * tokens, 4 * width)
+
+    def add(self, block: Block, positions: Tensor | None, mask: Tensor | None) -> None:
+        """Run a block: its output takes the place of its input. `positions` [M, D] are added to the memory it sees."""
+        q, k, v = self._windows(block) if positions is None else self._with_positions(block, positions)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [C, H, T or M + T, D / H]
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        _add_linear(self._tokens, heads.transpose(1, 2).reshape(self._tokens.shape), block.attn.proj)
+        hidden = _linear(block.norm2(self._tokens), block.mlp.fc1, self._hidden)
+        _add_linear(self._tokens, torch.ops.aten.gelu_(hidden), block.mlp.fc2)
+
+    def _windows(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [C, T, H, D / H], keys and values [C, M + T, H, D / H].
+
+        What chunk c sees, the chunk before and itself, is one window of the rows: windows overlap, nothing is copied.
+        """
+        count, tokens, width = self.chunks.shape
+        qkv = _linear(block.norm1(self.rows), block.attn.qkv, self._qkv)
+        head = width // block.attn.heads
+        window = (count, self.past + tokens, block.attn.heads, head)
+        strides = (tokens * 3 * width, 3 * width, head, 1)
+        q = qkv[self.past :, :width].view(count, tokens, block.attn.heads, head)
+        return q, qkv.as_strided(window, strides, width), qkv.as_strided(window, strides, 2 * width)
+
+    def _with_positions(self, block: Block, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with a memory made for each chunk."""
+        memory = torch.cat([self.rows[None, : self.past], self.chunks[:-1, -self.past :]]) + positions  # [C, M, D]
+        rows = block.attn.qkv(block.norm1(torch.cat([memory, self.chunks], dim=1)))  # [C, M + T, 3 D]
+        q, k, v = rows.unflatten(-1, (3, block.attn.heads, -1)).unbind(2)
+        return q[:, self.past :], k, v
+
+
+def _mask(stream: _Stream, empty: Sequence[int]) -> Tensor:
+    """Which keys a chunk's queries see, boolean [C, 1, T, M + T]: not the memory of chunks that have none."""
+    count, tokens, _ = stream.chunks.shape
+    mask = torch.ones(count, 1, tokens, stream.past + tokens, dtype=torch.bool, device=stream.rows.device)
+    mask[list(empty), :, :, : stream.past] = False
+    return mask
+
+
+def _linear(x: Tensor, layer: nn.Linear, out: Tensor) -> Tensor:
+    return torch.addmm(layer.bias, x, layer.weight.T, out=out)
+
+
+def _add_linear(x: Tensor, y: Tensor, layer: nn.Linear) -> None:
+    """Add the layer's output for `y` to `x`."""
+    if x.dtype == torch.float32:
+        x.addmm_(y, layer.weight.T).add_(layer.bias)
+    else:
+        x.add_(layer(y))  # the large numbers of `x` are rounded once, not twice

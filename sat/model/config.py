@@ -1,0 +1,180 @@
+"""The nine published configurations, by name (paper sections 3 and 4.3, Tables 1 and 2)."""
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Protocol
+
+from satpipe.sat.errors import ConfigError
+
+SAMPLE_RATE_HZ = 16_000
+HOP_SAMPLES = 160  # 10 ms, so 100 frames a second
+MEL_BANDS = 64
+PATCH_FRAMES = 16
+PATCH_BANDS = 16
+PATCH_SAMPLES = PATCH_FRAMES * HOP_SAMPLES
+FREQUENCY_PATCHES = MEL_BANDS // PATCH_BANDS
+CLASSES = 527
+DEPTH = 12
+
+
+class ChunkConfig(Protocol):
+    """What cutting and the tables need to know of a model: `ModelConfig`, or `PeerConfig` of other taggers."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def rate_hz(self) -> int:
+        """Sampling rate of what it reads."""
+
+    @property
+    def script_chunk_s(self) -> float:
+        """The nominal delay."""
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples a whole chunk stands for, at 16 kHz."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether something is carried from chunk to chunk."""
+
+    @property
+    def warmup_chunks(self) -> int:
+        """Chunks to read before a chunk so that its score is that of a pass from the start."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of one model."""
+
+    name: str
+    width: int
+    """Channels of a token."""
+    heads: int
+    chunk_frames: int
+    """Log-mel frames read at a time; of a full-context model at most as many as it has positions for."""
+    memory_tokens: int
+    """Tokens of the past each block attends to; 0 for a full-context model, or where each chunk stands alone."""
+    time_positions: int
+    """Entries of the time-position table: those of the chunk, then those of the memory."""
+    class_token: bool
+    """Scores are read from a class token instead of the mean over all tokens."""
+    script_chunk_s: float
+    """The nominal delay: seconds of waveform the published inference script reads at a time."""
+
+    depth: int = DEPTH
+    classes: int = CLASSES
+
+    @property
+    def rate_hz(self) -> int:
+        """Sampling rate of what it reads."""
+        return SAMPLE_RATE_HZ
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the model carries memory from chunk to chunk."""
+        return self.memory_tokens > 0
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples a whole chunk stands for, at 16 kHz."""
+        return self.chunk_frames * HOP_SAMPLES
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens computed for a whole chunk, class token included."""
+        return self.chunk_frames // PATCH_FRAMES * FREQUENCY_PATCHES + self.class_token
+
+    @property
+    def memory_chunks(self) -> int:
+        """Chunks the memory of one block reaches back."""
+        return -(-self.memory_tokens // self.chunk_tokens)
+
+    @property
+    def warmup_chunks(self) -> int:
+        """Chunks to read before a chunk so that its score is that of a pass from the start."""
+        return self.depth * self.memory_chunks
+
+    def without_memory(self) -> "ModelConfig":
+        """The same weights with each chunk alone: nothing is carried from one chunk to the next."""
+        return replace(self, memory_tokens=0)
+
+    def with_delay(self, delay_s: float) -> "ModelConfig":
+        """The same weights, reading `delay_s` at a time; in the gapless cut as many whole patches as fit into it.
+
+        Raises:
+            ConfigError: It is a streaming model and the delay not its own, or there are no positions for that much.
+        """
+        if delay_s == self.script_chunk_s:
+            return self
+        if self.streaming:
+            raise ConfigError(
+                f"{self.name} has a delay of {self.script_chunk_s:g} s, which its memory and positions are made for: "
+                f"{delay_s:g} s takes a full-context model"
+            )
+        shortest_s, longest_s = (patches * PATCH_SAMPLES / SAMPLE_RATE_HZ for patches in (1, self.time_positions))
+        if not shortest_s <= delay_s <= longest_s:
+            raise ConfigError(
+                f"a delay of {delay_s:g} s: {self.name} reads from {shortest_s:g} s to {longest_s:g} s at a time"
+            )
+        patches = round(delay_s * SAMPLE_RATE_HZ) // PATCH_SAMPLES
+        return replace(self, chunk_frames=patches * PATCH_FRAMES, script_chunk_s=delay_s)
+
+
+def _streaming(name: str, width: int, heads: int, seconds: int, *, class_token: bool) -> ModelConfig:
+    chunk_frames = 96 * seconds
+    # The published SAT_S_1s is declared with the chunk and memory of its 2 s sibling although it is fed 1 s.
+    memory_frames = 192 if name == "SAT_S_1s" else chunk_frames
+    return ModelConfig(
+        name=name,
+        width=width,
+        heads=heads,
+        chunk_frames=chunk_frames,
+        memory_tokens=memory_frames // PATCH_FRAMES * FREQUENCY_PATCHES,
+        time_positions=2 * memory_frames // PATCH_FRAMES,
+        class_token=class_token,
+        script_chunk_s=seconds,
+    )
+
+
+def _full_context(name: str, width: int, heads: int, *, class_token: bool) -> ModelConfig:
+    return ModelConfig(
+        name=name,
+        width=width,
+        heads=heads,
+        chunk_frames=63 * PATCH_FRAMES,  # 1012 frames hold 63 whole patches
+        memory_tokens=0,
+        time_positions=63,
+        class_token=class_token,
+        script_chunk_s=10,
+    )
+
+
+CONFIGS = {
+    config.name: config
+    for config in (
+        _streaming("SAT_T_2s", 192, 3, 2, class_token=False),
+        _streaming("SAT_S_2s", 384, 6, 2, class_token=True),
+        _streaming("SAT_B_2s", 768, 12, 2, class_token=False),
+        _streaming("SAT_T_1s", 192, 3, 1, class_token=False),
+        _streaming("SAT_S_1s", 384, 6, 1, class_token=True),
+        _streaming("SAT_B_1s", 768, 12, 1, class_token=False),
+        _full_context("audiotransformer_tiny", 192, 3, class_token=False),
+        _full_context("audiotransformer_small", 384, 6, class_token=True),
+        _full_context("audiotransformer_base", 768, 12, class_token=False),
+    )
+}
+
+
+def get_config(name: str) -> ModelConfig:
+    """Return the configuration called `name`.
+
+    Raises:
+        ConfigError: There is none; the message names the nearest ones.
+    """
+    if name in CONFIGS:
+        return CONFIGS[name]
+    near = get_close_matches(name, CONFIGS, n=3, cutoff=0.4) or list(CONFIGS)
+    raise ConfigError(f"there is no configuration '{name}'; did you mean {', '.join(near)}?")

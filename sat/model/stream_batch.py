@@ -1,0 +1,113 @@
+"""Tag several streams while they are being made, their chunks side by side in one batch."""
+
+from collections import defaultdict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from satpipe.sat.model.frontend import LogMel
+from satpipe.sat.model.network import SAT, Memory
+from satpipe.sat.model.streaming import Chunk, ChunkStream, Cut
+from torch import Tensor
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Scored(Generic[Key]):
+    """Scores of one chunk.
+
+    Attributes:
+        stream: The key its samples were pushed with.
+        index: Of the chunk in its recording.
+        scores: [527], float32, on the CPU.
+    """
+
+    stream: Key
+    index: int
+    scores: Tensor
+
+
+@dataclass
+class _Stream:
+    """What is known of one stream: its recording, chunks that wait, and the memory that the last one left."""
+
+    chunks: ChunkStream | None = None
+    ready: deque[Chunk] = field(default_factory=deque)
+    memory: Memory | None = None
+
+
+class BatchTagger(Generic[Key]):
+    """`StreamingTagger` for any number of streams at once: equal to one for each up to rounding.
+
+    Streams are told apart by keys, and begin with their first samples. They need not be in step: a batch holds what is
+    ready, at most one chunk of each stream, since the next one takes the memory that this one leaves.
+
+    Example:
+        >>> from satpipe.sat.model.config import get_config
+        >>> tagger = BatchTagger(SAT(get_config("SAT_T_2s")).eval())
+        >>> for key in ("garden", "street"):
+        ...     tagger.push(key, torch.zeros(40_000))  # 2.5 s at 16 kHz
+        >>> [(scored.stream, scored.index) for scored in tagger.step()]
+        [('garden', 0), ('street', 0)]
+    """
+
+    def __init__(self, model: SAT, cut: Cut = "gapless") -> None:
+        self.model = model
+        self.cut: Cut = cut
+        self._log_mel = LogMel()
+        self._streams: dict[Key, _Stream] = {}
+
+    def push(self, stream: Key, samples: Tensor) -> None:
+        """Take samples [n] at 16 kHz; the chunks that they complete wait for `step`.
+
+        Raises:
+            ValueError: The samples are not one row of floating-point numbers.
+        """
+        state = self._streams.setdefault(stream, _Stream())
+        if state.chunks is None:
+            state.chunks = ChunkStream(self._log_mel, self.model.config, self.cut)
+        state.ready += state.chunks.push(samples)
+
+    def finish(self, stream: Key) -> None:
+        """End the stream's recording: what is left waits for `step`. Samples pushed later begin another one."""
+        state = self._streams.get(stream)
+        if state and state.chunks:
+            state.ready += state.chunks.finish()
+            state.chunks = None
+
+    def waits(self, stream: Key) -> bool:
+        """Whether a chunk of the stream waits for `step`."""
+        state = self._streams.get(stream)
+        return bool(state and state.ready)
+
+    @torch.inference_mode()
+    def step(self) -> list[Scored[Key]]:
+        """Score the oldest chunk that waits of each stream, in one batch where lengths and memories allow it."""
+        batches: dict[tuple[int, int], list[tuple[Key, Chunk, Memory | None]]] = defaultdict(list)
+        for key, state in self._streams.items():
+            if state.ready:
+                chunk = state.ready.popleft()
+                memory = None if chunk.first else state.memory
+                tokens = memory.blocks[0].shape[1] if memory else 0
+                batches[chunk.log_mel.shape[-1], tokens].append((key, chunk, memory))
+        scored = [row for batch in batches.values() for row in self._score(batch)]
+        self._forget()
+        return scored
+
+    def _score(self, batch: list[tuple[Key, Chunk, Memory | None]]) -> list[Scored[Key]]:
+        memories = [memory for _, _, memory in batch if memory]
+        log_mel = torch.stack([chunk.log_mel for _, chunk, _ in batch])
+        scores, left = self.model(log_mel, Memory.stack(memories) if memories else None)
+        for place, (key, _, _) in enumerate(batch):
+            # A copy of its own: a view would keep the memories of the whole batch for as long as one stream is quiet.
+            self._streams[key].memory = Memory([b.clone() for b in left.select(place).blocks]) if left else None
+        rows = zip(batch, scores.float(), strict=True)
+        return [Scored(key, chunk.index, row) for (key, chunk, _), row in rows if chunk.index >= 0]
+
+    def _forget(self) -> None:
+        """Let go of streams that have ended."""
+        ended = [key for key, state in self._streams.items() if not state.chunks and not state.ready]
+        for key in ended:
+            del self._streams[key]

@@ -1,1 +1,0 @@
-"""Other people's taggers, run as SAT is: `sat.taggers` names them. Their packages are imported when they are used."""

@@ -1,0 +1,151 @@
+"""What running a model takes: operations and memory, counted as they happen.
+
+Operations are those of matrix products, convolutions and attention, two for each multiply-add. Memory is that of the
+tensors alive at the same time which operations made, each storage once: parameters and the input are not among them,
+nor what an operation needs inside itself.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.taggers.interface import Tagger
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+aten = torch.ops.aten
+MARGIN = 1.02  # batches of yet other lengths take a little more than those that are tried
+_LINEAR = (aten.addmm, aten.addmm_, aten.mm, aten.convolution)
+_LAYERS = {*_LINEAR, aten.native_layer_norm, aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something took.
+
+    Attributes:
+        flops: Operations of all products.
+        linear_flops: Of these, of linear layers and convolutions, without the products of attention.
+        peak_bytes: Most memory of tensors alive at the same time.
+        layer_bytes: Outputs of all linear, convolution and normalisation layers together, whenever they were alive.
+    """
+
+    flops: int
+    linear_flops: int
+    peak_bytes: int
+    layer_bytes: int
+
+
+def cost(run: Callable[[], Any]) -> Cost:
+    """Run something and count what it takes."""
+    counter = FlopCounterMode(
+        display=False,
+        custom_mapping={
+            aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+            aten.addmm_: _product_flops,
+        },
+    )
+    with Memory() as memory, counter:
+        run()
+    flops = counter.get_flop_counts().get("Global", {})
+    linear = sum(flops.get(operation, 0) for operation in _LINEAR)
+    return Cost(counter.get_total_flops(), linear, memory.peak_bytes, memory.layer_bytes)
+
+
+def _product_flops(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+    return 2 * int(left[0]) * int(left[1]) * int(right[1])
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)  # type: ignore[no-any-return]
+
+
+class Memory(TorchDispatchMode):
+    """Follows the memory of tensors that operations make while it is active.
+
+    Attributes:
+        peak_bytes: The most that was alive at the same time.
+        layer_bytes: See `Cost`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak_bytes = self.layer_bytes = 0
+        self._bytes = 0
+        self._alive: dict[int, weakref.finalize[Any, Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and look at what it made; one that is made of others, as these."""
+        kwargs = kwargs or {}
+        if func is not torch.ops.prim.device.default:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(result):
+            if storage._cdata not in given and storage._cdata not in self._alive:
+                self._bytes += storage.nbytes()
+                self._alive[storage._cdata] = weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
+        if func.overloadpacket in _LAYERS:
+            first = tree_leaves(result)[0]
+            self.layer_bytes += first.numel() * first.element_size()
+        return result
+
+    def _forget(self, key: int, size_bytes: int) -> None:
+        self._bytes -= size_bytes
+        del self._alive[key]
+
+
+def _storages(values: Any) -> Iterator[Any]:
+    return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def noise_chunks(tagger: Tagger, count: float, seed: int = 0) -> list[Any]:
+    """So many consecutive chunks of noise, as the tagger cuts them; a fraction is a short last chunk."""
+    samples = round(count * tagger.chunk_samples)
+    noise = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+    stream = tagger.chunks()
+    return [*stream.push(noise), *stream.finish()]
+
+
+def batch_bytes(tagger: Tagger, batch_chunks: int) -> int:
+    """Memory of running so many chunks at once: of long recordings, or of as many short ones as fit."""
+    tagger.batch_chunks = batch_chunks
+    chunks = noise_chunks(tagger, batch_chunks)
+    if tagger.config.streaming:
+        long = noise_chunks(tagger, batch_chunks + batch_chunks // 2)  # the next begins within a batch
+        pairs = [*noise_chunks(tagger, 2), *noise_chunks(tagger, 1.5)]
+        chunks = [*long, *chunks, *pairs[:2] * batch_chunks, *pairs[2:] * batch_chunks]
+    with Memory() as memory:
+        for _ in tagger.score(enumerate(chunks)):
+            pass
+    peak_bytes: int = memory.peak_bytes
+    return peak_bytes
+
+
+def largest_batch(tagger: Tagger, limit_bytes: int) -> int:
+    """Find how many chunks may run at once, by running them; not more than the tagger runs anyway.
+
+    Raises:
+        ConfigError: Not even one chunk fits.
+    """
+    usual = tagger.batch_chunks
+    one, two = (round(MARGIN * batch_bytes(tagger, chunks)) for chunks in (1, 2))
+    if one > limit_bytes:
+        raise ConfigError(
+            f"one chunk of {tagger.config.name} takes {one / 1e6:,.1f} MB, more than the "
+            f"{limit_bytes / 1e6:,.1f} MB of --max-batch-memory"
+        )
+
+    batch = min(usual, 1 + (limit_bytes - one) // max(1, two - one))
+    while batch > 1 and MARGIN * batch_bytes(tagger, batch) > limit_bytes:
+        batch -= 1
+    return batch

@@ -1,0 +1,104 @@
+"""HTS-AT (Chen et al., ICASSP 2022, arXiv 2202.00874): transformers' CLAP has its encoder; the head is written here.
+
+Whatever the delay, it computes the tokens of 10.24 s: a shorter piece is repeated as often as it fits into 1024 frames
+and then stretched to these, as the authors' code does with clips of another length.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from satpipe.sat.errors import CheckpointError
+from satpipe.sat.model.config import CLASSES
+from satpipe.sat.taggers.huggingface import transformers
+from satpipe.sat.taggers.interface import Tagger
+from satpipe.sat.weights.checkpoint import read
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FFT_SAMPLES = 1024
+HOP_SAMPLES = 320
+MEL_BANDS = 64
+LOW_HZ, HIGH_HZ = 50.0, 14_000.0
+FRAMES = 1024
+_PREFIX = "sed_model."  # of every tensor in the published files
+# The published name of a tensor, for transformers' name of it.
+_RENAMED = {
+    "audio_encoder.": "", "batch_norm.": "bn0.", "layernorm_before.": "norm1.", "layernorm_after.": "norm2.",
+    "attention.self.": "attn.", "attention.output.dense.": "attn.proj.", "intermediate.dense.": "mlp.fc1.",
+    "output.dense.": "mlp.fc2.",
+}  # fmt: skip
+
+
+class HTSAT(Tagger):
+    """The published size; its weights are a file as published, outputs in AudioSet's order."""
+
+    rate_hz = 32_000
+    needs_weights = True
+    packages = ("transformers",)
+    usual_weights = "HTSAT_AudioSet_Saved_1.ckpt"
+    model: "Network"
+
+    def __init__(self, weights: Path | None) -> None:
+        library = transformers("HTS-AT")
+        self.model = Network(library.ClapAudioModel(library.ClapAudioConfig())).eval()
+        bins = FFT_SAMPLES // 2 + 1
+        filters = library.audio_utils.mel_filter_bank(
+            bins, MEL_BANDS, LOW_HZ, HIGH_HZ, self.rate_hz, norm="slaney", mel_scale="slaney"
+        )
+        self._window, self._filterbank = torch.hann_window(FFT_SAMPLES), torch.from_numpy(filters).float()
+        if weights:
+            _load(self.model, weights)
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Shape: [B, n] samples at 32 kHz -> [B, 1, up to 1024 frames, 64] in dB."""
+        padded = F.pad(waveforms, (FFT_SAMPLES // 2, FFT_SAMPLES // 2), mode="reflect")
+        spectrum = torch.fft.rfft(padded.unfold(-1, FFT_SAMPLES, HOP_SAMPLES) * self._window)
+        power = spectrum.real.square() + spectrum.imag.square()
+        log_mel: Tensor = 10 * (power @ self._filterbank).clamp_min(1e-10).log10()
+        return log_mel.repeat(1, max(1, FRAMES // log_mel.shape[1]), 1)[:, None]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape: [B, 1, frames, 64] -> scores [B, 527]."""
+        return torch.sigmoid(self.model(features))
+
+    def tokens(self, samples: int) -> int:
+        """Patches of 4x4 at the first of four stages; after each, four become one."""
+        return FRAMES // 4 * (MEL_BANDS // 4)
+
+
+class Network(nn.Module):
+    """The encoder, and a convolution that scores each class at each moment (the paper's token-semantic module)."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tscam_conv = nn.Conv2d(768, CLASSES, (2, 3), padding=(0, 1))
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Shape: [B, 1, frames, 64] -> logits [B, 527], the mean over time."""
+        tokens = self.encoder(input_features=log_mel).last_hidden_state  # [B, 768, 2, 32]
+        return self.tscam_conv(tokens).flatten(2).mean(2)  # type: ignore[no-any-return]
+
+
+def _load(network: Network, path: Path) -> None:
+    published = {name.removeprefix(_PREFIX): tensor for name, tensor in read(path)[0].items()}
+    state = {}
+    try:
+        for name, own in network.state_dict().items():
+            state[name] = own if name.endswith(("_index", "num_batches_tracked")) else _tensor(published, name)
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no HTS-AT network: {error}") from error
+
+
+def _tensor(published: dict[str, Tensor], name: str) -> Tensor:
+    """The published tensor for a name of ours; queries, keys and values are thirds of one."""
+    name = name.removeprefix("encoder.")
+    for theirs, ours in _RENAMED.items():
+        name = name.replace(theirs, ours)
+    third = re.search(r"attn\.(query|key|value)\.", name)
+    if third is None:
+        return published[name]
+    whole = published[name.replace(third[0], "attn.qkv.")]
+    return whole.chunk(3)[("query", "key", "value").index(third[1])]

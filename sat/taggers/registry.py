@@ -1,0 +1,161 @@
+"""Taggers by name: SAT's models, other people's, and those that a package of yours registers.
+
+A model is named in one string, the same for every command: what `hub.resolve` takes; or `NAME:WEIGHTS`, where NAME
+is a peer or an entry point of the group `satpipe.taggers`, and WEIGHTS a path or `hf://OWNER/REPOSITORY[/FILE]`, which
+is fetched from Hugging Face then. Nothing is imported or fetched before it is named.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+
+import torch
+from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
+from satpipe.sat.taggers.huggingface import EXTRA
+from satpipe.sat.taggers.interface import Peer, PeerConfig, Tagger
+from satpipe.sat.weights import hub
+from satpipe.sat.weights.checkpoint import Checkpoint, sha256_of
+
+GROUP = "satpipe.taggers"
+PEERS = {
+    "ast": "satpipe.sat.taggers.ast:AST",
+    "beats": "satpipe.sat.taggers.beats:BEATs",
+    "efficientat": "satpipe.sat.taggers.efficientat:EfficientATTagger",
+    "htsat": "satpipe.sat.taggers.htsat:HTSAT",
+}
+_HUB = "hf://"
+_EFFICIENTAT_TENSOR = "features.0.0.weight"  # that no other model's file has
+
+
+def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Checkpoint | Peer:
+    """Load a model or tagger.
+
+    Args:
+        model: As for `satpipe.sat.weights.hub.resolve`; or NAME:WEIGHTS, or the NAME of a tagger that needs none.
+        arch: As for `satpipe.sat.weights.hub.resolve`.
+        random: Let a peer that is named without weights have random ones.
+
+    Raises:
+        CheckpointError: The weights are missing, or not what they should be.
+        ConfigError: There is no such model, or what it needs is not installed.
+        DownloadError: Weights of Hugging Face could not be fetched.
+        LabelError: Its outputs are not AudioSet's 527 classes.
+    """
+    name, colon, weights = model.partition(":")
+    factories = _factories()
+    if name in factories:
+        if arch:
+            raise ConfigError(f"--arch is for files of SAT's weights; '{name}' takes none")
+        return _load(name, factories[name], weights or None, random=random)
+    if colon and not weights.startswith("//") and not Path(model).exists():
+        near = get_close_matches(name, factories, n=3, cutoff=0.4) or list(factories)
+        raise ConfigError(f"there is no tagger '{name}' to give {weights}; did you mean {', '.join(near)}?")
+    if arch is None and _is_efficientat(model):
+        return _load("efficientat", factories["efficientat"], model, random=False)
+    return hub.resolve(model, arch)
+
+
+def adapted(loaded: Checkpoint | Peer, delay_s: float | None = None, *, memory: bool = True) -> Checkpoint | Peer:
+    """Return the same weights, used otherwise: reading `delay_s` at a time, or each chunk alone.
+
+    Raises:
+        ConfigError: The model does not allow that delay.
+    """
+    config = loaded.config if delay_s is None else loaded.config.with_delay(delay_s)
+    return replace(loaded, config=config if memory else config.without_memory())  # type: ignore[arg-type]  # of the same kind
+
+
+def peers() -> list[str]:
+    """Names of all taggers besides SAT's models, registered ones included."""
+    return list(_factories())
+
+
+def _factories() -> dict[str, Callable[[], type[Tagger]]]:
+    """What makes each tagger, imported only when it is called."""
+    ours = {name: _built_in(target) for name, target in PEERS.items()}
+    return {entry.name: _registered(entry) for entry in entry_points(group=GROUP)} | ours
+
+
+def _built_in(target: str) -> Callable[[], type[Tagger]]:
+    module, _, attribute = target.partition(":")
+    return lambda: getattr(import_module(module), attribute)
+
+
+def _registered(entry: EntryPoint) -> Callable[[], type[Tagger]]:
+    def factory() -> type[Tagger]:
+        try:
+            return entry.load()  # type: ignore[no-any-return]
+        except (ImportError, AttributeError) as error:
+            package = entry.dist.name if entry.dist else "?"
+            raise ConfigError(f"the tagger '{entry.name}' of {package} cannot be imported: {error}") from error
+
+    return factory
+
+
+def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *, random: bool) -> Peer:
+    made_by = factory()
+    if weights is None and not random and getattr(made_by, "needs_weights", False):
+        raise CheckpointError(f"{name} needs weights: {name}:{made_by.usual_weights}")
+    path = None if weights is None else _path(weights)
+    tagger = made_by(path)  # type: ignore[call-arg]
+    if not isinstance(tagger, Tagger):
+        raise ConfigError(f"what is registered as '{name}' makes a {type(tagger).__name__}, not a satpipe Tagger")
+    tagger.order  # noqa: B018  (it is an error if a class is missing)
+    longest_ms = round(1000 * tagger.longest_s)
+    config = PeerConfig(name, tagger.rate_hz, longest_ms, longest_ms, tagger.shortest_ms, tagger.warmup_chunks)
+    told = {package: version(package) for package in tagger.packages}
+    code = f"{made_by.__module__}:{made_by.__qualname__}"
+    source = f"{name} from {weights}" if weights else f"{name}, {'random weights' if random else code}"
+    config = config.with_delay(tagger.delay_s)
+    return Peer(config, tagger, _fingerprint(path) if path else hashlib.sha256(code.encode()).hexdigest(), source, told)
+
+
+def _path(weights: str) -> Path:
+    if weights.startswith(_HUB):
+        return _fetched(weights)
+    path = Path(weights)
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    return path
+
+
+def _fetched(weights: str) -> Path:
+    """Weights of Hugging Face's hub, fetched into its cache unless they are there."""
+    try:
+        from huggingface_hub import hf_hub_download, snapshot_download
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:
+        raise ConfigError(f"{weights} needs huggingface_hub: {EXTRA}") from error
+    owner, _, rest = weights.removeprefix(_HUB).partition("/")
+    repository, _, file = rest.partition("/")
+    try:
+        if file:
+            return Path(hf_hub_download(f"{owner}/{repository}", file))
+        return Path(snapshot_download(f"{owner}/{repository}", allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, HFValidationError) as error:  # all that goes wrong on the way is one of these
+        reason = str(error).strip().splitlines()[0]
+        raise DownloadError(f"{weights} could not be fetched: {reason}; a file or folder will do as well") from error
+
+
+def _fingerprint(path: Path) -> str:
+    """The sha256 of a file, or of the names and contents of a folder's files."""
+    if path.is_file():
+        return sha256_of(path)
+    lines = [f"{file.name} {sha256_of(file)}" for file in sorted(path.iterdir()) if file.is_file()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _is_efficientat(path: str) -> bool:
+    """Whether a file named without a tagger is EfficientAT's, which has served as teacher under its bare name."""
+    if not path.endswith(".pt") or not Path(path).is_file():
+        return False
+    try:
+        state = torch.load(path, map_location="meta", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError):
+        return False  # `hub.resolve` says what it is instead
+    return isinstance(state, dict) and _EFFICIENTAT_TENSOR in state

@@ -1,0 +1,93 @@
+"""SAT as a tagger: log-mel chunks of a stream, a memory that is carried along, layers run over many chunks at once."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from satpipe.sat.model.batching import BATCH_CHUNKS, score_chunks
+from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES
+from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, clamp_dynamic_range
+from satpipe.sat.model.network import SAT
+from satpipe.sat.model.streaming import ChunkStream, Cut, chunk_samples, context_samples
+from satpipe.sat.taggers.interface import CPU, Keyed, Tagger
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class SATTagger(Tagger):
+    """A model of ours, streaming or full-context.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        cut: How recordings are cut.
+        device: Where the model is.
+        batch_chunks: Chunks to run at once.
+    """
+
+    chunk_limit_s = 0.0
+    lookahead_samples = CENTRE_SAMPLES  # the last frame of a chunk reaches half a window into the next one
+    model: SAT
+
+    def __init__(
+        self, model: SAT, cut: Cut = "gapless", device: torch.device = CPU, batch_chunks: int = BATCH_CHUNKS
+    ) -> None:
+        self.model, self.config = model, model.config
+        self.cut: Cut = cut
+        self.device, self.batch_chunks = device, batch_chunks
+        self.log_mel = LogMel().to(device)
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples from the start of a chunk to the start of the next."""
+        return chunk_samples(self.config, self.cut)
+
+    def context_samples(self, start_chunk: int) -> int:
+        """Samples before a chunk's start that its first frame reaches back to."""
+        return context_samples(self.cut, start_chunk)
+
+    def network_input(self, chunk: Any) -> Tensor:
+        """Shape: [1, 64, F]."""
+        return chunk.log_mel[None].to(self.device)  # type: ignore[no-any-return]
+
+    def tokens(self, samples: int) -> int:
+        """Tokens of a whole chunk."""
+        return self.model.config.chunk_tokens
+
+    def chunks(self, start_chunk: int = 0) -> ChunkStream:
+        """Begin to cut a recording."""
+        return ChunkStream(self.log_mel, self.model.config, self.cut, start_chunk)
+
+    def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
+        """Score chunks, layer by layer within a recording where the configuration allows it."""
+        return score_chunks(self.model, chunks, self.batch_chunks, device=self.device)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape: log-mel [B, 64, F], clamped -> scores [B, 527] with an empty memory."""
+        return self.model(features)[0]  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def scores(self, waveforms: Tensor) -> Tensor:
+        """Mean score over each piece's chunks, memory empty at its start.
+
+        Shape:
+            [B, n] samples at 16 kHz -> [B, 527], float32, on the CPU
+        """
+        return tag_pieces(self.model, self.log_mel, waveforms.to(self.device)).cpu()
+
+
+def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
+    """Mean score over a piece's chunks, memory empty at its start; a full-context model reads it in one go.
+
+    Shape:
+        [B, n] samples at 16 kHz -> [B, 527]
+    """
+    samples = max(PATCH_SAMPLES, waveforms.shape[-1])
+    frames = log_mel(F.pad(waveforms, (0, samples - waveforms.shape[-1])))
+    frames = frames[..., : samples // HOP_SAMPLES]
+    memory, chunk_scores = None, []
+    for chunk in frames.split(model.config.chunk_frames, dim=-1):
+        if chunk.shape[-1] < min(PATCH_SAMPLES // HOP_SAMPLES, frames.shape[-1]):
+            break  # less than a patch is left
+        scores, memory = model(clamp_dynamic_range(chunk), memory)
+        chunk_scores.append(scores)
+    return torch.stack(chunk_scores).mean(0)

@@ -1,0 +1,1 @@
+"""Augmentation, losses, masked autoencoder and the two-chunk training step."""

@@ -1,0 +1,130 @@
+"""What is done to training examples (paper section 4.3), with random numbers from a generator that is given.
+
+Waveforms are [B, n] at 16 kHz in -1 to 1, log-mel values [B, 64, F] in dB, labels [B, 527]; all of it is done on the
+device that they are on. Numbers for each item come from the generator, noise itself from one of the device's that the
+generator sets going.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from torch import Tensor
+from torch.nn import functional as F
+
+_SILENT = 1e-5  # rms
+
+
+def shift(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
+    """Turn each waveform in a circle by a random length."""
+    length = waveforms.shape[-1]
+    begins = torch.from_numpy(rng.integers(0, length, (len(waveforms), 1))).to(waveforms.device)
+    return waveforms.gather(1, (torch.arange(length, device=waveforms.device) + begins) % length)
+
+
+def gain(waveforms: Tensor, rng: np.random.Generator, most_db: float) -> Tensor:
+    """Make each louder or softer by up to `most_db`."""
+    return waveforms * _like(waveforms, 10 ** (rng.uniform(-most_db, most_db, (len(waveforms), 1)) / 20))
+
+
+def polarity(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
+    """Turn half of them upside down."""
+    return waveforms * _like(waveforms, rng.choice([-1.0, 1.0], (len(waveforms), 1)))
+
+
+def mixup(waveforms: Tensor, labels: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    """Mix each with another one of the batch, and the labels likewise (Zhang et al., ICLR 2018)."""
+    share = _like(waveforms, rng.beta(alpha, alpha, (len(waveforms), 1)))
+    other = torch.from_numpy(rng.permutation(len(waveforms))).to(waveforms.device)
+    mixed = share * waveforms + (1 - share) * waveforms[other]
+    return mixed, share * labels + (1 - share) * labels[other]
+
+
+def mask(log_mel: Tensor, rng: np.random.Generator, *, most_frames: int, most_bands: int) -> Tensor:
+    """Replace a stripe of time and a stripe of bands with the item's mean (SpecAugment, Park et al. 2019)."""
+    items, bands, frames = log_mel.shape
+    hidden = torch.zeros(1, dtype=torch.bool, device=log_mel.device)
+    for axis, size, most in ((2, frames, most_frames), (1, bands, most_bands)):
+        widths = rng.integers(0, min(most, size) + 1, items)
+        starts = rng.integers(0, size - widths + 1)
+        places = torch.arange(size, device=log_mel.device)
+        first, end = torch.from_numpy(np.stack([starts, starts + widths])[..., None]).to(log_mel.device)
+        hidden = hidden | ((places >= first) & (places < end)).unsqueeze(3 - axis)
+    return torch.where(hidden, log_mel.mean((1, 2), keepdim=True), log_mel)
+
+
+def speed(waveforms: Tensor, rng: np.random.Generator, share: float, most: float) -> Tensor:
+    """Play a share of them faster or slower, by factors of up to e^most; the end is cut or silent."""
+    length = waveforms.shape[-1]
+    rows = _some(waveforms, rng, share)
+    factors = torch.from_numpy(np.exp(rng.uniform(-most, most, (len(rows), 1)))).to(waveforms.device)
+    changed = waveforms.clone()
+    places = torch.arange(length, device=waveforms.device) * factors  # in double precision: between two samples
+    before = places.long()
+    chosen = F.pad(waveforms[rows], (0, 1))
+    left, right = chosen.gather(1, before.clamp(max=length)), chosen.gather(1, (before + 1).clamp(max=length))
+    changed[rows] = torch.lerp(left, right, (places - before).float())
+    return changed
+
+
+def colour(waveforms: Tensor, rng: np.random.Generator, *, equalised: float, reverberant: float) -> Tensor:
+    """Give a share of them a random frequency response, and a share a room."""
+    length = waveforms.shape[-1]
+    spectrum = torch.fft.rfft(waveforms)
+    points_db = rng.normal(0, 5, (len(waveforms), 1, 9)) * (rng.random((len(waveforms), 1, 1)) < equalised)
+    points = _like(waveforms, points_db)
+    response_db = F.interpolate(points, size=spectrum.shape[-1], mode="linear", align_corners=True)[:, 0]
+    spectrum *= 10 ** (response_db / 20)
+    rows = _some(waveforms, rng, reverberant)
+    if len(rows):
+        decay_s, wet = (_like(waveforms, rng.uniform(*most, (len(rows), 1))) for most in ((0.15, 1.5), (0.2, 1.0)))
+        seconds = torch.arange(length, device=waveforms.device) / SAMPLE_RATE_HZ
+        tails = _normal(waveforms, rng, len(rows)) * torch.exp(-seconds * math.log(1000) / decay_s)  # -60 dB
+        tails *= wet / tails.square().sum(1, keepdim=True).sqrt()
+        tails[:, 0] += 1.0
+        spectrum[rows] *= torch.fft.rfft(tails)
+    coloured: Tensor = torch.fft.irfft(spectrum, n=length)
+    return coloured
+
+
+def overlay(waveforms: Tensor, others: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+    """Add to a share of them another sound, between 15 dB softer and 8 dB louder than they are."""
+    ratio = 10 ** (rng.uniform(-15, 8, (len(waveforms), 1)) / 20) * (rng.random((len(waveforms), 1)) < share)
+    return waveforms + _like(waveforms, ratio) * others * (_rms(waveforms) / _rms(others))
+
+
+def level(waveforms: Tensor, rng: np.random.Generator, spread_db: float) -> Tensor:
+    """Change the loudness by a normally distributed gain, never beyond full scale."""
+    factor = _like(waveforms, 10 ** (rng.normal(-2, spread_db, (len(waveforms), 1)) / 20))
+    return waveforms * torch.minimum(factor, 1 / (waveforms.abs().amax(1, keepdim=True) + 1e-6))
+
+
+def noise(like: Tensor, rng: np.random.Generator) -> Tensor:
+    """Noise from white to brown, full scale, as many and as long as the waveforms `like`."""
+    count, length = like.shape
+    frequency = torch.arange(length // 2 + 1, device=like.device).clamp(min=1) / length
+    spectrum = torch.fft.rfft(_normal(like, rng, count)) * frequency ** -_like(like, rng.uniform(0, 1, (count, 1)))
+    waveforms: Tensor = torch.fft.irfft(spectrum, n=length)
+    return waveforms / waveforms.abs().amax(1, keepdim=True)
+
+
+def _like(tensor: Tensor, numbers: npt.NDArray[np.float64]) -> Tensor:
+    """Numbers where, and in the precision in which, a tensor is."""
+    return torch.from_numpy(numbers).to(tensor)
+
+
+def _some(tensor: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+    """Numbers of a random share of the items."""
+    return torch.from_numpy(np.nonzero(rng.random(len(tensor)) < share)[0]).to(tensor.device)
+
+
+def _normal(like: Tensor, rng: np.random.Generator, count: int) -> Tensor:
+    """Normally distributed noise, [count, n]."""
+    generator = torch.Generator(like.device).manual_seed(int(rng.integers(2**62)))
+    return torch.randn(count, like.shape[-1], device=like.device, generator=generator)
+
+
+def _rms(waveforms: Tensor) -> Tensor:
+    return waveforms.square().mean(1, keepdim=True).sqrt() + _SILENT

@@ -1,0 +1,1 @@
+"""Checkpoints: reading, writing, downloading and resolving model names."""

@@ -1,0 +1,174 @@
+"""`satpipe benchmark`, and what `satpipe.reports.readme` makes of its figures."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import audioset_size
+import benchmark_evaluate
+import pytest
+from conftest import ROOT, Satpipe
+from satpipe.jobs.benchmark.parts import chunk_flops
+from satpipe.reports import readme
+from satpipe.sat.model.config import get_config
+
+HOURS = 0.1
+FLAC = {f"gapless {precision}, 48 kHz stereo FLAC" for precision in ("fp32", "bf16")}
+FLAC_S = 900
+RUNS = {f"{cut} {precision}" for cut in ("script", "gapless") for precision in ("fp32", "bf16")} | FLAC
+MODELS = {f"{name} {precision}" for name in ("SAT_T_2s", "SAT_S_2s", "SAT_B_2s") for precision in ("fp32", "bf16")}
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, Any]:
+    """The figures of the README."""
+    return readme.measured()
+
+
+@pytest.fixture(scope="module")
+def measured(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the command measures here and now."""
+    path = tmp_path_factory.mktemp("benchmark") / "figures.json"
+    done = satpipe("benchmark", "examples/recordings", "-o", path, "--hours", HOURS)
+    assert done.returncode == 0, done.stderr
+    assert "the plain loop" in done.stderr
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def assert_sane(figures: dict[str, Any]) -> None:
+    assert set(figures) - {"evaluation", "consistency", "stream", "soak", "peers", "device"} == {
+        "date", "machine", "versions", "model", "hours", "loop_x_realtime", "ray_start_s", "first_run_s", "runs",
+        "largest_score_difference", "year_bytes", "start_up", "parts", "models", "sizes",
+    }  # fmt: skip
+    assert set(figures["machine"]) == {"processor", "processors", "system"}
+    assert {"satpipe", "torch", "ray", "python"} <= set(figures["versions"])
+    assert figures["model"] == "SAT_T_2s"
+    assert figures["loop_x_realtime"] > 1
+    assert 0 < figures["ray_start_s"] < 120
+    assert 0 < figures["first_run_s"] < 120
+    assert 0 <= figures["largest_score_difference"] <= 1e-5
+    assert 0 < figures["year_bytes"]["tags"] < figures["year_bytes"]["scores"] < 1e11
+    assert set(figures["runs"]) == RUNS
+    for name, run in figures["runs"].items():
+        assert run["x_realtime"] / figures["loop_x_realtime"] > 0, name
+        assert set(run["worker_s"]) == {"read", "log_mel", "model", "write"}
+        assert all(seconds > 0 for seconds in run["worker_s"].values()), name
+        # The workers' time fits into the time that all of them had, and is not a small part of what one had.
+        elapsed_s = (FLAC_S if name in FLAC else figures["hours"] * 3600) / run["x_realtime"]
+        total_s = sum(run["worker_s"].values())
+        assert 0.2 * elapsed_s < total_s < 1.05 * elapsed_s * figures["machine"]["processors"], name
+    assert 0 < figures["start_up"]["help_s"] < figures["start_up"]["one_file_s"] < 120
+    alone = figures["parts"]
+    assert min(alone.values()) > 1
+    # A part is no faster than a part of it; the machine may be busy with something else at times.
+    assert alone["decode, mix and resample FLAC"] < 1.2 * alone["decode FLAC"]
+    assert alone["log-mel"] < 1.2 * alone["FFTs of log-mel"]
+    assert set(figures["models"]) == MODELS
+    for name, row in figures["models"].items():
+        assert row["x_realtime"] > 1, name
+        assert row["flops"] > 1e9, name
+        assert 0.02 < row["x_realtime"] / row["bound_x_realtime"] < 2, name
+    assert set(figures["sizes"]) == {"SAT_S_2s", "SAT_B_2s"}
+    for row in figures["sizes"].values():
+        assert set(row) == {"loop", "fp32", "bf16"}
+        assert min(row.values()) > 1
+
+
+@pytest.mark.slow
+def test_the_command_measures_everything_the_readme_tells(measured: dict[str, Any], figures: dict[str, Any]) -> None:
+    assert measured["hours"] == HOURS
+    assert_sane(measured)
+    filled = readme.fill(README, figures | measured)
+    assert f"{HOURS:g} h of 16 kHz WAV" in filled
+    assert (
+        f"| plain loop: one chunk at a time, batch 1, all processors | {measured['loop_x_realtime']:,.0f} | 1.0 |"
+        in filled
+    )
+
+
+def test_the_figures_of_the_readme_are_such_figures(figures: dict[str, Any]) -> None:
+    assert_sane(figures)
+    assert figures["hours"] >= 1
+
+
+def test_filling_twice_is_filling_once(figures: dict[str, Any]) -> None:
+    other = {**figures, "loop_x_realtime": 1.0, "model": r"a\1 \g<name>"}
+    filled = readme.fill(README, other)
+    assert filled != README
+    assert r"a\1 \g<name>" in filled
+    assert readme.fill(filled, other) == filled
+    assert readme.fill(filled, figures) == readme.fill(README, figures)
+
+
+def test_filling_leaves_the_rest_of_the_text_alone(figures: dict[str, Any]) -> None:
+    generated = re.compile(r"<!-- (\w+) -->.*?<!-- end of \1 -->", re.DOTALL)
+    filled = readme.fill(README, {**figures, "loop_x_realtime": 1.0})
+    assert generated.findall(README) == [
+        "disk", "live", "evaluation", "consistency", "speed", "stages", "peers", "device"
+    ]  # fmt: skip
+    assert generated.split(filled) == generated.split(README)
+
+
+@pytest.mark.parametrize("mark", ["<!-- speed -->", "<!-- end of stages -->", "<!-- disk -->"])
+def test_a_text_without_a_place_for_the_figures_is_refused(figures: dict[str, Any], mark: str) -> None:
+    name = mark.split()[-2]
+    with pytest.raises(ValueError, match=f"README.md has no place for '{name}'"):
+        readme.fill(README.replace(mark, ""), figures)
+
+
+def test_every_figure_of_the_runs_is_told(figures: dict[str, Any]) -> None:
+    loop = figures["loop_x_realtime"]
+    for name, run in figures["runs"].items():
+        ratio = "" if "FLAC" in name else f"{run['x_realtime'] / loop:.1f}"
+        row = f"| `satpipe tag`, {name} | {run['x_realtime']:,.0f} | {ratio} |"
+        assert row in readme.speed(figures)
+
+
+def test_the_shares_of_the_stages_add_up(figures: dict[str, Any]) -> None:
+    for line in readme.stages(figures).splitlines()[2:]:
+        shares = [int(share) for share in re.findall(r"(\d+)%", line)]
+        assert len(shares) == 4
+        assert 98 <= sum(shares) <= 102
+
+
+@pytest.mark.parametrize(
+    ("name", "published_gflops"), [("SAT_T_2s", 0.5), ("SAT_S_2s", 2.1), ("SAT_B_2s", 8.2), ("SAT_T_1s", 0.3)]
+)
+def test_the_operations_counted_are_about_the_published_ones(name: str, published_gflops: float) -> None:
+    assert chunk_flops(get_config(name)) / 1e9 == pytest.approx(published_gflops, rel=0.12)
+
+
+def test_each_part_is_told_in_the_documentation(figures: dict[str, Any]) -> None:
+    document = "reports/docs/explanation/speed.md"
+    text = (ROOT / document).read_text()
+    filled = readme.fill(text, figures, document)
+    assert text == filled
+    row = figures["models"]["SAT_T_2s bf16"]
+    assert f"| SAT_T_2s bf16 | {row['x_realtime']:,.0f} | {row['flops'] / 1e9:,.0f} |" in filled
+    assert f"| log-mel | {figures['parts']['log-mel']:,.0f} |" in filled
+
+
+@pytest.mark.slow
+def test_what_evaluating_takes_is_measured_beside_sed_eval(figures: dict[str, Any], tmp_path: Path) -> None:
+    ours = benchmark_evaluate.measured(audioset_size.make(60, 490), tmp_path, one_in=20)
+    assert ours.keys() == figures["evaluation"].keys()
+    assert ours["sed_eval_s"] > 0
+    assert ours["figures"]["elapsed_s"] > 0
+    assert 1e8 < ours["with_intervals"]["peak_bytes"] < 4e9
+    text = readme.evaluation(figures | {"evaluation": ours})
+    assert "(60 clips, 490 events, 416 classes, PSDS at 50 thresholds)" in text
+
+
+def test_a_folder_without_recordings_is_one_clear_line(satpipe: Satpipe, tmp_path: Path) -> None:
+    done = satpipe("benchmark", tmp_path, "-o", tmp_path / "figures.json")
+    assert (done.returncode, done.stderr.count("ConfigError: no recordings in")) == (1, 1)
+
+
+def test_a_folder_that_is_not_there_is_one_clear_line(satpipe: Satpipe, tmp_path: Path) -> None:
+    done = satpipe("benchmark", tmp_path / "nowhere", "-o", tmp_path / "figures.json")
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert not (tmp_path / "figures.json").exists()

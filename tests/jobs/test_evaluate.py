@@ -1,0 +1,558 @@
+"""`satpipe evaluate` from files to figures: equal to sed_eval, psds-eval and scikit-learn on the same files."""
+
+import json
+import shutil
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import audioset_size
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import ROOT, Satpipe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import PSDSEval
+from satpipe.jobs.evaluate import EvaluateOptions, evaluate, read, write
+from satpipe.jobs.evaluate.detection import median_filtered, on_grid
+from satpipe.jobs.metrics.events import Events
+from satpipe.jobs.metrics.sed import load_sed_eval
+from satpipe.reports import evaluation, paper
+from satpipe.sat.errors import OutputError, TruthError
+from satpipe.sat.labels import find, strong_labels, weak_labels
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Card = dict[str, Any]
+QUICK = EvaluateOptions(bootstrap=0)
+Lists = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables and strong labels of 60 clips, by rule; the weak labels that follow from them."""
+    folder = tmp_path_factory.mktemp("made")
+    small = audioset_size.make(60, 490, seed=3)
+    small.write_output(folder / "out")
+    small.write_truth(folder / "strong.tsv")
+    truth = pd.read_csv(folder / "strong.tsv", sep="\t")
+    with (folder / "weak.csv").open("w") as file:
+        file.write("# Segments csv\n# num_ytids=60\n# YTID, start_seconds, end_seconds, positive_labels\n")
+        for segment, rows in truth.groupby("segment_id"):
+            start_s = int(str(segment)[12:]) / 1000
+            mids = sorted({mid for mid in rows.label if find(mid).index is not None})
+            file.write(f'{str(segment)[:11]}, {start_s:.3f}, {start_s + 10:.3f}, "{",".join(mids)}"\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def card(made: Path) -> Card:
+    return evaluate(
+        made / "out", EvaluateOptions(weak=made / "weak.csv", strong=made / "strong.tsv", threshold="0.3", bootstrap=20)
+    )
+
+
+def value(card: Card, name: str, average: str = "micro") -> float:
+    (found,) = [each for each in card["figures"] if (each["name"], each["average"]) == (name, average)]
+    return float("nan") if found["value"] is None else float(found["value"])
+
+
+# The other way: plain loops over the files, and the libraries' own evaluation
+
+
+def frame(out: Path) -> pd.DataFrame:
+    scores = pd.read_parquet(out / "scores")
+    scores["recording"] = scores["recording"].astype(str)
+    return scores.sort_values(["recording", "chunk"])
+
+
+def true_lists(path: Path, mids: set[str], add: Callable[[str], list[str]] = lambda mid: []) -> Lists:
+    lists: Lists = defaultdict(list)
+    for row in pd.read_csv(path, sep="\t").itertuples():
+        for mid in dict.fromkeys([row.label, *add(row.label)]):
+            if mid in mids:
+                event = {"event_label": mid, "onset": row.start_time_seconds, "offset": row.end_time_seconds}
+                lists[f"{row.segment_id}.wav"].append(event)
+    return lists
+
+
+def found_lists(out: Path, labels: list[Any], threshold: float | dict[str, float]) -> Lists:
+    lists: Lists = defaultdict(list)
+    for name, rows in frame(out).groupby("recording"):
+        scores = np.stack(rows.scores).astype(np.float64)
+        for label in labels:
+            if label.index is None:
+                continue
+            least = threshold if isinstance(threshold, float) else threshold[label.mid]
+            event: dict[str, Any] | None = None
+            for active, start_s, end_s in zip(scores[:, label.index] >= least, rows.start_s, rows.end_s, strict=True):
+                if active and event:
+                    event["offset"] = end_s
+                elif active:
+                    event = {"event_label": label.mid, "onset": start_s, "offset": end_s}
+                    lists[str(name)].append(event)
+                else:
+                    event = None
+    return lists
+
+
+def by_sed_eval(metrics: Any, truth: Lists, found: Lists) -> dict[str, Any]:
+    for name in sorted(truth):
+        metrics.evaluate(reference_event_list=truth[name], estimated_event_list=found.get(name, []))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        results: dict[str, Any] = metrics.results()
+    return results
+
+
+def assert_equal_to_sed_eval(card: Card, kind: str, results: dict[str, Any], suffix: str = "") -> None:
+    overall, mean = results["overall"], results["class_wise_average"]
+    error = f"{'' if kind == 'segment' else kind + '_'}error_rate{suffix}"
+    expected = {
+        (f"{kind}_f1{suffix}", "micro"): overall["f_measure"]["f_measure"],
+        (f"{kind}_precision{suffix}", "micro"): overall["f_measure"]["precision"],
+        (f"{kind}_recall{suffix}", "micro"): overall["f_measure"]["recall"],
+        (f"{kind}_f1{suffix}", "macro"): mean["f_measure"]["f_measure"],
+        (error, "micro"): overall["error_rate"]["error_rate"],
+        (error, "macro"): mean["error_rate"]["error_rate"],
+    }
+    for (name, average), figure in expected.items():
+        assert value(card, name, average) == pytest.approx(figure, rel=1e-9, abs=1e-9, nan_ok=True), (name, average)
+    by_zero = [
+        np.nan_to_num(each["f_measure"]["f_measure"])
+        for each in results["class_wise"].values()
+        if each["count"]["Nref"] > 0
+    ]
+    assert value(card, f"{kind}_f1{suffix}", "macro_zero") == pytest.approx(np.mean(by_zero), abs=1e-9)
+
+
+METRICS: dict[str, Callable[[list[str]], Any]] = {
+    "segment": lambda mids: load_sed_eval().sound_event.SegmentBasedMetrics(mids, time_resolution=1.92),
+    "onset": lambda mids: load_sed_eval().sound_event.EventBasedMetrics(mids, t_collar=0.2, evaluate_offset=False),
+    "event": lambda mids: load_sed_eval().sound_event.EventBasedMetrics(mids, t_collar=0.2),
+}
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_figures_are_those_of_sed_eval_on_the_same_files(made: Path, card: Card, kind: str) -> None:
+    labels = list(strong_labels("shared"))
+    mids = [label.mid for label in labels]
+    truth, found = true_lists(made / "strong.tsv", set(mids)), found_lists(made / "out", labels, 0.3)
+    assert_equal_to_sed_eval(card, kind, by_sed_eval(METRICS[kind](mids), truth, found))
+    assert 0.1 < value(card, "segment_f1") < 0.9
+    assert 0 < value(card, "event_f1") < value(card, "onset_f1") < value(card, "segment_f1")
+
+
+def test_a_class_file_and_other_segments_and_collars(made: Path, tmp_path: Path) -> None:
+    mids = [label.mid for label in strong_labels("shared")][::3]
+    (tmp_path / "classes.txt").write_text("\n".join(mids) + "\n")
+    options = EvaluateOptions(
+        strong=made / "strong.tsv", classes=str(tmp_path / "classes.txt"), threshold="0.2", segment_s=0.5, collar_s=0.5,
+        offset_fraction=0.1, bootstrap=0, psds_thresholds=0,
+    )  # fmt: skip
+    card = evaluate(made / "out", options)
+    truth = true_lists(made / "strong.tsv", set(mids))
+    truth |= {
+        name: [] for name in true_lists(made / "strong.tsv", {x.mid for x in strong_labels()}).keys() - truth.keys()
+    }
+    found = found_lists(made / "out", [find(mid) for mid in mids], 0.2)
+    sound_event = load_sed_eval().sound_event
+    metrics = {
+        "segment": sound_event.SegmentBasedMetrics(mids, time_resolution=0.5),
+        "onset": sound_event.EventBasedMetrics(mids, t_collar=0.5, evaluate_offset=False),
+        "event": sound_event.EventBasedMetrics(mids, t_collar=0.5, percentage_of_length=0.1),
+    }
+    for kind, each in metrics.items():
+        assert_equal_to_sed_eval(card, kind, by_sed_eval(each, truth, found))
+    assert {figure["segment_s"] for figure in card["figures"] if figure["name"] == "segment_f1"} == {0.5}
+
+
+def test_a_folder_of_label_files_gives_the_same_figures(made: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(made / "strong.tsv", sep="\t")
+    for number, (segment, rows) in enumerate(truth.groupby("segment_id")):
+        columns = ["start_time_seconds", "end_time_seconds", "label"]
+        if number % 2:
+            rows[columns].to_csv(tmp_path / f"{segment}.txt", sep="\t", header=False, index=False)  # Audacity's
+        else:
+            table = rows[columns].set_axis(["Begin Time (s)", "End Time (s)", "Annotation"], axis=1)
+            table.to_csv(tmp_path / f"{segment}.Table.1.selections.txt", sep="\t", index=False)  # Raven's
+    both = [
+        evaluate(made / "out", EvaluateOptions(strong=path, threshold="0.3", bootstrap=0, psds_thresholds=0))
+        for path in (made / "strong.tsv", tmp_path)
+    ]
+    one, other = ({(f["name"], f["average"]): f["value"] for f in card["figures"]} for card in both)
+    assert one == pytest.approx(other)
+
+
+def test_closed_truth_has_the_parents_too(made: Path, card: Card) -> None:
+    from satpipe.sat.labels import ancestors
+
+    labels = list(strong_labels("shared"))
+    mids = [label.mid for label in labels]
+    truth = true_lists(made / "strong.tsv", set(mids), lambda mid: [label.mid for label in ancestors(mid)])
+    found = found_lists(made / "out", labels, 0.3)
+    results = by_sed_eval(METRICS["segment"](mids), truth, found)  # segments do not mind events that overlap
+    assert_equal_to_sed_eval(card, "segment", results, "_closed")
+    assert value(card, "segment_recall_closed") < value(card, "segment_recall")
+
+
+def test_psds_is_that_of_psds_eval_on_the_same_files(made: Path, tmp_path: Path) -> None:
+    shared = {label.mid for label in strong_labels("shared")}
+    listed = pd.read_csv(made / "strong.tsv", sep="\t").label
+    scored = set(listed[listed.isin(shared)].value_counts().index[:12])  # psds-eval takes minutes for all of them
+    (tmp_path / "classes.txt").write_text("\n".join(scored) + "\n")
+    options = EvaluateOptions(
+        strong=made / "strong.tsv", classes=str(tmp_path / "classes.txt"), psds_thresholds=4, bootstrap=0
+    )
+    card = evaluate(made / "out", options)
+    columns = ["filename", "onset", "offset", "event_label"]
+
+    def table(lists: Lists) -> pd.DataFrame:
+        rows = [(name, e["onset"], e["offset"], e["event_label"]) for name, events in lists.items() for e in events]
+        return pd.DataFrame(rows, columns=columns)
+
+    truth = true_lists(made / "strong.tsv", scored)
+    for events in truth.values():  # psds-eval refuses events of a class that overlap
+        merged: list[dict[str, Any]] = []
+        for event in sorted(events, key=lambda e: (e["event_label"], e["onset"])):
+            last = merged[-1] if merged else None
+            if last and last["event_label"] == event["event_label"] and event["onset"] < last["offset"]:
+                last["offset"] = max(last["offset"], event["offset"])
+            else:
+                merged.append(dict(event))
+        events[:] = merged
+    recordings = pd.read_parquet(made / "out" / "recordings")
+    metadata = recordings.rename(columns={"recording": "filename", "duration_s": "duration"})[["filename", "duration"]]
+    present = sorted({event["event_label"] for events in truth.values() for event in events})
+    for name, dtc, gtc, cttc, how in (
+        ("psds1", 0.7, 0.7, 0.3, {"alpha_ct": 0, "alpha_st": 1}),
+        ("psds1_no_variance", 0.7, 0.7, 0.3, {"alpha_ct": 0, "alpha_st": 0}),
+        ("psds2", 0.1, 0.1, 0.3, {"alpha_ct": 0.5, "alpha_st": 1}),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scorer = PSDSEval(dtc, gtc, cttc, ground_truth=table(truth), metadata=metadata, class_names=present)
+            for threshold in (np.arange(4) + 0.5) / 4:
+                found = found_lists(made / "out", [find(mid) for mid in present], float(threshold))
+                scorer.add_operating_point(table(found))
+            expected = scorer.psds(max_efpr=100, **how).value
+        assert value(card, name, "macro") == pytest.approx(expected, abs=1e-9)
+        assert expected > 0 or name == "psds1"
+
+
+def test_for_psds_events_that_touch_stay_two_and_those_that_overlap_become_one(made: Path, tmp_path: Path) -> None:
+    first = pd.read_csv(made / "strong.tsv", sep="\t").segment_id[0]
+    (tmp_path / "t.tsv").write_text(
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+        + "".join(f"{first}\t{times}\t/m/09x0r\n" for times in ("0\t1", "1\t2", "4\t6", "5\t7", "5\t6"))
+    )
+    card = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=2))
+    assert "2 true events overlap another one of their class: merged for PSDS" in card["notes"]
+    assert "PSDS of a single class is 0 by psds-eval's rules, whatever was found" in card["notes"]
+    assert card["truth"]["strong"]["events"] == 5
+
+
+def test_weak_figures_are_those_of_scikit_learn_on_the_same_files(made: Path, card: Card) -> None:
+    scores = frame(made / "out")
+    whole = scores[np.isclose(scores.end_s - scores.start_s, 1.92)]
+    means = {name: np.stack(rows.scores).astype(np.float64).mean(0) for name, rows in whole.groupby("recording")}
+    truth = true_lists(made / "strong.tsv", {label.mid for label in weak_labels()})
+    names = sorted(means)
+    positive = np.zeros((len(names), 527), bool)
+    for row, name in enumerate(names):
+        for event in truth[name]:
+            positive[row, find(event["event_label"]).index] = True
+    table = np.stack([means[name] for name in names])
+    present = np.flatnonzero(positive.any(0))
+    precision = [average_precision_score(positive[:, k], table[:, k]) for k in present]
+    assert value(card, "mAP", "macro") == pytest.approx(np.mean(precision), abs=1e-9)
+    auc = [roc_auc_score(positive[:, k], table[:, k]) for k in present]
+    assert value(card, "auc", "macro") == pytest.approx(np.mean(auc), abs=1e-9)
+    rows = {row["mid"]: row for row in card["classes"]}
+    for k, each in zip(present, precision, strict=True):
+        row = rows[weak_labels()[k].mid]
+        assert (row["average_precision"], row["clips"]) == (pytest.approx(each), positive[:, k].sum())
+    figure = next(each for each in card["figures"] if each["name"] == "mAP")
+    assert (figure["classes_averaged"], figure["clips_found"]) == (len(present), 60)
+
+
+def test_every_figure_says_what_it_takes_to_be_compared(card: Card) -> None:
+    for figure in card["figures"]:
+        assert figure["value"] is None or np.isfinite(figure["value"])
+        assert {
+            "truth",
+            "class_set",
+            "classes",
+            "classes_averaged",
+            "nan_rule",
+            "clips_found",
+            "clips_listed",
+        } <= figure.keys()
+        assert {"arch", "sha256", "cut", "memory", "delay_s", "satpipe"} <= figure.keys()
+        if figure["name"].startswith("segment"):
+            assert (figure["segment_s"], figure["threshold"], figure["threshold_source"]) == (1.92, 0.3, "fixed")
+        if figure["name"].startswith(("onset", "event")):
+            assert figure["collar_s"] == 0.2
+    assert value(card, "segment_f1") < value(card, "segment_f1_ceiling") == 1  # segments are chunks
+    assert 0 < value(card, "event_f1_ceiling") < value(card, "onset_f1_ceiling") < 0.5
+    with_interval = [each for each in card["figures"] if each["low"] is not None]
+    assert {each["name"] for each in with_interval} >= {"mAP", "segment_f1", "onset_f1", "error_rate", "psds2"}
+    assert all(each["low"] <= each["high"] for each in with_interval)
+
+
+def test_fewer_clips_than_listed_are_counted_and_said(made: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(made / "strong.tsv", sep="\t")
+    listed = sorted(truth.segment_id.unique())
+    absent = [f"missing{number:04}_30000" for number in range(7)]
+    rows = pd.DataFrame({"segment_id": absent, "start_time_seconds": 1.0, "end_time_seconds": 2.0, "label": "/m/09x0r"})
+    kept = truth[truth.segment_id.isin(listed[:50])]
+    pd.concat([kept, rows]).to_csv(tmp_path / "truth.tsv", sep="\t", index=False)
+    card = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "truth.tsv", bootstrap=0, psds_thresholds=0))
+    strong = card["truth"]["strong"]
+    assert (strong["listed"], strong["found"], strong["not_found"]) == (57, 50, 7)
+    assert card["notes"] == ["10 recordings are not in the strong labels, and not evaluated"]
+    assert "50 of 57 clips found (not found: missing0000_30000" in evaluation.card(card)
+    assert {figure["clips_found"] for figure in card["figures"]} == {50}
+
+
+def test_thresholds_of_classes_from_a_file_and_tuned_on_other_clips(made: Path, tmp_path: Path) -> None:
+    labels = list(strong_labels("shared"))
+    rng = np.random.default_rng(0)
+    chosen = {label.mid: float(rng.choice([0.1, 0.25, 0.6])) for label in labels}
+    pd.DataFrame(chosen.items(), columns=["mid", "threshold"]).to_csv(tmp_path / "thresholds.csv", index=False)
+    options = EvaluateOptions(strong=made / "strong.tsv", bootstrap=0, psds_thresholds=0)
+    by_file = EvaluateOptions(**{**vars(options), "threshold": str(tmp_path / "thresholds.csv")})
+    card = evaluate(made / "out", by_file)
+    truth = true_lists(made / "strong.tsv", set(chosen))
+    results = by_sed_eval(METRICS["segment"](list(chosen)), truth, found_lists(made / "out", labels, chosen))
+    assert_equal_to_sed_eval(card, "segment", results)
+
+    names = sorted(truth)
+    (tmp_path / "tune.txt").write_text("\n".join(name.removesuffix(".wav") for name in names[:30]) + "\n")
+    tuned = evaluate(made / "out", EvaluateOptions(**{**vars(options), "tune": str(tmp_path / "tune.txt")}))
+    used = {row["mid"]: row["threshold"] for row in tuned["classes"]}
+    reported = {name: truth[name] for name in names[30:]}
+    results = by_sed_eval(METRICS["segment"](list(chosen)), reported, found_lists(made / "out", labels, used))
+    assert_equal_to_sed_eval(tuned, "segment", results)
+    assert {figure["clips_found"] for figure in tuned["figures"]} == {30}
+    best: dict[str, float] = {}
+    tuning = {name: truth[name] for name in names[:30]}
+    for threshold in (np.arange(1, 20) / 20).tolist():
+        results = by_sed_eval(METRICS["segment"](list(chosen)), tuning, found_lists(made / "out", labels, threshold))
+        for mid, each in results["class_wise"].items():
+            best[mid] = max(best.get(mid, 0.0), np.nan_to_num(each["f_measure"]["f_measure"]))
+    results = by_sed_eval(METRICS["segment"](list(chosen)), tuning, found_lists(made / "out", labels, used))
+    for mid, each in results["class_wise"].items():
+        assert np.nan_to_num(each["f_measure"]["f_measure"]) == pytest.approx(best[mid])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from([1, 3, 5]), st.integers(0, 999))
+def test_the_median_filter_stays_within_clips(sizes: list[int], chunks: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).random((sum(sizes), 3)).astype(np.float16)
+    clip = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    filtered = median_filtered(clip, scores, chunks)
+    for number in range(len(sizes)):
+        padded = np.pad(scores[clip == number], ((chunks // 2, chunks // 2), (0, 0)), mode="edge")
+        expected = [np.median(padded[i : i + chunks], axis=0) for i in range(sizes[number])]
+        np.testing.assert_array_equal(filtered[clip == number], expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 500)), min_size=1, max_size=6), st.floats(20, 25))
+def test_the_grid_holds_each_true_event_in_as_few_chunks_as_can_be(times: list[tuple[int, int]], end_s: float) -> None:
+    onset_s = np.array([start / 100 for start, _ in times])
+    offset_s = np.minimum(onset_s + [length / 100 for _, length in times], end_s)
+    events = Events.of(np.zeros(len(times)), np.arange(len(times)), onset_s, offset_s)
+    gridded = on_grid(events, 30_720, np.array([end_s]))
+    assert (gridded.onset_s <= onset_s).all()
+    assert (gridded.offset_s >= offset_s).all()
+    assert (onset_s - gridded.onset_s < 1.92).all()
+    assert (gridded.offset_s - offset_s < 1.92 + 1e-9).all()
+    assert (
+        (gridded.offset_s == end_s) | (np.abs(gridded.offset_s / 1.92 - np.rint(gridded.offset_s / 1.92)) < 1e-9)
+    ).all()
+
+
+def test_events_shorter_than_asked_for_do_not_count(made: Path) -> None:
+    options = EvaluateOptions(strong=made / "strong.tsv", threshold="0.3", min_s=3, bootstrap=0, psds_thresholds=0)
+    card = evaluate(made / "out", options)
+    labels = list(strong_labels("shared"))
+    found = {
+        name: [event for event in events if event["offset"] - event["onset"] >= 3]
+        for name, events in found_lists(made / "out", labels, 0.3).items()
+    }
+    truth = true_lists(made / "strong.tsv", {label.mid for label in labels})
+    assert_equal_to_sed_eval(card, "onset", by_sed_eval(METRICS["onset"]([x.mid for x in labels]), truth, found))
+
+
+# Cards
+
+
+def test_cards_that_mean_the_same_are_compared_and_others_are_refused_with_the_reason(
+    satpipe: Satpipe, made: Path, tmp_path: Path
+) -> None:
+    cards = {
+        "same": QUICK,
+        "other threshold": EvaluateOptions(bootstrap=0, threshold="0.4"),
+        "other segment": EvaluateOptions(bootstrap=0, segment_s=1.0),
+        "other classes": EvaluateOptions(bootstrap=0, classes="407"),
+    }
+    for name, options in cards.items():
+        chosen = EvaluateOptions(**{**vars(options), "strong": made / "strong.tsv", "psds_thresholds": 0})
+        write(evaluate(made / "out", chosen), tmp_path / name)
+    shorter = tmp_path / "shorter.tsv"
+    shorter.write_text("\n".join((made / "strong.tsv").read_text().splitlines()[:200]) + "\n")
+    options = EvaluateOptions(strong=shorter, psds_thresholds=0, bootstrap=0)
+    write(evaluate(made / "out", options), tmp_path / "other truth")
+    write(evaluate(made / "out", EvaluateOptions(weak=made / "weak.csv", bootstrap=0)), tmp_path / "weak")
+
+    done = satpipe("evaluate", "--compare", tmp_path / "same", tmp_path / "same" / "evaluate.json")
+    assert done.returncode == 0, done.stderr
+    assert "segment-F1, 1.92 s" in done.stdout
+    for other, reason in {
+        "other threshold": "threshold of segment_f1: 0.5 and 0.4",
+        "other segment": "segment_s of segment_f1: 1.92 and 1.0",
+        "other classes": "class_set of segment_f1: 381 and 407",
+        "other truth": "other strong labels",
+        "weak": "no figure in common",
+    }.items():
+        done = satpipe("evaluate", "--compare", tmp_path / "same", tmp_path / other)
+        assert done.returncode == 1
+        assert reason in done.stderr
+    done = satpipe("evaluate", "--compare", tmp_path / "same", made)
+    assert (done.returncode, "evaluate.json cannot be read" in done.stderr) == (1, True)
+
+
+def test_the_papers_tables_have_their_figures_and_ours(card: Card) -> None:
+    text = evaluation.table([card], 3)
+    (row,) = [line.split() for line in text.splitlines() if "SAT-T" in line and line.startswith("2 s")]
+    assert row[4] == "28.9"
+    assert float(row[5]) == pytest.approx(100 * value(card, "segment_f1"), abs=0.05)
+    text = evaluation.table([card], 2)
+    (row,) = [line.split() for line in text.splitlines() if "SAT-T" in line and line.startswith("2 s")]
+    assert row[-2] == "43.3"
+    assert float(row[-1]) == pytest.approx(100 * value(card, "mAP", "macro"), abs=0.05)
+    alone = {**card, "model": {**card["model"], "memory": "off"}}
+    assert "SAT_T_2s, memory off" in evaluation.table([card, alone], 2)
+    one_second = paper.row(3, "SAT_B_1s", 1.0, True)
+    assert one_second is not None
+    assert (one_second.segment_f1_percent, one_second.onset_f1_percent) == (22.3, 8.3)
+
+
+# From recordings to figures
+
+
+def test_scenes_are_made_tagged_and_evaluated(satpipe: Satpipe, address: str, tmp_path: Path) -> None:
+    sounds, rng = tmp_path / "sounds", np.random.default_rng(0)
+    for name, seed in (("Music", 0), ("Speech", 1)):
+        (sounds / name).mkdir(parents=True)
+        source = {"Music": "music_44k_stereo.ogg", "Speech": "speech_16k_mono.WAV"}[name]
+        recording = next((ROOT / "examples" / "recordings").rglob(source), None)
+        samples = soundfile.read(recording)[0] if recording else rng.standard_normal(48_000)
+        soundfile.write(sounds / name / f"{seed}.wav", np.atleast_2d(samples.T)[0][:64_000], 16_000)
+    done = satpipe("synth", "-o", tmp_path / "scenes", "--foreground", sounds, "--scenes", 4, "--length-s", 30)
+    assert done.returncode == 0, done.stderr
+    for out, options in (("out", ()), ("alone", ("--memory", "off"))):
+        done = satpipe("tag", tmp_path / "scenes" / "audio", "-o", tmp_path / out, "--address", address, *options)
+        assert done.returncode == 0, done.stderr
+    truth = ("--strong", tmp_path / "scenes" / "strong.tsv", "--weak", tmp_path / "scenes" / "weak.csv")
+    outs = (tmp_path / "out", tmp_path / "alone")
+    done = satpipe("evaluate", *outs, *truth, "-o", tmp_path / "cards", "--table2", "--table3", "--threshold", "0.3")
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 clips found" in done.stdout
+    assert "SAT_T_2s, memory off" in done.stdout
+    on, off = (read(tmp_path / "cards" / name) for name in ("out", "alone"))
+    assert (on["model"]["memory"], off["model"]["memory"]) == ("on", "off")
+    assert value(on, "segment_f1") > 0.2
+    events = pd.read_csv(tmp_path / "scenes" / "strong.tsv", sep="\t")
+    assert on["truth"]["strong"]["events"] == len(events)
+    classes = pd.read_csv(tmp_path / "cards" / "out" / "classes.csv").set_index("label")
+    assert classes.loc["Speech", "events"] == (events.event_label == "/m/09x0r").sum()
+    assert classes.loc["Speech", "segment_f1"] > 0.3
+
+
+# Bad input
+
+
+def rewritten(made: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    out = folder / "changed"
+    shutil.copytree(made / "out", out)
+    run = json.loads((out / "run.json").read_text())
+    change(run)
+    (out / "run.json").write_text(json.dumps(run))
+    return out
+
+
+def test_bad_input_is_one_clear_message(satpipe: Satpipe, made: Path, tmp_path: Path) -> None:
+    header = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+    first = pd.read_csv(made / "strong.tsv", sep="\t").segment_id[0]
+    truths = {
+        "letters.tsv": (f"{first}\t1\ttwo\t/m/09x0r\n", "line 2"),
+        "backwards.tsv": (f"{first}\t1\t2\t/m/09x0r\n{first}\t3\t2\t/m/09x0r\n", "line 3"),
+        "unknown.tsv": (f"{first}\t1\t2\t/m/nonsense\n", "line 2"),
+        "elsewhere.tsv": ("abcdefghijk_30000\t1\t2\t/m/09x0r\n", "none of the 1 clips"),
+    }
+    out = made / "out"
+    cases: list[tuple[tuple[object, ...], int, str]] = [
+        (("evaluate", out), 1, "nothing to compare with"),
+        (("evaluate",), 2, "nothing to evaluate"),
+        (("evaluate", tmp_path, "--strong", made / "strong.tsv"), 1, "no run.json"),
+        (("evaluate", out, "--strong", tmp_path / "none.tsv"), 1, "none.tsv cannot be read"),
+        (("evaluate", out, "--strong", made / "strong.tsv", "--classes", "380"), 1, "no class set '380'"),
+        (("evaluate", out, "--strong", made / "strong.tsv", "--threshold", "1.5"), 1, "a number from 0 to 1"),
+        (("evaluate", out, "--strong", made / "strong.tsv", "--median-filter", "4"), 1, "an odd number"),
+        (
+            ("evaluate", out, out, "--strong", made / "strong.tsv", "-o", tmp_path / "c"),
+            1,
+            "two of the folders are called out",
+        ),
+    ]
+    for name, (rows, text) in truths.items():
+        (tmp_path / name).write_text(header + rows)
+        cases.append((("evaluate", out, "--strong", tmp_path / name), 1, text))
+    for arguments, code, text in cases:
+        done = satpipe(*arguments)
+        assert done.returncode == code, (arguments, done.stderr)
+        assert text in done.stderr, (arguments, done.stderr)
+
+
+def test_tables_that_cannot_be_scored_are_refused_with_what_to_do(made: Path, tmp_path: Path) -> None:
+    options = EvaluateOptions(strong=made / "strong.tsv", bootstrap=0)
+    with pytest.raises(OutputError, match="--scores"):
+        evaluate(rewritten(made, tmp_path / "a", lambda run: run["identity"].update(scores=False)), options)
+
+    def swap(run: dict[str, Any]) -> None:
+        run["labels"][3], run["labels"][4] = run["labels"][4], run["labels"][3]
+
+    with pytest.raises(OutputError, match="index 3"):
+        evaluate(rewritten(made, tmp_path / "b", swap), options)
+    broken = rewritten(made, tmp_path / "c", lambda run: None)
+    path = next((broken / "scores").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(OutputError, match=path.name):
+        evaluate(broken, options)
+
+
+def test_a_list_to_tune_on_that_leaves_nothing_is_refused(made: Path, tmp_path: Path) -> None:
+    names = sorted(set(pd.read_csv(made / "strong.tsv", sep="\t").segment_id))
+    for text, words in (("\n".join(names), "lists all"), ("nowhere\n", "lists none")):
+        (tmp_path / "tune.txt").write_text(text)
+        with pytest.raises(TruthError, match=words):
+            evaluate(made / "out", EvaluateOptions(strong=made / "strong.tsv", tune=tmp_path / "tune.txt", bootstrap=0))
+
+
+def test_true_events_beyond_the_end_of_a_recording_are_cut_and_counted(made: Path, tmp_path: Path) -> None:
+    first = pd.read_csv(made / "strong.tsv", sep="\t").segment_id[0]
+    (tmp_path / "t.tsv").write_text(
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+        f"{first}\t1\t2\t/m/09x0r\n{first}\t9\t14\t/m/09x0r\n{first}\t20\t21\t/m/09x0r\n"
+    )
+    card = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=3))
+    (note,) = [note for note in card["notes"] if "cut" in note]
+    assert "1 true events end after their recording" in note
+    assert "1 lie wholly" in note
+    assert card["truth"]["strong"]["events"] == 2

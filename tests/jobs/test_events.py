@@ -1,0 +1,496 @@
+"""`satpipe events`: from chunk scores to events, in tables and in files that other programs open."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import crowsetta
+import jams
+import numpy as np
+import pandas as pd
+import parselmouth
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Satpipe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from outputs import CHUNK_S, RUN, scores_of, set_clock, write_output
+from parselmouth.praat import call
+from satpipe.jobs.evaluate import EvaluateOptions, evaluate
+from satpipe.jobs.events import FORMATS, EventOptions, events, write
+from satpipe.jobs.events.formats import Event, Found, textgrid
+from satpipe.pipeline.tables import open_folder as results
+from satpipe.pipeline.tables.schemas import EVENTS
+from satpipe.sat.errors import ConfigError, LabelError, OutputError, TruthError
+from satpipe.sat.labels import descendants, find, weak_labels
+from upath import UPath
+
+BIRD, DOG, BEEP = "Bird", "Dog", "Beep, bleep"
+
+
+def rows(found: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """What matters of events: recording, chunks from and to, label."""
+    chunks = [round(start_s / CHUNK_S) for start_s in found.start_s], [end_s / CHUNK_S for end_s in found.end_s]
+    return list(zip(found.recording, chunks[0], np.round(chunks[1], 3).tolist(), found.label, strict=True))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Two recordings in folders, one without events, one that is empty."""
+    write_output(
+        tmp_path / "out",
+        {
+            "pond/b.wav": scores_of(8, Bird=[0.3, 0.6, 0.4, 0.1, 0.1, 0.35, 0.9, 0.9], Dog=[0.9]),
+            "pond/none.wav": scores_of(0),
+        },
+        {"a.wav": scores_of(4, Dog=[0, 0.4, 0.4], **{BEEP: [0.5, 0.1, 0.7, 0.7]}), "still.wav": scores_of(3)},
+    )
+    return tmp_path / "out"
+
+
+def test_an_event_reaches_the_threshold_somewhere_and_the_lower_one_everywhere(out: Path) -> None:
+    found = events(out)
+    assert rows(found) == [
+        ("a.wav", 0, 1, BEEP),
+        ("a.wav", 2, 3.5, BEEP),
+        ("pond/b.wav", 0, 1, DOG),
+        ("pond/b.wav", 0, 3, BIRD),
+        ("pond/b.wav", 5, 7.5, BIRD),
+    ]
+    birds = found[found.label == BIRD]
+    np.testing.assert_allclose(birds.peak_score, [0.6, 0.9], atol=1e-3)
+    np.testing.assert_allclose(birds.mean_score, [(0.3 + 0.6 + 0.4) / 3, (0.35 + 0.9 + 0.9) / 3], atol=1e-3)
+    assert list(birds.mid) == [find(BIRD).mid] * 2
+    assert list(found.columns) == EVENTS.names
+    assert found.time.isna().all()
+
+
+def test_without_a_lower_threshold_it_is_a_plain_one(out: Path) -> None:
+    assert rows(events(out, threshold=0.5, low=0.5, labels=BIRD)) == [
+        ("pond/b.wav", 1, 2, BIRD),
+        ("pond/b.wav", 6, 7.5, BIRD),
+    ]
+
+
+def test_gaps_are_closed_before_short_events_are_left_out(out: Path) -> None:
+    gap = {"labels": [BIRD, BEEP], "merge_gap_s": 2 * CHUNK_S}
+    merged = [("a.wav", 0, 3.5, BEEP), ("pond/b.wav", 0, 7.5, BIRD)]
+    assert rows(events(out, **gap)) == merged
+    assert rows(events(out, **gap, min_s=3.5 * CHUNK_S)) == merged
+    assert rows(events(out, **gap, min_s=3.6 * CHUNK_S)) == merged[1:]
+    assert rows(events(out, labels=[BIRD, BEEP], merge_gap_s=1.9 * CHUNK_S)) == [
+        merged[0],
+        ("pond/b.wav", 0, 3, BIRD),
+        ("pond/b.wav", 5, 7.5, BIRD),
+    ]
+    mean = events(out, **gap).mean_score
+    assert mean[1] == pytest.approx((0.3 + 0.6 + 0.4 + 0.35 + 0.9 + 0.9) / 6, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def random(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Scores that come and go, of recordings whose names are not in the order of their files."""
+    rng = np.random.default_rng(5)
+    batches = []
+    for names in (["d", "x", "b"], ["c"], ["a", "y"]):
+        waves = [rng.random((int(rng.integers(1, 40)), 527), np.float32).round(1) for _ in names]
+        batches.append({f"{name}.wav": wave for name, wave in zip(names, waves, strict=True)})
+    folder = tmp_path_factory.mktemp("random")
+    write_output(folder, *batches)
+    return folder, dict(sorted({name: wave for batch in batches for name, wave in batch.items()}.items()))
+
+
+def by_hand(waves: dict[str, Any], columns: list[int], threshold: float, low: float, min_s: float, gap_s: float) -> Any:
+    """The events, found with plain loops: recording, column, start_s, end_s, peak, mean."""
+    found = []
+    for name, wave in waves.items():
+        times = [min((n + 1), len(wave) - 0.5) * CHUNK_S for n in range(len(wave))]
+        for column in columns:
+            scores = wave[:, column].astype(np.float16).astype(np.float64)
+            runs: list[list[int]] = []
+            for n, score in enumerate(scores):
+                if score >= low:
+                    if runs and runs[-1][-1] == n - 1:
+                        runs[-1].append(n)
+                    else:
+                        runs.append([n])
+            merged: list[list[int]] = []
+            for run in runs:
+                if max(scores[run]) < threshold:
+                    continue
+                if merged and run[0] * CHUNK_S - times[merged[-1][-1]] <= gap_s + 1e-9:
+                    merged[-1] += run
+                else:
+                    merged.append(run)
+            for run in merged:
+                start_s, end_s = run[0] * CHUNK_S, times[run[-1]]
+                if end_s - start_s >= min_s - 1e-9:
+                    found.append((name, start_s, column, end_s, max(scores[run]), np.mean(scores[run])))
+    return sorted(found)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    threshold=st.sampled_from([0.1, 0.3, 0.55, 0.9, 1.0]),
+    part=st.sampled_from([0.3, 0.6, 1.0]),
+    min_s=st.sampled_from([0.0, 0.96, 1.92, 5.0]),
+    gap_s=st.sampled_from([0.0, 1.92, 3.0, 5.76]),
+    columns=st.lists(st.integers(0, 526), min_size=1, max_size=8, unique=True).map(sorted),
+    piece=st.sampled_from([1, 5, 30, 1000]),
+)
+def test_events_are_those_of_plain_loops(
+    random: tuple[Path, dict[str, Any]],
+    threshold: float,
+    part: float,
+    min_s: float,
+    gap_s: float,
+    columns: list[int],
+    piece: int,
+) -> None:
+    folder, waves = random
+    low = threshold * part
+    expected = by_hand(waves, columns, threshold, low, min_s, gap_s)
+    with patch.object(results, "PIECE_CHUNKS", piece):
+        found = events(folder, labels=columns, threshold=threshold, low=low, min_s=min_s, merge_gap_s=gap_s)
+    assert [(r, c) for r, _, c, *_ in expected] == [(row.recording, find(row.mid).index) for row in found.itertuples()]
+    for place, column in ((1, "start_s"), (3, "end_s"), (4, "peak_score"), (5, "mean_score")):
+        np.testing.assert_allclose(found[column], [each[place] for each in expected], rtol=1e-6)
+
+
+def test_the_order_of_files_and_the_size_of_pieces_change_nothing(
+    random: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, waves = random
+    write_output(tmp_path, *({name: wave} for name, wave in reversed(waves.items())))
+    one = events(folder, threshold=0.8).astype({"recording": str})
+    with patch.object(results, "PIECE_CHUNKS", 7):
+        other = events(tmp_path, threshold=0.8).astype({"recording": str})
+    pd.testing.assert_frame_equal(one, other, check_categorical=False)
+    assert len(one) > 1000
+
+
+def test_classes_are_chosen_and_have_thresholds_of_their_own(out: Path, tmp_path: Path) -> None:
+    assert {row[3] for row in rows(events(out, labels="under:Animal"))} == {BIRD, DOG}
+    assert DOG in {label.name for label in descendants("Animal")}
+    table = tmp_path / "thresholds.csv"
+    table.write_text(f'label,threshold\n{BIRD},0.95\n{DOG},0.35\n"{BEEP}",\nKettle whistle,0.5\n')
+    own = [("a.wav", 1, 3, DOG), ("pond/b.wav", 0, 1, DOG)]
+    assert rows(events(out, threshold=table)) == own
+    assert rows(events(out, threshold=str(table), labels=[DOG])) == own
+    with pytest.raises(TruthError, match="no threshold for 1 class: Beep, bleep"):
+        events(out, threshold=table, labels=BEEP)
+    table.write_text("label,threshold\nKettle whistle,0.5\n")
+    with pytest.raises(ConfigError, match="a threshold for none of the model's classes"):
+        events(out, threshold=table)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"low": 0.6}, ConfigError, "--low is 0.6, above the threshold 0.5 of 'Speech'; without --low it is 0.6 of"),
+        ({"threshold": 0}, ConfigError, "--threshold is 0: it takes numbers above 0, up to 1"),
+        ({"threshold": 1.5}, ConfigError, "--threshold is 1.5"),
+        ({"threshold": float("nan")}, ConfigError, "--threshold is nan"),
+        ({"low": 0.0}, ConfigError, "--low is 0: it takes numbers above 0"),
+        ({"min_s": -1}, ConfigError, "--min-s is -1: it takes a number from 0"),
+        ({"merge_gap_s": float("nan")}, ConfigError, "--merge-gap-s is nan"),
+        ({"labels": []}, ConfigError, "there is no class to look for"),
+        ({"labels": ["Brid"]}, LabelError, "did you mean 'Bird'"),
+        ({"threshold": "no/such.csv"}, TruthError, "no/such.csv cannot be read"),
+        ({"recordings": "pond/c.wav"}, OutputError, "has no recording pond/c.wav; did you mean pond/b.wav"),
+        ({"recordings": "lake/*"}, OutputError, r"has no recording lake/\*"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(out: Path, options: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        events(out, **options)
+
+
+def test_recordings_are_chosen(out: Path) -> None:
+    assert {row[0] for row in rows(events(out, recordings="pond/*"))} == {"pond/b.wav"}
+    assert {row[0] for row in rows(events(out, recordings=["a.wav", "pond/b.wav"]))} == {"a.wav", "pond/b.wav"}
+
+
+def test_where_a_worker_died_nothing_is_joined(tmp_path: Path) -> None:
+    write_output(tmp_path, {"a.wav": scores_of(6, Bird=[0.9] * 6), "b.wav": scores_of(2)}, died={"a.wav": [2, 3]})
+    assert rows(events(tmp_path, labels=BIRD)) == [("a.wav", 0, 2, BIRD), ("a.wav", 4, 5.5, BIRD)]
+    joined = events(tmp_path, labels=BIRD, merge_gap_s=4)
+    assert rows(joined) == [("a.wav", 0, 5.5, BIRD)]
+
+
+def test_a_score_reaches_a_threshold_only_as_it_was_stored(tmp_path: Path) -> None:
+    assert float(np.float16(0.1)) < 0.1
+    assert float(np.float16(0.3)) > 0.3
+    write_output(tmp_path, {"a.wav": scores_of(2, Bird=[0.1], Dog=[0.3])})
+    assert rows(events(tmp_path, threshold=0.1, low=0.1)) == [("a.wav", 0, 1, DOG)]
+    assert rows(events(tmp_path, threshold=0.3, low=0.3)) == [("a.wav", 0, 1, DOG)]
+
+
+def test_absolute_times_follow_the_recordings_clock(out: Path) -> None:
+    start = datetime(2025, 3, 30, 0, 59, 59, 500_000, tzinfo=UTC)
+    set_clock(out, {"pond/b.wav": (start, 1.0001), "a.wav": (start, None)})
+    found = events(out)
+    rate = np.where(found.recording == "a.wav", 1.0, 1.0001)
+    for column, seconds in (("time", found.start_s), ("end_time", found.end_s)):
+        late_us = (found[column] - pd.Timestamp(start)) / pd.Timedelta("1us") - seconds * rate * 1e6
+        assert late_us.abs().max() <= 0.5 + 1e-3
+    set_clock(out, {"a.wav": (start, None)})
+    assert events(out).time.isna().tolist() == [False, False, True, True, True]
+
+
+# Files
+
+
+def test_a_table_says_what_made_it(out: Path) -> None:
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    written = write(out, EventOptions(labels=[BIRD, DOG]))
+    assert (written.place, written.recordings, written.with_events) == (out / "events.parquet", 3, 1)
+    assert written.labels == {BIRD: 2, DOG: 1}
+    table = pq.read_table(out / "events.parquet")
+    assert table.schema.equals(EVENTS)
+    about = json.loads(table.schema.metadata[b"satpipe.events"])
+    assert (about["threshold"], about["low"], about["run"], about["model"]["arch"]) == (0.5, 0.3, "one", "SAT_T_2s")
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "events.parquet"), events(out, labels=[BIRD, DOG]))
+    assert {path: path.read_bytes() for path in before} == before  # the tables are as they were
+    write_output(out, {"more.wav": scores_of(1)}, run={**RUN, "id": "one"})  # and tag goes on beside it
+    assert len(pd.read_parquet(out / "events.parquet")) == 3
+
+
+def test_a_table_as_text(out: Path, tmp_path: Path) -> None:
+    set_clock(out, {"a.wav": (datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC), None)})
+    write(out, EventOptions(), tmp_path / "new" / "found.csv")
+    read = pd.read_csv(tmp_path / "new" / "found.csv", parse_dates=["time", "end_time"])
+    found = events(out)
+    assert list(read.columns) == EVENTS.names
+    assert rows(read) == rows(found)
+    np.testing.assert_allclose(read.mean_score, found.mean_score, atol=5e-5)
+    assert read.time.tolist()[:2] == found.time.tolist()[:2]
+    assert "2025-01-02T03:04:05.000000Z" in (tmp_path / "new" / "found.csv").read_text()
+
+
+def test_a_folder_without_events_gives_an_empty_table(tmp_path: Path) -> None:
+    write_output(tmp_path / "out", {"still.wav": scores_of(3)})
+    for name in ("none.parquet", "none.csv"):
+        write(tmp_path / "out", EventOptions(), tmp_path / name)
+    assert pq.read_table(tmp_path / "none.parquet").schema.equals(EVENTS)
+    assert (tmp_path / "none.csv").read_text().count("\n") == 1
+    assert len(events(tmp_path / "out")) == 0
+    write_output(tmp_path / "nothing")
+    assert list(events(tmp_path / "nothing").columns) == EVENTS.names
+
+
+@pytest.fixture
+def files(out: Path, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[pd.DataFrame, Path]:
+    """The events, and the folder with their files in the format of the test."""
+    set_clock(out, {"a.wav": (datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC), None)})
+    write(out, EventOptions(), tmp_path / "files", request.param)
+    return events(out), tmp_path / "files"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("files", ["audacity"], indirect=True)
+def test_audacity_labels(files: tuple[pd.DataFrame, Path]) -> None:
+    found, folder = files
+    assert names(folder) == ["a.wav.txt", "pond/b.wav.txt", "still.wav.txt"]
+    assert (folder / "still.wav.txt").read_bytes() == b""
+    assert (folder / "a.wav.txt").read_bytes() == b"0.000000\t1.920000\tBeep, bleep\n3.840000\t6.720000\tBeep, bleep\n"
+    read = crowsetta.formats.by_name("aud-seq").from_file(folder / "pond" / "b.wav.txt")
+    assert read.start_times.tolist() == found.start_s[2:].tolist()
+    np.testing.assert_allclose(read.end_times, found.end_s[2:])
+    assert list(read.labels) == found.label[2:].tolist()
+
+
+@pytest.mark.parametrize("files", ["raven"], indirect=True)
+def test_raven_selections(files: tuple[pd.DataFrame, Path]) -> None:
+    found, folder = files
+    suffix = ".wav.Table.1.selections.txt"
+    assert names(folder) == [f"a{suffix}", f"pond/b{suffix}", f"still{suffix}"]
+    read = crowsetta.formats.by_name("raven").from_file(folder / f"pond/b{suffix}", annot_col="Annotation").df
+    read.columns = [str(column) for column in read.columns]
+    raw = pd.read_csv(folder / f"pond/b{suffix}", sep="\t")
+    assert len(read) == len(raw) == 3
+    assert raw["Selection"].tolist() == [1, 2, 3]
+    assert set(raw["View"]) == {"Spectrogram 1"}
+    assert set(raw["Channel"]) == {1}
+    assert (raw["Low Freq (Hz)"].max(), raw["High Freq (Hz)"].min()) == (0, 8000)
+    np.testing.assert_allclose(raw["Begin Time (s)"], found.start_s[2:])
+    np.testing.assert_allclose(raw["End Time (s)"], found.end_s[2:])
+    assert raw["Annotation"].tolist() == found.label[2:].tolist()
+    np.testing.assert_allclose(raw["Peak Score"], found.peak_score[2:], atol=5e-5)
+    assert (folder / f"still{suffix}").read_text().count("\n") == 1
+
+
+def test_raven_selections_of_a_channel_and_of_a_low_rate(tmp_path: Path) -> None:
+    write_output(tmp_path / "out", {"a.wav#ch2": scores_of(1, Bird=[0.9])})
+    path = next((tmp_path / "out" / "recordings").iterdir())
+    table = pq.read_table(path)
+    at = table.column_names.index("rate_hz")
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array([8_000], pa.int32())), path)
+    write(tmp_path / "out", EventOptions(), tmp_path / "files", "raven")
+    (row,) = pd.read_csv(tmp_path / "files" / "a.wav#ch2.Table.1.selections.txt", sep="\t").to_dict("records")
+    assert (row["Channel"], row["High Freq (Hz)"]) == (2, 4000)
+
+
+def tiers(path: Path) -> dict[str, list[tuple[float, float, str]]]:
+    """A TextGrid as Praat reads it."""
+    grid = parselmouth.Data.read(str(path))
+    read = {}
+    for tier in range(1, call(grid, "Get number of tiers") + 1):
+        read[call(grid, "Get tier name", tier)] = [
+            (
+                call(grid, "Get start time of interval", tier, n),
+                call(grid, "Get end time of interval", tier, n),
+                call(grid, "Get label of interval", tier, n),
+            )
+            for n in range(1, call(grid, "Get number of intervals", tier) + 1)
+        ]
+    return read
+
+
+@pytest.mark.parametrize("files", ["textgrid"], indirect=True)
+def test_praat_reads_the_textgrids(files: tuple[pd.DataFrame, Path]) -> None:
+    found, folder = files
+    assert names(folder) == ["a.wav.TextGrid", "pond/b.wav.TextGrid", "still.wav.TextGrid"]
+    read = tiers(folder / "pond" / "b.wav.TextGrid")
+    assert list(read) == [BIRD, DOG]
+    ends_s = 7.5 * CHUNK_S
+    for label, intervals in read.items():
+        own = found[(found.recording == "pond/b.wav") & (found.label == label)]
+        marked = [interval[:2] for interval in intervals if interval[2]]
+        assert {interval[2] for interval in intervals} == {label, ""}
+        np.testing.assert_allclose(marked, np.stack([own.start_s, own.end_s], axis=1))
+        assert [each[0] for each in intervals] == [0, *(each[1] for each in intervals[:-1])]  # without a hole
+        assert intervals[-1][1] == pytest.approx(ends_s)
+    assert tiers(folder / "still.wav.TextGrid") == {"no events": [(0, 2.5 * CHUNK_S, "")]}
+
+
+def test_praat_reads_labels_with_quotes_and_accents(tmp_path: Path) -> None:
+    label = 'the "höhö" of a »bird«'
+    found = Found("a.wav", 5.0, 16_000, None, {}, [Event(1.0, 2.5, "/m/015p6", label, 0.9, 0.8)])
+    (tmp_path / "a.TextGrid").write_text(textgrid(found), encoding="utf-8")
+    assert tiers(tmp_path / "a.TextGrid") == {label: [(0, 1, ""), (1, 2.5, label), (2.5, 5, "")]}
+
+
+@pytest.mark.filterwarnings("ignore:Passing a schema to Validator:DeprecationWarning")  # in jams itself
+@pytest.mark.parametrize("files", ["jams"], indirect=True)
+def test_jams_files(files: tuple[pd.DataFrame, Path]) -> None:
+    found, folder = files
+    assert names(folder) == ["a.wav.jams", "pond/b.wav.jams", "still.wav.jams"]
+    read = jams.load(str(folder / "pond" / "b.wav.jams"), validate=True, strict=True)
+    (annotation,) = read.search(namespace="tag_audioset")
+    data = annotation.to_dataframe()
+    np.testing.assert_allclose(data["time"], found.start_s[2:])
+    np.testing.assert_allclose(data["time"] + data["duration"], found.end_s[2:])
+    assert data["value"].tolist() == found.label[2:].tolist()
+    np.testing.assert_allclose(data["confidence"], found.peak_score[2:], atol=5e-5)
+    assert read.file_metadata.duration == pytest.approx(7.5 * CHUNK_S)
+    assert annotation.annotation_metadata.annotation_rules == "threshold 0.5, low 0.3, min_s 0.0, merge_gap_s 0.0"
+    assert read.sandbox.time is None
+    assert jams.load(str(folder / "a.wav.jams")).sandbox.time == "2025-01-02T03:04:05.000000Z"
+    assert len(jams.load(str(folder / "still.wav.jams")).annotations[0].data) == 0
+
+
+@pytest.mark.parametrize("kind", ["audacity", "raven"])
+def test_evaluate_reads_the_files_again(out: Path, tmp_path: Path, kind: str) -> None:
+    write(out, EventOptions(threshold=0.5, low=0.5), tmp_path / "files", kind)
+    options = EvaluateOptions(strong=tmp_path / "files", classes="527", threshold="0.5", bootstrap=0, psds_thresholds=0)
+    card = evaluate(out, options)
+    assert card["truth"]["strong"]["found"] == 3
+    figures = {(each["name"], each["average"]): each["value"] for each in card["figures"]}
+    assert figures["segment_f1", "micro"] == figures["onset_f1", "micro"] == figures["event_f1", "micro"] == 1
+
+
+def test_recordings_of_one_name_have_files_of_their_own(tmp_path: Path) -> None:
+    write_output(tmp_path / "out", {name: scores_of(1) for name in ("x/a.wav", "x/a.flac", "a.wav")})
+    write(tmp_path / "out", EventOptions(), format="audacity")
+    assert names(tmp_path / "out" / "events_audacity") == ["a.wav.txt", "x/a.flac.txt", "x/a.wav.txt"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_folders_in_an_object_store(kind: str) -> None:
+    folder = f"memory://events_{kind}"
+    write_output(folder, {"x/a.wav": scores_of(2, Bird=[0.9])})
+    place = write(folder, EventOptions(), None, kind).place
+    written = [UPath(place)] if kind in ("parquet", "csv") else list(UPath(place).rglob("a.wav.*"))
+    assert [path.is_file() for path in written] == [True]
+
+
+# What goes wrong
+
+
+def test_a_damaged_file_is_named_and_leaves_what_was_written_before(out: Path) -> None:
+    write(out, EventOptions())
+    before = (out / "events.parquet").read_bytes()
+    damaged = sorted((out / "scores").iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with pytest.raises(OutputError, match=f"{damaged.name} cannot be read"):
+        write(out, EventOptions())
+    assert (out / "events.parquet").read_bytes() == before
+    assert names(out)[:1] == [".lock"]
+    assert not [name for name in names(out) if "events" in name and name != "events.parquet"]
+
+
+def test_chunks_of_another_run_are_refused(out: Path, tmp_path: Path) -> None:
+    (source,) = (write_output(tmp_path / "o", {"z.wav": scores_of(3)}).folder / "scores").iterdir()
+    table = pq.read_table(source)
+    at = table.column_names.index("start_s")
+    short = table.set_column(at, table.schema.field(at), [table["start_s"].to_numpy() / 2])
+    pq.write_table(short, out / "scores" / source.name)
+    (out / "recordings" / source.name).write_bytes((tmp_path / "o" / "recordings" / source.name).read_bytes())
+    with pytest.raises(
+        OutputError, match=f"{source.name} has other chunks than run.json says: it comes from another run"
+    ):
+        events(out)
+
+
+def test_what_cannot_be_written_is_said(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file/events.parquet cannot be written"):
+        write(out, EventOptions(), tmp_path / "file" / "events.parquet")
+    with pytest.raises(OutputError, match="file cannot be written"):
+        write(out, EventOptions(), tmp_path / "file", "raven")
+    with pytest.raises(ConfigError, match="no format 'elan'; there are parquet, csv, audacity, raven, textgrid, jams"):
+        write(out, EventOptions(), format="elan")
+
+
+def test_a_folder_that_is_not_finished_is_a_warning(tmp_path: Path) -> None:
+    write_output(tmp_path, {"a.wav": scores_of(1, Bird=[0.9])}, run={k: v for k, v in RUN.items() if k != "finished"})
+    with pytest.warns(UserWarning, match="is not finished: recordings may be missing"):
+        assert len(events(tmp_path)) == 1
+
+
+def test_the_command(satpipe: Satpipe, out: Path) -> None:
+    done = satpipe("events", out, "--labels", BEEP, "--labels", "under:Bird", "--merge-gap-s", 4, "--format", "raven")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"2 events in 2 of 3 recordings: {out / 'events_raven'}\nclasses: Beep, bleep (1), Bird (1)\n"
+    )
+    wrong = satpipe("events", out, "--labels", "Brid")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("LabelError: there is no label 'Brid'; did you mean 'Bird' (/m/015p6)")
+
+
+def test_what_is_no_output_folder_is_said(out: Path) -> None:
+    with pytest.raises(OutputError, match="tags is no output folder of satpipe's: it has no run.json"):
+        events(out / "tags")
+
+
+def test_the_command_offers_the_formats_there_are() -> None:
+    from satpipe.jobs.commands.main import cli
+
+    (option,) = [each for each in cli.commands["events"].params if each.name == "format"]
+    assert option.type.choices == FORMATS  # type: ignore[attr-defined]
+
+
+def test_all_classes_are_looked_for(tmp_path: Path) -> None:
+    scores = np.full((1, 527), 0.9, np.float32)
+    write_output(tmp_path, {"a.wav": scores})
+    assert list(events(tmp_path).label) == [label.name for label in weak_labels()]
+    assert replace(EventOptions(), labels=(3,)).labels == (3,)

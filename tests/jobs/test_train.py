@@ -1,0 +1,381 @@
+"""Training through the command: losses, checkpoints, lost workers, and what the export is good for."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import COMMAND, Satpipe
+from helpers import model_by_rule
+from satpipe.jobs.train import worker as train_worker
+from satpipe.jobs.train.config import load_config
+from satpipe.sat.errors import CheckpointError, TrainingError
+from satpipe.sat.model.config import get_config
+from satpipe.sat.model.network import SAT
+from satpipe.sat.training import augmentation as augment
+from satpipe.sat.training import steps as training
+from satpipe.sat.training.mae import MaskedAutoencoder, patches
+from satpipe.sat.weights.checkpoint import load, save
+from test_shards import make_clips, write_all, write_labels
+
+RNG = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training set of 12 clips, its labels by a teacher, and a small table of weak labels."""
+    folder = tmp_path_factory.mktemp("training")
+    audio = make_clips(folder / "audio", 12, 4.0)
+    table = folder / "labels.csv"
+    table.write_text("path,labels\n" + "".join(f"{n:03}.flac,{('Speech', 'Dog')[n % 2]}\n" for n in range(12)))
+    shards = write_all(audio, folder / "set", table=table)
+    save(model_by_rule(get_config("audiotransformer_tiny")), folder / "teacher.safetensors")
+    write_labels(shards, folder / "labels", folder / "teacher.safetensors")
+    return folder
+
+
+def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
+    given = ("data=set", "labels=labels", "epochs=2", "schedule=flat", "clips_per_epoch=12", "batch=2", "workers=2")
+    given += overrides
+    return ["train", "sat", "smoke_sat", "-o", str(folder / out), *(w for s in given for w in ("--set", s))]
+
+
+def losses(run: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found: dict[int, float] = {}
+    for line in lines:
+        if "loss" in line:
+            assert line["update"] not in found
+            found[line["update"]] = line["loss"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, satpipe: Satpipe) -> dict[int, float]:
+    done = satpipe(*arguments(folder, "undisturbed"), "--set", "validation=set", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return losses(folder / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_run_leaves_figures_and_a_model_that_tags(
+    folder: Path, undisturbed: dict[int, float], satpipe: Satpipe, tmp_path: Path
+) -> None:
+    run = folder / "undisturbed"
+    assert sorted(undisturbed) == list(range(1, 7))
+    assert list((run / "tensorboard").iterdir())
+    figures = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [0 < line["map"] <= 1 for line in figures if "map" in line] == [True] * 2
+    exported = load(run / "model.safetensors")
+    assert exported.config.name == "SAT_T_2s"
+    assert exported.metadata["stage"] == "sat"
+    assert exported.metadata["samples_seen"] == "24"
+    assert len(json.loads(exported.metadata["labels"])) == 527
+    assert json.loads(exported.metadata["data"])["clips"] == 12
+    assert json.loads(exported.metadata["settings"])["data"] == "set"  # not where it lies
+    done = satpipe("tag", folder / "audio" / "000.flac", "-o", tmp_path, "--model", run / "model.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet(tmp_path / "scores")) > 0
+
+
+def killed(folder: Path, out: str, when: Any, victim: Any) -> "subprocess.Popen[str]":
+    """Start a run and kill what `victim` names when `when` holds."""
+    process = subprocess.Popen(
+        [str(COMMAND), *arguments(folder, out, "checkpoint_steps=1")],
+        cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not when():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    for pid in victim(process):
+        os.kill(pid, signal.SIGKILL)
+    return process
+
+
+def updates(run: Path) -> int:
+    return len(losses(run)) if (run / "metrics.jsonl").exists() else 0
+
+
+def of_session(process: "subprocess.Popen[str]", name: str) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return [int(pid) for pid, sid, args in rows if int(sid) == process.pid and name in args]
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_with_the_same_losses(
+    folder: Path, undisturbed: dict[int, float], satpipe: Satpipe
+) -> None:
+    run = folder / "killed"
+    process = killed(folder, "killed", lambda: updates(run) >= 4, lambda process: of_session(process, ""))
+    process.communicate()
+    assert updates(run) < 6
+    assert not (run / "model.safetensors").exists()
+    again = satpipe(*arguments(folder, "killed", "checkpoint_steps=1"), cwd=folder)
+    assert "holds a run; --resume continues it" in again.stderr
+    other = satpipe(*arguments(folder, "killed", "checkpoint_steps=1", "lr=1"), "--resume", cwd=folder)
+    assert "has lr 0.0005, not 1.0; it can only continue as it began" in other.stderr
+    longer = arguments(folder, "killed", "checkpoint_steps=1", "epochs=3", "decay_epochs=1")
+    done = satpipe(*longer, "--resume", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    first = {update: loss for update, loss in losses(run).items() if update <= len(undisturbed)}
+    assert first == pytest.approx(undisturbed, rel=1e-5)
+    rates = [line["lr"] for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "lr" in line]
+    assert rates == [5e-4] * 7 + [pytest.approx(5e-4 * share) for share in (2 / 3, 1 / 3)]
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_replaced(folder: Path, undisturbed: dict[int, float]) -> None:
+    run = folder / "lost"
+    process = killed(
+        folder, "lost", lambda: updates(run) >= 3, lambda process: of_session(process, "ray::RayTrainWorker")[:1]
+    )
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe: Satpipe) -> None:
+    broken = load(folder / "teacher.safetensors")
+    model = SAT(get_config("SAT_T_2s"))
+    training.start_from(model, broken.state)
+    with torch.no_grad():
+        model.outputlayer[1].weight.fill_(3e38)
+    save(model, folder / "large.safetensors")
+    overrides = ("init=large.safetensors", "precision=fp32", "workers=1")
+    done = satpipe(*arguments(folder, "diverged", *overrides), cwd=folder)
+    assert done.returncode == 1
+    assert "TrainingError: the loss became" in done.stderr
+    assert "at update 0 (epoch 0, batch 0 of worker 0: " in done.stderr
+
+
+@pytest.mark.slow
+def test_full_context_with_everything_the_paper_names(folder: Path, satpipe: Satpipe) -> None:
+    """And with a teacher's labels, of clips that have none of their own."""
+    bare = write_all(folder / "audio", folder / "bare")
+    write_labels(bare, folder / "bare-labels", folder / "teacher.safetensors")
+    given = (
+        "data=bare", "labels=bare-labels", "validation=bare", "validation_labels=bare-labels",
+        "epochs=3", "clips_per_epoch=12", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
+        "average_best=4", "arch=audiotransformer_small", "init=small.safetensors",
+    )  # fmt: skip
+    save(model_by_rule(get_config("audiotransformer_small")), folder / "small.safetensors")
+    sets = [word for setting in given for word in ("--set", setting)]
+    done = satpipe("train", "full", "smoke_full", "-o", folder / "full", *sets, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(losses(folder / "full")) == list(range(1, 10))
+    states = [torch.load(path, weights_only=True) for path in (folder / "full" / "ray").glob("*/state.pt")]
+    assert len(states) == 3
+    weights = [state["objective"]["tagger.outputlayer.1.weight"] for state in states]
+    exported = load(folder / "full" / "model.safetensors")
+    torch.testing.assert_close(exported.state["outputlayer.1.weight"], torch.stack(weights).mean(0))
+
+
+@pytest.mark.slow
+def test_views_and_running_averages(folder: Path, satpipe: Satpipe) -> None:
+    """The bundled model's recipe, for two updates."""
+    given = (
+        "data=set", "labels=labels", "teacher=teacher.safetensors", "validation=set", "validation_labels=labels",
+        "epochs=1", "clips_per_epoch=8", "batch=4", "reuse=1", "workers=1", "warmup_epochs=0", "decay_epochs=0",
+    )  # fmt: skip
+    sets = [word for setting in given for word in ("--set", setting)]
+    done = satpipe("train", "sat", "bundled", "-o", folder / "views", *sets, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    exported = load(folder / "views" / "model.safetensors")
+    assert json.loads(exported.metadata["metrics"])["classes_3"] > 0
+    assert exported.state["init_bn.running_mean"].abs().gt(1).sum() > 50  # fixed: taken from the data, in dB
+    assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
+
+
+def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, satpipe: Satpipe) -> None:
+    typo = satpipe(*arguments(folder, "typo", "warmup_epoch=1"), cwd=folder)
+    assert typo.returncode == 1
+    assert "ConfigError: there is no key 'warmup_epoch'; did you mean 'warmup_epochs'?" in typo.stderr
+    gone = satpipe(*arguments(folder, "gone", "data=nowhere"), cwd=folder)
+    assert "`satpipe prepare` makes them" in gone.stderr
+    none = satpipe(*arguments(folder, "none"), "--resume", cwd=folder)
+    assert "there is no run in" in none.stderr
+
+
+def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes\nmore")
+
+    monkeypatch.setattr(train_worker, "Worker", full)
+    settings = asdict(load_config("sat", "sat_tiny_2s", ["data=a", "labels=b"]))
+    with pytest.raises(
+        TrainingError, match="a batch of 32 does not fit into memory: lower batch, and raise accumulate"
+    ):
+        train_worker.train_worker({"settings": settings, "run": str(tmp_path)})
+    with pytest.raises(TrainingError, match="the run has failed before"):  # another try by Ray ends at once
+        train_worker.train_worker({"settings": settings, "run": str(tmp_path)})
+
+
+def test_starting_from_a_full_context_model_fits_the_positions() -> None:
+    start = model_by_rule(get_config("audiotransformer_tiny"))
+    model = SAT(get_config("SAT_T_2s"))
+    assert training.start_from(model, start.state_dict()) == []
+    torch.testing.assert_close(model.time_pos_embed, start.time_pos_embed[..., :24])
+    training.initialise(model)
+    before = model.outputlayer[1].weight.clone()
+    assert training.start_from(model, start.state_dict(), head=False) == [
+        "outputlayer.0.weight", "outputlayer.0.bias", "outputlayer.1.weight", "outputlayer.1.bias"
+    ]  # fmt: skip
+    assert bool((model.outputlayer[1].weight == before).all())
+    with pytest.raises(CheckpointError, match="the two are of another size"):
+        training.start_from(SAT(get_config("SAT_S_2s")), start.state_dict())
+
+
+def test_patch_out_leaves_out_times_and_frequencies() -> None:
+    model = model_by_rule(replace(get_config("audiotransformer_tiny"), depth=1))
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    log_mel = torch.randn(2, 64, 1000)
+    generator = torch.Generator().manual_seed(RNG)
+    logits = training.full_context_logits(model, log_mel, generator, patch_out=0.25)
+    assert logits.shape == (2, 527)
+    assert seen[0].shape[1] == 3 * (62 - 15)
+    tokens = model.embed(log_mel)
+    kept = [t for t in range(tokens.shape[1]) if bool((tokens[0, t] == seen[0][0]).all(-1).any())]
+    assert len({t // 62 for t in kept}) == 3
+    assert len({t % 62 for t in kept}) == 47
+
+
+def test_without_anything_left_out_it_is_the_model() -> None:
+    model = model_by_rule(replace(get_config("audiotransformer_small"), depth=2))
+    log_mel = torch.randn(2, 64, 160)
+    logits = training.full_context_logits(model, log_mel, torch.Generator())
+    torch.testing.assert_close(torch.sigmoid(logits), model(log_mel)[0])
+
+
+@pytest.mark.parametrize("name", ["audiotransformer_tiny", "audiotransformer_small"])
+def test_the_autoencoder_learns_what_is_masked(name: str) -> None:
+    torch.manual_seed(0)
+    autoencoder = MaskedAutoencoder(replace(get_config(name), depth=1), decoder_depth=1, decoder_width=64)
+    stripes = torch.arange(64.0)[:, None].sin().mul(20).expand(64, 160)  # the same in every patch of a row
+    log_mel = torch.stack([stripes, stripes + 1])
+    optimizer = torch.optim.AdamW((p for p in autoencoder.parameters() if p.requires_grad), lr=3e-3)
+    found = []
+    for step in range(25):
+        loss = autoencoder(log_mel, torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+    assert found[0] > 0.8  # of values of variance 1
+    assert found[-1] < 0.5 * found[0]
+
+
+def test_patches_are_in_the_order_of_the_tokens() -> None:
+    log_mel = torch.arange(64 * 48.0).view(1, 64, 48)
+    cut = patches(log_mel)
+    assert cut.shape == (1, 12, 256)
+    torch.testing.assert_close(cut[0, 1 * 3 + 2].view(16, 16), log_mel[0, 16:32, 32:48])
+
+
+def test_augmentation_does_what_it_says() -> None:
+    rng = np.random.default_rng(RNG)
+    waveforms = torch.randn(4, 1000)
+    shifted = augment.shift(waveforms, rng)
+    torch.testing.assert_close(shifted.sort(1).values, waveforms.sort(1).values)
+    assert not bool((shifted == waveforms).all())
+    louder = augment.gain(waveforms, rng, 6.0) / waveforms
+    torch.testing.assert_close(louder, louder[:, :1].expand(-1, 1000), atol=1e-4, rtol=1e-4)
+    assert bool((louder[:, 0] >= 0.5).all())
+    assert bool((louder[:, 0] <= 2.0).all())
+    assert bool((augment.polarity(waveforms, rng).abs() == waveforms.abs()).all())
+    labels = torch.eye(4)
+    mixed, soft = augment.mixup(waveforms, labels, rng, 0.3)
+    torch.testing.assert_close(soft.sum(1), torch.ones(4))
+    torch.testing.assert_close(mixed, soft @ waveforms, atol=1e-4, rtol=1e-4)
+    masked = augment.mask(torch.randn(2, 64, 400), rng, most_frames=192, most_bands=24)
+    assert masked.shape == (2, 64, 400)
+    assert float(augment.level(waveforms * 9, rng, 6.0).abs().max()) <= 1.0001
+
+
+def test_masks_are_a_stripe_of_time_and_one_of_bands() -> None:
+    log_mel = torch.randn(50, 64, 400)
+    masked = augment.mask(log_mel, np.random.default_rng(RNG), most_frames=30, most_bands=8)
+    hidden = masked != log_mel
+    assert bool((masked == log_mel.mean((1, 2), keepdim=True))[hidden].all())
+    for item in hidden:
+        frames, bands = item.all(0).nonzero().flatten(), item.all(1).nonzero().flatten()
+        for stripe, most in ((frames, 30), (bands, 8)):
+            assert len(stripe) <= most
+            assert bool((stripe.diff() == 1).all())
+        assert int(item.sum()) == 64 * len(frames) + 400 * len(bands) - len(frames) * len(bands)
+    assert 0.3 * 30 < hidden.all(1).sum(1).float().mean() < 0.7 * 30
+
+
+def test_speed_plays_a_tone_higher_or_lower() -> None:
+    places = np.arange(16_000)
+    tone = torch.from_numpy(np.sin(places / 20)).float().expand(40, -1)
+    played = augment.speed(tone, np.random.default_rng(RNG), 0.5, 0.3).numpy()
+    rng = np.random.default_rng(RNG)
+    changed = np.nonzero(rng.random(40) < 0.5)[0]
+    factors = np.exp(rng.uniform(-0.3, 0.3, len(changed)))
+    expected = tone.numpy().copy()
+    for row, factor in zip(changed, factors, strict=True):
+        expected[row] = np.interp(places * factor, places, expected[row], right=0.0)
+    np.testing.assert_allclose(played[:, :11_000], expected[:, :11_000], atol=1e-5)
+    assert np.abs(played[changed[factors > 1.1]][:, 14_800:]).max() == 0  # past the end is silence
+
+
+def test_rooms_and_responses_change_some_and_keep_their_length() -> None:
+    clicks = torch.zeros(200, 8000)
+    clicks[:, 0] = 1.0
+    heard = augment.colour(clicks, np.random.default_rng(RNG), equalised=0.0, reverberant=0.25)
+    tails = heard[:, 1:].square().sum(1).sqrt()  # of a room, as loud as 0.2 to 1.0 times the sound itself
+    reverberant = tails > 0.01
+    assert 30 < int(reverberant.sum()) < 70
+    assert 0.18 < float(tails[reverberant].min()) < float(tails.max()) < 1.02
+    assert float(heard[reverberant][:, 4000:].abs().mean()) < float(heard[reverberant][:, 1:4000].abs().mean())
+    response = augment.colour(clicks, np.random.default_rng(RNG), equalised=1.0, reverberant=0.0)
+    levels_db = 20 * torch.fft.rfft(response).abs().log10()
+    assert 4 < float(levels_db[:, ::500].std()) < 6
+    noise = augment.noise(clicks, np.random.default_rng(RNG))
+    torch.testing.assert_close(noise.abs().amax(1), torch.ones(200))
+
+
+def test_averaging_models() -> None:
+    states = [{"weight": torch.full((2,), float(n)), "count": torch.tensor(n)} for n in (1, 2, 6)]
+    mean = training.average(states)
+    assert mean["weight"].tolist() == [3, 3]
+    assert int(mean["count"]) == 1
+
+
+def test_eight_bit_adam_survives_a_checkpoint(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+
+    def steps(layer: torch.nn.Linear, optimizer: Any, count: int) -> None:
+        for _ in range(count):
+            loss = (layer(torch.linspace(-1, 1, 4096)[None]) - 1).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(4096, 4)
+    optimizer = bitsandbytes.optim.AdamW8bit(training.parameter_groups(layer, 0.1), lr=1e-2)
+    steps(layer, optimizer, 3)
+    torch.save({"layer": layer.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    steps(layer, optimizer, 3)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    other = torch.nn.Linear(4096, 4)
+    other.load_state_dict(saved["layer"])
+    again = bitsandbytes.optim.AdamW8bit(training.parameter_groups(other, 0.1), lr=1e-2)
+    again.load_state_dict(saved["optimizer"])
+    assert any(t.dtype == torch.uint8 for state in again.state.values() for t in state.values() if torch.is_tensor(t))
+    steps(other, again, 3)
+    torch.testing.assert_close(other.weight, layer.weight)

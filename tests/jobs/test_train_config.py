@@ -1,0 +1,105 @@
+"""Settings of training: those that come with satpipe are the paper's, and a wrong one is named."""
+
+import math
+from pathlib import Path
+
+import pytest
+from satpipe.jobs.train.config import CONFIG_FOLDER, load_config
+from satpipe.jobs.train.worker import learning_rate
+from satpipe.sat.errors import ConfigError
+
+GIVEN = ("data=clips", "labels=labels")
+SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_comes_with_satpipe_loads(name: str) -> None:
+    stage = "sat" if name == "bundled" else next(s for s in ("mae", "full", "sat") if s in name)
+    assert load_config(stage, name, GIVEN).stage == stage
+
+
+def test_there_is_one_for_every_stage_and_size() -> None:
+    sizes = ("tiny", "small", "base")
+    names = [f"{stage}_{size}" for stage in ("mae", "full") for size in sizes]
+    names += [f"sat_{size}_{seconds}s" for size in sizes for seconds in (1, 2)]
+    assert {*names, "smoke_mae", "smoke_full", "smoke_sat"} < set(SHIPPED)
+
+
+def test_the_papers_values() -> None:
+    """Section 4.3."""
+    for size, lr, warmup, mae_epochs, depth in (
+        ("tiny", 5e-4, 60, 50, 4), ("small", 4e-4, 55, 50, 8), ("base", 1e-5, 10, 40, 8),
+    ):  # fmt: skip
+        mae = load_config("mae", f"mae_{size}", GIVEN)
+        assert (mae.epochs, mae.batch, mae.lr, mae.lr_end, mae.warmup_epochs) == (mae_epochs, 64, 2e-4, 2e-5, 3)
+        assert mae.decoder_depth == depth
+        full = load_config("full", f"full_{size}", GIVEN)
+        assert (full.epochs, full.clips_per_epoch, full.lr, full.warmup_epochs) == (180, 200_000, lr, warmup)
+        assert (full.patch_out, full.drop_path, full.mask_frames, full.mask_bands) == (0.25, 0.1, 192, 24)
+        for seconds in (1, 2):
+            sat = load_config("sat", f"sat_{size}_{seconds}s", GIVEN)
+            assert (sat.epochs, sat.clips_per_epoch, sat.lr, sat.warmup_epochs) == (250, 200_000, lr, warmup)
+            assert not (sat.shift)
+            assert not (sat.polarity)
+            assert not (sat.gain_db)
+            assert not (sat.mixup_alpha)
+            assert not (sat.mask_frames)
+
+
+def test_overrides_and_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("arch: SAT_T_1s\nepochs: 3\nlr: 1e-4\n")
+    settings = load_config("sat", str(path), [*GIVEN, "lr=2e-3", "shift=true", "betas=[0.9, 0.95]", "init="])
+    assert (settings.stage, settings.lr, settings.shift, settings.betas) == ("sat", 2e-3, True, (0.9, 0.95))
+    assert settings.init == ""
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("warmup_epoch=3", "there is no key 'warmup_epoch'; did you mean 'warmup_epochs'?"),
+        ("lr=fast", "lr is 'fast': it takes float"),
+        ("batch=2.5", "batch is 2.5: it takes int"),
+        ("shift=1", "shift is 1: it takes bool"),
+        ("betas=0.9", "betas is 0.9: it takes two numbers"),
+        ("batch=0", "batch is 0: it takes numbers from 1"),
+        ("patch_out=1", "patch_out is 1.0: it takes shares from 0 to under 1"),
+        ("optimizer=sgd", "optimizer is 'sgd': it takes adamw, adam8bit"),
+        ("arch=SAT_T_3s", "there is no configuration 'SAT_T_3s'; did you mean SAT_T_"),
+        ("arch=audiotransformer_tiny", "stage sat trains streaming models: SAT_T_2s, .*audiotransformer_tiny is none"),
+        ("stage=full", "is for stage full, not sat"),
+        ("warmup_epochs=900", "warm-up and decay take longer than the 250 epochs there are"),
+        ("data=", "data is empty"),
+        ("labels=", "labels is empty: stage sat takes the folder of a teacher's labels"),
+        ("lr", "--set lr: it takes key=value"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("sat", "sat_tiny_2s", [*GIVEN, override])
+
+
+def test_a_wrong_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no configuration sat_tony_2s; did you mean sat_tiny_2s?"):
+        load_config("sat", "sat_tony_2s")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="is not a table of keys and values"):
+        load_config("sat", str(tmp_path / "list.yaml"))
+    (tmp_path / "no.yaml").write_text("a: [\n")
+    with pytest.raises(ConfigError, match="is not readable YAML"):
+        load_config("sat", str(tmp_path / "no.yaml"))
+    (tmp_path / "less.yaml").write_text("arch: SAT_T_2s\n")
+    with pytest.raises(ConfigError, match="does not say epochs, lr"):
+        load_config("sat", str(tmp_path / "less.yaml"), GIVEN)
+
+
+def test_learning_rates() -> None:
+    mae = load_config("mae", "mae_tiny", GIVEN)
+    assert learning_rate(mae, 1.5) == pytest.approx(1e-4, rel=1e-2)
+    assert learning_rate(mae, 3) == pytest.approx(2e-4)
+    assert learning_rate(mae, 3 + 47 / 2) == pytest.approx(1.1e-4)
+    assert learning_rate(mae, 50) == pytest.approx(2e-5)
+    flat = load_config("sat", "sat_tiny_2s", [*GIVEN, "schedule=flat", "decay_epochs=50"])
+    assert learning_rate(flat, 199) == learning_rate(flat, 100) == 5e-4
+    assert learning_rate(flat, 225) == pytest.approx(2.5e-4)
+    assert math.isclose(learning_rate(flat, 250), 0, abs_tol=1e-12)

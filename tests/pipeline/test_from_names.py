@@ -1,0 +1,154 @@
+"""When a recording started, and of which recorder it is, by its name."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from satpipe.pipeline.start_times.from_names import Named, Names
+from satpipe.sat.errors import ConfigError
+
+EAST = timezone(timedelta(hours=2))
+MOMENT = datetime(2025, 5, 10, 5, 20)
+
+
+def named(name: str, *others: str) -> Named | None:
+    return Names([name, *others]).found(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("20250510_052000.WAV", MOMENT),  # AudioMoth
+        ("a/20250510_052000T.WAV", MOMENT),  # set off by a sound
+        ("20250510_052000_250.WAV", MOMENT.replace(microsecond=250_000)),
+        ("24E144085F256D6B_20250510_052000.WAV", MOMENT),
+        ("5CB2F3A0.WAV", datetime(2019, 4, 14, 8, 47, 28, tzinfo=UTC)),
+        ("SITE1_20250510_052000.wav", MOMENT),  # Song Meter
+        ("SITE1_+1_20250510_052000.wav", MOMENT),
+        ("2MM01234_20250510_052000.wav", MOMENT),
+        ("240510-052000.WAV", MOMENT.replace(year=2024)),  # Zoom
+        ("2025-05-10T05:20:00Z.flac", MOMENT.replace(tzinfo=UTC)),
+        ("2025-05-10T05-20-00+0200.flac", MOMENT.replace(tzinfo=EAST)),
+        ("2025-05-10T05:20:00.5-02:30.wav", datetime.fromisoformat("2025-05-10T05:20:00.500-02:30")),
+        ("20250510T052000Z.wav", MOMENT.replace(tzinfo=UTC)),
+        ("pond 2025-05-10 05.20.00.wav", MOMENT),
+        ("20250510052000.wav", MOMENT),
+        ("2025-05-10_05-20-00.wav", MOMENT),
+        ("S20250510T052000.5+0200_E20250510T0620+0200_-2.8+1.7.flac", MOMENT.replace(tzinfo=EAST, microsecond=500_000)),
+    ],
+)  # fmt: skip
+def test_recorders_write_the_time_into_names(name: str, time: datetime) -> None:
+    found = named(name)
+    assert found == (time, True)
+    assert found.time.utcoffset() == time.utcoffset()
+
+
+def test_a_name_without_seconds_says_so() -> None:
+    assert named("240510_0520.WAV") == (MOMENT.replace(year=2024), False)
+    assert named("20250510_0520_Tr1.WAV") == (MOMENT, False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "birds_48k_stereo.opus",
+        "000.wav",
+        "ZOOM0001.WAV",
+        "YTID_30000.wav",
+        "-9DpfakhxAU_30.000_40.000.wav",
+        "20251340_052000.wav",  # no month
+        "20250510_256000.wav",  # no hour
+        "19700101_000000.WAV",  # a clock that was never set
+        "120250510_052000.wav",
+        "freesound/50000000.wav",  # a number; in a folder of an AudioMoth it would be a time
+        "DEADBEEF.WAV",
+    ],
+)
+def test_what_is_no_time_is_not_taken_for_one(name: str) -> None:
+    assert named(name) is None
+
+
+def test_a_number_that_counts_something_is_no_time_zone() -> None:
+    assert named("SITE_20250510_052000-0100.wav") == (MOMENT, True)
+    assert named("SITE_20250510_052000+0001.wav") == (MOMENT, True)
+    found = named("SITE_20250510_052000+0200.wav")
+    assert found
+    assert found.time.utcoffset() == timedelta(hours=2)
+
+
+def test_hexadecimal_digits_that_happen_to_be_decimal_are_known_by_the_files_beside() -> None:
+    assert named("a/59000000.WAV") is None
+    assert named("a/59000000.WAV", "b/5CB2F3A0.WAV") is None
+    found = named("a/59000000.WAV", "a/5CB2F3A0.WAV")
+    assert found
+    assert found.time.timestamp() == 0x59000000
+
+
+def test_the_folder_tells_the_time_of_its_only_recording() -> None:
+    assert named("240510_0520/ZOOM0001.WAV") == (MOMENT.replace(year=2024), False)
+    assert named("240510_0520/ZOOM0001.WAV", "240510_0520/ZOOM0002.WAV") is None
+    assert named("240510_0520/x/ZOOM0001.WAV") is None
+
+
+@given(
+    time=st.datetimes(datetime(1990, 1, 1), datetime(2079, 12, 31)),
+    form=st.sampled_from(["%Y%m%d_%H%M%S", "%Y-%m-%dT%H-%M-%S", "%Y_%m_%d %H.%M.%S", "%Y%m%d%H%M%S"]),
+    before=st.sampled_from(["", "site_", "S4A-", "3_"]),
+    behind=st.sampled_from(["", "_+1", "-x", " (2)"]),
+)
+def test_every_time_comes_back(time: datetime, form: str, before: str, behind: str) -> None:
+    assert named(f"folder/{before}{time:{form}}{behind}.wav") == (time.replace(microsecond=0), True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "time"),
+    [
+        ("rec-%d%m%y-%H%M*", "site/rec-100525-0520-x.wav", MOMENT),
+        ("*_%d.%b.%Y_%I%M%p.wav", "a_10.May.2025_0520AM.wav", MOMENT),
+        ("%Y-%m-%d/??_%H%M%S.wav", "x/2025-05-10/ab_052000.wav", MOMENT),
+        ("%Y%j-%H*", "2025130-05.wav", MOMENT.replace(minute=0)),
+        ("100%%_%Y%m%d%H%M%S%z*", "100%_20250510052000+0200.wav", MOMENT.replace(tzinfo=EAST)),
+        ("rec-%d%m%y-%H%M*", "site/rec-320525-0520-x.wav", None),  # no day
+        ("rec-%d%m%y-%H%M", "rec-100525-0520.wav", None),  # it has an end
+        ("*%Y%m%d%H*", "a/b.wav", None),
+    ],
+)
+def test_a_pattern_says_where_the_time_is(pattern: str, name: str, time: datetime | None) -> None:
+    names = Names([], pattern)
+    assert names.given(name) == time
+    if time:
+        assert names.recorder(name) == names.recorder(name.replace("25", "24"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("%Q_%Y", "there is no %Q; there are %Y %y %m"),
+        ("%Y%m%d", "it needs year, day and hour"),
+        ("%H%M%S", "it needs year, day and hour"),
+        ("rec-%", "there is no %;"),
+        ("%Y%m%d-%H-%Y", "has %Y twice"),
+    ],
+)
+def test_a_pattern_that_is_none_is_an_error(pattern: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Names([], pattern)
+
+
+def test_files_of_one_recorder_have_the_rest_of_the_name_in_common() -> None:
+    names = Names([])
+    for same in (
+        ["a/20250510_052000.WAV", "a/20250511_052000T.WAV", "a/20250511_052000_250.wav"],
+        ["SITE1_20250510_052000.wav", "SITE1_20250510_062000.wav"],
+        ["x/ZOOM0001.WAV", "x/ZOOM0002.WAV"],
+        ["5CB2F3A0.WAV", "5CB2FFFF.WAV"],
+    ):
+        assert len({names.recorder(name) for name in same}) == 1
+    for other in (
+        ["a/20250510_052000.WAV", "b/20250510_052000.WAV"],
+        ["SITE1_20250510_052000.wav", "SITE2_20250510_062000.wav"],
+        ["240510_0520_Tr1.WAV", "240510_0520_Tr2.WAV"],
+        ["20250510_052000.wav", "20250510_062000.flac"],
+    ):
+        assert len({names.recorder(name) for name in other}) == 2

@@ -1,0 +1,140 @@
+"""`satpipe tag` from and to an object store: a real S3 server on loopback."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from conftest import Satpipe
+from satpipe.pipeline.recordings.decode import Reader, probe
+from satpipe.pipeline.recordings.find import Search
+from test_survival import SPAN_S, start
+from test_tag import assert_same_tables, make_recordings
+from upath import UPath
+
+BUCKET = "s3://recordings"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket; the environment leads to it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10)  # its buckets outlive a server in this process
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    UPath(BUCKET, skip_instance_cache=True).mkdir()
+    yield BUCKET
+    server.stop()
+
+
+def bucket(name: str) -> UPath:
+    return UPath(f"{BUCKET}/{name}", use_listings_cache=False, skip_instance_cache=True)
+
+
+def download(name: str, to: Path) -> Path:
+    """Copy an output folder from the store."""
+    for path in bucket(name).rglob("*"):
+        if path.is_file():
+            local = to / path.path.partition(f"/{name}/")[2]
+            local.parent.mkdir(parents=True, exist_ok=True)
+            local.write_bytes(path.read_bytes())
+    return to
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe, store: str, tmp_path: Path) -> None:
+    folder = make_recordings(tmp_path / "in", 8, 70)
+    make_recordings(folder / "long", 1, 400)
+    (folder / "bad.wav").write_text("no audio")
+    for path in folder.rglob("*.wav"):
+        bucket(f"in/{path.relative_to(folder).as_posix()}").write_bytes(path.read_bytes())
+    local = tmp_path / "local"
+    assert satpipe("tag", folder, "-o", local, "--span-s", SPAN_S).returncode == 3
+
+    source, target = f"{store}/in", f"{store}/out"
+    process = start(source, target)
+    deadline = time.monotonic() + 100
+    while len(list(bucket("out/_staged").glob("*.parquet"))) < 6 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = satpipe("tag", source, "-o", target, "--span-s", SPAN_S)
+    assert done.returncode == 3, done.stderr
+    assert_same_tables(download("out", tmp_path / "remote"), local, same_files=False)
+    assert pd.read_parquet(f"{target}/tags", storage_options={"skip_instance_cache": True}).shape[0] > 0
+    assert [path.name for path in bucket("out/_staged").glob("*")] == []
+
+    again = satpipe("tag", source, "-o", target, "--span-s", SPAN_S)
+    assert again.returncode == 3
+    assert "to tag in 0" in again.stdout
+
+
+def test_what_is_not_there_is_one_clear_line(satpipe: Satpipe, store: str, tmp_path: Path) -> None:
+    for source, text in [
+        (f"{store}/nothing", "no recordings in"),
+        (f"{store}/nothing.wav", "no recordings in"),
+        ("s3://no-bucket-of-that-name/x", "s3://no-bucket-of-that-name/x"),
+        ("ftpx://host/x", "there is no scheme ftpx://"),
+    ]:
+        done = satpipe("tag", source, "-o", tmp_path / "out")
+        assert (done.returncode, text in done.stderr) == (1, True), (source, done.stderr)
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A web server for `tmp_path`; its address, and the ranges it was asked for."""
+    from aiohttp import web
+
+    asked: list[str] = []
+    loop = asyncio.new_event_loop()
+
+    async def serve(request: web.Request) -> web.FileResponse:
+        asked.append(request.headers.get("Range", ""))
+        return web.FileResponse(tmp_path / request.match_info["path"])
+
+    async def begin() -> web.AppRunner:
+        application = web.Application()
+        application.router.add_get("/{path:.*}", serve)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
+
+    runner = loop.run_until_complete(begin())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_a_recording_is_read_over_http_in_ranges(web: tuple[str, list[str]], tmp_path: Path) -> None:
+    address, asked = web
+    make_recordings(tmp_path / "in", 1, 1200)
+    [local], [remote] = Search((str(tmp_path / "in"),)), Search((f"{address}/in/000.wav",))
+    assert (remote.recording, remote.size_bytes) == (local.recording, local.size_bytes)
+    info = probe(remote.path, remote.size_bytes)
+    assert info == probe(local.path, local.size_bytes)
+    asked.clear()
+    start = 18_000_000
+    samples = [np.concatenate(list(Reader(each.path, info, start=start).blocks())) for each in (local, remote)]
+    np.testing.assert_array_equal(*samples)
+    bounds = [tuple(map(int, each.removeprefix("bytes=").split("-"))) for each in asked if each]
+    assert 0 < sum(last - first + 1 for first, last in bounds) < local.size_bytes / 2  # the end of it, not all

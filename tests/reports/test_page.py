@@ -1,0 +1,295 @@
+"""The page of `satpipe report`, in a real browser."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import Browser, outside, started
+from click.testing import CliRunner
+from conftest import ROOT, Satpipe
+from outputs import CHUNK_S, scores_of, set_clock, write_output
+from satpipe.jobs.commands.main import cli
+from satpipe.pipeline.tables.dataframes import read_scores
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+pytestmark = pytest.mark.slow
+WIDE, PHONE = 1280, 360
+LEAST_FONT_PX = 13
+LEAST_CONTRAST = 4.5  # WCAG 2.2, AA
+SOUNDS = ("speech_16k_mono.WAV", "birds_48k_stereo.opus", "drums_44k1_stereo.flac")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def tagged(browser: Browser, tmp_path_factory: pytest.TempPathFactory, satpipe: Satpipe, address: str) -> Path:
+    """Three example recordings, tagged, and a folder with their page."""
+    folder = tmp_path_factory.mktemp("page")
+    inputs = [ROOT / "examples" / "recordings" / name for name in SOUNDS]
+    assert satpipe("tag", *inputs, "-o", folder / "out", "--address", address).returncode == 0
+    done = satpipe("report", folder / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(folder / "out" / "report.html")
+    return folder / "out"
+
+
+@pytest.fixture
+def page(browser: Browser, tagged: Path) -> Browser:
+    """That page, just opened."""
+    browser.resize(WIDE)
+    browser.scheme("light")
+    browser.errors()
+    browser.requests()
+    browser.open(tagged / "report.html")
+    return browser
+
+
+def report(*arguments: object) -> None:
+    done = CliRunner().invoke(cli, ["report", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 15 nights, in each of which a bird sings from 03:00 on, summer time."""
+    folder = tmp_path_factory.mktemp("deployment")
+    half_hour = round(1800 / CHUNK_S)
+    nights = [f"site/{day:02}.wav" for day in range(1, 16)]
+    bird = [0.0] * half_hour + [0.8] * half_hour
+    write_output(folder, {name: scores_of(2 * half_hour, Bird=bird, Owl=[0.4]) for name in nights})
+    # 00:30 UTC is 02:30 in Berlin.
+    start = datetime(2025, 5, 1, 0, 30, tzinfo=UTC)
+    set_clock(folder, {name: (start + timedelta(days=day), None) for day, name in enumerate(nights)})
+    report(folder, "-o", folder / "new" / "page.html", "--time-zone", "Europe/Berlin")
+    return folder / "new" / "page.html"
+
+
+def rows(browser: Browser) -> dict[str, str]:
+    """The table of labels: name and time."""
+    script = "return [...document.querySelectorAll('#labels tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+    return {cells[0]: cells[1] for cells in browser.run(script)}
+
+
+def maps(browser: Browser, section: str) -> list[str]:
+    return browser.run(f"return [...document.querySelectorAll('#{section} h3')].map(h => h.textContent)")  # type: ignore[no-any-return]
+
+
+def type_label(browser: Browser, text: str) -> None:
+    field = browser.driver.find_element(By.ID, "text")
+    field.clear()
+    field.send_keys(text)
+
+
+def set_threshold(browser: Browser, wanted: str) -> None:
+    """With the keys, as a person without a mouse does."""
+    slider = browser.driver.find_element(By.ID, "level")
+    slider.send_keys(Keys.HOME)
+    while browser.run("return document.getElementById('level-value').textContent") != wanted:
+        slider.send_keys(Keys.ARROW_RIGHT)
+
+
+def length(seconds: float) -> str:
+    return f"{seconds:.1f} s"
+
+
+def test_it_opens_without_a_request_or_an_error(page: Browser, tagged: Path) -> None:
+    page.run("document.querySelectorAll('button.more').forEach(button => button.click())")
+    requests = page.requests()
+    assert (tagged / "report.html").as_uri() in requests  # so requests are seen
+    assert outside(requests) == []
+    assert page.errors() == []
+    assert page.driver.title == "Sounds in out"
+
+
+def test_it_could_not_ask_the_network_if_it_wanted_to(page: Browser, tagged: Path) -> None:
+    kinds = {
+        "fetch('http://127.0.0.1:9/a').catch(() => 0)": "connect-src",
+        "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/b.png'}))": "img-src",
+        "document.body.append(Object.assign(document.createElement('script'), {src: 'http://127.0.0.1:9/c.js'}))": (
+            "script-src-elem"
+        ),
+    }
+    page.run(
+        "window.refused = []; addEventListener('securitypolicyviolation', e => refused.push(e.effectiveDirective))"
+    )
+    for script in kinds:
+        page.run(script)
+    page.wait(f"return window.refused.length === {len(kinds)}")
+    assert sorted(page.run("return window.refused")) == sorted(kinds.values())
+
+
+def test_the_labels_are_those_of_the_scores_at_every_threshold(page: Browser, tagged: Path) -> None:
+    scores = read_scores(tagged)
+    lengths = (scores.end_s - scores.start_s).to_numpy()
+    values = scores.iloc[:, 5:]
+    for threshold in ("0.2", "0.5", "0.7"):
+        set_threshold(page, threshold)
+        reached = (values.to_numpy(np.float64) >= float(threshold)).T @ lengths
+        true = pd.Series(reached, values.columns).sort_values(ascending=False, kind="stable")
+        true = true[true > 0]
+        shown = rows(page)
+        assert len(shown) == min(20, len(true))
+        assert shown == {label: length(true[label]) for label in shown}
+        assert min(true[label] for label in shown) >= max(true.drop(list(shown)), default=0)
+        assert f"{len(true)} of" in page.run("return document.getElementById('matches').textContent")
+
+
+def test_the_filter_changes_everything_that_is_shown(page: Browser) -> None:
+    assert {"Speech", "Bird", "Drum"} <= rows(page).keys()
+    assert set(maps(page, "recordings")) == set(SOUNDS)
+    set_threshold(page, "0.6")
+    type_label(page, "spee")
+    assert list(rows(page)) == ["Speech"]  # at lower thresholds a woman's, too
+    assert maps(page, "when") == ["Labels over time", "Speech"]
+    assert maps(page, "recordings") == ["speech_16k_mono.WAV"]
+    moments = page.run("return [...document.querySelectorAll('.moment b')].map(b => b.textContent)")
+    assert set(moments) == {"Speech"}
+    type_label(page, "no such label")
+    assert rows(page) == {}
+    assert "No label has such a name." in page.run("return document.getElementById('labels').textContent")
+    page.driver.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
+    page.wait("return document.querySelectorAll('#labels tbody tr').length > 2")
+    page.driver.find_element(By.XPATH, "//tbody//button[.='Bird']").click()
+    assert list(rows(page)) == ["Bird"]  # not those that have "bird" in their names
+    assert page.run("return document.activeElement.textContent") == "Bird"
+    page.driver.find_element(By.XPATH, "//tbody//button[.='Bird']").click()
+    assert len(rows(page)) > 2
+
+
+def test_a_higher_threshold_shows_less(page: Browser) -> None:
+    def drawn() -> str:
+        return page.run("return document.querySelector('#recordings canvas[tabindex]').toDataURL()")  # type: ignore[no-any-return]
+
+    type_label(page, "Bird")
+    before = drawn()
+    set_threshold(page, "0.8")
+    assert drawn() != before
+    set_threshold(page, "0.9")
+    assert rows(page) == {}
+    assert maps(page, "recordings") == []
+
+
+def test_a_map_tells_what_it_shows_by_mouse_and_by_key(deployment: Path, browser: Browser) -> None:
+    browser.resize(WIDE)
+    browser.errors()
+    browser.open(deployment)
+    type_label(browser, "Bird")
+    assert maps(browser, "when") == ["Labels over time", "Bird"]
+    canvas = browser.driver.find_elements(By.CSS_SELECTOR, "#when canvas[tabindex]")[1]
+    assert canvas.get_attribute("aria-label").startswith("Bird. up to 100 % of the time.")
+    told = "return document.querySelectorAll('#when output')[1].textContent"
+    canvas.send_keys(Keys.ARROW_DOWN)
+    assert browser.run(told) == "1 May 2025, 00:00–01:00: no recording"
+    canvas.send_keys(Keys.ARROW_DOWN * 2)
+    assert browser.run(told) == "1 May 2025, 02:00–03:00: 0 % of 30.0 min"
+    canvas.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert browser.run(told) == "3 May 2025, 03:00–04:00: 100 % of 30.0 min"
+    browser.run(
+        "const box = arguments[0].getBoundingClientRect();"
+        "const at = {clientX: box.left + 0.5 / 15 * box.width, clientY: box.top + 3.5 / 24 * box.height};"
+        "arguments[0].dispatchEvent(new PointerEvent('pointermove', at))",
+        canvas,
+    )
+    assert browser.run(told) == "1 May 2025, 03:00–04:00: 100 % of 30.0 min"
+    text = browser.run("return document.body.innerText")
+    assert "1 May 2025 02:30 to 15 May 2025 03:30 (Europe/Berlin)" in text
+    assert browser.errors() == []
+
+
+def test_moments_can_be_heard(page: Browser) -> None:
+    count = page.run("return document.querySelectorAll('audio').length")
+    assert count >= 3
+    page.run("window.heard = document.querySelector('audio'); heard.muted = true; heard.play()")
+    page.wait("return heard.currentTime > 0.3")
+    assert 2 < page.run("return heard.duration") < 7
+    assert page.run("return heard.error") is None
+    assert page.errors() == []
+
+
+def test_every_control_is_reached_by_the_tab_key(page: Browser) -> None:
+    type_label(page, "speech")
+    controls = "a[href], button, input, audio, [tabindex='0']"
+    wanted = page.run(f'window.wanted = [...document.querySelectorAll("{controls}")]; return wanted.length')
+    page.run("wanted[0].focus()")
+    reached = [0]
+    for _ in range(12 * wanted):  # a player has several buttons
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        number = page.run("return wanted.indexOf(document.activeElement)")
+        if number in reached[:-1]:
+            break
+        if number not in (-1, reached[-1]):
+            reached.append(number)
+    assert reached == list(range(wanted))  # all, in the order in which they are read
+    unnamed = page.run(
+        "return wanted.filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
+    )
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_readable_on_a_phone(page: Browser, scheme: str) -> None:
+    page.scheme(scheme)
+    page.resize(PHONE, 740)
+    page.wait(f"return innerWidth === {PHONE}")
+    page.run("document.querySelectorAll('button.more').forEach(button => button.click())")
+    assert page.run("return document.documentElement.scrollWidth") == PHONE
+    wide = page.run(
+        "return [...document.body.querySelectorAll('*')].filter(e => !e.matches('.skip')"
+        f" && e.getBoundingClientRect().right > {PHONE} + 0.5).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert wide == []
+    texts = page.run(
+        """
+        const found = [];
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+          const parent = walker.currentNode.parentElement;
+          if (!walker.currentNode.data.trim() || parent.closest('script, noscript, datalist')) continue;
+          if (!parent.checkVisibility()) continue;
+          let under = parent;
+          while (getComputedStyle(under).backgroundColor === 'rgba(0, 0, 0, 0)') under = under.parentElement;
+          const style = getComputedStyle(parent);
+          const back = getComputedStyle(under).backgroundColor;
+          found.push([walker.currentNode.data.trim(), style.fontSize, style.color, back]);
+        }
+        return found;
+        """
+    )
+    assert len(texts) > 100
+    assert [text for text, size, *_ in texts if float(size.removesuffix("px")) < LEAST_FONT_PX] == []
+    assert [text for text, _, ink, paper in texts if contrast(ink, paper) < LEAST_CONTRAST] == []
+    dark_paper = luminance(texts[0][3]) < 0.1
+    assert dark_paper == (scheme == "dark")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    parts = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_page_of_nothing_says_so(browser: Browser, tmp_path: Path) -> None:
+    write_output(tmp_path / "out", {"<b>&.wav": scores_of(0)})
+    report(tmp_path / "out")
+    browser.errors()
+    browser.open(tmp_path / "out" / "report.html")
+    text = browser.run("return document.body.innerText")
+    assert "There is no score to show." in text
+    assert "<b>&.wav" in text
+    assert "empty: a header without samples" in text
+    assert browser.errors() == []

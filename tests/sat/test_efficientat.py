@@ -1,0 +1,80 @@
+"""EfficientAT as a teacher. Its weights are not part of satpipe: where SATPIPE_EFFICIENTAT names a folder with
+`mn04_as_mAP_432.pt` and `parity.npz`, outputs are compared with the published ones; the rest needs no download."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_same_scores
+from satpipe.sat.errors import CheckpointError
+from satpipe.sat.taggers.efficientat import EfficientAT, random_state
+from satpipe.sat.taggers.kaldi import filterbank
+from torch import nn
+from torch.nn import functional as F
+
+PUBLISHED = os.environ.get("SATPIPE_EFFICIENTAT", "")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    torch.save(random_state(0.1), path)
+    return path
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="SATPIPE_EFFICIENTAT names no folder")
+def test_scores_are_the_published_ones() -> None:
+    model = EfficientAT(Path(PUBLISHED, "mn04_as_mAP_432.pt"))
+    with np.load(Path(PUBLISHED, "parity.npz")) as arrays:
+        expected = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    waveform = expected["waveform_32k"][None]
+    torch.testing.assert_close(model.log_mel(waveform)[0], expected["log_mel"], atol=1e-4, rtol=0)
+    assert_same_scores(model(waveform)[0], expected["scores_10s"], 1e-5)
+    assert_same_scores(model(waveform[:, :128_000])[0], expected["scores_first_4s"], 1e-5)
+
+
+def test_a_folded_batch_norm_does_what_the_batch_norm_does(weights: Path) -> None:
+    state = random_state(0.1)
+    model = EfficientAT(weights)
+    x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    norm = nn.BatchNorm2d(8, eps=1e-3).eval()
+    norm.load_state_dict(
+        {n.rpartition(".")[2]: t for n, t in state.items() if n.startswith("features.0.1.")}, strict=False
+    )
+    expected = F.hardswish(norm(F.conv2d(x, state["features.0.0.weight"], stride=2, padding=1)))
+    torch.testing.assert_close(model.features[0](x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_score_does_not_depend_on_its_neighbours(weights: Path) -> None:
+    model = EfficientAT(weights)
+    waveforms = torch.randn(3, 32_000, generator=torch.Generator().manual_seed(2)) * torch.tensor(
+        [[1.0], [0.1], [0.01]]
+    )
+    together = model(waveforms)
+    assert together.shape == (3, 527)
+    assert together.std(0).max() > 1e-3
+    assert_same_scores(together[1:2], model(waveforms[1:2]), 1e-5)
+
+
+def test_the_filters_are_kaldis() -> None:
+    filters = filterbank(32_000, 1024, 0.0, 15_000.0)
+    assert filters.shape == (512, 128)
+    peaks_hz = filters.argmax(0) * 31.25
+    assert peaks_hz[0] == 31.25
+    assert peaks_hz[-1] == pytest.approx(15_000 * (1 - 0.023), rel=0.01)  # the last centre lies a step below the end
+    assert bool((filters[int(15_000 / 31.25) :] == 0).all())
+
+
+def test_other_files_are_refused(tmp_path: Path, weights: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        EfficientAT(tmp_path / "none.pt")
+    (tmp_path / "noise.pt").write_bytes(b"noise")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        EfficientAT(tmp_path / "noise.pt")
+    state = random_state(0.1)
+    del state["features.4.block.1.0.weight"]
+    torch.save(state, tmp_path / "less.pt")
+    with pytest.raises(CheckpointError, match="is no EfficientAT network: it has no features.4.block.1.0.weight"):
+        EfficientAT(tmp_path / "less.pt")

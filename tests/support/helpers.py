@@ -1,0 +1,94 @@
+"""What several test modules need: outputs of the published implementation, models by rule, sounds, scores."""
+
+import zlib
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from math import pi, prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, ModelConfig, get_config
+from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
+from satpipe.sat.model.network import SAT
+from satpipe.sat.model.streaming import Cut, StreamingTagger
+from satpipe.sat.weights.checkpoint import from_published, published_shapes
+from torch import Tensor
+from torch.nn.functional import pad
+
+PARITY = Path(__file__).parents[1] / "parity"
+PARITY_SEED = 1000
+
+
+@cache
+def parity_waveform() -> Tensor:
+    """What the published implementation was given: 21.7 s at 16 kHz, digital silence from 5.0 s to 5.5 s."""
+    return torch.from_numpy(np.load(PARITY / "waveform_16k.npy"))
+
+
+@cache
+def parity_outputs(name: str) -> dict[str, Tensor]:
+    """What it made of that."""
+    with np.load(PARITY / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+@lru_cache(maxsize=1)  # the base models take 350 MB each
+def parity_model(name: str) -> SAT:
+    """The model it had."""
+    return model_by_rule(get_config(name))
+
+
+def model_by_rule(config: ModelConfig) -> SAT:
+    """A model with weights that make its scores vary, the same ones every time."""
+    tensors = {name: _by_rule(name, shape) for name, shape in published_shapes(config).items()}
+    model = SAT(config)
+    model.load_state_dict(from_published(tensors))
+    return model.eval()
+
+
+def _by_rule(name: str, shape: tuple[int, ...]) -> Tensor:
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()) + PARITY_SEED))
+    z = torch.from_numpy(np.asarray(generator.standard_normal(shape), dtype=np.float32))
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(0)
+    if name.endswith("running_mean"):
+        return -20 + 5 * z
+    if name.endswith("running_var"):
+        return 200 * (1 + 0.1 * z.abs())
+    if name.endswith(".weight"):
+        return 1 + 0.1 * z if len(shape) == 1 else z / prod(shape[1:]) ** 0.5
+    return 0.1 * z
+
+
+def sound(samples: int, seed: int = 0) -> Tensor:
+    """Noise in bursts over a tone that wanders: no two seconds sound alike."""
+    generator = torch.Generator().manual_seed(seed)
+    seconds = torch.arange(samples) / SAMPLE_RATE_HZ + 10 * seed
+    loudness = torch.rand(samples // 4000 + 1, generator=generator).repeat_interleave(4000)[:samples]
+    noise = torch.randn(samples, generator=generator) * loudness**3
+    return 0.2 * noise + 0.2 * torch.sin(2 * pi * 500 * (seconds + torch.sin(2 * seconds)))
+
+
+def stream(model: SAT, blocks: Tensor | Iterable[Tensor], cut: Cut = "gapless", start_chunk: int = 0) -> Tensor:
+    """Scores [C, 527] of one recording that arrives in blocks; a tensor is one block."""
+    tagger = StreamingTagger(model, cut, start_chunk)
+    scores = [tagger.push(block) for block in ([blocks] if isinstance(blocks, Tensor) else blocks)]
+    return torch.cat([*scores, tagger.finish()])
+
+
+@torch.inference_mode()
+def scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int, samples: int) -> Tensor:
+    """Scores of each piece of a recording by itself, cut by another way: `frames` or `samples` at a time."""
+    if cut == "gapless":
+        padded = pad(recording, (0, -len(recording) % PATCH_SAMPLES))
+        pieces = LogMel()(padded)[:, : len(padded) // HOP_SAMPLES].split(frames, dim=-1)
+    else:
+        waveforms = [pad(piece, (0, max(0, PATCH_SAMPLES - len(piece)))) for piece in recording.split(samples)]
+        pieces = tuple(LogMel()(waveform) for waveform in waveforms)
+    return torch.cat([model(clamp_dynamic_range(piece)[None, :, :frames])[0] for piece in pieces])
+
+
+def assert_same_scores(scores: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    """Scores lie between 0 and 1, so what counts is the absolute difference."""
+    torch.testing.assert_close(scores, expected, atol=tolerance, rtol=0)

@@ -1,0 +1,92 @@
+"""Output folders with scores that a test chooses, written as `satpipe tag` does."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables import schemas
+from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables.staged import SpanOutcome
+from satpipe.sat.labels import find, weak_labels
+from satpipe.sat.model.config import CLASSES
+
+CHUNK_SAMPLES, CHUNK_S = 30_720, 1.92
+OPTIONS = TableOptions(run_id="one", chunk_samples=CHUNK_SAMPLES, threshold=0.5, top_k=3, scores=True)
+IDENTITY = {"model_sha256": "abc", "arch": "SAT_T_2s", "cut": "gapless", "precision": "fp32", "scores": True}
+LABELS = [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()]
+RUN = {"id": "one", "identity": IDENTITY, "labels": LABELS, "finished": "today"}
+Scores = npt.NDArray[np.float32]
+
+
+def scores_of(chunks: int, **classes: list[float]) -> Scores:
+    """Scores [chunks, 527]: those of classes by name from the first chunk on, 0 else."""
+    scores = np.zeros((chunks, CLASSES), np.float32)
+    for name, values in classes.items():
+        scores[: len(values), find(name).index] = values
+    return scores
+
+
+def write_output(
+    folder: str | Path,
+    *batches: Mapping[str, Scores],
+    run: dict[str, Any] = RUN,
+    done: bool = True,
+    died: Mapping[str, Collection[int]] | None = None,
+) -> Output:
+    """Write batches of recordings with their scores [n, 527]; the last chunk of each is half full.
+
+    Args:
+        folder: Where.
+        batches: Recordings by name; one without chunks is empty.
+        run: For `run.json`.
+        done: Whether nothing stays staged.
+        died: Chunks of recordings that are missing since a worker died.
+    """
+    output = Output(folder)
+    with output.claim(run):
+        for batch in batches:
+            there = {n: np.setdiff1d(np.arange(len(s)), list((died or {}).get(n, ()))) for n, s in batch.items()}
+            tagged = [name for name, chunks in there.items() if len(chunks)]
+            with output.stage() as file:
+                for place, name in enumerate(tagged):
+                    chunks = there[name]
+                    file.write(schemas.staged_table([place] * len(chunks), chunks.tolist(), batch[name][chunks]))
+                outcomes = [SpanOutcome((name, 1, 0, 0, None), len(there[name]), 1) for name in tagged]
+                spans = dict(zip(tagged, file.conclude(outcomes), strict=True))
+            finished = [
+                Finished(_row(name, len(scores), len(there[name])), [spans[name]] if name in spans else [])
+                for name, scores in batch.items()
+            ]
+            output.publish(finished, OPTIONS, new_name())
+        if done:
+            output.finish()
+    return output
+
+
+def _row(name: str, chunks: int, there: int) -> dict[str, Any]:
+    if not chunks:
+        return schemas.recording_row(name, 1, 1, "empty", "")
+    known = {"duration_s": (chunks - 0.5) * CHUNK_S, "rate_hz": 16_000, "channels": 1, "chunks": there}
+    return schemas.recording_row(name, 1, 1, "ok" if chunks == there else "worker died", "", **known)
+
+
+def set_clock(folder: str | Path, clock: Mapping[str, tuple[datetime, float | None]]) -> None:
+    """Say of recordings when they started and how fast their clock was."""
+    for path in (locate(folder) / "recordings").glob("*.parquet"):
+        with path.open("rb") as file:
+            table = pq.read_table(file)
+        known = [clock.get(name, (None, None)) for name in table["recording"].to_pylist()]
+        columns = {"time": pa.array([time for time, _ in known], pa.timestamp("us", tz="UTC"))}
+        columns |= {"clock_rate": pa.array([rate for _, rate in known], pa.float64())}
+        for name, column in columns.items():
+            if name in table.column_names:
+                table = table.drop(name)
+            table = table.append_column(name, column)
+        with path.open("wb") as file:
+            pq.write_table(table, file)

@@ -115,6 +115,8 @@ def fetch(shared: list[Any]) -> Any:
 def start(address: str | None, workers: int | None, device: str) -> Iterator[Engine]:
     """Start Ray on this machine, or join a cluster, and give it back at the end.
 
+    A Ray that this process has started or joined already is used as it is, and left running.
+
     Args:
         address: Of a running cluster; None to start one here.
         workers: Most pieces of work at the same time; by default one for each processor.
@@ -138,8 +140,10 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         }
+    ours = not ray.is_initialized()
     try:
-        ray.init(**options)
+        if ours:
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:
         raise ConfigError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
     try:
@@ -150,7 +154,8 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         on_gpu = gpus and device != "cpu"
         yield Engine(Slots(gpus=1 / sharing(resources.get("CPU", 0), gpus)) if on_gpu else Slots(), workers)
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
 
 
 def sharing(cpus: float, gpus: float) -> int:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from satpipe.jobs.metrics.events import Floats
-from satpipe.jobs.report_data import Detail, Overview
-from satpipe.jobs.report_data.data import SCORE_STEPS
-from satpipe.jobs.report_data.make import SHARE_STEPS
+from satpipe.jobs.report_data import Detail, ReportData
+from satpipe.jobs.report_data.collection import SHARE_STEPS
+from satpipe.jobs.report_data.contents import SCORE_STEPS
 from satpipe.pipeline.storage import locate
 from satpipe.reports.colours import ramp
 from satpipe.reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name
@@ -26,7 +26,7 @@ _LONGEST_NAME = 30
 _ROW_IN = 0.17
 
 
-def pictures(found: Overview, folder: str | Path) -> tuple[list[str], str]:
+def pictures(found: ReportData, folder: str | Path) -> tuple[list[str], str]:
     """Draw labels over time, when each label is found, and recordings one by one.
 
     Returns:
@@ -55,7 +55,7 @@ def pictures(found: Overview, folder: str | Path) -> tuple[list[str], str]:
     return names, f"{left} of the {len(details)} recordings on the page have no picture" if left > 0 else ""
 
 
-def _over_time(place: Path, found: Overview, heads: list[str], shares: Floats) -> None:
+def _over_time(place: Path, found: ReportData, heads: list[str], shares: Floats) -> None:
     """Draw shares of labels [K, rows, columns], a row for each label, relative to its highest."""
     grid, chunks = found.grid, found.chunks
     if grid.kind == "place":
@@ -85,7 +85,7 @@ def _over_time(place: Path, found: Overview, heads: list[str], shares: Floats) -
         _scale(figure, image, [axes])
 
 
-def _by_label(place: Path, found: Overview, heads: list[str], shares: Floats) -> None:
+def _by_label(place: Path, found: ReportData, heads: list[str], shares: Floats) -> None:
     """Draw a panel for each label: shares [K, rows, columns]."""
     grid = found.grid
     rows = -(-len(heads) // _COLUMNS)
@@ -112,7 +112,7 @@ def _by_label(place: Path, found: Overview, heads: list[str], shares: Floats) ->
         _scale(figure, image, panels.ravel().tolist())
 
 
-def _recording(place: Path, found: Overview, detail: Detail) -> None:
+def _recording(place: Path, found: ReportData, detail: Detail) -> None:
     lines = _lines(found, detail)
     with drawn(place, WIDTH_IN, 0.8 + _ROW_IN * len(lines)) as figure:
         axes = figure.subplots()
@@ -125,7 +125,7 @@ def _recording(place: Path, found: Overview, detail: Detail) -> None:
         _scale(figure, image, [axes])
 
 
-def _lines(found: Overview, detail: Detail) -> list[int]:
+def _lines(found: ReportData, detail: Detail) -> list[int]:
     """Which rows of a recording's scores reach the threshold."""
     reach = detail.scores.max(axis=1, initial=0) / SCORE_STEPS >= found.threshold - 1e-9
     return np.flatnonzero(reach).tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from satpipe.jobs.consistency import Figures
-from satpipe.reports import consistency as pages
+from satpipe.reports import consistency_pictures as pages
 
 ROOT = Path(__file__).resolve().parent.parent
 _PRECISIONS = ("fp32", "bf16")  # on processors

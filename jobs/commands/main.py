@@ -244,7 +244,7 @@ def profile(models: tuple[str, ...], delays_s: tuple[float, ...], out: Path | No
     """
     from satpipe.jobs.benchmark import profile
     from satpipe.jobs.benchmark import tag as benchmark
-    from satpipe.reports import profile as pages
+    from satpipe.reports import profile_tables as pages
     from satpipe.reports.tables import markdown_text
 
     figures = profile.profile(models, delays_s, lambda line: click.echo(line, err=True))
@@ -455,8 +455,8 @@ def _report_page(
     from satpipe.reports import maps, page
     from satpipe.sat.labels import separated
 
-    options = report_data.OverviewOptions(separated(labels) or None, recordings or None, threshold, time_zone, audio)
-    found = report_data.overview(out, options)
+    options = report_data.ReportOptions(separated(labels) or None, recordings or None, threshold, time_zone, audio)
+    found = report_data.collect(out, options)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(page.write(found, target or f"{out.rstrip('/')}/{page.NAME}"))
@@ -470,7 +470,7 @@ def _report_page(
 
 def _report_consistency(outs: tuple[str, ...], target: str | None, labels: tuple[str, ...], threshold: float) -> int:
     from satpipe.jobs import consistency
-    from satpipe.reports import consistency as pages
+    from satpipe.reports import consistency_pictures as pages
     from satpipe.sat.labels import choose, separated
 
     found = consistency.consistency(outs, choose(separated(labels)), threshold)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
-from satpipe.jobs.events.find import Finder
+from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.events.formats import RENDERERS, Event, Found
 from satpipe.jobs.events.options import EventOptions
 from satpipe.jobs.metrics.events import Floats

@@ -9,12 +9,13 @@ threshold, as in
 nearest to the threshold, above or below: a slightly other threshold, and there would be one event more, or less.
 """
 
-from satpipe.jobs.report_data.data import Detail, LabelTotal, Moment, Overview, OverviewOptions, Problem
+from satpipe.jobs.report_data.collection import collect
+from satpipe.jobs.report_data.contents import Detail, LabelTotal, Moment, Problem, ReportData
 from satpipe.jobs.report_data.excerpts import Excerpt
-from satpipe.jobs.report_data.make import overview
 from satpipe.jobs.report_data.moments import CERTAIN, DOUBTFUL
+from satpipe.jobs.report_data.options import ReportOptions
 
 __all__ = [
-    "CERTAIN", "DOUBTFUL", "Detail", "Excerpt", "LabelTotal", "Moment", "Overview", "OverviewOptions", "Problem",
-    "overview",
+    "CERTAIN", "DOUBTFUL", "Detail", "Excerpt", "LabelTotal", "Moment", "Problem", "ReportData", "ReportOptions",
+    "collect",
 ]  # fmt: skip

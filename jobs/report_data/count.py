@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.events.options import LOW_SHARE
 from satpipe.jobs.metrics.events import Floats, least, reaching
-from satpipe.jobs.report_data.data import SCORE_STEPS
+from satpipe.jobs.report_data.contents import SCORE_STEPS
 from satpipe.jobs.report_data.grid import Grid
 from satpipe.jobs.report_data.moments import Peaks, peaks
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks

@@ -30,11 +30,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import soundfile
-from satpipe.jobs.synth.events import Event, crowd, draw_events
+from satpipe.jobs.synth.inputs import Background, Clip, find_backgrounds, find_clips
 from satpipe.jobs.synth.options import SynthOptions, check
-from satpipe.jobs.synth.output import Summary, claimed, text, write_scenes
+from satpipe.jobs.synth.placement import Event, crowd, draw_events
 from satpipe.jobs.synth.scenes import Scene, SceneMaker
-from satpipe.jobs.synth.sources import Background, Clip, find_backgrounds, find_clips
+from satpipe.jobs.synth.write import Summary, claimed, text, write_scenes
 from satpipe.sat.errors import OutputError
 
 __all__ = [

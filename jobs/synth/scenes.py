@@ -7,10 +7,10 @@ from threading import Event as Flag
 
 import numpy as np
 import soundfile
-from satpipe.jobs.synth.events import Event, crowd, draw_events
+from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Background, Clip
 from satpipe.jobs.synth.options import SynthOptions
+from satpipe.jobs.synth.placement import Event, crowd, draw_events
 from satpipe.jobs.synth.sound import Library, Stream, noise
-from satpipe.jobs.synth.sources import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Background, Clip
 from satpipe.pipeline.recordings.decode import Samples
 from satpipe.pipeline.storage import written_whole
 from satpipe.sat.errors import OutputError

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from threading import Lock
 
 import numpy as np
-from satpipe.jobs.synth.sources import CROSS_FADE_SAMPLES, Background, Clip
+from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, Background, Clip
 from satpipe.pipeline.recordings.decode import Reader, Samples
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ

@@ -16,7 +16,7 @@ import yaml
 from docutils import nodes
 from satpipe.jobs.train.config import CONFIG_FOLDER, STAGES
 from satpipe.pipeline.tables import schemas
-from satpipe.reports import profile
+from satpipe.reports import profile_tables
 from satpipe.reports.tables import markdown_text
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
 from sphinx.application import Sphinx
@@ -66,8 +66,8 @@ class Cost(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the tables."""
-        figures = json.loads(Path(profile.__file__).with_suffix(".json").read_text())
-        return self.parse_text_to_nodes(markdown_text(profile.tables(figures)))
+        figures = json.loads(Path(profile_tables.__file__).with_name("profile.json").read_text())
+        return self.parse_text_to_nodes(markdown_text(profile_tables.tables(figures)))
 
 
 def _models() -> str:

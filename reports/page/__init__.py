@@ -17,8 +17,8 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from satpipe.jobs.report_data import Overview
-from satpipe.jobs.report_data.data import SCORE_STEPS
+from satpipe.jobs.report_data import ReportData
+from satpipe.jobs.report_data.contents import SCORE_STEPS
 from satpipe.pipeline.storage import is_remote, locate, written_whole
 from satpipe.reports.colours import ramp
 from satpipe.reports.page import words
@@ -28,7 +28,7 @@ NAME = "report.html"
 SCRIPTS = ("data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
 
 
-def write(found: Overview, place: str | Path) -> Path:
+def write(found: ReportData, place: str | Path) -> Path:
     """Write the page; the same overview gives the same bytes.
 
     Args:
@@ -49,7 +49,7 @@ def write(found: Overview, place: str | Path) -> Path:
     return location
 
 
-def page(found: Overview) -> str:
+def page(found: ReportData) -> str:
     """Return the page."""
     style, script = _file("page.css"), "\n".join(map(_file, SCRIPTS))
     sounds = {moment.excerpt.audio: None for moment in found.moments if moment.excerpt.audio}
@@ -94,13 +94,13 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _numbers(found: Overview) -> bytes:
+def _numbers(found: ReportData) -> bytes:
     """Everything that is many numbers, in the order in which `data.js` takes it apart."""
     scores = (detail.scores.tobytes() for detail in found.details)
     return found.chunks.astype("<u4").tobytes() + found.shares.tobytes() + b"".join(scores)
 
 
-def _about(found: Overview, sounds: list[bytes | None]) -> dict[str, Any]:
+def _about(found: ReportData, sounds: list[bytes | None]) -> dict[str, Any]:
     """Everything else."""
     return {
         "threshold": found.threshold,

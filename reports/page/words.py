@@ -4,18 +4,18 @@ from typing import Any
 
 import numpy as np
 from satpipe.jobs.events.options import LOW_SHARE
-from satpipe.jobs.report_data import Overview
+from satpipe.jobs.report_data import ReportData
 from satpipe.jobs.report_data.excerpts import MOST_GAIN
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.reports.tables import Table
 
 
-def title(found: Overview) -> str:
+def title(found: ReportData) -> str:
     """Return the page's title."""
     return f"Sounds in {found.out.rstrip('/').rpartition('/')[2] or found.out}"
 
 
-def lead(found: Overview) -> str:
+def lead(found: ReportData) -> str:
     """Say what was tagged, in a line."""
     when = "when they were made is not known"
     if found.span:
@@ -23,7 +23,7 @@ def lead(found: Overview) -> str:
     return f"{_recordings(found.recordings)}, {when}, tagged with {found.model['arch']}."
 
 
-def figures(found: Overview) -> list[tuple[str, str]]:
+def figures(found: ReportData) -> list[tuple[str, str]]:
     """Return the figures that come first: what they are of, and how much."""
     at = found.levels.index(found.threshold)
     reached = sum(total.duration_s[at] > 0 for total in found.labels)
@@ -36,7 +36,7 @@ def figures(found: Overview) -> list[tuple[str, str]]:
     ]
 
 
-def when(found: Overview) -> str:
+def when(found: ReportData) -> str:
     """Say what the maps show."""
     grid = found.grid
     if grid.kind == "clock":
@@ -56,7 +56,7 @@ def when(found: Overview) -> str:
     return what
 
 
-def listen(found: Overview) -> str:
+def listen(found: ReportData) -> str:
     """Say what moments are."""
     return (
         f"Of each run of chunks that score {LOW_SHARE * found.threshold:g} or more the highest one, with what is "
@@ -64,7 +64,7 @@ def listen(found: Overview) -> str:
     )
 
 
-def recordings(found: Overview) -> str:
+def recordings(found: ReportData) -> str:
     """Say which recordings are shown one by one."""
     what = f"The highest score of each part of a recording, where it reaches the threshold. Time is {found.time_zone}."
     if len(found.details) < found.tagged:
@@ -75,7 +75,7 @@ def recordings(found: Overview) -> str:
     return what
 
 
-def problems(found: Overview) -> Table | None:
+def problems(found: ReportData) -> Table | None:
     """Lay out what was not tagged from start to end; None if there is nothing."""
     bad = found.recordings - found.statuses.get("ok", 0)
     if not bad:
@@ -89,7 +89,7 @@ def problems(found: Overview) -> Table | None:
     return Table(head, ("recording", "status", "reason"), rows, more, text_columns=3)
 
 
-def made(found: Overview) -> list[tuple[str, str]]:
+def made(found: ReportData) -> list[tuple[str, str]]:
     """Return what made the tables: what it is called, and what it is."""
     run, model = found.run, found.model
     identity, versions = run["identity"], run.get("versions", {})

@@ -14,7 +14,7 @@ from conftest import Satpipe
 from images import pixels, texts, width_and_height_in
 from outputs import IDENTITY, RUN, Scores, scores_of, write_output
 from satpipe.jobs.consistency import Consistency, consistency
-from satpipe.reports import consistency as pages
+from satpipe.reports import consistency_pictures as pages
 from satpipe.reports.pictures import DOTS_PER_INCH
 from satpipe.sat.errors import ConfigError, LabelError, OutputError
 from satpipe.sat.labels import choose, separated, weak_labels

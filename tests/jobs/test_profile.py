@@ -13,7 +13,7 @@ from helpers import model_by_rule
 from satpipe.jobs.benchmark.profile import profile
 from satpipe.jobs.commands.main import cli
 from satpipe.reports import paper
-from satpipe.reports import profile as pages
+from satpipe.reports import profile_tables as pages
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CONFIGS, get_config
 from satpipe.sat.taggers.cost import Memory, batch_bytes, cost

@@ -27,13 +27,13 @@ from satpipe.jobs.report_data import (
     CERTAIN,
     DOUBTFUL,
     Moment,
-    Overview,
-    OverviewOptions,
+    ReportData,
+    ReportOptions,
+    collect,
+    collection,
     count,
     excerpts,
     grid,
-    make,
-    overview,
 )
 from satpipe.pipeline.storage import filesystem
 from satpipe.pipeline.tables.dataframes import read_scores
@@ -64,11 +64,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def look(out: Path, **options: Any) -> Overview:
-    return overview(out, OverviewOptions(**{"audio": False, **options}))
+def look(out: Path, **options: Any) -> ReportData:
+    return collect(out, ReportOptions(**{"audio": False, **options}))
 
 
-def names(found: Overview) -> list[str]:
+def names(found: ReportData) -> list[str]:
     return [total.label.name for total in found.labels]
 
 
@@ -143,7 +143,7 @@ def test_without_times_cells_are_recordings_and_places(tmp_path: Path) -> None:
 
 def test_many_recordings_and_days_become_few_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "MOST_ROWS", 5)
-    monkeypatch.setattr(make, "MOST_DETAILS", 4)
+    monkeypatch.setattr(collection, "MOST_DETAILS", 4)
     recordings = [f"{n:02}.wav" for n in range(12)]
     write_output(tmp_path, {name: scores_of(3, Bird=[0.9]) for name in recordings})
     found = look(tmp_path)
@@ -170,13 +170,13 @@ def test_a_recording_over_time_has_the_highest_score_of_each_part(out: Path) -> 
     by_name = {detail.recording: detail for detail in found.details}
     assert list(by_name) == ["a/x.wav", "a/y.wav", "b/x.wav"]
     detail = by_name["b/x.wav"]
-    assert detail.scores.shape == (make.MOST_CURVES, count.MOST_PARTS)
+    assert detail.scores.shape == (collection.MOST_CURVES, count.MOST_PARTS)
     values = WAVES["b/x.wav"][:, [found.labels[label].label.index for label in detail.labels]]
     part = np.arange(700) * count.MOST_PARTS // 700
     true = pd.DataFrame(np.floor(values * 200)).groupby(part).max().to_numpy().T
     np.testing.assert_array_equal(detail.scores, true)
     assert detail.time == np.datetime64("2025-05-01T22:10")
-    assert by_name["a/y.wav"].scores.shape == (make.MOST_CURVES, 40)
+    assert by_name["a/y.wav"].scores.shape == (collection.MOST_CURVES, 40)
     assert np.isnat(by_name["a/y.wav"].time)
 
 
@@ -202,7 +202,7 @@ def test_only_what_is_asked_for_is_shown(out: Path) -> None:
 # Moments
 
 
-def some(found: Overview, kind: str, label: str) -> list[tuple[str, float, float]]:
+def some(found: ReportData, kind: str, label: str) -> list[tuple[str, float, float]]:
     place = names(found).index(label)
     moments: list[Moment] = [each for each in found.moments if (each.kind, each.label) == (kind, place)]
     assert [each.rank for each in moments] == list(range(len(moments)))
@@ -227,10 +227,10 @@ def test_moments_are_peaks_of_runs_of_different_recordings(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def heard(tmp_path: Path) -> Callable[..., Overview]:
+def heard(tmp_path: Path) -> Callable[..., ReportData]:
     """Look at a recording in which a bird sings from 38.4 s to 40.3 s, once it is written."""
 
-    def look(given: str | Path, name: str, channels: str = "mix", status: Any = None, files: Any = None) -> Overview:
+    def look(given: str | Path, name: str, channels: str = "mix", status: Any = None, files: Any = None) -> ReportData:
         run = {**RUN, "inputs": [str(given)], "identity": {**IDENTITY, "channels": channels}}
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
@@ -243,7 +243,7 @@ def heard(tmp_path: Path) -> Callable[..., Overview]:
             field = table.schema.field(column)
             table = table.set_column(table.schema.names.index(column), field, pa.array([value]).cast(field.type))
         pq.write_table(table, path)
-        return overview(out, OverviewOptions())
+        return collect(out, ReportOptions())
 
     return look
 
@@ -267,7 +267,7 @@ def decoded(moment: Moment) -> npt.NDArray[Any]:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.opus", "a.m4a", "a.aac"])
-def test_a_moment_sounds_as_the_recording_there(heard: Callable[..., Overview], tmp_path: Path, name: str) -> None:
+def test_a_moment_sounds_as_the_recording_there(heard: Callable[..., ReportData], tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if path.suffix in (".m4a", ".aac"):
         encode(path, tones(48_000), 48_000, {".m4a": "mp4", ".aac": "adts"}[path.suffix], "aac")
@@ -284,7 +284,7 @@ def test_a_moment_sounds_as_the_recording_there(heard: Callable[..., Overview], 
     assert np.abs(samples).max() == pytest.approx(excerpts.LOUDEST, rel=0.1)
 
 
-def test_a_channel_is_heard_alone(heard: Callable[..., Overview], tmp_path: Path) -> None:
+def test_a_channel_is_heard_alone(heard: Callable[..., ReportData], tmp_path: Path) -> None:
     both = np.stack([tones(), 0.5 * noise(int(76.8 * 16_000))], axis=1)
     path = write(tmp_path / "two.wav", both)
     (moment,) = heard(path, "two.wav#ch1", channels="split").moments
@@ -297,7 +297,7 @@ def test_a_channel_is_heard_alone(heard: Callable[..., Overview], tmp_path: Path
     assert np.std(spread_hz) > 100  # noise
 
 
-def test_a_deployment_is_heard_in_the_file_that_has_the_moment(heard: Callable[..., Overview], tmp_path: Path) -> None:
+def test_a_deployment_is_heard_in_the_file_with_the_moment(heard: Callable[..., ReportData], tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     cut_s = 38.0
@@ -316,7 +316,7 @@ def test_a_deployment_is_heard_in_the_file_that_has_the_moment(heard: Callable[.
     assert moment.excerpt.silent == "its file is not where it was"
 
 
-def test_a_recording_behind_a_url_is_heard(heard: Callable[..., Overview], tmp_path: Path) -> None:
+def test_a_recording_behind_a_url_is_heard(heard: Callable[..., ReportData], tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tones())
     store = filesystem("memory://x")
     store.put_file(str(path), "/bucket/a.wav")
@@ -325,7 +325,7 @@ def test_a_recording_behind_a_url_is_heard(heard: Callable[..., Overview], tmp_p
     assert pitch_hz(decoded(moment)) == pytest.approx(780, abs=25)
 
 
-def test_a_recording_that_changed_or_is_gone_is_said(heard: Callable[..., Overview], tmp_path: Path) -> None:
+def test_a_recording_that_changed_or_is_gone_is_said(heard: Callable[..., ReportData], tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tones())
     before = path.stat()
     write(path, tones()[:100_000])
@@ -342,15 +342,15 @@ def test_a_recording_that_changed_or_is_gone_is_said(heard: Callable[..., Overvi
     assert "its file is not where it was" in page.page(heard(path, "a.wav", status=before))
 
 
-def test_the_page_is_the_same_bytes_again_with_sound(heard: Callable[..., Overview], tmp_path: Path) -> None:
+def test_the_page_is_the_same_bytes_again_with_sound(heard: Callable[..., ReportData], tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tones())
-    assert page.page(heard(path, "a.wav")) == page.page(overview(tmp_path / "out", OverviewOptions()))
-    quiet = page.page(overview(tmp_path / "out", OverviewOptions(audio=False)))
+    assert page.page(heard(path, "a.wav")) == page.page(collect(tmp_path / "out", ReportOptions()))
+    quiet = page.page(collect(tmp_path / "out", ReportOptions(audio=False)))
     assert '<script type="application/json" id="sounds">[]</script>' in quiet
 
 
 def test_there_is_no_more_sound_than_there_may_be(
-    heard: Callable[..., Overview], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    heard: Callable[..., ReportData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(excerpts, "MOST_BYTES", 1000)
     (moment,) = heard(write(tmp_path / "a.wav", tones()), "a.wav").moments
@@ -365,10 +365,10 @@ def test_whatever_a_folder_holds_the_page_stays_below_its_limit(out: Path) -> No
     found = look(out)
     fixed = len(page.page(found)) - len(page.base64.b64encode(page.zlib.compress(page._numbers(found), 9)))
     cells = max(24 * grid.MOST_DAYS, grid.MOST_ROWS * grid.MOST_PLACES, 96 * grid.FEW_DAYS)
-    shares = make.MOST_LABELS * (len(make.LEVELS) + 1) * cells
-    details = make.MOST_DETAILS * make.MOST_CURVES * count.MOST_PARTS
+    shares = collection.MOST_LABELS * (len(collection.LEVELS) + 1) * cells
+    details = collection.MOST_DETAILS * collection.MOST_CURVES * count.MOST_PARTS
     sound = excerpts.MOST_BYTES
-    names = 1000 * (make.MOST_DETAILS + grid.MOST_ROWS + make.MOST_PROBLEMS + 4 * make.MOST_LABELS)
+    names = 1000 * (collection.MOST_DETAILS + grid.MOST_ROWS + collection.MOST_PROBLEMS + 4 * collection.MOST_LABELS)
     assert (4 * cells + shares + details + sound) * 4 / 3 + names + fixed < LARGEST_PAGE
 
 

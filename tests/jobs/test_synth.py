@@ -24,10 +24,10 @@ from filelock import FileLock
 from satpipe.jobs import synth
 from satpipe.jobs.ground_truth import match, read_strong, read_weak
 from satpipe.jobs.synth import Clip, Event, Summary, SynthOptions, crowd, draw_events
-from satpipe.jobs.synth.events import GAP_SAMPLES
+from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, EXAMPLES, LONGEST_SAMPLES, find_clips
 from satpipe.jobs.synth.options import LEAST_SAMPLES
+from satpipe.jobs.synth.placement import GAP_SAMPLES
 from satpipe.jobs.synth.sound import Library
-from satpipe.jobs.synth.sources import CROSS_FADE_SAMPLES, EXAMPLES, LONGEST_SAMPLES, find_clips
 from satpipe.pipeline.recordings.find import Source
 from satpipe.sat.errors import AudioError, ConfigError, LabelError, OutputError, SatpipeError
 from satpipe.sat.labels import find

@@ -1,6 +1,5 @@
 """What there is to choose, and what comes out."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,25 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.report_data.excerpts import Excerpt
 from satpipe.jobs.report_data.grid import Grid
-from satpipe.sat.labels import Key, Label
+from satpipe.sat.labels import Label
 
 SCORE_STEPS = 200  # of a quantised score: thresholds in steps of 0.005 are reached by the same chunks as before
-
-
-@dataclass(frozen=True)
-class OverviewOptions:
-    """Options of `satpipe report` of one folder, as on its command line."""
-
-    labels: Key | Iterable[Key] | None = None
-    """Classes; None: all, of which those found most are shown with maps and moments."""
-    recordings: str | Iterable[str] | None = None
-    """Names or patterns, see `Tables.choose`; None: all."""
-    threshold: float = 0.5
-    """Score from which a label counts as found."""
-    time_zone: str = "UTC"
-    """What the clock shows, a name of the IANA time zone database."""
-    audio: bool = True
-    """Whether moments are to be heard."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,7 @@ class Detail:
     time: np.datetime64
     """When it started, local time; NaT where that is not known."""
     labels: tuple[int, ...]
-    """Those with the highest scores in it, positions in `Overview.labels`, [k]."""
+    """Those with the highest scores in it, positions in `ReportData.labels`, [k]."""
     scores: npt.NDArray[np.uint8]
     """Highest score of each label and part of the recording, all parts of one length, in `SCORE_STEPS`, [k, parts]."""
 
@@ -62,7 +45,7 @@ class Moment:
     kind: str
     """`CERTAIN` or `DOUBTFUL`."""
     label: int
-    """Position in `Overview.labels`."""
+    """Position in `ReportData.labels`."""
     rank: int
     """Among the label's moments of that kind."""
     recording: str
@@ -85,7 +68,7 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Overview:
+class ReportData:
     """An output folder at a glance."""
 
     out: str

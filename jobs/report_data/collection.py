@@ -6,12 +6,13 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.report_data.contents import Detail, LabelTotal, Moment, Problem, ReportData
 from satpipe.jobs.report_data.count import Counter
-from satpipe.jobs.report_data.data import Detail, LabelTotal, Moment, Overview, OverviewOptions, Problem
 from satpipe.jobs.report_data.excerpts import NO_EXCERPT, excerpts
 from satpipe.jobs.report_data.grid import Grid, grid, local
 from satpipe.jobs.report_data.moments import Spot
 from satpipe.jobs.report_data.moments import choose as choose_moments
+from satpipe.jobs.report_data.options import ReportOptions
 from satpipe.pipeline.start_times.clock import find_zone
 from satpipe.pipeline.tables.open_folder import Ints, Tables
 from satpipe.sat.errors import ConfigError
@@ -28,7 +29,7 @@ MOST_PROBLEMS = 50
 SHARE_STEPS = 255
 
 
-def overview(out: str | Path, options: OverviewOptions) -> Overview:
+def collect(out: str | Path, options: ReportOptions) -> ReportData:
     """Look at a folder.
 
     Raises:
@@ -50,7 +51,7 @@ def overview(out: str | Path, options: OverviewOptions) -> Overview:
     order = _order(counter, levels, options.threshold)
     spots = choose_moments(counter.certain, counter.doubtful, order[:MOST_LABELS], MOST_MOMENTS)
     statuses = Tally(tables.statuses[row] for row in recordings.tolist())
-    return Overview(
+    return ReportData(
         out=str(out),
         run=tables.run,
         model=tables.model,
@@ -91,7 +92,7 @@ def _totals(counter: Counter, columns: tuple[int, ...], order: npt.NDArray[np.in
 
 
 def _shares(counter: Counter, order: npt.NDArray[np.intp], cells: Grid) -> npt.NDArray[np.uint8]:
-    """Shares of chunks, as `Overview.shares` has them; what is little is not nothing."""
+    """Shares of chunks, as `ReportData.shares` has them; what is little is not nothing."""
     shape = (len(order), counter.reached.shape[1], len(cells.rows), len(cells.columns))
     reached = counter.reached[order, :, :-1].reshape(shape)
     chunks = np.maximum(counter.chunks[:-1], 1).reshape(shape[2:])

@@ -4,8 +4,8 @@ from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 
 import numpy as np
+from satpipe.jobs.synth.inputs import LONGEST_SAMPLES, Clip
 from satpipe.jobs.synth.options import LEAST_SAMPLES, SynthOptions
-from satpipe.jobs.synth.sources import LONGEST_SAMPLES, Clip
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 GAP_SAMPLES = SAMPLE_RATE_HZ // 4  # between events of a class: more than the usual collar of 200 ms

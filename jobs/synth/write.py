@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from filelock import FileLock, Timeout
+from satpipe.jobs.synth.inputs import EXAMPLES
 from satpipe.jobs.synth.options import SynthOptions
 from satpipe.jobs.synth.scenes import Scene, SceneMaker
-from satpipe.jobs.synth.sources import EXAMPLES
 from satpipe.pipeline.storage import is_remote, written_whole
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ

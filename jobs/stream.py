@@ -27,10 +27,10 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
 from satpipe.sat.model.stream_batch import BatchTagger
 from satpipe.sat.model.streaming import Cut, chunk_samples
-from satpipe.sat.taggers.interface import CPU, Peer
-from satpipe.sat.taggers.registry import adapted, resolve
+from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import resolve
 
 Line = dict[str, Any]
 
@@ -87,8 +87,8 @@ def lines(options: StreamOptions) -> Iterator[Line]:
         raise ConfigError("a source is named twice")
     if options.encoding is not None and options.encoding not in ENCODINGS:
         raise ConfigError(f"--format {options.encoding}: it takes {', '.join(ENCODINGS)}")
-    checkpoint = adapted(resolve(options.model, options.arch), options.delay_s, memory=options.memory == "on")
-    if isinstance(checkpoint, Peer):
+    checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
+    if not isinstance(checkpoint, Checkpoint):
         raise ConfigError(f"{checkpoint.config.name} cannot tag live sound: `satpipe stream` takes models of satpipe")
     tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, options.precision), options.cut)
     sources = [open_source(name, options) for name in names]

@@ -23,7 +23,7 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.interface import Tagger
-from satpipe.sat.weights.hub import resolve
+from satpipe.sat.weights.registry import load_checkpoint
 from torch import Tensor
 
 FOLDER = ROOT / "sat" / "data"
@@ -197,7 +197,7 @@ def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"models": {}}
     with torch.inference_mode():
         for name, path in models:
-            model = resolve(path).model()
+            model = load_checkpoint(path).model()
             figures["models"][name] = {
                 "pieces": on_pieces(model, validation, pieces),
                 "long": on_long_recordings(model, validation, pieces, recordings),

@@ -24,7 +24,8 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.streaming import StreamingTagger
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import BUNDLED, resolve
+from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import load_checkpoint
 
 MODELS = (BUNDLED, "SAT_T_1s", "SAT_S_2s", "SAT_B_2s")
 """The bundled one, and configurations with random weights, which are as fast."""
@@ -66,7 +67,7 @@ def _model(name: str, recordings: str, sound: Samples, folder: Path) -> dict[str
         "int8": export(ExportOptions(path, folder / files["int8"], int8=True, check=check)),
         "torchscript": export(ExportOptions(path, folder / files["torchscript"], "torchscript", check=check)),
     }
-    model = resolve(path).model()
+    model = load_checkpoint(path).model()
     calls = {
         "onnx": open_onnx(folder / files["onnx"], threads=1),
         "int8": open_onnx(folder / files["int8"], threads=1),

@@ -15,9 +15,9 @@ from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.cost import batch_bytes, cost, noise_chunks
-from satpipe.sat.taggers.interface import Peer, Tagger
-from satpipe.sat.taggers.registry import PEERS, adapted, resolve
+from satpipe.sat.taggers.interface import LoadedTagger, Tagger
 from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.weights.registry import EXTERNAL_TAGGERS, resolve
 
 DELAYS_S = (10.0, 2.0, 1.0)  # of the paper's Tables 1 and 2
 TIMED_S = 1.0  # at least
@@ -34,7 +34,7 @@ def profile(models: Iterable[str], delays_s: Iterable[float], say: Callable[[str
     Raises:
         SatpipeError: There is no such model, or it cannot be used with one of the delays.
     """
-    named = list(models) or [*CONFIGS, *PEERS]
+    named = list(models) or [*CONFIGS, *EXTERNAL_TAGGERS]
     delays_s = tuple(delays_s)
     used = [each for name in named for each in _regimes(name, delays_s)]
     rows = []
@@ -50,11 +50,11 @@ def profile(models: Iterable[str], delays_s: Iterable[float], say: Callable[[str
     }
 
 
-def _regimes(name: str, delays_s: tuple[float, ...]) -> list[Checkpoint | Peer]:
+def _regimes(name: str, delays_s: tuple[float, ...]) -> list[LoadedTagger]:
     """The model under each of the delays; a streaming one has its own."""
     loaded = _random(name) if name in CONFIGS else resolve(name, random=True)
     if not loaded.config.streaming:
-        return [adapted(loaded, delay_s) for delay_s in delays_s or DELAYS_S]
+        return [loaded.adapted(delay_s) for delay_s in delays_s or DELAYS_S]
     if delays_s and loaded.config.script_chunk_s not in delays_s:
         raise ConfigError(f"{name} has a delay of {loaded.config.script_chunk_s:g} s; leave --delay out")
     return [loaded]
@@ -62,11 +62,13 @@ def _regimes(name: str, delays_s: tuple[float, ...]) -> list[Checkpoint | Peer]:
 
 def _random(name: str) -> Checkpoint:
     torch.manual_seed(0)
-    return Checkpoint(CONFIGS[name], SAT(CONFIGS[name]).state_dict(), "", "random weights", {})
+    return Checkpoint(
+        config=CONFIGS[name], state=SAT(CONFIGS[name]).state_dict(), sha256="", source="random weights", metadata={}
+    )
 
 
 @torch.no_grad()
-def _row(loaded: Checkpoint | Peer) -> dict[str, Any]:
+def _row(loaded: LoadedTagger) -> dict[str, Any]:
     tagger, config = loaded.tagger(batch_chunks=1), loaded.config
     chunks = noise_chunks(tagger, 2)
     network_input = tagger.network_input(chunks[0])

@@ -25,7 +25,8 @@ from satpipe.jobs.benchmark.tag import machine
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import BUNDLED, resolve
+from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import load_checkpoint
 
 BLOCK_S = 0.01  # what is written at a time, as by a sound card
 SECONDS = 40.0
@@ -111,7 +112,7 @@ def _delays(case: Case, seconds: float, folder: Path) -> list[float]:
 
 def _weights(name: str, folder: Path) -> str:
     """The bundled model, or random weights: how long it takes does not depend on them."""
-    if name == resolve(BUNDLED).config.name:
+    if name == load_checkpoint(BUNDLED).config.name:
         return BUNDLED
     path = folder / f"{name}.safetensors"
     save(SAT(get_config(name)), path)

@@ -36,7 +36,8 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
 from satpipe.sat.model.streaming import CUTS, StreamingTagger
 from satpipe.sat.weights.checkpoint import Checkpoint, load, save
-from satpipe.sat.weights.hub import BUNDLED, resolve
+from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import load_checkpoint
 
 LOOP_PIECE_S = 2  # what the published inference script reads at a time
 COMPARED_S = 300
@@ -59,7 +60,7 @@ def benchmark(recordings: Path, hours: float, say: Callable[[str], None], device
     Raises:
         ConfigError: There are no recordings in the folder, or there is no GPU.
     """
-    checkpoint = resolve(BUNDLED)
+    checkpoint = load_checkpoint(BUNDLED)
     duration_s = int(hours * 3600)
     with TemporaryDirectory() as name:
         folder = Path(name)

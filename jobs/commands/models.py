@@ -33,8 +33,8 @@ def _print_models() -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from satpipe.sat.taggers import registry as taggers
     from satpipe.sat.weights import hub
+    from satpipe.sat.weights import registry as taggers
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
@@ -55,7 +55,7 @@ def _print_models() -> None:
     console.print(
         "mAP: as published, on AudioSet's evaluation set.\n"
         f"`satpipe models pull NAME` fetches a published model from {hub.RECORD_URL} into {hub.cache_folder()}\n"
-        f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(taggers.peers())}",
+        f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(taggers.external_taggers())}",
         soft_wrap=True,
         highlight=False,
         markup=False,

@@ -27,9 +27,9 @@ from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.exportable import BEFORE_SAMPLES, ChunkTagger, window_samples
-from satpipe.sat.taggers.registry import peers
 from satpipe.sat.weights.checkpoint import Checkpoint
-from satpipe.sat.weights.hub import PUBLISHED, PUBLISHED_LICENCE, resolve
+from satpipe.sat.weights.hub import PUBLISHED, PUBLISHED_LICENCE
+from satpipe.sat.weights.registry import external_taggers, load_checkpoint
 
 Format = Literal["onnx", "torchscript"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -151,11 +151,11 @@ def _refuse_impossible(options: ExportOptions) -> None:
 
 def _checkpoint(options: ExportOptions) -> Checkpoint:
     name = options.model.partition(":")[0]
-    if name in peers():
+    if name in external_taggers():
         raise ConfigError(
             f"'{name}' cannot be exported: it is none of SAT's models, whose front end and memory make the file"
         )
-    checkpoint = resolve(options.model, options.arch)
+    checkpoint = load_checkpoint(options.model, options.arch)
     if options.delay_s is None:
         return checkpoint
     return replace(checkpoint, config=checkpoint.config.with_delay(options.delay_s))

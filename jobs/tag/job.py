@@ -29,8 +29,7 @@ from satpipe.pipeline.tagging.worker import WorkerOptions
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.streaming import chunk_samples
-from satpipe.sat.taggers.interface import Peer
-from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.taggers.interface import LoadedTagger
 
 EXAMPLES = 5  # recordings with a problem that are named in the summary
 
@@ -136,7 +135,7 @@ def _joined(files: pa.ChunkedArray) -> tuple[int, int]:
 def make_run(
     ray: ray_engine.Engine,
     output: Output,
-    checkpoint: Checkpoint | Peer,
+    checkpoint: LoadedTagger,
     options: TagOptions,
     run_id: str,
     batch_chunks: int | None = None,
@@ -152,7 +151,7 @@ def make_run(
     return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
 
 
-def describe(options: TagOptions, checkpoint: Checkpoint | Peer) -> dict[str, Any]:
+def describe(options: TagOptions, checkpoint: LoadedTagger) -> dict[str, Any]:
     """Return what goes into `run.json`: what made the tables."""
     config = checkpoint.config
     size = chunk_samples(config, options.cut)
@@ -177,7 +176,7 @@ def describe(options: TagOptions, checkpoint: Checkpoint | Peer) -> dict[str, An
             "sha256": checkpoint.sha256,
             **asdict(config),
             "chunk_samples": size,  # from the start of a chunk to the start of the next
-            "streaming": checkpoint.remembers,  # whether it has a memory, on or off
+            "streaming": checkpoint.has_memory,  # whether it has a memory, on or off
             "metadata": checkpoint.metadata,
         },
         "chunk_s": size / SAMPLE_RATE_HZ,

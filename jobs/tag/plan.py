@@ -14,9 +14,9 @@ from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.precision import processor_has_bf16
 from satpipe.sat.taggers.cost import largest_batch
-from satpipe.sat.taggers.interface import Peer
-from satpipe.sat.taggers.registry import adapted, resolve
+from satpipe.sat.taggers.interface import LoadedTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.weights.registry import resolve
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", re.IGNORECASE)
 
@@ -41,7 +41,7 @@ class Plan:
         batch_chunks: Chunks to run at once; None: as many as are quickest.
     """
 
-    checkpoint: Checkpoint | Peer
+    checkpoint: LoadedTagger
     search: Search
     files: int
     todo: int
@@ -66,8 +66,8 @@ def plan(options: TagOptions) -> Plan:
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
     if options.precision == "fp16" and options.device != "cuda":
         raise ConfigError("--precision fp16 is for GPUs: it takes --device cuda; on a processor bf16 is the fast one")
-    checkpoint = adapted(resolve(options.model, options.arch), options.delay_s, memory=options.memory == "on")
-    if isinstance(checkpoint, Peer) and options.cut == "script":
+    checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
+    if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads waveforms, all of every piece; leave --cut out")
     clock = make_clock(options)
     search = Search(options.inputs)
@@ -97,7 +97,7 @@ def _notes(options: TagOptions) -> Iterator[str]:
         yield "this processor does not multiply in bf16 (AVX512_BF16 or AMX): --precision fp32 is faster here"
 
 
-def _batch_chunks(checkpoint: Checkpoint | Peer, options: TagOptions) -> int | None:
+def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:
     """How many chunks may run at once, found by running them here, with the memory given."""
     if options.max_batch_memory is None:
         return None

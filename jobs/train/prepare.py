@@ -14,8 +14,8 @@ from satpipe.pipeline.training_data.shards import Shards, ShardWriter, write_sha
 from satpipe.pipeline.training_data.teachers import PieceOptions, from_table, label_shard
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.model.config import CLASSES
-from satpipe.sat.taggers.interface import Peer
-from satpipe.sat.taggers.registry import adapted, resolve
+from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.weights.registry import resolve
 
 RETRIES = 2
 RESULTS_TIMEOUT_S = 1.0
@@ -124,8 +124,8 @@ def label(
             pq.write_table(table, temporary, compression="zstd")
         return len(table), lacking
     loaded = resolve(teacher)
-    if isinstance(loaded, Peer):
-        adapted(loaded, options.piece_s)  # can it read so much?
+    if not isinstance(loaded, Checkpoint):
+        loaded.adapted(options.piece_s)  # can it read so much?
     _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}

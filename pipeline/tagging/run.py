@@ -22,8 +22,7 @@ from satpipe.pipeline.tagging.spans import Span, group, narrow, spans_of
 from satpipe.pipeline.tagging.worker import WorkerOptions, publish, tag_and_stage
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
-from satpipe.sat.taggers.interface import Peer
-from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.taggers.interface import LoadedTagger
 
 log = logging.getLogger("satpipe")
 
@@ -67,7 +66,7 @@ class TagRun:
         self,
         engine: Engine,
         output: Output,
-        checkpoint: Checkpoint | Peer,
+        checkpoint: LoadedTagger,
         *,
         worker: WorkerOptions,
         table: TableOptions,

@@ -14,8 +14,7 @@ from satpipe.pipeline.tagging.spans import Span
 from satpipe.pipeline.tagging.tag_spans import tag_unit
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
 from satpipe.sat.model.streaming import Cut
-from satpipe.sat.taggers.interface import Peer, Tagger
-from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.taggers.interface import LoadedTagger, Tagger
 
 UNIT_LIMIT_S = 600.0  # for a unit, besides as long as it plays; a worker that takes longer hangs, and is ended
 
@@ -69,13 +68,13 @@ def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
     """Make the model ready, once in each worker process."""
     key = replace(options, folder="")
     if key not in _loaded:
-        checkpoint: Checkpoint | Peer = fetch(shared)
+        checkpoint: LoadedTagger = fetch(shared)
         _loaded.clear()
         _loaded[key] = make_tagger(checkpoint, options)
     return _loaded[key]
 
 
-def make_tagger(checkpoint: Checkpoint | Peer, options: WorkerOptions) -> Tagger:
+def make_tagger(checkpoint: LoadedTagger, options: WorkerOptions) -> Tagger:
     """Build the model in the precision and on the device asked for."""
     torch.set_num_threads(1)  # workers are as many as processors
     device = torch.device("cuda" if options.cuda else "cpu")

@@ -20,7 +20,7 @@ from satpipe.pipeline.training_data.shards import Shards, decode, whole_set
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.taggers.interface import CPU, Tagger
-from satpipe.sat.taggers.registry import resolve
+from satpipe.sat.weights.registry import resolve
 from torch import Tensor
 
 BATCH_PIECES = 16

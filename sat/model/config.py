@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from satpipe.sat.errors import ConfigError
 
@@ -18,7 +18,9 @@ DEPTH = 12
 
 
 class ChunkConfig(Protocol):
-    """What cutting and the tables need to know of a model: `ModelConfig`, or `PeerConfig` of other taggers."""
+    """What cutting and the tables need to know of a model: `ModelConfig`, or `ExternalConfig` of other taggers."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str:
@@ -43,6 +45,12 @@ class ChunkConfig(Protocol):
     @property
     def warmup_chunks(self) -> int:
         """Chunks to read before a chunk so that its score is that of a pass from the start."""
+
+    def with_delay(self, delay_s: float) -> Self:
+        """Return the configuration for reading `delay_s` seconds per chunk; ConfigError if it cannot."""
+
+    def without_memory(self) -> Self:
+        """Return the configuration in which each chunk stands alone."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from satpipe.sat.errors import CheckpointError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.taggers.interface import Tagger
 from satpipe.sat.taggers.kaldi import HOP_SAMPLES, MEL_BANDS, WINDOW_SAMPLES, LogMel
-from satpipe.sat.weights.checkpoint import read
+from satpipe.sat.tensor_files import read_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,7 +149,7 @@ def buckets(tokens: int) -> Tensor:
 
 def _load(path: Path) -> tuple[Network, list[str]]:
     """Read a published file: its network, and the mids of its outputs."""
-    state, _ = read(path)
+    state, _ = read_tensors(path)
     try:
         whole = torch.load(path, map_location="meta", weights_only=True)
         mids = [whole["label_dict"][number] for number in range(len(whole["label_dict"]))]

@@ -13,7 +13,7 @@ from satpipe.sat.errors import CheckpointError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.taggers.interface import Tagger
 from satpipe.sat.taggers.kaldi import PREEMPHASIS, filterbank
-from satpipe.sat.weights.checkpoint import read
+from satpipe.sat.tensor_files import read_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,7 +53,7 @@ class EfficientAT(nn.Module):
             CheckpointError: There is no such file, or it is not a state dict of this network.
         """
         super().__init__()
-        state = random_state() if path is None else read(Path(path))[0]
+        state = random_state() if path is None else read_tensors(Path(path))[0]
         # No buffers: the front end stays in float32, whatever the network is made to compute in.
         self.window = torch.hann_window(WINDOW_SAMPLES, periodic=False)
         self.filterbank = filterbank(RATE_HZ, FFT_SAMPLES, 0.0, HIGHEST_HZ)  # the last bin, 16 kHz, is unused

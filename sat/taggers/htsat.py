@@ -12,7 +12,7 @@ from satpipe.sat.errors import CheckpointError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.taggers.huggingface import transformers
 from satpipe.sat.taggers.interface import Tagger
-from satpipe.sat.weights.checkpoint import read
+from satpipe.sat.tensor_files import read_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,7 +82,7 @@ class Network(nn.Module):
 
 
 def _load(network: Network, path: Path) -> None:
-    published = {name.removeprefix(_PREFIX): tensor for name, tensor in read(path)[0].items()}
+    published = {name.removeprefix(_PREFIX): tensor for name, tensor in read_tensors(path)[0].items()}
     state = {}
     try:
         for name, own in network.state_dict().items():

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from satpipe.sat.errors import ConfigError, LabelError
@@ -46,7 +46,7 @@ class Chunks(Protocol):
 
 
 @dataclass(frozen=True)
-class PeerConfig:
+class ExternalConfig:
     """How a tagger that is not SAT reads: what `ModelConfig` is for SAT."""
 
     name: str
@@ -76,11 +76,11 @@ class PeerConfig:
         """Whether something is carried from chunk to chunk."""
         return self.warmup_chunks > 0
 
-    def without_memory(self) -> "PeerConfig":
+    def without_memory(self) -> "ExternalConfig":
         """The same tagger with each chunk alone."""
         return replace(self, warmup_chunks=0)
 
-    def with_delay(self, delay_s: float) -> "PeerConfig":
+    def with_delay(self, delay_s: float) -> "ExternalConfig":
         """The same tagger reading `delay_s` at a time.
 
         Raises:
@@ -316,28 +316,71 @@ class PieceStream:
         return piece
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A tagger that is not SAT, loaded: what `Checkpoint` is for SAT.
+@dataclass(frozen=True, kw_only=True)
+class LoadedTagger(ABC):
+    """A tagger whose weights are loaded, but which is not on a device yet; workers receive it in this form.
 
     Attributes:
-        config: How it is used.
-        loaded: The tagger.
-        sha256: Of its weights, or of what else tells it from another.
-        source: Where it came from, for people.
-        metadata: What it says about itself.
+        config: How the tagger reads a recording.
+        sha256: Of the weights, or of whatever else identifies the tagger.
+        source: Where the weights came from, for people.
+        metadata: What the weights' file states about itself.
     """
 
-    config: PeerConfig
-    loaded: Tagger
+    config: ChunkConfig
     sha256: str
     source: str
     metadata: dict[str, str]
 
     @property
-    def remembers(self) -> bool:
-        """Whether it can carry something from chunk to chunk, whether that is on or off."""
-        return self.loaded.warmup_chunks > 0
+    @abstractmethod
+    def has_memory(self) -> bool:
+        """True if the tagger can carry something from chunk to chunk, even where `config` switches it off."""
+
+    @abstractmethod
+    def tagger(
+        self,
+        cut: Cut = "gapless",
+        device: torch.device = CPU,
+        precision: str = "fp32",
+        batch_chunks: int | None = None,
+    ) -> Tagger:
+        """Return the tagger, ready to tag.
+
+        Args:
+            cut: Chunking mode; taggers that read waveforms have only one.
+            device: Where the model runs.
+            precision: One of `satpipe.sat.model.precision.PRECISIONS`.
+            batch_chunks: Chunks to run at once; None: as many as suit the tagger and the device.
+
+        Raises:
+            ConfigError: The tagger or the device does not support that precision.
+        """
+
+    def adapted(self, delay_s: float | None = None, *, memory: bool = True) -> Self:
+        """Return the same weights with another delay in seconds, or without memory.
+
+        Raises:
+            ConfigError: The model does not allow that delay.
+        """
+        config = self.config if delay_s is None else self.config.with_delay(delay_s)
+        return replace(self, config=config if memory else config.without_memory())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedExternalTagger(LoadedTagger):
+    """A loaded tagger other than SAT.
+
+    Attributes:
+        instance: The tagger, not prepared for a device yet.
+    """
+
+    instance: Tagger
+
+    @property
+    def has_memory(self) -> bool:
+        """True if the tagger can carry something from chunk to chunk, even where `config` switches it off."""
+        return self.instance.warmup_chunks > 0
 
     def tagger(
         self,
@@ -346,9 +389,5 @@ class Peer:
         precision: str = "fp32",
         batch_chunks: int | None = None,
     ) -> Tagger:
-        """Make it ready; how recordings are cut is the same for all that read waveforms.
-
-        Raises:
-            ConfigError: It cannot run in that precision.
-        """
-        return self.loaded.prepared(self.config, device, precision, batch_chunks)
+        """Prepare the tagger and return it."""
+        return self.instance.prepared(self.config, device, precision, batch_chunks)

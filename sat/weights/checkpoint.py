@@ -1,15 +1,11 @@
-"""Weights on disk: the published `.pt` files and safetensors, in the published files' tensor names."""
+"""SAT checkpoints on disk: published `.pt` files and safetensors, both with the published tensor names."""
 
-import hashlib
-import pickle
-import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from satpipe.sat.errors import CheckpointError
 from satpipe.sat.model.batching import batch_chunks_for
@@ -18,8 +14,9 @@ from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
 from satpipe.sat.model.streaming import Cut
-from satpipe.sat.taggers.interface import CPU
+from satpipe.sat.taggers.interface import CPU, LoadedTagger
 from satpipe.sat.taggers.sat import SATTagger
+from satpipe.sat.tensor_files import read_tensors, sha256_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,30 +24,18 @@ _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale
 _FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 are this close
 _RENAMED = {"init_bn.": "init_bn.1.", "patch_embed.": "patch_embed.proj."}  # model's prefix -> published prefix
 
-# What torch and safetensors raise on files that are damaged, or no checkpoints at all.
-_UNREADABLE = (
-    SafetensorError, struct.error, RuntimeError, OSError, EOFError,
-    ValueError, TypeError, LookupError, AttributeError, AssertionError,
-)  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Weights that fit their configuration.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(LoadedTagger):
+    """The weights of a SAT, checked against its configuration.
 
     Attributes:
-        config: The configuration they fit.
+        config: The configuration that the weights fit.
         state: State dict of `SAT(config)`, float32.
-        sha256: Of the file.
-        source: Where they came from, for people.
-        metadata: What the file says about itself (safetensors only).
     """
 
     config: ModelConfig
     state: dict[str, Tensor]
-    sha256: str
-    source: str
-    metadata: dict[str, str]
 
     def model(self) -> SAT:
         """Build the model in evaluation mode."""
@@ -59,8 +44,8 @@ class Checkpoint:
         return model.eval()
 
     @property
-    def remembers(self) -> bool:
-        """Whether the model has a memory, on or off."""
+    def has_memory(self) -> bool:
+        """True if the model can carry memory from chunk to chunk, even where `config` switches it off."""
         return get_config(self.config.name).streaming
 
     def tagger(
@@ -70,11 +55,7 @@ class Checkpoint:
         precision: str = "fp32",
         batch_chunks: int | None = None,
     ) -> SATTagger:
-        """Build the model, ready to tag.
-
-        Raises:
-            ConfigError: The device is not made for that precision.
-        """
+        """Build the model and return its tagger."""
         model = self.model().to(device).with_precision(dtype_for(precision, device))
         return SATTagger(model, cut, device, batch_chunks or batch_chunks_for(device))
 
@@ -91,10 +72,16 @@ def load(path: str | Path, arch: str | None = None) -> Checkpoint:
         ConfigError: `arch` is not a configuration.
     """
     path = Path(path)
-    tensors, metadata = read(path)
+    tensors, metadata = read_tensors(path)
     tensors = _check_front_end(path, tensors)
     config = get_config(arch or metadata.get("arch") or _recognise(path, tensors))
-    return Checkpoint(config, _fit(path, tensors, config), sha256_of(path), str(path), metadata)
+    return Checkpoint(
+        config=config,
+        state=_fit(path, tensors, config),
+        sha256=sha256_of(path),
+        source=str(path),
+        metadata=metadata,
+    )
 
 
 def save(model: SAT, path: str | Path, dtype: torch.dtype = torch.float32, **metadata: str) -> None:
@@ -143,40 +130,6 @@ def published_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         state = SAT(config).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in to_published(state, config).items()}
-
-
-def sha256_of(path: Path) -> str:
-    """Return the file's SHA-256 as a hexadecimal string."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a file as float32 (counters as they are), and its metadata.
-
-    Raises:
-        CheckpointError: There is no such file, or it holds no state dict.
-    """
-    metadata: dict[str, str] = {}
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        else:
-            with warnings.catch_warnings(action="ignore"):  # torch's, on how the file was pickled
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: no pickle, or one of more than tensors") from error
-    except _UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
-    state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state dict, neither bare nor under 'model'")
-    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, metadata
 
 
 def _check_front_end(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,7 +27,8 @@ from filelock import FileLock
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
 from satpipe.sat.model.config import CONFIGS, ModelConfig
 from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import Checkpoint, load, sha256_of
+from satpipe.sat.tensor_files import sha256_of
+from satpipe.sat.weights.checkpoint import load
 
 BUNDLED = "bundled"
 """Name of the model that comes with satpipe, the default."""
@@ -41,7 +42,7 @@ PUBLISHED_LICENCE = "see the Zenodo record"
 Progress = Callable[[int, int | None], None]
 """Told the bytes that are there and those of the whole file, None where the server does not say."""
 
-_BUNDLED_PATH = Path(__file__).parents[1] / "data" / "bundled.safetensors"
+BUNDLED_PATH = Path(__file__).parents[1] / "data" / "bundled.safetensors"
 _ATTEMPTS = 5
 _RETRY_WAIT_S = 0.5  # doubled each time
 _TIMEOUT_S = (10, 60)  # to connect, between two reads
@@ -146,29 +147,22 @@ def list_models() -> list[ModelRow]:
     ]
 
 
-def resolve(model: str, arch: str | None = None) -> Checkpoint:
-    """Load a model by name or path.
-
-    Args:
-        model: `bundled` or `bundled_1s`, the name of a published model that was pulled, or the path of a `.pt` or
-            `.safetensors` file.
-        arch: Name of the configuration, for a file that does not say and whose shapes fit several.
+def pulled(name: str) -> tuple[Path, str]:
+    """Return the path in the cache of the published checkpoint `name`, and the URL that it was pulled from.
 
     Raises:
-        CheckpointError: The published model was not pulled or has changed since, or the file is not what it should be.
-        ConfigError: There is no such model, the message names the nearest ones; or `arch` contradicts the name.
+        CheckpointError: The checkpoint was not pulled, or its file has changed since.
     """
-    own_arch = BUNDLED_CONFIGS.get(model, model)
-    if (model in BUNDLED_CONFIGS or model in PUBLISHED) and arch not in (None, own_arch):
-        raise ConfigError(f"the model '{model}' is a {own_arch}, not a {arch}; leave --arch out")
-    if model in BUNDLED_CONFIGS:
-        return replace(load(_BUNDLED_PATH, own_arch), source=BUNDLED_SOURCE)
-    if model in PUBLISHED:
-        return _load_published(PUBLISHED[model])
-    path = Path(model)
-    if path.suffix in {".pt", ".safetensors"} or path.exists():
-        return load(path, arch)
-    raise _unknown("model or file", model, [*BUNDLED_CONFIGS, *PUBLISHED])
+    published = PUBLISHED[name]
+    command = f"`satpipe models pull {name}`"
+    if not published.path.is_file():
+        raise CheckpointError(f"the model '{name}' is not in {cache_folder()}; fetch it with {command}")
+    if not _intact(published):
+        raise CheckpointError(
+            f"{published.path} is not the file that was pulled: its sha256 is not the one recorded in "
+            f"{published.record_path.name}; fetch it again with {command}"
+        )
+    return published.path, str(_read_json(published.record_path).get("url"))
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
@@ -191,7 +185,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     if name in BUNDLED_CONFIGS:
         raise ConfigError("the bundled model comes with satpipe; there is nothing to pull")
     if name not in PUBLISHED:
-        raise _unknown("published model", name, list(PUBLISHED))
+        raise unknown_model("published model", name, list(PUBLISHED))
     published = PUBLISHED[name]
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -211,22 +205,10 @@ def _parameters(config: ModelConfig) -> int:
         return sum(parameter.numel() for parameter in SAT(config).parameters())
 
 
-def _unknown(what: str, name: str, known: list[str]) -> ConfigError:
+def unknown_model(what: str, name: str, known: list[str]) -> ConfigError:
+    """Return the error for a name that is not among those known; its message suggests the nearest ones."""
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known
     return ConfigError(f"there is no {what} '{name}'; did you mean {', '.join(near)}?")
-
-
-def _load_published(published: Published) -> Checkpoint:
-    again = f"`satpipe models pull {published.name}`"
-    if not published.path.is_file():
-        raise CheckpointError(f"the model '{published.name}' is not in {cache_folder()}; fetch it with {again}")
-    if not _intact(published):
-        raise CheckpointError(
-            f"{published.path} is not the file that was pulled: its sha256 is not the one recorded in "
-            f"{published.record_path.name}; fetch it again with {again}"
-        )
-    record = _read_json(published.record_path)
-    return replace(load(published.path, published.name), source=f"{published.name} from {record.get('url')}")
 
 
 def _intact(published: Published) -> bool:

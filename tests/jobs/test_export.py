@@ -27,8 +27,10 @@ from satpipe.sat.model.config import CONFIGS, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE
 from satpipe.sat.model.exportable import ChunkTagger, WindowLogMel
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import save, sha256_of
-from satpipe.sat.weights.hub import BUNDLED, resolve
+from satpipe.sat.tensor_files import sha256_of
+from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import load_checkpoint
 from test_streaming import FULL_CONTEXT, SMALL, TINY
 from torch import Tensor
 
@@ -121,7 +123,7 @@ def test_near_the_floor_too_the_front_end_is_as_exact_as_an_fft(name: str) -> No
     found = WindowLogMel(frames)(window, end, patches, torch.tensor([0]))
     ours, of_fft = (float((values - exact).abs().mean()) for values in (found, log_mel(LogMel(), samples)))
     assert ours < 3 * of_fft + 2e-5
-    model = resolve(BUNDLED).model()
+    model = load_checkpoint(BUNDLED).model()
     recording = samples.repeat(3)
     scores = scores_of(in_torch(ChunkTagger(model)), model.config, recording)
     assert_same_scores(scores, stream(model, recording), tolerance)
@@ -143,7 +145,7 @@ def bundled(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> tuple
 @pytest.mark.slow
 def test_in_onnx_runtime_the_bundled_model_gives_the_scores_of_python(bundled: tuple[Path, str]) -> None:
     path, printed = bundled
-    found = difference(open_onnx(path), resolve(BUNDLED).model(), read((str(EXAMPLES),)))
+    found = difference(open_onnx(path), load_checkpoint(BUNDLED).model(), read((str(EXAMPLES),)))
     assert found.chunks > 50
     assert found.largest <= 2e-5 <= TOLERANCE
     assert found.same_top == 1
@@ -157,7 +159,7 @@ def test_the_file_says_all_that_it_takes_to_use_it(bundled: tuple[Path, str]) ->
     model = onnx.load(bundled[0])
     onnx.checker.check_model(model, full_check=True)
     about = {entry.key: entry.value for entry in model.metadata_props}
-    checkpoint = resolve(BUNDLED)
+    checkpoint = load_checkpoint(BUNDLED)
     assert about["sha256"] == checkpoint.sha256
     assert (about["model"], about["licence"], about["precision"]) == ("SAT_T_2s", "Apache-2.0", "fp32")
     assert (about["rate_hz"], about["chunk_samples"], about["window_samples"]) == ("16000", "30720", "31072")
@@ -232,12 +234,12 @@ def test_int8_tells_what_it_costs(bundled: tuple[Path, str], satpipe: Satpipe, t
     done = satpipe("export", BUNDLED, "--format", "onnx", "--int8", "-o", path, "--check", SPEECH)
     assert done.returncode == 0, done.stderr
     assert path.stat().st_size < bundled[0].stat().st_size / 3
-    found = difference(open_onnx(path), resolve(BUNDLED).model(), read((str(SPEECH),)))
+    found = difference(open_onnx(path), load_checkpoint(BUNDLED).model(), read((str(SPEECH),)))
     assert TOLERANCE < found.largest < 0.05
     assert found.mean < 5e-4
     assert f"largest difference {found.largest:.1e}, mean {found.mean:.1e}" in done.stdout
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert (about["precision"], about["sha256"]) == ("int8", resolve(BUNDLED).sha256)
+    assert (about["precision"], about["sha256"]) == ("int8", load_checkpoint(BUNDLED).sha256)
 
 
 # The example

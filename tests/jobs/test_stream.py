@@ -31,7 +31,7 @@ from satpipe.sat.model.config import ModelConfig, get_config
 from satpipe.sat.model.network import SAT, Memory
 from satpipe.sat.model.stream_batch import BatchTagger
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import resolve
+from satpipe.sat.weights.registry import load_checkpoint
 from test_stream_batch import Counting
 from test_streaming import TINY
 from torch import Tensor
@@ -342,7 +342,7 @@ def test_all_scores_are_printed_to_the_last_bit_and_tags_follow_threshold_and_nu
     assert (start["model"], start["delay_s"], start["chunk_s"], start["memory"]) == ("SAT_T_2s", 2.0, 1.92, True)
     assert (start["rate_hz"], start["channels"], start["live"]) == (RATE_HZ, 1, False)
     recording, _ = soundfile.read(path, dtype="float32")
-    expected = stream(resolve("bundled").model(), torch.from_numpy(recording))
+    expected = stream(load_checkpoint("bundled").model(), torch.from_numpy(recording))
     assert_same_scores(torch.tensor([row["scores"] for row in rows]), expected)
     assert all("time" not in row and "lag_s" not in row for row in rows)
     for row in rows:

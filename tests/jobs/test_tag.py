@@ -21,7 +21,8 @@ from helpers import model_by_rule, scores_of_pieces
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.streaming import CUTS, Cut, StreamingTagger
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import BUNDLED, resolve
+from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import load_checkpoint
 
 EXAMPLES = ROOT / "examples" / "recordings"
 NAMES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if path.suffix != ".md")
@@ -94,7 +95,7 @@ def test_the_examples_get_true_tags(tagged: tuple[Path, str]) -> None:
 
 def test_the_tables_hold_what_the_model_says_of_the_recordings(tagged: tuple[Path, str]) -> None:
     out, _ = tagged
-    model = resolve(BUNDLED).model()
+    model = load_checkpoint(BUNDLED).model()
     table = scores(out)
     kept = tags(out)
     for name in NAMES:
@@ -111,7 +112,7 @@ def test_the_tables_hold_what_the_model_says_of_the_recordings(tagged: tuple[Pat
 def test_run_json_tells_what_made_the_tables_and_the_command_says_which_model(tagged: tuple[Path, str]) -> None:
     out, printed = tagged
     run = json.loads((out / "run.json").read_text())
-    assert run["model"]["sha256"] == resolve(BUNDLED).sha256 == run["identity"]["model_sha256"]
+    assert run["model"]["sha256"] == load_checkpoint(BUNDLED).sha256 == run["identity"]["model_sha256"]
     assert run["identity"]["cut"] == "gapless"
     assert (run["identity"]["memory"], run["identity"]["delay_s"], run["chunk_s"]) == ("on", 2.0, 1.92)
     assert (run["model"]["streaming"], run["model"]["chunk_samples"]) == (True, 30_720)
@@ -191,7 +192,7 @@ def test_bf16_changes_no_score_by_more_than_a_hundredth(satpipe: Satpipe, addres
 def test_the_script_cut_reads_two_seconds_at_a_time(satpipe: Satpipe, address: str, tmp_path: Path) -> None:
     name = "speech_16k_mono.WAV"
     assert satpipe("tag", EXAMPLES / name, "-o", tmp_path, "--address", address, "--cut", "script").returncode == 0
-    tagger = StreamingTagger(resolve(BUNDLED).model(), "script")
+    tagger = StreamingTagger(load_checkpoint(BUNDLED).model(), "script")
     expected = torch.cat([tagger.push(samples_16k(EXAMPLES / name)), tagger.finish()])
     table = scores(tmp_path)
     assert list(table.start_s) == [0.0, 2.0, 4.0, 6.0, 8.0]
@@ -206,7 +207,7 @@ def test_with_the_memory_off_each_chunk_is_tagged_alone(
     arguments = ("tag", folder, "-o", out, "--address", address, "--cut", cut, "--span-s", 10)
     done = satpipe(*arguments, "--memory", "off")
     assert done.returncode == 0, done.stderr
-    model, recording = resolve(BUNDLED).model(), samples_16k(folder / "000.wav")
+    model, recording = load_checkpoint(BUNDLED).model(), samples_16k(folder / "000.wav")
     ours = np.stack(scores(out).scores).astype(np.float32)
     np.testing.assert_allclose(ours, scores_of_pieces(model, recording, cut, 192, 32_000), rtol=2**-10, atol=1e-5)
     tagger = StreamingTagger(model, cut)

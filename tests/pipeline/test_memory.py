@@ -22,7 +22,7 @@ from satpipe.pipeline.tagging.tag_spans import STAGED_ROWS, tag_unit
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 from satpipe.sat.model.streaming import chunk_samples
 from satpipe.sat.taggers.sat import SATTagger
-from satpipe.sat.weights.hub import resolve
+from satpipe.sat.weights.registry import load_checkpoint
 from test_tag_spans import SMALL
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "recordings" / "speech_16k_mono.WAV"
@@ -45,7 +45,9 @@ def peak_mb() -> float:
 def tag(path: Path, out: Path, model: str) -> dict[str, float]:
     """Tag a recording as one span and publish it, as a worker does; return the peaks."""
     torch.set_num_threads(1)
-    tagger = SATTagger(resolve(model).model() if model else model_by_rule(SMALL), "gapless", torch.device("cpu"))
+    tagger = SATTagger(
+        load_checkpoint(model).model() if model else model_by_rule(SMALL), "gapless", torch.device("cpu")
+    )
     recording = recording_of(path)
     output = Output(out)
     with output.claim(RUN):

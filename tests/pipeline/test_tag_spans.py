@@ -287,7 +287,7 @@ def test_a_worker_makes_another_model_of_the_same_weights_with_another_configura
     state = model_by_rule(SMALL).state_dict()
     for config in (SMALL, SMALL.without_memory(), SMALL):
         options = WorkerOptions("", "abc", config, "gapless", "fp32", cuda=False)
-        made = load_tagger(options, [Checkpoint(config, state, "abc", "", {})])
+        made = load_tagger(options, [Checkpoint(config=config, state=state, sha256="abc", source="", metadata={})])
         assert made.model.config == config
         assert load_tagger(replace(options, folder="another"), []) is made
 

@@ -14,7 +14,8 @@ from satpipe.sat.errors import CheckpointError, ConfigError
 from satpipe.sat.model.config import CONFIGS, get_config
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import fit_time_positions, load, published_shapes, save, sha256_of, to_published
+from satpipe.sat.tensor_files import sha256_of
+from satpipe.sat.weights.checkpoint import fit_time_positions, load, published_shapes, save, to_published
 from torch import Tensor
 
 NAME = "SAT_T_2s"

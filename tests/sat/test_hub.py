@@ -19,6 +19,7 @@ from satpipe.sat.model.config import CONFIGS, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.weights import hub
 from satpipe.sat.weights.checkpoint import to_published
+from satpipe.sat.weights.registry import load_checkpoint
 
 NAME = "SAT_T_2s"
 FILE = "SAT_T_stream2s_mAP_43_34.pt"
@@ -146,7 +147,7 @@ def assert_pulled(path: Path, body: bytes) -> None:
     assert record["size"] == len(body)
     assert record["url"].endswith(f"/{FILE}?download=1")
     assert {p.name for p in path.parent.iterdir()} <= {f"{NAME}.pt", f"{NAME}.json", f"{NAME}.lock"}
-    assert hub.resolve(NAME).config.name == NAME
+    assert load_checkpoint(NAME).config.name == NAME
 
 
 def test_whole_pull_shows_progress_and_is_not_repeated(server: Server, body: bytes) -> None:
@@ -157,7 +158,7 @@ def test_whole_pull_shows_progress_and_is_not_repeated(server: Server, body: byt
     assert [done for done, _ in shown] == sorted(done for done, _ in shown)
     assert hub.pull(NAME) == path
     assert [request.path for request in server.requests] == [f"/files/{FILE}?download=1"]
-    assert server.url in hub.resolve(NAME).source
+    assert server.url in load_checkpoint(NAME).source
 
 
 def test_dropped_connection_is_resumed(server: Server, body: bytes) -> None:
@@ -173,7 +174,7 @@ def test_dropped_for_good_goes_on_with_the_next_pull(server: Server, body: bytes
         hub.pull(NAME)
     assert finals() == set()
     with pytest.raises(CheckpointError, match=f"`satpipe models pull {NAME}`"):
-        hub.resolve(NAME)
+        load_checkpoint(NAME)
     assert_pulled(hub.pull(NAME), body)
     assert server.requests[-1].asked_range == f"bytes={5 * MIB}-"
     assert sum(request.sent_bytes for request in server.requests) == len(body)
@@ -277,11 +278,11 @@ def test_file_changed_after_the_pull(server: Server, body: bytes) -> None:
     damaged[len(body) // 2] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(CheckpointError, match=f"sha256.*`satpipe models pull {NAME}`"):
-        hub.resolve(NAME)
+        load_checkpoint(NAME)
     assert_pulled(hub.pull(NAME), body)
     path.with_suffix(".json").write_text("[", encoding="utf-8")
     with pytest.raises(CheckpointError, match="sha256"):
-        hub.resolve(NAME)
+        load_checkpoint(NAME)
 
 
 def test_two_pulls_at_once(server: Server, body: bytes) -> None:
@@ -297,7 +298,7 @@ def test_two_pulls_at_once(server: Server, body: bytes) -> None:
 
 @pytest.mark.parametrize(("name", "config"), hub.BUNDLED_CONFIGS.items())
 def test_bundled_model_gives_scores(name: str, config: str) -> None:
-    checkpoint = hub.resolve(name)
+    checkpoint = load_checkpoint(name)
     assert checkpoint.config.name == config
     assert checkpoint.metadata["licence"] == hub.BUNDLED_LICENCE
     with torch.inference_mode():
@@ -310,20 +311,20 @@ def test_bundled_model_gives_scores(name: str, config: str) -> None:
 def test_path_is_loaded_as_it_is(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "mine.pt"
     path.write_bytes(body)
-    assert hub.resolve(str(path)).config.name == NAME
-    assert hub.resolve(str(path), "SAT_T_1s").config.name == "SAT_T_1s"
+    assert load_checkpoint(str(path)).config.name == NAME
+    assert load_checkpoint(str(path), "SAT_T_1s").config.name == "SAT_T_1s"
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        hub.resolve(str(tmp_path / "missing.safetensors"))
+        load_checkpoint(str(tmp_path / "missing.safetensors"))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: hub.resolve("SAT_T2s"), "no model or file 'SAT_T2s'; did you mean SAT_T_2s"),
+        (lambda: load_checkpoint("SAT_T2s"), "no model or file 'SAT_T2s'; did you mean SAT_T_2s"),
         (lambda: hub.pull("SAT_T2s"), "no published model 'SAT_T2s'; did you mean SAT_T_2s"),
         (lambda: hub.pull("bundled"), "nothing to pull"),
-        (lambda: hub.resolve("bundled", "SAT_B_2s"), "leave --arch out"),
-        (lambda: hub.resolve("SAT_T_2s", "SAT_T_1s"), "leave --arch out"),
+        (lambda: load_checkpoint("bundled", "SAT_B_2s"), "leave --arch out"),
+        (lambda: load_checkpoint("SAT_T_2s", "SAT_T_1s"), "leave --arch out"),
     ],
 )
 def test_names_that_cannot_work(call: Callable[[], object], message: str) -> None:

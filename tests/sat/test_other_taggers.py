@@ -14,8 +14,8 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.taggers import kaldi
 from satpipe.sat.taggers.beats import Attention, BEATs, Network, buckets
 from satpipe.sat.taggers.cost import cost, noise_chunks
-from satpipe.sat.taggers.interface import Peer
-from satpipe.sat.taggers.registry import adapted, resolve
+from satpipe.sat.taggers.interface import LoadedExternalTagger
+from satpipe.sat.weights.registry import resolve
 from torch import Tensor
 
 transformers = pytest.importorskip("transformers")
@@ -30,9 +30,9 @@ def noise(seconds: float, rate_hz: int = 16_000, pieces: int = 2) -> Tensor:
     return 0.2 * torch.randn(pieces, int(seconds * rate_hz), generator=generator)
 
 
-def peer(model: str) -> Peer:
+def external(model: str) -> LoadedExternalTagger:
     loaded = resolve(model)
-    assert isinstance(loaded, Peer)
+    assert isinstance(loaded, LoadedExternalTagger)
     return loaded
 
 
@@ -62,7 +62,7 @@ def test_ast_scores_are_those_of_its_own_front_end_and_network(ast_folder: Path,
     with torch.no_grad():
         inputs = front_end(list(padded.numpy()), sampling_rate=16_000, return_tensors="pt")
         theirs = model(**inputs).logits.sigmoid()
-    tagger = pickle.loads(pickle.dumps(peer(f"ast:{ast_folder}"))).tagger()  # as it travels to a worker
+    tagger = pickle.loads(pickle.dumps(external(f"ast:{ast_folder}"))).tagger()  # as it travels to a worker
     scores = tagger.scores(waveforms)
     assert theirs.std() > 0.01
     assert_same_scores(scores[:, SHUFFLED], theirs, 1e-5)
@@ -104,7 +104,7 @@ def test_beats_is_read_from_a_published_file_with_its_classes(tmp_path: Path) ->
     state = beats_state()
     labels = {number: MIDS[place] for number, place in enumerate(SHUFFLED)}
     torch.save({"cfg": {"encoder_layers": 2}, "model": state, "label_dict": labels}, tmp_path / "beats.pt")
-    tagger = pickle.loads(pickle.dumps(peer(f"beats:{tmp_path / 'beats.pt'}"))).tagger()
+    tagger = pickle.loads(pickle.dumps(external(f"beats:{tmp_path / 'beats.pt'}"))).tagger()
     torch.manual_seed(2)
     network = Network(32, 2, 2, 16, 527).eval()
     network.load_state_dict({name: 3 * tensor for name, tensor in network.state_dict().items()})
@@ -170,16 +170,16 @@ def test_kaldis_log_mel_is_kaldis() -> None:
 
 
 @pytest.fixture(scope="module")
-def htsat() -> Peer:
+def htsat() -> LoadedExternalTagger:
     torch.manual_seed(4)
     loaded = resolve("htsat", random=True)
-    assert isinstance(loaded, Peer)
+    assert isinstance(loaded, LoadedExternalTagger)
     return loaded
 
 
-def test_htsat_is_read_from_a_published_file(htsat: Peer, tmp_path: Path) -> None:
+def test_htsat_is_read_from_a_published_file(htsat: LoadedExternalTagger, tmp_path: Path) -> None:
     state, thirds = {}, {}
-    for name, tensor in htsat.loaded.model.state_dict().items():  # type: ignore[union-attr]
+    for name, tensor in htsat.instance.model.state_dict().items():  # type: ignore[union-attr]
         for ours, theirs in (
             ("encoder.audio_encoder.", ""), ("batch_norm", "bn0"), ("layernorm_before", "norm1"),
             ("layernorm_after", "norm2"), ("attention.self.", "attn."), ("attention.output.dense", "attn.proj"),
@@ -195,16 +195,16 @@ def test_htsat_is_read_from_a_published_file(htsat: Peer, tmp_path: Path) -> Non
     path = tmp_path / "htsat.ckpt"
     torch.save({"epoch": 3, "state_dict": state | thirds}, path)
     waveforms = noise(1.0, 32_000, pieces=1)
-    scores = peer(f"htsat:{path}").tagger().scores(waveforms)
+    scores = external(f"htsat:{path}").tagger().scores(waveforms)
     assert_same_scores(scores, htsat.tagger().scores(waveforms), 1e-6)
     torch.save({"state_dict": state}, path)
     with pytest.raises(CheckpointError, match="is no HTS-AT network: 'layers.0.blocks.0.attn.qkv.weight'"):
         resolve(f"htsat:{path}")
 
 
-def test_htsat_repeats_a_short_piece_and_reads_slaneys_log_mel(htsat: Peer) -> None:
+def test_htsat_repeats_a_short_piece_and_reads_slaneys_log_mel(htsat: LoadedExternalTagger) -> None:
     waveforms = noise(1.0, 32_000, pieces=1)
-    features = htsat.loaded.features(waveforms)
+    features = htsat.instance.features(waveforms)
     assert features.shape == (1, 1, 10 * 101, 64)
     assert torch.equal(features[:, :, :101], features[:, :, 909:])
     filters = audio_utils.mel_filter_bank(513, 64, 50, 14_000, 32_000, norm="slaney", mel_scale="slaney")
@@ -215,8 +215,8 @@ def test_htsat_repeats_a_short_piece_and_reads_slaneys_log_mel(htsat: Peer) -> N
     torch.testing.assert_close(features[0, 0, :101], torch.from_numpy(theirs.T).float(), atol=1e-2, rtol=0)
 
 
-def test_htsat_costs_what_the_paper_says_of_memory(htsat: Peer) -> None:
-    tagger = adapted(htsat, 2.0).tagger()
+def test_htsat_costs_what_the_paper_says_of_memory(htsat: LoadedExternalTagger) -> None:
+    tagger = htsat.adapted(2.0).tagger()
     features = tagger.network_input(noise_chunks(tagger, 1)[0])
     with torch.no_grad():
         found = cost(lambda: tagger.forward(features))

@@ -44,7 +44,7 @@ from satpipe.sat.model.streaming import (
     context_samples,
     count_chunks,
 )
-from satpipe.sat.weights.hub import resolve
+from satpipe.sat.weights.registry import load_checkpoint
 from torch import Tensor
 
 TINY = replace(
@@ -582,8 +582,8 @@ def test_no_recording_leaves_memory_to_the_next() -> None:
 
 
 def test_bfloat16_scores_of_the_bundled_model_stay_within_a_hundredth() -> None:
-    half = resolve("bundled").model().with_precision(torch.bfloat16)
-    full = resolve("bundled").model()
+    half = load_checkpoint("bundled").model().with_precision(torch.bfloat16)
+    full = load_checkpoint("bundled").model()
     seconds = torch.arange(120_000) / 16_000
     chord = torch.sin(2 * torch.pi * torch.tensor([[220], [277.2], [329.6], [1760]]) * seconds).sum(0)
     for recording in (sound(120_000), 0.1 * chord, torch.zeros(40_000)):
@@ -622,9 +622,9 @@ import sat
 for module in pkgutil.iter_modules(sat.__path__):
     importlib.import_module(f"sat.{module.name}")
 import torch
-from satpipe.sat.weights.hub import resolve
+from satpipe.sat.weights.registry import load_checkpoint
 from satpipe.sat.model.streaming import StreamingTagger
-print(tuple(StreamingTagger(resolve("bundled").model()).push(torch.zeros(40_000)).shape))
+print(tuple(StreamingTagger(load_checkpoint("bundled").model()).push(torch.zeros(40_000)).shape))
 """
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (finished.returncode, finished.stdout) == (0, "(1, 527)\n"), finished.stderr

@@ -33,9 +33,9 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
 from satpipe.sat.taggers.cost import MARGIN, Memory, batch_bytes, largest_batch, noise_chunks
 from satpipe.sat.taggers.efficientat import EfficientATTagger, random_state
-from satpipe.sat.taggers.interface import CPU, PeerConfig, Piece, Tagger
-from satpipe.sat.taggers.registry import adapted, resolve
+from satpipe.sat.taggers.interface import CPU, ExternalConfig, Piece, Tagger
 from satpipe.sat.taggers.sat import SATTagger
+from satpipe.sat.weights.registry import resolve
 from torch import Tensor
 
 MIDS = [label.mid for label in weak_labels()]
@@ -70,7 +70,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ready(tagger: Tagger, delay_s: float = 1.0, *, memory: bool = True) -> Tagger:
-    config = PeerConfig("peer", tagger.rate_hz, 10_000, 10_000, warmup_chunks=tagger.warmup_chunks).with_delay(delay_s)
+    config = ExternalConfig("peer", tagger.rate_hz, 10_000, 10_000, warmup_chunks=tagger.warmup_chunks).with_delay(
+        delay_s
+    )
     return tagger.prepared(config if memory else config.without_memory(), CPU, "fp32", None)
 
 
@@ -168,7 +170,7 @@ def test_outputs_are_put_into_audiosets_order_by_mid() -> None:
     ],
 )
 def test_a_delay_that_cannot_be_is_refused(delay_s: float, reason: str) -> None:
-    config = PeerConfig("level", 22_050, 10_000, 10_000)
+    config = ExternalConfig("level", 22_050, 10_000, 10_000)
     with pytest.raises(ConfigError, match=reason):
         config.with_delay(delay_s)
 
@@ -320,7 +322,7 @@ def test_what_is_registered_must_be_a_tagger(tmp_path: Path, monkeypatch: pytest
 
 def test_nothing_is_imported_before_it_is_named() -> None:
     code = (
-        "import sys, satpipe.sat.taggers.registry; print("
+        "import sys, satpipe.sat.weights.registry; print("
         "{'transformers', 'huggingface_hub', 'satpipe.sat.taggers.ast'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -328,10 +330,10 @@ def test_nothing_is_imported_before_it_is_named() -> None:
 
 
 def test_a_peer_runs_in_half_precision(weights: Path) -> None:
-    peer = adapted(resolve(str(weights)), 1.0)
+    peer = resolve(str(weights)).adapted(1.0)
     waveforms = sound(32_000)[None] / 4
     full = peer.tagger().scores(waveforms)
     assert full.std() > 0.03
     assert_same_scores(peer.tagger(precision="bf16").scores(waveforms), full, 0.02)
     with pytest.raises(ConfigError, match="peer does not run in bf16; leave --precision out"):
-        Level().prepared(PeerConfig("peer", 22_050, 1000, 1000), CPU, "bf16", None)
+        Level().prepared(ExternalConfig("peer", 22_050, 1000, 1000), CPU, "bf16", None)

@@ -23,7 +23,8 @@ from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import Label, strong_labels
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
-from satpipe.sat.weights.hub import BUNDLED, resolve
+from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import load_checkpoint
 
 CLIPS = 16_996
 EVENTS = 139_538
@@ -82,7 +83,7 @@ class StrongSet:
     def write_output(self, folder: Path) -> None:
         """Write the scores as `satpipe tag` does."""
         options = TagOptions(("by rule",), folder)
-        run = describe(options, resolve(BUNDLED))
+        run = describe(options, load_checkpoint(BUNDLED))
         table = TableOptions(run["id"], CHUNK_SAMPLES, options.threshold, options.top_k, options.scores)
         output = Output(folder)
         with output.claim(run):

@@ -23,7 +23,8 @@ from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import find
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
-from satpipe.sat.weights.hub import BUNDLED, resolve
+from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.weights.registry import load_checkpoint
 from scipy.special import expit, ndtri
 
 FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
@@ -131,7 +132,7 @@ def write_output(
 ) -> None:
     """Write the tables as `satpipe tag` does: the same ones every time, apart from the files' names."""
     options = TagOptions(("by rule",), folder)
-    run = describe(options, resolve(BUNDLED))
+    run = describe(options, load_checkpoint(BUNDLED))
     table = TableOptions(run["id"], CHUNK_SAMPLES, options.threshold, options.top_k, options.scores)
     output = Output(folder)
     hours = [

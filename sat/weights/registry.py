@@ -1,6 +1,6 @@
 """Taggers by name: SAT's models, other people's, and those that a package of yours registers.
 
-A model is named in one string, the same for every command: what `hub.resolve` takes; or `NAME:WEIGHTS`, where NAME
+A model is named in one string, the same for every command: what `load_checkpoint` takes; or `NAME:WEIGHTS`, where NAME
 is a peer or an entry point of the group `satpipe.taggers`, and WEIGHTS a path or `hf://OWNER/REPOSITORY[/FILE]`, which
 is fetched from Hugging Face then. Nothing is imported or fetched before it is named.
 """
@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
 from satpipe.sat.taggers.huggingface import EXTRA
-from satpipe.sat.taggers.interface import Peer, PeerConfig, Tagger
+from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, LoadedTagger, Tagger
+from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights import hub
-from satpipe.sat.weights.checkpoint import Checkpoint, sha256_of
+from satpipe.sat.weights.checkpoint import Checkpoint, load
 
 GROUP = "satpipe.taggers"
-PEERS = {
+EXTERNAL_TAGGERS = {
     "ast": "satpipe.sat.taggers.ast:AST",
     "beats": "satpipe.sat.taggers.beats:BEATs",
     "efficientat": "satpipe.sat.taggers.efficientat:EfficientATTagger",
@@ -32,12 +33,39 @@ _HUB = "hf://"
 _EFFICIENTAT_TENSOR = "features.0.0.weight"  # that no other model's file has
 
 
-def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Checkpoint | Peer:
+def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
+    """Load a SAT by name or path.
+
+    Args:
+        model: `bundled` or `bundled_1s`, the name of a published model that was pulled, or the path of a `.pt` or
+            `.safetensors` file.
+        arch: Name of the configuration, for a file that does not state it and whose shapes fit several.
+
+    Raises:
+        CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
+            that configuration.
+        ConfigError: The model is not known, the message suggests the nearest names; or `arch` contradicts the name.
+    """
+    own_arch = hub.BUNDLED_CONFIGS.get(model, model)
+    if (model in hub.BUNDLED_CONFIGS or model in hub.PUBLISHED) and arch not in (None, own_arch):
+        raise ConfigError(f"the model '{model}' is a {own_arch}, not a {arch}; leave --arch out")
+    if model in hub.BUNDLED_CONFIGS:
+        return replace(load(hub.BUNDLED_PATH, own_arch), source=hub.BUNDLED_SOURCE)
+    if model in hub.PUBLISHED:
+        path, url = hub.pulled(model)
+        return replace(load(path, model), source=f"{model} from {url}")
+    path = Path(model)
+    if path.suffix in {".pt", ".safetensors"} or path.exists():
+        return load(path, arch)
+    raise hub.unknown_model("model or file", model, [*hub.BUNDLED_CONFIGS, *hub.PUBLISHED])
+
+
+def resolve(model: str, arch: str | None = None, *, random: bool = False) -> LoadedTagger:
     """Load a model or tagger.
 
     Args:
-        model: As for `satpipe.sat.weights.hub.resolve`; or NAME:WEIGHTS, or the NAME of a tagger that needs none.
-        arch: As for `satpipe.sat.weights.hub.resolve`.
+        model: As for `load_checkpoint`; or NAME:WEIGHTS, or the NAME of a tagger that needs none.
+        arch: As for `load_checkpoint`.
         random: Let a peer that is named without weights have random ones.
 
     Raises:
@@ -57,27 +85,17 @@ def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Che
         raise ConfigError(f"there is no tagger '{name}' to give {weights}; did you mean {', '.join(near)}?")
     if arch is None and _is_efficientat(model):
         return _load("efficientat", factories["efficientat"], model, random=False)
-    return hub.resolve(model, arch)
+    return load_checkpoint(model, arch)
 
 
-def adapted(loaded: Checkpoint | Peer, delay_s: float | None = None, *, memory: bool = True) -> Checkpoint | Peer:
-    """Return the same weights, used otherwise: reading `delay_s` at a time, or each chunk alone.
-
-    Raises:
-        ConfigError: The model does not allow that delay.
-    """
-    config = loaded.config if delay_s is None else loaded.config.with_delay(delay_s)
-    return replace(loaded, config=config if memory else config.without_memory())  # type: ignore[arg-type]  # of the same kind
-
-
-def peers() -> list[str]:
-    """Names of all taggers besides SAT's models, registered ones included."""
+def external_taggers() -> list[str]:
+    """Return the names of all taggers other than SAT, registered ones included."""
     return list(_factories())
 
 
 def _factories() -> dict[str, Callable[[], type[Tagger]]]:
     """What makes each tagger, imported only when it is called."""
-    ours = {name: _built_in(target) for name, target in PEERS.items()}
+    ours = {name: _built_in(target) for name, target in EXTERNAL_TAGGERS.items()}
     return {entry.name: _registered(entry) for entry in entry_points(group=GROUP)} | ours
 
 
@@ -97,7 +115,7 @@ def _registered(entry: EntryPoint) -> Callable[[], type[Tagger]]:
     return factory
 
 
-def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *, random: bool) -> Peer:
+def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *, random: bool) -> LoadedExternalTagger:
     made_by = factory()
     if weights is None and not random and getattr(made_by, "needs_weights", False):
         raise CheckpointError(f"{name} needs weights: {name}:{made_by.usual_weights}")
@@ -107,12 +125,17 @@ def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *
         raise ConfigError(f"what is registered as '{name}' makes a {type(tagger).__name__}, not a satpipe Tagger")
     tagger.order  # noqa: B018  (it is an error if a class is missing)
     longest_ms = round(1000 * tagger.longest_s)
-    config = PeerConfig(name, tagger.rate_hz, longest_ms, longest_ms, tagger.shortest_ms, tagger.warmup_chunks)
+    config = ExternalConfig(name, tagger.rate_hz, longest_ms, longest_ms, tagger.shortest_ms, tagger.warmup_chunks)
     told = {package: version(package) for package in tagger.packages}
     code = f"{made_by.__module__}:{made_by.__qualname__}"
     source = f"{name} from {weights}" if weights else f"{name}, {'random weights' if random else code}"
-    config = config.with_delay(tagger.delay_s)
-    return Peer(config, tagger, _fingerprint(path) if path else hashlib.sha256(code.encode()).hexdigest(), source, told)
+    return LoadedExternalTagger(
+        config=config.with_delay(tagger.delay_s),
+        instance=tagger,
+        sha256=sha256_of(path) if path else hashlib.sha256(code.encode()).hexdigest(),
+        source=source,
+        metadata=told,
+    )
 
 
 def _path(weights: str) -> Path:
@@ -142,14 +165,6 @@ def _fetched(weights: str) -> Path:
         raise DownloadError(f"{weights} could not be fetched: {reason}; a file or folder will do as well") from error
 
 
-def _fingerprint(path: Path) -> str:
-    """The sha256 of a file, or of the names and contents of a folder's files."""
-    if path.is_file():
-        return sha256_of(path)
-    lines = [f"{file.name} {sha256_of(file)}" for file in sorted(path.iterdir()) if file.is_file()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
 def _is_efficientat(path: str) -> bool:
     """Whether a file named without a tagger is EfficientAT's, which has served as teacher under its bare name."""
     if not path.endswith(".pt") or not Path(path).is_file():
@@ -157,5 +172,5 @@ def _is_efficientat(path: str) -> bool:
     try:
         state = torch.load(path, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError):
-        return False  # `hub.resolve` says what it is instead
+        return False  # `load_checkpoint` says what it is instead
     return isinstance(state, dict) and _EFFICIENTAT_TENSOR in state

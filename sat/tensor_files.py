@@ -1,0 +1,55 @@
+"""Read the tensors of a weights file, whichever model they belong to."""
+
+import hashlib
+import pickle
+import struct
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from satpipe.sat.errors import CheckpointError
+from torch import Tensor
+
+# What torch and safetensors raise on files that are damaged, or no checkpoints at all.
+_UNREADABLE = (
+    SafetensorError, struct.error, RuntimeError, OSError, EOFError,
+    ValueError, TypeError, LookupError, AttributeError, AssertionError,
+)  # fmt: skip
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of a folder's files, as a hexadecimal string."""
+    if path.is_dir():
+        lines = [f"{file.name} {sha256_of(file)}" for file in sorted(path.iterdir()) if file.is_file()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file as float32 (counters as they are), and its metadata.
+
+    Raises:
+        CheckpointError: There is no such file, or it holds no state dict.
+    """
+    metadata: dict[str, str] = {}
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # torch's, on how the file was pickled
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: no pickle, or one of more than tensors") from error
+    except _UNREADABLE as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
+    state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state dict, neither bare nor under 'model'")
+    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, metadata

@@ -18,7 +18,7 @@ from satpipe.pipeline.live.open_source import open_source
 from satpipe.pipeline.live.raw_samples import ENCODINGS
 from satpipe.pipeline.live.reader_thread import MAX_LAG_S
 from satpipe.pipeline.live.source import STDIN, LiveSource, SourceOptions
-from satpipe.pipeline.live.tag_live import Ended, Heard, Missed, listen
+from satpipe.pipeline.live.tag_live import StreamChunk, StreamEnd, StreamGap, tag_sources
 from satpipe.pipeline.tables.schemas import best_labels
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
@@ -95,13 +95,13 @@ def lines(options: StreamOptions) -> Iterator[Line]:
     for source in sources:
         yield _start(source, checkpoint, options)
     with _stoppable() as stopped:
-        for found in listen(sources, tagger, stopped, options.max_lag_s):
+        for found in tag_sources(sources, tagger, stopped, options.max_lag_s):
             match found:
-                case Heard():
+                case StreamChunk():
                     yield _heard(found, options)
-                case Missed():
+                case StreamGap():
                     yield _missed(found)
-                case Ended():
+                case StreamEnd():
                     yield _ended(found)
 
 
@@ -147,7 +147,7 @@ def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions) -
     }
 
 
-def _heard(heard: Heard, options: StreamOptions) -> Line:
+def _heard(heard: StreamChunk, options: StreamOptions) -> Line:
     scores = heard.scores.numpy()
     labels = weak_labels()
     _, classes, values = best_labels(scores[None], options.threshold, options.top_k)
@@ -169,7 +169,7 @@ def _heard(heard: Heard, options: StreamOptions) -> Line:
     return line
 
 
-def _missed(missed: Missed) -> Line:
+def _missed(missed: StreamGap) -> Line:
     return {
         "event": "gap",
         "source": missed.source.name,
@@ -181,7 +181,7 @@ def _missed(missed: Missed) -> Line:
     }
 
 
-def _ended(ended: Ended) -> Line:
+def _ended(ended: StreamEnd) -> Line:
     return {
         "event": "end",
         "source": ended.source.name,

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from satpipe.jobs.train import log as train_log
 from satpipe.jobs.train.validation import TRUE_PIECES, teacher_figures, with_and_without_memory
-from satpipe.pipeline.training_data.feed import in_order, labelled_pieces
-from satpipe.pipeline.training_data.shards import Shards, decode
-from satpipe.pipeline.training_data.teachers import Pieces, load_teacher
+from satpipe.pipeline.training_data.feed import in_order, labelled_segments
+from satpipe.pipeline.training_data.shards import Shards, decode_clip
+from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.pipeline.training_data.views import resample
 from satpipe.reports.everyday import categories, everyday, told
 from satpipe.reports.readme import ROOT, put
@@ -40,7 +40,7 @@ def telling_clips(shards: Shards) -> Iterator[tuple[str, Tensor]]:
         if told(name, kinds) is None:
             continue
         audio = shards.audio(np.array([number], np.int64))[number]
-        yield name, torch.from_numpy(decode(audio, SAMPLE_RATE_HZ)[0])
+        yield name, torch.from_numpy(decode_clip(audio, SAMPLE_RATE_HZ)[0])
 
 
 def chunk_scores(model: SAT, log_mel: LogMel, samples: Tensor, *, memory_on: bool = True) -> Tensor:
@@ -59,11 +59,11 @@ def chunk_scores(model: SAT, log_mel: LogMel, samples: Tensor, *, memory_on: boo
     return torch.cat(scores)
 
 
-def on_pieces(model: SAT, shards: Shards, pieces: Pieces) -> dict[str, Any]:
+def on_pieces(model: SAT, shards: Shards, pieces: Segments) -> dict[str, Any]:
     """Teacher-mAP over labelled pieces, each read with an empty memory at its start."""
     log_mel, found, labels = LogMel(), [], []
-    samples = round(pieces.piece_s * SAMPLE_RATE_HZ)
-    for _, batch in in_order(labelled_pieces(shards, pieces), samples, BATCH, 0, 1):
+    samples = round(pieces.segment_s * SAMPLE_RATE_HZ)
+    for _, batch in in_order(labelled_segments(shards, pieces), samples, BATCH, 0, 1):
         assert batch.labels is not None
         found.append([part.numpy() for part in with_and_without_memory(model, log_mel, batch.inputs)])
         labels.append(batch.labels.numpy())
@@ -82,7 +82,7 @@ def joined(manifest: Path, shards: Shards) -> list[list[int]]:
     return [[number for _, number in sorted(clips)] for clips in origins.values() if len(clips) > 1]
 
 
-def on_long_recordings(model: SAT, shards: Shards, pieces: Pieces, recordings: list[list[int]]) -> dict[str, Any]:
+def on_long_recordings(model: SAT, shards: Shards, pieces: Segments, recordings: list[list[int]]) -> dict[str, Any]:
     """Teacher-mAP over the pieces of long recordings, each read from its start to its end with memory and without.
 
     A piece's score is the mean of the chunks whose middle lies in it.
@@ -92,7 +92,7 @@ def on_long_recordings(model: SAT, shards: Shards, pieces: Pieces, recordings: l
     numbers: list[int] = []
     for recording in recordings:
         audio = shards.audio(np.array(recording, np.int64))
-        clips = [torch.from_numpy(decode(audio[clip], SAMPLE_RATE_HZ)[0]) for clip in recording]
+        clips = [torch.from_numpy(decode_clip(audio[clip], SAMPLE_RATE_HZ)[0]) for clip in recording]
         begins = np.cumsum([0] + [len(clip) for clip in clips])
         starts: list[float] = []  # of pieces, samples
         for clip, begin in zip(recording, begins[:-1], strict=True):
@@ -101,7 +101,7 @@ def on_long_recordings(model: SAT, shards: Shards, pieces: Pieces, recordings: l
             starts += (begin + pieces.starts_s[own] * SAMPLE_RATE_HZ).tolist()
         samples = torch.cat(clips)
         middles = (np.arange(-(-len(samples) // size)) + 0.5) * size
-        inside = [(start <= middles) & (middles < start + pieces.piece_s * SAMPLE_RATE_HZ) for start in starts]
+        inside = [(start <= middles) & (middles < start + pieces.segment_s * SAMPLE_RATE_HZ) for start in starts]
         for memory_on, parts in found.items():
             scores = chunk_scores(model, log_mel, samples, memory_on=memory_on).numpy()
             parts.append(np.stack([scores[chunks].mean(0) for chunks in inside]))
@@ -192,7 +192,7 @@ def main(prepared: Path, manifest: Path, teacher_path: str, models: tuple[tuple[
     Figures that are there already of models of other names stay.
     """
     validation, held_out = Shards(prepared / "validation"), Shards(prepared / "held-out")
-    pieces = Pieces(prepared / "validation-labels", validation)
+    pieces = Segments(prepared / "validation-labels", validation)
     recordings = joined(manifest, validation)
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"models": {}}
     with torch.inference_mode():

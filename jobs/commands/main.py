@@ -593,9 +593,9 @@ def psl(
 ) -> int:
     """Have a teacher label the pieces of the training set SHARDS once: pseudo strong labels."""
     from satpipe.jobs.train import prepare
-    from satpipe.pipeline.training_data.teachers import PieceOptions
+    from satpipe.pipeline.training_data.teachers import SegmentOptions
 
-    options = PieceOptions(**cut)
+    options = SegmentOptions(**cut)
     pieces, lacking = prepare.label(
         shards, out, teacher, options, where=_pairs(where), workers=workers, address=address, report=_count("shards")
     )

@@ -13,7 +13,7 @@ from satpipe.jobs.report_data.grid import Grid, grid, local
 from satpipe.jobs.report_data.moments import Spot
 from satpipe.jobs.report_data.moments import choose as choose_moments
 from satpipe.jobs.report_data.options import ReportOptions
-from satpipe.pipeline.start_times.clock import find_zone
+from satpipe.pipeline.start_times.resolver import find_zone
 from satpipe.pipeline.tables.open_folder import Ints, Tables
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import choose, weak_labels

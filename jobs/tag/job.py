@@ -19,7 +19,7 @@ from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.time_options import joined
 from satpipe.jobs.tag.todo import Held
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.recordings.deployments import Joints
+from satpipe.pipeline.recordings.deployments import NotJoined
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.output_folder import Output, TableOptions
 from satpipe.pipeline.tables.start_times import TimesKnown, set_times
@@ -53,7 +53,7 @@ class Summary:
         times: Of how many it is known when they started.
         zone: Time zone that was taken for the local one; None: UTC, since none was named.
         files: Files that are joined to deployments, and how many of these there are; None without `join`.
-        joints: What this run did not join, and why.
+        not_joined: What this run did not join, and why.
     """
 
     recordings: int
@@ -67,7 +67,7 @@ class Summary:
     times: TimesKnown
     zone: str | None
     files: tuple[int, int] | None
-    joints: Joints
+    not_joined: NotJoined
 
     @property
     def complete(self) -> bool:
@@ -92,14 +92,14 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     description = describe(options, plan.checkpoint)
     with output.claim(description, overwrite=options.overwrite), _logged(output, description):
         output.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
-        joints = Joints()
+        not_joined = NotJoined()
         if plan.todo:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
                 begun = perf_counter()
                 held = Held(output, options)
                 sources = held.todo(list(plan.search), plan.clock.names)
                 if options.join:
-                    sources, joints = joined(ray, sources, plan.clock, options.join_gap_s)
+                    sources, not_joined = joined(ray, sources, plan.clock, options.join_gap_s)
                     sources, stale = held.left(sources)
                     output.remove(stale)
                 run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
@@ -123,7 +123,7 @@ def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         times=times,
         zone=options.time_zone,
         files=_joined(recordings["files"]) if options.join else None,
-        joints=joints,
+        not_joined=not_joined,
     )
 
 

@@ -10,7 +10,7 @@ from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.status import Status
 from satpipe.jobs.tag.time_options import some
 from satpipe.jobs.train.prepare import Prepared
-from satpipe.pipeline.start_times.clock import SOURCES
+from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.sat.weights.hub import BUNDLED_SOURCE
 
 
@@ -94,10 +94,10 @@ def _joints(summary: Summary) -> list[str]:
         return []
     files, deployments = summary.files
     lines = [f"joined: {_count(files, 'file')} to {_count(deployments, 'deployment')}"]
-    overlaps = [f"{first} and {second} ({s:,.1f} s)" for first, second, s in summary.joints.overlaps]
+    overlaps = [f"{first} and {second} ({s:,.1f} s)" for first, second, s in summary.not_joined.overlaps]
     if overlaps:
         lines.append(f"  not joined since they overlap: {len(overlaps):,}, such as {some(overlaps)}")
-    unlike = [f"{first} and {second} ({reason})" for first, second, reason in summary.joints.unlike]
+    unlike = [f"{first} and {second} ({reason})" for first, second, reason in summary.not_joined.mismatches]
     if unlike:
         lines.append(f"  not joined although they follow each other: {len(unlike):,}, such as {some(unlike)}")
     return lines
@@ -105,14 +105,20 @@ def _joints(summary: Summary) -> list[str]:
 
 def _times(summary: Summary) -> list[str]:
     """Of how many recordings it is known when they started, and which rules that rests on."""
-    known, doubts = summary.times, summary.times.doubts
+    known, ambiguities = summary.times, summary.times.ambiguities
     lines = [f"start known of {_sources(known.sources, summary.recordings)}"]
     for names, what in (
         (known.unknown, "start not known: neither name nor header tells"),
-        (doubts.zoneless, "time zone not named: taken for UTC, unless --time-zone says otherwise"),
-        (doubts.twice, f"in the hour that comes twice in {summary.zone}: taken as early as the files before allow"),
-        (doubts.never, f"in the hour that is left out in {summary.zone}: taken as if the clock had not been changed"),
-        (doubts.rates, "end_time not used: the clock would have been wrong by more than 1%"),
+        (ambiguities.without_zone, "time zone not named: taken for UTC, unless --time-zone says otherwise"),
+        (
+            ambiguities.repeated_hour,
+            f"in the hour that comes twice in {summary.zone}: taken as early as the files before allow",
+        ),
+        (
+            ambiguities.skipped_hour,
+            f"in the hour that is left out in {summary.zone}: taken as if the clock had not been changed",
+        ),
+        (ambiguities.implausible_rates, "end_time not used: the clock would have been wrong by more than 1%"),
     ):
         if names:
             lines.append(f"  {what}: {len(names):,}, such as {some(names)}")

@@ -9,7 +9,7 @@ from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.time_options import clock_notes, make_clock
 from satpipe.jobs.tag.todo import Held
 from satpipe.pipeline.recordings.find import Search
-from satpipe.pipeline.start_times.clock import Clock
+from satpipe.pipeline.start_times.resolver import StartTimeResolver
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.precision import processor_has_bf16
@@ -48,7 +48,7 @@ class Plan:
     todo_bytes: int
     stale: frozenset[str]
     gone: frozenset[str]
-    clock: Clock
+    clock: StartTimeResolver
     notes: tuple[str, ...] = ()
     batch_chunks: int | None = None
 

@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from satpipe.pipeline.ray_engine import Engine
-from satpipe.pipeline.recordings.deployments import Candidate, Joints, join
+from satpipe.pipeline.recordings.deployments import Candidate, NotJoined, join
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.probing import Unusable, probe_each
-from satpipe.pipeline.start_times.clock import Clock, File, find_zone
-from satpipe.pipeline.start_times.from_csv import read_drifts, read_times
+from satpipe.pipeline.start_times.from_csv import read_clock_drifts, read_times
+from satpipe.pipeline.start_times.resolver import RecordedFile, StartTimeResolver, find_zone
 from satpipe.sat.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 3  # names in one line
 
 
-def make_clock(options: "TagOptions") -> Clock:
+def make_clock(options: "TagOptions") -> StartTimeResolver:
     """Return what tells when recordings started.
 
     Raises:
@@ -27,18 +27,18 @@ def make_clock(options: "TagOptions") -> Clock:
     """
     zone = find_zone(options.time_zone)
     times = read_times(options.times, zone) if options.times else {}
-    drifts = read_drifts(options.clock_marks, zone) if options.clock_marks else []
-    return Clock(options.time_pattern, options.time_zone, times, drifts)
+    drifts = read_clock_drifts(options.clock_marks, zone) if options.clock_marks else []
+    return StartTimeResolver(options.time_pattern, options.time_zone, times, drifts)
 
 
-def clock_notes(clock: Clock, options: "TagOptions", names: Sequence[str]) -> Iterator[str]:
+def clock_notes(clock: StartTimeResolver, options: "TagOptions", names: Sequence[str]) -> Iterator[str]:
     """Yield what of the options does not fit the files there are, one line each.
 
     Raises:
         ConfigError: Of one of the options, nothing fits.
     """
     if options.time_pattern:
-        others = [name for name in names if clock.names.given(name) is None]
+        others = [name for name in names if clock.names.by_pattern(name) is None]
         what = f"--time-pattern {options.time_pattern} does not fit"
         if len(others) == len(names):
             raise ConfigError(f"{what} any of {len(names):,} names, such as {some(others)}")
@@ -60,7 +60,9 @@ def clock_notes(clock: Clock, options: "TagOptions", names: Sequence[str]) -> It
             )
 
 
-def joined(engine: Engine, sources: Iterable[Source], clock: Clock, gap_s: float) -> tuple[list[Source], Joints]:
+def joined(
+    engine: Engine, sources: Iterable[Source], clock: StartTimeResolver, gap_s: float
+) -> tuple[list[Source], NotJoined]:
     """Join files of one recorder that follow each other to deployments.
 
     Args:
@@ -78,15 +80,15 @@ def joined(engine: Engine, sources: Iterable[Source], clock: Clock, gap_s: float
             single.append(source)
         else:
             files.append((source, info))
-    told = clock.tell([File(source.recording, info.duration_s, info.stamp) for source, info in files])
+    told = clock.resolve([RecordedFile(source.recording, info.duration_s, info.header_time) for source, info in files])
     candidates = []
     for (source, info), each in zip(files, told, strict=True):
         if each is None:
             single.append(source)
         else:
             candidates.append(Candidate(source, info, clock.names.recorder(source.recording), each.time))
-    together, joints = join(candidates, gap_s)
-    return sorted([*single, *together], key=lambda source: source.recording), joints
+    together, not_joined = join(candidates, gap_s)
+    return sorted([*single, *together], key=lambda source: source.recording), not_joined
 
 
 def some(names: Sequence[str]) -> str:

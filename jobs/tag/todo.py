@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from satpipe.pipeline.recordings.deployments import Deployment, state_of
+from satpipe.pipeline.recordings.deployments import Deployment, fingerprint
 from satpipe.pipeline.recordings.find import Source
-from satpipe.pipeline.start_times.from_names import Names
+from satpipe.pipeline.start_times.from_names import NameParser
 from satpipe.pipeline.tables.output_folder import Output
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Held:
             for state in row.files:
                 self._by_file[state[0]].append(row)
 
-    def todo(self, sources: Sequence[Source], names: Names) -> list[Source]:
+    def todo(self, sources: Sequence[Source], names: NameParser) -> list[Source]:
         """Return the files that the tables do not hold as they are now.
 
         Where files are joined, those are all of a recorder of which one is not held: they may make other deployments.
@@ -95,7 +95,7 @@ class Held:
         rows: set[str] = set()
         kept: set[str] = set()
         for source in joined:
-            files = source.state if isinstance(source, Deployment) else (state_of(source),)
+            files = source.fingerprints if isinstance(source, Deployment) else (fingerprint(source),)
             same = [row for row in self._by_file[files[0][0]] if row.files == files and not row.again]
             if same and len(same) >= same[0].rows:
                 kept.update(row.recording for row in same)
@@ -121,5 +121,5 @@ class Held:
         return (
             bool(rows)
             and len(rows) >= rows[0].rows
-            and not any(row.again or state_of(source) not in row.files for row in rows)
+            and not any(row.again or fingerprint(source) not in row.files for row in rows)
         )

@@ -18,7 +18,7 @@ from shutil import which
 
 import click
 import soundfile
-from satpipe.pipeline.training_data.shards import decode
+from satpipe.pipeline.training_data.shards import decode_clip
 from satpipe.sat.errors import AudioError, ConfigError, SatpipeError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -73,7 +73,7 @@ def cut(rows: list[Row], unpacked: Path, audio: Path) -> Iterator[str]:
     for row in rows:
         target = audio / clip_path(row)
         try:
-            samples, _ = decode((unpacked / row["file"]).read_bytes(), SAMPLE_RATE_HZ)
+            samples, _ = decode_clip((unpacked / row["file"]).read_bytes(), SAMPLE_RATE_HZ)
         except (OSError, AudioError) as error:
             yield f"{row['package']}: {row['file']}: {error}"
             continue

@@ -26,7 +26,7 @@ from satpipe.jobs.train.worker import ERROR, STATE, train_worker
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.training_data.shards import Shards
-from satpipe.pipeline.training_data.teachers import Pieces, load_teacher
+from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.sat import errors
 from satpipe.sat.errors import ConfigError, OutputError, TrainingError
 from satpipe.sat.labels import weak_labels
@@ -193,11 +193,11 @@ def _check_inputs(settings: TrainConfig) -> None:
     """Find out here, not on a worker, what is wrong with the data."""
     shards = Shards(settings.data)
     if settings.labels:
-        Pieces(settings.labels, shards)
+        Segments(settings.labels, shards)
     if settings.validation:
         others = Shards(settings.validation)
         if settings.validation_labels:
-            Pieces(settings.validation_labels, others)
+            Segments(settings.validation_labels, others)
         shared = set(shards.clips) & set(others.clips)
         if shared and settings.validation != settings.data:
             raise ConfigError(f"{len(shared):,} clips are in both {settings.data} and {settings.validation}")

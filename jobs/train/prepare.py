@@ -11,7 +11,7 @@ from satpipe.pipeline.ray_engine import Engine, Lost
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.training_data.listing import Listing, list_clips
 from satpipe.pipeline.training_data.shards import Shards, ShardWriter, write_shard
-from satpipe.pipeline.training_data.teachers import PieceOptions, from_table, label_shard
+from satpipe.pipeline.training_data.teachers import SegmentOptions, from_table, label_shard
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.weights.checkpoint import Checkpoint
@@ -73,7 +73,7 @@ def prepare(
     """
     listing = list_clips(folder, table, segments, where)
     writer = ShardWriter(out, listing, clips_per_shard)
-    todo = writer.todo()
+    todo = writer.missing()
     if todo:
         with ray_engine.start(address, workers, "cpu") as ray:
             for shard in todo:
@@ -88,7 +88,7 @@ def label(
     shards_folder: str,
     out: str | Path,
     teacher: str,
-    options: PieceOptions,
+    options: SegmentOptions,
     *,
     where: tuple[tuple[str, str], ...] = (),
     workers: int | None = None,

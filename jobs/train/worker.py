@@ -26,9 +26,9 @@ from satpipe.jobs.train.validation import (
     teacher_figures,
     with_and_without_memory,
 )
-from satpipe.pipeline.training_data.feed import Batch, Examples, Feed, in_order, labelled_pieces, whole_clips
+from satpipe.pipeline.training_data.feed import Batch, Examples, Feed, in_order, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.shards import CLIP_S, Shards
-from satpipe.pipeline.training_data.teachers import Pieces, load_teacher
+from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.pipeline.training_data.views import Views
 from satpipe.sat.errors import SatpipeError, TrainingError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
@@ -268,12 +268,12 @@ class Worker:
             return Feed(whole_clips(shards, labelled=False), crop_samples=_clip_samples(), **sizes, **place)
         if settings.stage == "full":
             if settings.labels:
-                examples = labelled_pieces(shards, Pieces(settings.labels, shards), **drawn)
+                examples = labelled_segments(shards, Segments(settings.labels, shards), **drawn)
             else:
                 examples = whole_clips(shards, labelled=True, **drawn)
             return Feed(examples, crop_samples=_clip_samples(), **sizes, **place)
-        pieces = Pieces(settings.labels, shards)
-        examples = labelled_pieces(shards, pieces, **drawn)
+        pieces = Segments(settings.labels, shards)
+        examples = labelled_segments(shards, pieces, **drawn)
         if settings.teacher:
             return Views(
                 examples, load_teacher(settings.teacher, self.device), chunk_frames=config.chunk_frames,
@@ -350,9 +350,9 @@ class Worker:
         if not settings.validation_labels:
             examples = whole_clips(shards, labelled=True)
             return lambda: {"map": self._map_of(examples, _clip_samples())}
-        pieces = Pieces(settings.validation_labels, shards)
-        examples = labelled_pieces(shards, pieces)
-        samples = round(pieces.piece_s * SAMPLE_RATE_HZ)
+        pieces = Segments(settings.validation_labels, shards)
+        examples = labelled_segments(shards, pieces)
+        samples = round(pieces.segment_s * SAMPLE_RATE_HZ)
         return lambda: self._teacher_map(examples, samples)
 
     def _map_of(self, examples: Examples, samples: int) -> float:
@@ -433,11 +433,11 @@ def _clip_samples() -> int:
     return round(CLIP_S * SAMPLE_RATE_HZ)
 
 
-def _piece_samples(pieces: Pieces, chunk_samples: int) -> int:
-    samples = round(pieces.piece_s * SAMPLE_RATE_HZ)
+def _piece_samples(pieces: Segments, chunk_samples: int) -> int:
+    samples = round(pieces.segment_s * SAMPLE_RATE_HZ)
     if not 2 * chunk_samples <= samples < 3 * chunk_samples:
         raise TrainingError(
-            f"the labels are of pieces of {pieces.piece_s:g} s, the model reads two chunks of "
+            f"the labels are of pieces of {pieces.segment_s:g} s, the model reads two chunks of "
             f"{chunk_samples / SAMPLE_RATE_HZ:g} s: make labels with `satpipe psl --piece-s "
             f"{math.ceil(2 * chunk_samples / SAMPLE_RATE_HZ)}`"
         )

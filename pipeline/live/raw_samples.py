@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from satpipe.pipeline.recordings.decode import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, Samples, tells_length
+from satpipe.pipeline.recordings.decode import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, Samples, is_known_size
 from satpipe.sat.errors import AudioError
 
 # numpy's type and the value of full scale, as libsndfile takes it.
@@ -96,7 +96,7 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
         name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
         at += len(chunk)
         if name == b"data" and pcm:
-            return WavHeader(pcm, at, size if size and tells_length(size) else None)
+            return WavHeader(pcm, at, size if size and is_known_size(size) else None)
         size += size % 2
         if len(chunk) < 8 or at + size > LONGEST_HEADER_BYTES:
             break

@@ -8,7 +8,7 @@ from time import monotonic, time
 
 from satpipe.pipeline.live.resample import make_resampler
 from satpipe.pipeline.live.source import Gap, LiveSource
-from satpipe.pipeline.recordings.decode import Samples, mix, resampled, without_bad
+from satpipe.pipeline.recordings.decode import Samples, mix, resampled, silence_invalid
 from satpipe.sat.errors import SatpipeError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -21,7 +21,7 @@ UNFORESEEN = "reading it ended in a way that nobody foresaw"
 
 
 @dataclass(frozen=True)
-class Piece:
+class Block:
     """Samples of a stream.
 
     Attributes:
@@ -39,7 +39,7 @@ class Piece:
     gap: str = ""
 
 
-class Intake:
+class SourceReader:
     """Reads a source in a thread of its own.
 
     A source that can wait, waits while more than QUEUE_S are in the queue. Of one that cannot, all that is in the queue
@@ -64,7 +64,7 @@ class Intake:
         self.problem = ""
         self._changed = changed
         self._max_lag_s = max_lag_s
-        self._queue: deque[tuple[float, Piece]] = deque()  # with the time at which it came
+        self._queue: deque[tuple[float, Block]] = deque()  # with the time at which it came
         self._queued = self._dropped = 0  # samples at 16 kHz
         self._ended = False
         self._thread = Thread(target=self._run, name=f"reads {source.name}", daemon=True)
@@ -88,15 +88,15 @@ class Intake:
         """Begin to read."""
         self._thread.start()
 
-    def take(self) -> Piece | None:
-        """Return the next piece; None where there is none yet, or no more."""
+    def take(self) -> Block | None:
+        """Return the next block; None where there is none yet, or no more."""
         with self._changed:
             if not self._queue:
                 return None
-            _, piece = self._queue.popleft()
-            self._queued -= len(piece.samples)
+            _, block = self._queue.popleft()
+            self._queued -= len(block.samples)
             self._changed.notify_all()
-            return piece
+            return block
 
     def stop(self) -> None:
         """Read no further; what has been read can still be taken."""
@@ -108,8 +108,8 @@ class Intake:
     def _run(self) -> None:
         problem = UNFORESEEN  # an error that is none of ours is shown by threading, and ends the source with this
         try:
-            for piece in self._pieces():
-                if not self._put(piece):
+            for block in self._pieces():
+                if not self._put(block):
                     break
             problem = ""
         except SatpipeError as error:
@@ -120,41 +120,41 @@ class Intake:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[Block]:
         """Yield what comes, mixed and resampled as `satpipe.pipeline.recordings.decode` does it."""
         rate_hz = self.source.rate_hz
         frames = start = 0
         gap, resampler, time_s = "", make_resampler(rate_hz), time()
         for block in self.source.blocks():
             if isinstance(block, Gap):
-                yield Piece(start, resampler.finish(), frames / rate_hz, time_s, gap)
+                yield Block(start, resampler.finish(), frames / rate_hz, time_s, gap)
                 frames += block.frames
                 start, gap, resampler = resampled(frames, rate_hz), block.reason, make_resampler(rate_hz)
                 continue
             time_s = time()
-            samples, bad = without_bad(mix(block))
+            samples, bad = silence_invalid(mix(block))
             if bad is not None and self.invalid_s is None:
                 self.invalid_s = (frames + bad) / rate_hz
             frames += len(block)
             samples = resampler.push(samples)
-            yield Piece(start, samples, frames / rate_hz, time_s, gap)
+            yield Block(start, samples, frames / rate_hz, time_s, gap)
             start, gap = start + len(samples), ""
-        yield Piece(start, resampler.finish(), frames / rate_hz, time_s, gap)
+        yield Block(start, resampler.finish(), frames / rate_hz, time_s, gap)
 
-    def _put(self, piece: Piece) -> bool:
-        """Let a piece wait for the model; return whether another one is wanted."""
+    def _put(self, block: Block) -> bool:
+        """Let a block wait for the model; return whether another one is wanted."""
         with self._changed:
             if self.source.live and self._lags():
                 self._dropped += self._queued
                 self._queue.clear()
                 self._queued = 0
-                piece = replace(piece, gap=TOO_SLOW)
+                block = replace(block, gap=TOO_SLOW)
             while not self.source.live and self._queued > QUEUE_S * SAMPLE_RATE_HZ and not self._ended:
                 self._changed.wait(POLL_S)
             if self._ended:
                 return False
-            self._queue.append((monotonic(), piece))
-            self._queued += len(piece.samples)
+            self._queue.append((monotonic(), block))
+            self._queued += len(block.samples)
             self._changed.notify_all()
             return True
 

@@ -11,7 +11,7 @@ from threading import Condition
 from time import monotonic, time
 
 import torch
-from satpipe.pipeline.live.reader_thread import MAX_LAG_S, POLL_S, Intake, Piece
+from satpipe.pipeline.live.reader_thread import MAX_LAG_S, POLL_S, Block, SourceReader
 from satpipe.pipeline.live.source import LiveSource
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.stream_batch import BatchTagger
@@ -23,7 +23,7 @@ GATHER_S = 0.005  # a chunk waits so long for those of other sources, to share a
 
 
 @dataclass(frozen=True)
-class Heard:
+class StreamChunk:
     """Scores of a chunk.
 
     Attributes:
@@ -44,7 +44,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Missed:
+class StreamGap:
     """A gap.
 
     Attributes:
@@ -65,7 +65,7 @@ class Missed:
 
 
 @dataclass(frozen=True)
-class Ended:
+class StreamEnd:
     """The end of a source.
 
     Attributes:
@@ -89,12 +89,12 @@ class Ended:
     problem: str
 
 
-def listen(
+def tag_sources(
     sources: Sequence[LiveSource],
     tagger: "BatchTagger[_Stream]",
     stopped: Callable[[], bool] = lambda: False,
     max_lag_s: float = MAX_LAG_S,
-) -> Iterator[Heard | Missed | Ended]:
+) -> Iterator[StreamChunk | StreamGap | StreamEnd]:
     """Tag sources until all have ended.
 
     Args:
@@ -104,11 +104,11 @@ def listen(
         max_lag_s: How long sound of a source that cannot wait may wait for the model before it is dropped.
     """
     changed = Condition()
-    streams = [_Stream(Intake(source, changed, max_lag_s), tagger) for source in sources]
+    streams = [_Stream(SourceReader(source, changed, max_lag_s), tagger) for source in sources]
     running = list(streams)
     try:
         for stream in streams:
-            stream.intake.start()
+            stream.reader.start()
         while running:
             yield from _gather(running, changed, stopped)
             for scored in tagger.step():
@@ -118,16 +118,16 @@ def listen(
                 yield stream.end()
     finally:
         for stream in streams:
-            stream.intake.stop()
+            stream.reader.stop()
 
 
-def _gather(running: "list[_Stream]", changed: Condition, stopped: Callable[[], bool]) -> Iterator[Missed]:
+def _gather(running: "list[_Stream]", changed: Condition, stopped: Callable[[], bool]) -> Iterator[StreamGap]:
     """Take in what has come until a chunk is ready, and a little longer for those of other streams."""
     deadline_s = None
     while not any(stream.over for stream in running):
         if stopped():
             for stream in running:
-                stream.intake.stop()
+                stream.reader.stop()
         for stream in running:
             yield from stream.advance()
         ready = [stream.ready for stream in running]
@@ -143,13 +143,13 @@ def _gather(running: "list[_Stream]", changed: Condition, stopped: Callable[[], 
 class _Stream:
     """One source's way through the model."""
 
-    def __init__(self, intake: Intake, tagger: "BatchTagger[_Stream]") -> None:
-        self.intake = intake
+    def __init__(self, reader: SourceReader, tagger: "BatchTagger[_Stream]") -> None:
+        self.reader = reader
         self._tagger = tagger
         self._size = chunk_samples(tagger.model.config, tagger.cut)
         self._base = self._at = 0  # in samples: where the grid of chunks starts, and what is pushed ends
-        self._read_s, self._time_s = 0.0, time()  # of the piece pushed last
-        self._pending: Piece | None = None  # after a gap that has been come to
+        self._read_s, self._time_s = 0.0, time()  # of the block pushed last
+        self._pending: Block | None = None  # after a gap that has been come to
         self._finished = False  # the recording, for a gap or for good
         self._chunks = self._gaps = 0
         self._missed_s = 0.0
@@ -162,45 +162,45 @@ class _Stream:
     @property
     def can_advance(self) -> bool:
         """Whether `advance` would find something to do."""
-        return not self.ready and (self._pending is not None or self.intake.waiting)
+        return not self.ready and (self._pending is not None or self.reader.waiting)
 
     @property
     def over(self) -> bool:
         """Whether all that will come has been scored."""
-        return self.intake.over and self._pending is None and self._finished and not self.ready
+        return self.reader.over and self._pending is None and self._finished and not self.ready
 
-    def advance(self) -> Iterator[Missed]:
+    def advance(self) -> Iterator[StreamGap]:
         """Push what has come until a chunk is ready; no more than that, so that what waits is counted as waiting."""
         while not self.ready:
-            piece, self._pending = self._pending or self.intake.take(), None
-            if piece is None:
-                if self.intake.over and not self._finished:
+            block, self._pending = self._pending or self.reader.take(), None
+            if block is None:
+                if self.reader.over and not self._finished:
                     self._finish()
                     continue
                 return
-            if piece.gap:
-                missed = self._gap(piece)
+            if block.gap:
+                missed = self._gap(block)
                 if not missed.filled and not self._finished:
                     self._finish()
-                    self._pending = piece
+                    self._pending = block
                     continue  # the chunk before the gap comes first
-                self._cross(missed, piece)
+                self._cross(missed, block)
                 yield missed
-            self._push(torch.from_numpy(piece.samples))
-            self._read_s, self._time_s = piece.read_s, piece.time_s
+            self._push(torch.from_numpy(block.samples))
+            self._read_s, self._time_s = block.read_s, block.time_s
 
-    def _gap(self, piece: Piece) -> Missed:
-        gap_s = max(0, piece.start - self._at) / SAMPLE_RATE_HZ
+    def _gap(self, block: Block) -> StreamGap:
+        gap_s = max(0, block.start - self._at) / SAMPLE_RATE_HZ
         filled = gap_s <= FILLED_S
-        return Missed(self.intake.source, self._at / SAMPLE_RATE_HZ, gap_s, piece.gap, filled, piece.time_s)
+        return StreamGap(self.reader.source, self._at / SAMPLE_RATE_HZ, gap_s, block.gap, filled, block.time_s)
 
-    def _cross(self, missed: Missed, piece: Piece) -> None:
+    def _cross(self, missed: StreamGap, block: Block) -> None:
         self._gaps += 1
         self._missed_s += missed.gap_s
         if missed.filled:
-            self._push(torch.zeros(max(0, piece.start - self._at)))
+            self._push(torch.zeros(max(0, block.start - self._at)))
         else:
-            self._base = self._at = piece.start
+            self._base = self._at = block.start
 
     def _push(self, samples: Tensor) -> None:
         if len(samples):
@@ -212,7 +212,7 @@ class _Stream:
         self._tagger.finish(self)
         self._finished = True
 
-    def heard(self, index: int, scores: Tensor) -> Heard:
+    def heard(self, index: int, scores: Tensor) -> StreamChunk:
         """Say where and when a chunk was."""
         start = self._base + index * self._size
         # Of a last chunk that is not full, where reading ended; where reading went on and what came was dropped, here.
@@ -220,12 +220,12 @@ class _Stream:
         end_s = min((start + self._size) / SAMPLE_RATE_HZ, heard_s)
         time_s = self._time_s - (self._read_s - end_s)
         self._chunks += 1
-        return Heard(self.intake.source, self._chunks - 1, start / SAMPLE_RATE_HZ, end_s, time_s, scores)
+        return StreamChunk(self.reader.source, self._chunks - 1, start / SAMPLE_RATE_HZ, end_s, time_s, scores)
 
-    def end(self) -> Ended:
+    def end(self) -> StreamEnd:
         """Say how it went."""
-        intake = self.intake
-        return Ended(
-            intake.source, self._read_s, self._chunks, self._gaps, self._missed_s, intake.dropped_s,
-            intake.invalid_s, intake.problem,
+        reader = self.reader
+        return StreamEnd(
+            reader.source, self._read_s, self._chunks, self._gaps, self._missed_s, reader.dropped_s,
+            reader.invalid_s, reader.problem,
         )  # fmt: skip

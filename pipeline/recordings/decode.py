@@ -14,7 +14,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 from satpipe.pipeline.recordings.find import Source
-from satpipe.pipeline.start_times.from_headers import Stamp
+from satpipe.pipeline.start_times.from_headers import HeaderTime
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
@@ -56,7 +56,7 @@ _OVERSTATED = re.compile(r"^ *(?:data|SSND|riff|Data Size|Riff size) *: (\d+) \(
 _OPEN_END = re.compile(r"File ended unexpectedly|lacks an end-of-stream bit")
 
 
-def tells_length(size_bytes: int) -> bool:
+def is_known_size(size_bytes: int) -> bool:
     """Whether a size in a header is one: programs that write to a pipe put the largest number there."""
     return not (0x7FFFF000 <= size_bytes <= 0x80000000 or 0xFFFFF000 <= size_bytes < 2**32 or size_bytes >= 2**62)
 
@@ -82,7 +82,7 @@ class AudioInfo:
     exact_seek: bool
     problem: str
     container: str = ""
-    stamp: Stamp | None = None
+    header_time: HeaderTime | None = None
     parts: tuple["Part", ...] = ()
 
     @property
@@ -227,7 +227,7 @@ def _cut_off(file: soundfile.SoundFile) -> str:
     log = file.extra_info
     for claimed, actual in _OVERSTATED.findall(log):
         missing = int(claimed) - int(actual)
-        if missing > 64 and tells_length(int(claimed)):
+        if missing > 64 and is_known_size(int(claimed)):
             return f"the header announces {missing:,} bytes more than the file has"
     if _OPEN_END.search(log):
         return "the file ends without its end-of-stream mark"
@@ -259,7 +259,7 @@ class Reader:
             rate_hz: Sampling rate wanted.
         """
         self.frames_read = 0
-        self.bad_s: float | None = None
+        self.invalid_s: float | None = None
         self.broken_s: float | None = None
         self.problem = ""
         self._info = info
@@ -361,14 +361,14 @@ class Reader:
 
     def _clean(self, block: Samples) -> Samples:
         """Count a block, and replace what is not a sample with silence."""
-        block, bad = without_bad(block)
-        if bad is not None and self.bad_s is None:
-            self.bad_s = (self.frames_read + bad) / self._info.rate_hz
+        block, bad = silence_invalid(block)
+        if bad is not None and self.invalid_s is None:
+            self.invalid_s = (self.frames_read + bad) / self._info.rate_hz
         self.frames_read += len(block)
         return block
 
 
-def without_bad(block: Samples) -> tuple[Samples, int | None]:
+def silence_invalid(block: Samples) -> tuple[Samples, int | None]:
     """Replace what is not a sample with silence; return the block [n], and where the first such place is."""
     good = np.abs(block) <= LARGEST_SAMPLE  # False for NaN
     bad = None if good.all() else int(np.argmin(good))
@@ -379,7 +379,7 @@ def without_bad(block: Samples) -> tuple[Samples, int | None]:
 def mix(block: Samples) -> Samples:
     """Mean over channels, [n, channels] -> [n]; numpy's own is ten times slower on so few columns."""
     mixed = block[:, 0].copy()
-    with np.errstate(over="ignore", invalid="ignore"):  # `without_bad` tells of what is not a sample
+    with np.errstate(over="ignore", invalid="ignore"):  # `silence_invalid` tells of what is not a sample
         for channel in range(1, block.shape[1]):
             mixed += block[:, channel]
         return mixed / np.float32(block.shape[1])

@@ -29,22 +29,22 @@ class Deployment(Source):
     info: AudioInfo
 
     @property
-    def state(self) -> tuple[tuple[str, int, int], ...]:
+    def fingerprints(self) -> tuple[tuple[str, int, int], ...]:
         """What tells it from one of other files, or of files that have changed since."""
-        return tuple(state_of(part.source) for part in self.info.parts)
+        return tuple(fingerprint(part.source) for part in self.info.parts)
 
 
 @dataclass
-class Joints:
+class NotJoined:
     """What became of joining.
 
     Attributes:
         overlaps: Pairs of files, and by how many seconds the second began before the first ended; not joined.
-        unlike: Pairs of files that follow each other, but are not of a kind; not joined, with the reason.
+        mismatches: Pairs of files that follow each other, but are not of a kind; not joined, with the reason.
     """
 
     overlaps: list[tuple[str, str, float]] = field(default_factory=list)
-    unlike: list[tuple[str, str, str]] = field(default_factory=list)
+    mismatches: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Candidate:
         return self.time + timedelta(seconds=self.info.duration_s)
 
 
-def state_of(source: Source) -> tuple[str, int, int]:
+def fingerprint(source: Source) -> tuple[str, int, int]:
     """What tells a file from others, and from itself as it was before."""
     return source.recording, source.size_bytes, source.modified_ns
 
 
-def join(candidates: Iterable[Candidate], gap_s: float) -> tuple[list[Source], Joints]:
+def join(candidates: Iterable[Candidate], gap_s: float) -> tuple[list[Source], NotJoined]:
     """Join files to deployments.
 
     Args:
@@ -87,30 +87,30 @@ def join(candidates: Iterable[Candidate], gap_s: float) -> tuple[list[Source], J
     recorders: dict[str, list[Candidate]] = defaultdict(list)
     for each in candidates:
         recorders[each.recorder].append(each)
-    joints, joined = Joints(), []
+    not_joined, joined = NotJoined(), []
     for files in recorders.values():
         files.sort(key=lambda each: (each.time, each.source.recording))
         chain = files[:1]
         for before, after in pairwise(files):
-            if not _follows(before, after, gap_s, joints):
+            if not _follows(before, after, gap_s, not_joined):
                 joined.append(_joined(chain))
                 chain = []
             chain.append(after)
         joined.append(_joined(chain))
-    return sorted(joined, key=lambda source: source.recording), joints
+    return sorted(joined, key=lambda source: source.recording), not_joined
 
 
-def _follows(before: Candidate, after: Candidate, gap_s: float, joints: Joints) -> bool:
+def _follows(before: Candidate, after: Candidate, gap_s: float, not_joined: NotJoined) -> bool:
     """Whether a file is the continuation of another; notes why not, unless there is just a pause."""
     names = before.source.recording, after.source.recording
     apart_s = (after.time - before.end) / timedelta(seconds=1)
     if apart_s < -gap_s:
-        joints.overlaps.append((*names, -apart_s))
+        not_joined.overlaps.append((*names, -apart_s))
     if abs(apart_s) > gap_s:
         return False
     reason = _unlike(before.info, after.info)
     if reason:
-        joints.unlike.append((*names, reason))
+        not_joined.mismatches.append((*names, reason))
     return not reason
 
 
@@ -172,12 +172,15 @@ def file_rows(info: AudioInfo) -> list[dict[str, Any]] | None:
             "duration_s": part.info.duration_s,
             "size_bytes": part.source.size_bytes,
             "modified": part.source.modified_ns,
-            **stamp_row(part.info),
+            **header_columns(part.info),
         }
         for part in info.parts
     ] or None
 
 
-def stamp_row(info: AudioInfo) -> dict[str, str | None]:
+def header_columns(info: AudioInfo) -> dict[str, str | None]:
     """What a header tells of the time, as the recordings table has it."""
-    return {"header": info.stamp.kind if info.stamp else None, "header_time": info.stamp.time if info.stamp else None}
+    return {
+        "header": info.header_time.kind if info.header_time else None,
+        "header_time": info.header_time.time if info.header_time else None,
+    }

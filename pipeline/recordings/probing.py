@@ -11,7 +11,7 @@ from satpipe.pipeline.ray_engine import Engine, Lost
 from satpipe.pipeline.recordings.decode import AudioInfo, probe
 from satpipe.pipeline.recordings.deployments import Deployment
 from satpipe.pipeline.recordings.find import Source
-from satpipe.pipeline.start_times.from_headers import read_stamp
+from satpipe.pipeline.start_times.from_headers import read_header_time
 from satpipe.sat.errors import AudioError
 
 PROBE_FILES = 64  # headers read in one go
@@ -26,7 +26,7 @@ class Unusable(NamedTuple):
     reason: str
 
 
-def probe_all(sources: list[Source]) -> list[AudioInfo | Unusable]:
+def probe_batch(sources: list[Source]) -> list[AudioInfo | Unusable]:
     """Read the headers of some files; runs on a worker, since a header can bring a decoder down."""
     found: list[AudioInfo | Unusable] = []
     for source in sources:
@@ -39,7 +39,7 @@ def probe_all(sources: list[Source]) -> list[AudioInfo | Unusable]:
 
 
 def _header(source: Source) -> AudioInfo:
-    return replace(probe(source.path, source.size_bytes), stamp=read_stamp(source.path))
+    return replace(probe(source.path, source.size_bytes), header_time=read_header_time(source.path))
 
 
 def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Source, AudioInfo | Unusable]]:
@@ -54,7 +54,7 @@ def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Sour
     while waiting or engine.in_flight:
         while waiting and engine.in_flight < 2 * engine.width:
             batch = waiting.popleft()
-            engine.submit(batch, probe_all, batch, retries=RETRIES if len(batch) == 1 else 0)
+            engine.submit(batch, probe_batch, batch, retries=RETRIES if len(batch) == 1 else 0)
         for batch, found in engine.results(timeout_s=1.0):
             if not isinstance(found, Lost):
                 yield from zip(batch, found, strict=True)

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import ConfigError
 
-MOST_DRIFT = 0.01  # of a clock that is believed; quartzes have less than 0.0001
+MAX_DRIFT = 0.01  # of a clock that is believed; quartzes have less than 0.0001
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class TrueTime(NamedTuple):
+class CsvTime(NamedTuple):
     """When a recording was made.
 
     Attributes:
@@ -34,7 +34,7 @@ class TrueTime(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Drift:
+class ClockDrift:
     """What a recorder's clock said at true times; in between it went evenly, and so before and after.
 
     Attributes:
@@ -58,7 +58,7 @@ class Drift:
         return _EPOCH + timedelta(microseconds=true + round((at - begin) * rate)), rate
 
 
-def read_times(path: str | Path, zone: ZoneInfo) -> dict[str, TrueTime]:
+def read_times(path: str | Path, zone: ZoneInfo) -> dict[str, CsvTime]:
     """Read a CSV of recordings and when they were made: columns recording, time and, if wanted, end_time.
 
     Args:
@@ -68,7 +68,7 @@ def read_times(path: str | Path, zone: ZoneInfo) -> dict[str, TrueTime]:
     Raises:
         ConfigError: It cannot be read, or a line is not right; it is named.
     """
-    found: dict[str, TrueTime] = {}
+    found: dict[str, CsvTime] = {}
     for line, row in _rows(path, "--times", ("recording", "time"), ("end_time",)):
         start = _time(row["time"], zone, line)
         end = _time(row["end_time"], zone, line) if row.get("end_time") else None
@@ -76,11 +76,11 @@ def read_times(path: str | Path, zone: ZoneInfo) -> dict[str, TrueTime]:
             raise line.error(f"it ends at {row['end_time']}, not after its start")
         if row["recording"] in found:
             raise line.error(f"{row['recording']} is in line {found[row['recording']].line} already")
-        found[row["recording"]] = TrueTime(start, end, line.number)
+        found[row["recording"]] = CsvTime(start, end, line.number)
     return found
 
 
-def read_drifts(path: str | Path, zone: ZoneInfo) -> list[Drift]:
+def read_clock_drifts(path: str | Path, zone: ZoneInfo) -> list[ClockDrift]:
     """Read a CSV of marks: columns recordings (a name or pattern), recorded_time and true_time.
 
     Args:
@@ -95,7 +95,7 @@ def read_drifts(path: str | Path, zone: ZoneInfo) -> list[Drift]:
         mark = (_time(row["recorded_time"], zone, line), _time(row["true_time"], zone, line))
         for recorded, true in marks.setdefault(row["recordings"], []):
             passed = (mark[0] - recorded).total_seconds()
-            if not passed or abs((mark[1] - true).total_seconds() / passed - 1) > MOST_DRIFT:
+            if not passed or abs((mark[1] - true).total_seconds() / passed - 1) > MAX_DRIFT:
                 raise line.error(
                     f"no clock goes so wrong: {passed:,.0f} s between two marks of {row['recordings']} were "
                     f"{(mark[1] - true).total_seconds():,.0f} s"
@@ -104,7 +104,7 @@ def read_drifts(path: str | Path, zone: ZoneInfo) -> list[Drift]:
     drifts = []
     for recordings, pairs in marks.items():
         recorded, true = np.array([[(each - _EPOCH) // _MICROSECOND for each in pair] for pair in sorted(pairs)]).T
-        drifts.append(Drift(recordings, recorded, true))
+        drifts.append(ClockDrift(recordings, recorded, true))
     return drifts
 
 

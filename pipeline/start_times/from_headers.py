@@ -34,7 +34,7 @@ _COMMENT = re.compile(
 _GUANO = re.compile(r"^\s*Timestamp\s*:\s*(\d{4}-?\d\d-?\d\d[T ]\S+)\s*$", re.MULTILINE)
 
 
-class Stamp(NamedTuple):
+class HeaderTime(NamedTuple):
     """A time that the metadata of a file tell."""
 
     kind: str
@@ -43,7 +43,7 @@ class Stamp(NamedTuple):
     """ISO 8601; with an offset where the metadata have one, else the recorder's own."""
 
 
-def read_stamp(path: str) -> Stamp | None:
+def read_header_time(path: str) -> HeaderTime | None:
     """Return when the recording of a file started, as its metadata say it, or None; whatever is in them."""
     try:
         with io.BufferedReader(RemoteFile(path, _BLOCK_BYTES)) if is_remote(path) else open(path, "rb") as file:
@@ -60,7 +60,7 @@ def read_stamp(path: str) -> Stamp | None:
         "bext": _bext(chunks.get("bext", b""), rate_hz),
         "ixml": _ixml(texts["ixml"], rate_hz),
     }
-    return next((Stamp(kind, time.isoformat()) for kind in KINDS if (time := found[kind])), None)
+    return next((HeaderTime(kind, time.isoformat()) for kind in KINDS if (time := found[kind])), None)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:

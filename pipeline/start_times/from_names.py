@@ -31,7 +31,7 @@ _DIRECTIVES = {
 }  # fmt: skip
 
 
-class Named(NamedTuple):
+class NameTime(NamedTuple):
     """A time that a name has."""
 
     time: datetime
@@ -39,7 +39,7 @@ class Named(NamedTuple):
     to_the_second: bool
 
 
-class Names:
+class NameParser:
     """Reads times from names.
 
     Known without a pattern are a date and a time of day after it, with separators or without (AudioMoth, Song Meter,
@@ -66,18 +66,18 @@ class Names:
             if _HEX.fullmatch(stem) and not stem.isdecimal():
                 self._hex.add(folder)
 
-    def given(self, name: str) -> datetime | None:
+    def by_pattern(self, name: str) -> datetime | None:
         """Return the time where the pattern has it; None where there is no pattern, or it does not fit."""
         return self._pattern.time(name) if self._pattern else None
 
-    def found(self, name: str) -> Named | None:
+    def by_convention(self, name: str) -> NameTime | None:
         """Return the time as recorders write it into names, or into that of a folder with one recording."""
         folder, stem, _ = _split(name)
         for _, named in _times(stem):
             return named
         if folder in self._hex and _HEX.fullmatch(stem):
             time = datetime.fromtimestamp(int(stem, 16), UTC)
-            return Named(time, to_the_second=True) if time.year in _HEX_YEARS else None
+            return NameTime(time, to_the_second=True) if time.year in _HEX_YEARS else None
         if self._alone.get(folder):
             for _, named in _times(folder.rpartition("/")[2]):
                 return named
@@ -158,7 +158,7 @@ def _expression(token: str) -> str:
     return re.escape(token.replace("%%", "%"))
 
 
-def _times(text: str) -> Iterator[tuple[tuple[int, int], Named]]:
+def _times(text: str) -> Iterator[tuple[tuple[int, int], NameTime]]:
     """Yield the times in a text, and where they are."""
     for pattern in (_LONG, _SHORT):
         for found in pattern.finditer(text):
@@ -166,7 +166,7 @@ def _times(text: str) -> Iterator[tuple[tuple[int, int], Named]]:
                 yield found.span(), named
 
 
-def _read(parts: dict[str, str]) -> Named | None:
+def _read(parts: dict[str, str]) -> NameTime | None:
     year, month, day, hour, minute, second = (
         int(parts[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second")
     )
@@ -182,7 +182,7 @@ def _read(parts: dict[str, str]) -> Named | None:
         offset = datetime.strptime(zone, "%z").utcoffset() or timedelta()
         if abs(offset) <= _MOST_EAST and not offset % _QUARTER:
             time = datetime.strptime(f"{time:%Y-%m-%d %H:%M:%S.%f} {zone}", "%Y-%m-%d %H:%M:%S.%f %z")
-    return Named(time, bool(parts["second"]))
+    return NameTime(time, bool(parts["second"]))
 
 
 def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -82,7 +82,7 @@ CLIPS = pa.schema(
         pa.field("labels", pa.list_(pa.int16())),  # places in the model's outputs; null where nobody labelled it
     ]
 )
-PIECES = pa.schema(
+SEGMENTS = pa.schema(
     [
         pa.field("clip", pa.string(), nullable=False),
         pa.field("start_s", pa.float32(), nullable=False),  # from the clip's start

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
-from satpipe.pipeline.start_times.clock import Clock, Doubts, File, Told
-from satpipe.pipeline.start_times.from_headers import Stamp
+from satpipe.pipeline.start_times.from_headers import HeaderTime
+from satpipe.pipeline.start_times.resolver import Ambiguities, RecordedFile, StartTime, StartTimeResolver
 from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.output_folder import Output
 
@@ -21,15 +21,15 @@ class TimesKnown:
     Attributes:
         sources: How many, by what told it.
         unknown: Names of those of which nothing tells.
-        doubts: Names of those whose time rests on a rule.
+        ambiguities: Names of those whose time rests on a rule.
     """
 
     sources: Counter[str] = field(default_factory=Counter)
     unknown: list[str] = field(default_factory=list)
-    doubts: Doubts = field(default_factory=Doubts)
+    ambiguities: Ambiguities = field(default_factory=Ambiguities)
 
 
-def set_times(output: Output, clock: Clock, *, split: bool, gap_s: float) -> TimesKnown:
+def set_times(output: Output, clock: StartTimeResolver, *, split: bool, gap_s: float) -> TimesKnown:
     """Fill the columns, and write those files of the table anew in which they change.
 
     Args:
@@ -46,8 +46,8 @@ def set_times(output: Output, clock: Clock, *, split: bool, gap_s: float) -> Tim
     rows = [row for _, table in files for row in table.select(_READ).to_pylist()]
     parts = [_files(row, split) for row in rows]
     by_name = {file.name: file for each in parts for file in each}  # channels of a file share it
-    told = dict(zip(by_name, clock.tell(list(by_name.values())), strict=True))
-    known, times = TimesKnown(doubts=clock.doubts), []
+    told = dict(zip(by_name, clock.resolve(list(by_name.values())), strict=True))
+    known, times = TimesKnown(ambiguities=clock.ambiguities), []
     for row, each in zip(rows, parts, strict=True):
         of_files = [told[file.name] for file in each]
         time = _of_deployment(row["files"], of_files, gap_s) if row["files"] else of_files[0]
@@ -66,19 +66,19 @@ def set_times(output: Output, clock: Clock, *, split: bool, gap_s: float) -> Tim
 _READ = ["recording", "duration_s", "header", "header_time", "files"]
 
 
-def _files(row: dict[str, Any], split: bool) -> list[File]:
+def _files(row: dict[str, Any], split: bool) -> list[RecordedFile]:
     """What is known of the files of a recording."""
     if row["files"]:
-        return [File(each["file"], each["duration_s"], _stamp(each)) for each in row["files"]]
+        return [RecordedFile(each["file"], each["duration_s"], _stamp(each)) for each in row["files"]]
     file, mark, _ = row["recording"].rpartition("#ch") if split else ("", "", "")
-    return [File(file if mark else row["recording"], row["duration_s"] or 0.0, _stamp(row))]
+    return [RecordedFile(file if mark else row["recording"], row["duration_s"] or 0.0, _stamp(row))]
 
 
-def _stamp(row: dict[str, Any]) -> Stamp | None:
-    return Stamp(row["header"], row["header_time"]) if row["header"] and row["header_time"] else None
+def _stamp(row: dict[str, Any]) -> HeaderTime | None:
+    return HeaderTime(row["header"], row["header_time"]) if row["header"] and row["header_time"] else None
 
 
-def _of_deployment(files: list[dict[str, Any]], told: list[Told | None], gap_s: float) -> Told | None:
+def _of_deployment(files: list[dict[str, Any]], told: list[StartTime | None], gap_s: float) -> StartTime | None:
     """The time of the first file, and a rate where the later ones are not where its samples put them."""
     first, last = told[0], told[-1]
     if first is None or last is None or not files[-1]["start_s"]:
@@ -86,10 +86,10 @@ def _of_deployment(files: list[dict[str, Any]], told: list[Told | None], gap_s: 
     passed_s, start_s = (last.time - first.time) / timedelta(seconds=1), files[-1]["start_s"]
     if abs(passed_s - start_s * (first.rate or 1.0)) <= gap_s:
         return first
-    return Told(first.time, first.source, passed_s / start_s)
+    return StartTime(first.time, first.source, passed_s / start_s)
 
 
-def _with(table: pa.Table, times: list[Told | None]) -> pa.Table:
+def _with(table: pa.Table, times: list[StartTime | None]) -> pa.Table:
     values = {
         "time": [each.time if each else None for each in times],
         "clock_rate": [each.rate if each else None for each in times],

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from satpipe.pipeline.ray_engine import Engine, Lost
 from satpipe.pipeline.recordings.decode import AudioInfo, file_at
-from satpipe.pipeline.recordings.deployments import file_rows, split, stamp_row
+from satpipe.pipeline.recordings.deployments import file_rows, header_columns, split
 from satpipe.pipeline.recordings.find import Source
-from satpipe.pipeline.recordings.probing import PROBE_FILES, RETRIES, Unusable, probe_all
+from satpipe.pipeline.recordings.probing import PROBE_FILES, RETRIES, Unusable, probe_batch
 from satpipe.pipeline.recordings.recording import Recording, recordings_of
 from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
@@ -157,7 +157,7 @@ class TagRun:
 
     def _probe(self, sources: list[Source]) -> None:
         self._probes += 1
-        self._engine.submit(_Probe(sources), probe_all, sources, retries=RETRIES if len(sources) == 1 else 0)
+        self._engine.submit(_Probe(sources), probe_batch, sources, retries=RETRIES if len(sources) == 1 else 0)
 
     def _submit(self, unit: list[Span]) -> None:
         # Several recordings whose worker dies are tried again apart, so that the one to blame is found.
@@ -298,7 +298,7 @@ class TagRun:
             "channels": info.channels,
             "chunks": sum(span.outcome.chunks for span in staged),
             "files": file_rows(info),
-            **stamp_row(info),
+            **header_columns(info),
         }
         self._finish(recording.name, recording.source, status, reason, staged, **known)
 

@@ -126,9 +126,9 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
     elif info.problem:
         outcome.status = "truncated"
         outcome.reason = f"{info.problem}; it ends at {(info.frames or reader.frames_read) / info.rate_hz:.3f} s"
-    elif reader.bad_s is not None:
+    elif reader.invalid_s is not None:
         outcome.status = "invalid samples"
-        place = f"{reader.bad_s:.3f} s{_place(info, reader, reader.bad_s)}"
+        place = f"{reader.invalid_s:.3f} s{_place(info, reader, reader.invalid_s)}"
         outcome.reason = f"NaN, infinite or absurdly large samples, the first at {place}: taken as silence"
     elif resampled(reader.frames_read, info.rate_hz) < PATCH_SAMPLES:
         outcome.status = "short"

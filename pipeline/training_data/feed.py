@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from satpipe.pipeline.recordings.decode import Samples
-from satpipe.pipeline.training_data.shards import Shards, decode
-from satpipe.pipeline.training_data.teachers import Pieces
+from satpipe.pipeline.training_data.shards import Shards, decode_clip
+from satpipe.pipeline.training_data.teachers import Segments
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 from torch import Tensor
@@ -91,7 +91,7 @@ def whole_clips(shards: Shards, *, labelled: bool, balance: float = 0.0, floor: 
     return Examples(shards, numbers, starts_s, labels if labelled else None, weights)
 
 
-def labelled_pieces(shards: Shards, pieces: Pieces, *, balance: float = 0.0, floor: float = 1.0) -> Examples:
+def labelled_segments(shards: Shards, pieces: Segments, *, balance: float = 0.0, floor: float = 1.0) -> Examples:
     """Every piece that a teacher labelled is an example."""
     weights = None
     if balance:
@@ -209,6 +209,6 @@ def decoded(shards: Shards, clip: int, audio: bytes) -> Samples:
         ConfigError: It cannot be decoded.
     """
     try:
-        return decode(audio, SAMPLE_RATE_HZ)[0]
+        return decode_clip(audio, SAMPLE_RATE_HZ)[0]
     except AudioError as error:
         raise ConfigError(f"{shards.clips[clip]} is {error}") from error

@@ -21,7 +21,7 @@ _LABEL_COLUMNS = ("labels", "label", "mids", "mid", "positive_labels")
 
 
 @dataclass(frozen=True)
-class Item:
+class Clip:
     """A clip to be.
 
     Attributes:
@@ -42,13 +42,13 @@ class Listing:
     """The clips that a folder and its label table name.
 
     Attributes:
-        items: Those whose file is there.
+        clips: Those whose file is there.
         missing: Names in the table that no file in the folder has.
         unlabelled: Files in the folder that the table does not name.
         unknown: Labels that are none of the model's classes, and how often each is named.
     """
 
-    items: list[Item]
+    clips: list[Clip]
     missing: list[str]
     unlabelled: int
     unknown: dict[str, int]
@@ -84,8 +84,8 @@ def list_clips(
                 by_name.setdefault(name, source)
         names = _by_id
     else:
-        return Listing([Item(s.recording, s.path, s.size_bytes, None) for s in sources], [], 0, {})
-    items: list[Item] = []
+        return Listing([Clip(s.recording, s.path, s.size_bytes, None) for s in sources], [], 0, {})
+    clips: list[Clip] = []
     missing: list[str] = []
     unknown: dict[str, int] = {}
     used = set()
@@ -98,17 +98,17 @@ def list_clips(
         source = by_name[name]
         used.add(source.path)
         labels = None if label_column is None else _indices(row[label_column] or "", unknown)
-        items.append(Item(name, source.path, source.size_bytes, labels))
-    if not items:
+        clips.append(Clip(name, source.path, source.size_bytes, labels))
+    if not clips:
         raise ConfigError(
             f"none of the {len(rows):,} clips in {table or segments} is in {folder}: "
             f"the first of the table is {rows[0][column] if rows else 'nothing'!r}, "
             f"the first in the folder {sources[0].recording if sources else 'nothing'!r}"
         )
-    twice = len(items) - len({item.clip for item in items})
+    twice = len(clips) - len({clip.clip for clip in clips})
     if twice:
         raise ConfigError(f"{table or segments} names {twice:,} clips more than once")
-    return Listing(items, missing, len(sources) - len(used), unknown)
+    return Listing(clips, missing, len(sources) - len(used), unknown)
 
 
 def _table_rows(path: Path, where: Sequence[tuple[str, str]]) -> tuple[list[dict[str, str]], str]:

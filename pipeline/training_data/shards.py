@@ -25,7 +25,7 @@ import soxr
 from satpipe.pipeline.recordings.decode import QUALITY, AudioInfo, Reader, Samples, probe
 from satpipe.pipeline.storage import filesystem, is_remote, locate, written_whole
 from satpipe.pipeline.tables.schemas import CLIPS
-from satpipe.pipeline.training_data.listing import CLIP_TOLERANCE_S, Item, Listing
+from satpipe.pipeline.training_data.listing import CLIP_TOLERANCE_S, Clip, Listing
 from satpipe.sat.errors import AudioError, ConfigError, OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -55,11 +55,11 @@ class ShardWriter:
             OutputError: The folder holds another training set.
         """
         self.folder = locate(folder)
-        shards = max(1, -(-len(listing.items) // clips_per_shard))
-        self.shards = _deal(listing.items, shards)
-        digest = hashlib.sha256(repr([(i.clip, i.size_bytes, i.labels) for i in listing.items]).encode())
+        shards = max(1, -(-len(listing.clips) // clips_per_shard))
+        self.shards = _deal(listing.clips, shards)
+        digest = hashlib.sha256(repr([(i.clip, i.size_bytes, i.labels) for i in listing.clips]).encode())
         self._description = {
-            "clips": len(listing.items),
+            "clips": len(listing.clips),
             "shards": shards,
             "sha256": digest.hexdigest(),
             "missing": listing.missing,
@@ -83,12 +83,12 @@ class ShardWriter:
         """Where a shard is."""
         return self.folder / _NAME.format(shard, len(self.shards))
 
-    def todo(self) -> list[int]:
+    def missing(self) -> list[int]:
         """Shards that are not there yet."""
         return [shard for shard in range(len(self.shards)) if not self.location(shard).exists()]
 
 
-def write_shard(items: Sequence[Item], location: Path) -> tuple[int, dict[str, str]]:
+def write_shard(clips: Sequence[Clip], location: Path) -> tuple[int, dict[str, str]]:
     """Write one shard; a plain function for a worker.
 
     Returns:
@@ -96,11 +96,11 @@ def write_shard(items: Sequence[Item], location: Path) -> tuple[int, dict[str, s
     """
     problems: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    for item in items:
+    for clip in clips:
         try:
-            rows.extend(_rows(item))
+            rows.extend(_rows(clip))
         except AudioError as error:
-            problems[item.clip] = str(error)
+            problems[clip.clip] = str(error)
     schema = CLIPS.with_metadata({_PROBLEMS: json.dumps(problems).encode()})
     table = pa.Table.from_pylist(rows, schema)
     with written_whole(location) as temporary:
@@ -108,23 +108,23 @@ def write_shard(items: Sequence[Item], location: Path) -> tuple[int, dict[str, s
     return len(rows), problems
 
 
-def _rows(item: Item) -> Iterator[dict[str, Any]]:
+def _rows(clip: Clip) -> Iterator[dict[str, Any]]:
     """Rows of one file: its bytes as they are, or pieces of CLIP_S as FLAC where it is longer."""
-    info = probe(item.path, item.size_bytes)
+    info = probe(clip.path, clip.size_bytes)
     if info.problem:
         raise AudioError(info.problem, "truncated")
-    labels = None if item.labels is None else list(item.labels)
+    labels = None if clip.labels is None else list(clip.labels)
     if info.container or info.duration_s > CLIP_S + CLIP_TOLERANCE_S:
-        for number, (audio, rate_hz, duration_s) in enumerate(_cut(item.path, info)):
-            name = f"{item.clip}#{number * CLIP_S:g}"
+        for number, (audio, rate_hz, duration_s) in enumerate(_cut(clip.path, info)):
+            name = f"{clip.clip}#{number * CLIP_S:g}"
             yield {"clip": name, "audio": audio, "rate_hz": rate_hz, "duration_s": duration_s, "labels": labels}
         return
-    audio = filesystem(item.path).cat_file(item.path) if is_remote(item.path) else Path(item.path).read_bytes()
-    samples, rate_hz = decode(audio)
+    audio = filesystem(clip.path).cat_file(clip.path) if is_remote(clip.path) else Path(clip.path).read_bytes()
+    samples, rate_hz = decode_clip(audio)
     if len(samples) < MIN_CLIP_S * rate_hz:
         raise AudioError(f"shorter than {MIN_CLIP_S} s", "empty")
     duration_s = len(samples) / rate_hz
-    yield {"clip": item.clip, "audio": audio, "rate_hz": rate_hz, "duration_s": duration_s, "labels": labels}
+    yield {"clip": clip.clip, "audio": audio, "rate_hz": rate_hz, "duration_s": duration_s, "labels": labels}
 
 
 def _cut(path: str, info: AudioInfo) -> Iterator[tuple[bytes, int, float]]:
@@ -149,7 +149,7 @@ def _flac(samples: Samples) -> bytes:
     return file.getvalue()
 
 
-def decode(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]:
+def decode_clip(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]:
     """Decode the bytes of a file to mono samples, at `rate_hz` or its own rate.
 
     Returns:
@@ -168,7 +168,7 @@ def decode(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]:
     return np.ascontiguousarray(mono, np.float32), rate_hz or own_rate_hz
 
 
-def whole_set(folders: str, prefix: str, command: str) -> list[Path]:
+def numbered_files(folders: str, prefix: str, command: str) -> list[Path]:
     """Return the numbered files of folders, separated by commas.
 
     Raises:
@@ -199,7 +199,7 @@ class Shards:
             ConfigError: There is no training set in a folder, or it is not complete.
         """
         self.folder = ",".join(str(locate(part)) for part in str(folder).split(","))
-        self.files = whole_set(self.folder, "shard", "satpipe prepare")
+        self.files = numbered_files(self.folder, "shard", "satpipe prepare")
         names: list[str] = []
         labels: list[list[int] | None] = []
         places = []
@@ -254,12 +254,12 @@ def _row_group(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table
     return file.read_row_group(group, columns, use_threads=False)
 
 
-def _deal(items: list[Item], shards: int) -> list[list[Item]]:
+def _deal(clips: list[Clip], shards: int) -> list[list[Clip]]:
     """Deal clips out by size, to and fro, so that shards have as many clips and nearly as many bytes; then mix each."""
-    dealt: list[list[Item]] = [[] for _ in range(shards)]
-    for place, item in enumerate(sorted(items, key=lambda item: (item.size_bytes, item.clip))):
+    dealt: list[list[Clip]] = [[] for _ in range(shards)]
+    for place, clip in enumerate(sorted(clips, key=lambda clip: (clip.size_bytes, clip.clip))):
         turn, seat = divmod(place, shards)
-        dealt[seat if turn % 2 == 0 else shards - 1 - seat].append(item)
+        dealt[seat if turn % 2 == 0 else shards - 1 - seat].append(clip)
     for part in dealt:
-        part.sort(key=lambda item: hashlib.md5(item.clip.encode(), usedforsecurity=False).digest())
+        part.sort(key=lambda clip: hashlib.md5(clip.clip.encode(), usedforsecurity=False).digest())
     return dealt

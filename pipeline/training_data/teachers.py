@@ -1,7 +1,7 @@
 """What a teacher says of the clips of a training set: pseudo strong labels (paper section 4.4), once, in Parquet.
 
 psl.json                    which teacher, of which clips, in which pieces
-psl-00000-of-00012.parquet  tables.PIECES, one file for each shard of clips
+psl-00000-of-00012.parquet  tables.SEGMENTS, one file for each shard of clips
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from satpipe.pipeline.storage import written_whole
-from satpipe.pipeline.tables.schemas import PIECES
-from satpipe.pipeline.training_data.shards import Shards, decode, whole_set
+from satpipe.pipeline.tables.schemas import SEGMENTS
+from satpipe.pipeline.training_data.shards import Shards, decode_clip, numbered_files
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.taggers.interface import CPU, Tagger
@@ -39,7 +39,7 @@ def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
 
 
 @dataclass(frozen=True)
-class PieceOptions:
+class SegmentOptions:
     """How clips are cut for the teacher, and what is kept of what it says."""
 
     piece_s: float = 4.0
@@ -48,13 +48,13 @@ class PieceOptions:
     min_score: float = MIN_SCORE
 
 
-def piece_starts_s(duration_s: float, options: PieceOptions) -> list[float]:
+def segment_starts_s(duration_s: float, options: SegmentOptions) -> list[float]:
     """Where the pieces of a clip start; the last one reaches its end, or past it."""
     count = 1 + max(0, int(np.ceil((duration_s - options.piece_s) / options.hop_s - 1e-6)))
     return [number * options.hop_s for number in range(count)]
 
 
-def label_shard(folder: str, shard: int, teacher_path: str, options: PieceOptions, location: Path) -> int:
+def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOptions, location: Path) -> int:
     """Have a teacher label the clips of one shard; a plain function for a worker.
 
     Returns:
@@ -71,11 +71,11 @@ def label_shard(folder: str, shard: int, teacher_path: str, options: PieceOption
     scores: list[npt.NDArray[np.float32]] = []
     for number in numbers:
         try:
-            samples, _ = decode(audio[int(number)], teacher.rate_hz)
+            samples, _ = decode_clip(audio[int(number)], teacher.rate_hz)
         except AudioError as error:
             raise ConfigError(f"{shards.files[shard]}: {shards.clips[number]} is {error}") from error
         waveform = torch.from_numpy(samples)
-        for start_s in piece_starts_s(len(samples) / teacher.rate_hz, options):
+        for start_s in segment_starts_s(len(samples) / teacher.rate_hz, options):
             start = int(start_s * teacher.rate_hz)
             piece = waveform[start : start + length]
             pieces.append(torch.nn.functional.pad(piece, (0, length - len(piece))))
@@ -92,7 +92,9 @@ def label_shard(folder: str, shard: int, teacher_path: str, options: PieceOption
     return len(table)
 
 
-def _table(clips: list[str], starts_s: list[float], scores: npt.NDArray[np.float32], options: PieceOptions) -> pa.Table:
+def _table(
+    clips: list[str], starts_s: list[float], scores: npt.NDArray[np.float32], options: SegmentOptions
+) -> pa.Table:
     order = np.argsort(-scores, axis=1, kind="stable")[:, : options.top_k]
     values = np.take_along_axis(scores, order, axis=1)
     kept = values >= options.min_score  # highest first, so the first ones of a row
@@ -100,7 +102,7 @@ def _table(clips: list[str], starts_s: list[float], scores: npt.NDArray[np.float
     index = pa.ListArray.from_arrays(offsets, pa.array(order[kept].astype(np.int16)))
     score = pa.ListArray.from_arrays(offsets, pa.array(values[kept].astype(np.float32)))
     start = np.array(starts_s, np.float32)
-    return pa.table([clips, start, start + np.float32(options.piece_s), index, score], schema=PIECES)
+    return pa.table([clips, start, start + np.float32(options.piece_s), index, score], schema=SEGMENTS)
 
 
 def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] = ()) -> tuple[pa.Table, list[str]]:
@@ -112,7 +114,7 @@ def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] =
         where: (column, value) pairs that rows must have.
 
     Returns:
-        tables.PIECES of the clips wanted, and the names of those that it has nothing about.
+        tables.SEGMENTS of the clips wanted, and the names of those that it has nothing about.
 
     Raises:
         ConfigError: It is no such table, or knows none of the clips.
@@ -123,12 +125,12 @@ def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] =
         raise ConfigError(f"{path} is not a readable Parquet table: {error}") from error
     if "clip" not in table.column_names and "path" in table.column_names:
         table = table.rename_columns(["clip" if name == "path" else name for name in table.column_names])
-    lacking = [name for name in (*PIECES.names, *(name for name, _ in where)) if name not in table.column_names]
+    lacking = [name for name in (*SEGMENTS.names, *(name for name, _ in where)) if name not in table.column_names]
     if lacking:
         raise ConfigError(f"{path} has no column {' or '.join(lacking)}; it has {', '.join(table.column_names)}")
     for name, value in where:
         table = table.filter(pc.equal(pc.cast(table[name], pa.string()), value))
-    table = table.select(PIECES.names).cast(PIECES)
+    table = table.select(SEGMENTS.names).cast(SEGMENTS)
     known = set(table["clip"].to_pylist())
     if not known & clips:
         raise ConfigError(f"{path} and the training set have no clip in common: {_some(known)} against {_some(clips)}")
@@ -139,7 +141,7 @@ def _some(names: set[str]) -> str:
     return repr(min(names)) if names else "nothing"
 
 
-class Pieces:
+class Segments:
     """A table of labelled pieces that is there.
 
     Attributes:
@@ -158,7 +160,7 @@ class Pieces:
         Raises:
             ConfigError: There is no such table, it is not complete, or it is about other clips.
         """
-        files = whole_set(str(folder), "psl", "satpipe psl")
+        files = numbered_files(str(folder), "psl", "satpipe psl")
         table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
         names = table["clip"].to_pylist()
         unknown = {name for name in names if name not in shards.by_name}
@@ -170,7 +172,7 @@ class Pieces:
         self.numbers = np.array([shards.by_name[name] for name in names], np.int64)
         self.starts_s = table["start_s"].to_numpy()
         lengths_s = table["end_s"].to_numpy() - self.starts_s
-        self.piece_s = float(lengths_s[0]) if len(lengths_s) else 0.0
+        self.segment_s = float(lengths_s[0]) if len(lengths_s) else 0.0
         index = table["index"].combine_chunks()
         self._offsets = index.offsets.to_numpy().astype(np.int64)
         self._index = index.values.to_numpy().astype(np.int64)

@@ -60,7 +60,7 @@ class Views:
         self._at_once = GPU_VIEWS_AT_ONCE if device.type == "cuda" else VIEWS_AT_ONCE
         self._log_mel = LogMel().to(device)
         self._samples = 2 * chunk_frames * HOP_SAMPLES
-        self._clips = KeptClips(examples.shards, self._samples, device)
+        self._clips = ClipCache(examples.shards, self._samples, device)
         weights = examples.weights
         self._chances = None if weights is None else np.cumsum(weights / weights.sum())
         self._maker = ThreadPoolExecutor(1)
@@ -126,7 +126,7 @@ class Views:
         return self._clips.crops(clips, begins - silence)
 
 
-class KeptClips:
+class ClipCache:
     """Decoded clips in memory, so that each is decoded once: that takes longer than all that is done to a view."""
 
     def __init__(

@@ -24,7 +24,7 @@ from satpipe.jobs.commands.main import cli, main
 from satpipe.jobs.stream import StreamOptions, lines
 from satpipe.pipeline.live.reader_thread import TOO_SLOW
 from satpipe.pipeline.live.source import Gap
-from satpipe.pipeline.live.tag_live import Ended, Heard, Missed, listen
+from satpipe.pipeline.live.tag_live import StreamChunk, StreamEnd, StreamGap, tag_sources
 from satpipe.pipeline.recordings.decode import resampled
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import ModelConfig, get_config
@@ -78,26 +78,26 @@ def model() -> SAT:
     return model_by_rule(TINY)
 
 
-def listened(model: SAT, *sources: Fed) -> list[Heard | Missed | Ended]:
-    found = list(listen(sources, BatchTagger(model)))
+def listened(model: SAT, *sources: Fed) -> list[StreamChunk | StreamGap | StreamEnd]:
+    found = list(tag_sources(sources, BatchTagger(model)))
     assert all(source.closed for source in sources)
     return found
 
 
-def heard(found: list[Heard | Missed | Ended]) -> list[Heard]:
-    return [row for row in found if isinstance(row, Heard)]
+def heard(found: list[StreamChunk | StreamGap | StreamEnd]) -> list[StreamChunk]:
+    return [row for row in found if isinstance(row, StreamChunk)]
 
 
-def missed(found: list[Heard | Missed | Ended]) -> list[Missed]:
-    return [row for row in found if isinstance(row, Missed)]
+def missed(found: list[StreamChunk | StreamGap | StreamEnd]) -> list[StreamGap]:
+    return [row for row in found if isinstance(row, StreamGap)]
 
 
-def ended(found: list[Heard | Missed | Ended]) -> Ended:
-    assert isinstance(found[-1], Ended)
+def ended(found: list[StreamChunk | StreamGap | StreamEnd]) -> StreamEnd:
+    assert isinstance(found[-1], StreamEnd)
     return found[-1]
 
 
-def scores(rows: list[Heard]) -> Tensor:
+def scores(rows: list[StreamChunk]) -> Tensor:
     return torch.stack([row.scores for row in rows])
 
 
@@ -120,7 +120,7 @@ def test_after_a_long_gap_chunks_and_memory_begin_anew_and_time_goes_on(model: S
     before = [(0, CHUNK), (CHUNK, 2 * CHUNK), (2 * CHUNK, len(first))]
     assert bounds == [*before, (start, start + CHUNK), (start + CHUNK, start + len(second))]
     assert [row.chunk for row in heard(found)] == [0, 1, 2, 3, 4]
-    assert [isinstance(row, Missed) for row in found] == [False] * 3 + [True] + [False] * 3
+    assert [isinstance(row, StreamGap) for row in found] == [False] * 3 + [True] + [False] * 3
     assert [(row.gap_s, row.filled) for row in missed(found)] == [(gap / RATE_HZ, False)]
 
 
@@ -145,7 +145,7 @@ def test_time_does_not_drift_whatever_the_rate_and_however_many_gaps(model: SAT)
 def test_of_a_live_source_what_the_machine_is_too_slow_for_is_dropped_and_counted() -> None:
     model = Slow(TINY, 0.5).eval()  # for 0.32 s of sound
     blocks = [item for _ in range(60) for item in (0.1, sound(1_600))]
-    found = list(listen([Fed(*blocks, live=True)], BatchTagger(model), max_lag_s=0.4))
+    found = list(tag_sources([Fed(*blocks, live=True)], BatchTagger(model), max_lag_s=0.4))
     gaps, end = missed(found), ended(found)
     assert len(gaps) >= 3
     assert {gap.reason for gap in gaps} == {TOO_SLOW}
@@ -153,12 +153,12 @@ def test_of_a_live_source_what_the_machine_is_too_slow_for_is_dropped_and_counte
     assert end.dropped_s == pytest.approx(sum(gap.gap_s for gap in gaps)) == pytest.approx(end.missed_s)
     at = 0.0
     for row in found[:-1]:  # every second is in a chunk, or in a gap that is too long to be filled
-        assert not isinstance(row, Ended)
-        if isinstance(row, Missed) and row.filled:
+        assert not isinstance(row, StreamEnd)
+        if isinstance(row, StreamGap) and row.filled:
             assert row.start_s >= at
             continue
         assert row.start_s == pytest.approx(at, abs=1e-4)
-        at = row.start_s + row.gap_s if isinstance(row, Missed) else row.end_s
+        at = row.start_s + row.gap_s if isinstance(row, StreamGap) else row.end_s
     assert at == pytest.approx(6.0)
 
 
@@ -187,7 +187,7 @@ def test_sources_share_batches_and_one_that_breaks_off_does_not_disturb_the_othe
         rows = [row for row in heard(found) if row.source is source]
         assert [row.chunk for row in rows] == list(range(10))
         assert_same_scores(scores(rows), stream(model, recording))
-    ends = {row.source.name: (row.chunks, row.problem) for row in found if isinstance(row, Ended)}
+    ends = {row.source.name: (row.chunks, row.problem) for row in found if isinstance(row, StreamEnd)}
     assert ends == {"bad": (2, "it is broken"), **{str(seed): (10, "") for seed in range(4)}}
     batches = model.batches[: -4 * 10]  # without those of `stream` above
     assert sum(batches) == 42
@@ -213,7 +213,7 @@ def test_samples_that_are_none_are_silence_and_are_told(model: SAT) -> None:
 def test_what_is_stopped_is_scored_as_far_as_it_was_heard(model: SAT) -> None:
     source = Fed(sound(CHUNK + 4_000), 60.0, live=True)
     begun = time.monotonic()
-    found = list(listen([source], BatchTagger(model), lambda: time.monotonic() > begun + 1))
+    found = list(tag_sources([source], BatchTagger(model), lambda: time.monotonic() > begun + 1))
     assert time.monotonic() - begun < 30
     assert [row.end_s for row in heard(found)] == [CHUNK / RATE_HZ, (CHUNK + 4_000) / RATE_HZ]
     assert ended(found).problem == ""

@@ -49,7 +49,7 @@ def test_reading_from_the_middle_gives_the_samples_of_reading_from_the_start(
     assert info == AudioInfo(frames, rate_hz, 1, exact_seek=True, problem="")
     whole, reader = read(path)
     assert len(whole) == info.samples == resampled(frames, rate_hz)
-    assert (reader.frames_read, reader.bad_s, reader.broken_s) == (frames, None, None)
+    assert (reader.frames_read, reader.invalid_s, reader.broken_s) == (frames, None, None)
     for start in [*STARTS, len(whole) - 1, len(whole)]:
         np.testing.assert_array_equal(read(path, start=start)[0], whole[start:])
 
@@ -157,13 +157,13 @@ def test_samples_that_are_none_become_silence_and_the_first_is_told(
     broken = sound.copy()
     broken[[24_000, 24_001, 40_000], 1] = bad
     samples, reader = read(write(tmp_path / "bad.wav", broken, subtype="FLOAT"), channel)
-    assert reader.bad_s == 1.5
+    assert reader.invalid_s == 1.5
     assert reader.broken_s is None
     expected = (sound.sum(1) / 2 if channel is None else sound[:, 1]).copy()
     expected[[24_000, 24_001, 40_000]] = 0
     np.testing.assert_allclose(samples, expected, atol=1e-7)
-    assert read(tmp_path / "bad.wav", channel, start=30_000)[1].bad_s == 2.5
-    assert read(tmp_path / "bad.wav", 1)[1].bad_s is None
+    assert read(tmp_path / "bad.wav", channel, start=30_000)[1].invalid_s == 2.5
+    assert read(tmp_path / "bad.wav", 1)[1].invalid_s is None
 
 
 def test_a_bad_sample_in_a_later_block_of_a_resampled_recording_is_told_in_time_of_the_file(
@@ -173,13 +173,13 @@ def test_a_bad_sample_in_a_later_block_of_a_resampled_recording_is_told_in_time_
     sound = noise(3 * 44_100)
     sound[2 * 44_100] = np.nan
     samples, reader = read(write(tmp_path / "a.wav", sound, 44_100, subtype="FLOAT"))
-    assert reader.bad_s == 2.0
+    assert reader.invalid_s == 2.0
     assert np.isfinite(samples).all()
 
 
 def test_loud_samples_of_a_float_file_are_kept(tmp_path: Path) -> None:
     samples, reader = read(write(tmp_path / "a.wav", np.full(5000, 32_768.0), subtype="FLOAT"))
-    assert reader.bad_s is None
+    assert reader.invalid_s is None
     np.testing.assert_array_equal(samples, 32_768.0)
 
 

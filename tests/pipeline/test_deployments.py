@@ -12,7 +12,7 @@ from helpers import assert_same_scores, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from satpipe.pipeline.recordings.decode import AudioInfo, Reader
-from satpipe.pipeline.recordings.deployments import Candidate, Deployment, Joints, file_rows, join, split
+from satpipe.pipeline.recordings.deployments import Candidate, Deployment, NotJoined, file_rows, join, split
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.tagging.spans import Span, narrow, spans_of
@@ -32,8 +32,8 @@ def deployment(*paths: Path) -> Recording:
     for path in paths:
         candidates.append(candidate(path, time))
         time = candidates[-1].end
-    [source], joints = join(candidates, 0.01)
-    assert joints == Joints()
+    [source], not_joined = join(candidates, 0.01)
+    assert not_joined == NotJoined()
     if isinstance(source, Deployment):
         return Recording(source.recording, source, None, source.info)
     return recording_of(paths[0])
@@ -69,7 +69,7 @@ def test_the_samples_are_those_of_one_file_at_every_rate_wherever_it_is_cut(
     assert joined.info.samples == probed(whole).samples == len(expected)
     found, reader = read(joined, start)
     np.testing.assert_array_equal(found, expected[start:])
-    assert (reader.frames_read, reader.broken_s, reader.bad_s) == (100_000, None, None)
+    assert (reader.frames_read, reader.broken_s, reader.invalid_s) == (100_000, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -131,30 +131,30 @@ def info(seconds: float = 60.0, rate_hz: int = 16_000, channels: int = 1, **othe
     return replace(AudioInfo(int(seconds * rate_hz), rate_hz, channels, True, ""), **other)  # type: ignore[arg-type]
 
 
-def chain(*files: tuple[str, float, AudioInfo], gap_s: float = 2.0) -> tuple[list[list[str]], Joints]:
+def chain(*files: tuple[str, float, AudioInfo], gap_s: float = 2.0) -> tuple[list[list[str]], NotJoined]:
     """Which files become one, of (name, start in seconds, header); the recorder is the first letter of the name."""
     candidates = [
         Candidate(Source(name, name, 1, n), header, name[0], START + timedelta(seconds=start_s))
         for n, (name, start_s, header) in enumerate(files)
     ]
-    sources, joints = join(candidates, gap_s)
+    sources, not_joined = join(candidates, gap_s)
     names = [
         [part.source.recording for part in s.info.parts] if isinstance(s, Deployment) else [s.recording]
         for s in sources
     ]
-    return names, joints
+    return names, not_joined
 
 
 def test_files_are_joined_where_one_begins_as_the_one_before_ended() -> None:
     files = [("a3", 121.9, info()), ("b1", 60, info()), ("a1", 0, info()), ("a2", 61.9, info()), ("a4", 300, info())]
-    assert chain(*files) == ([["a1", "a2", "a3"], ["a4"], ["b1"]], Joints())
+    assert chain(*files) == ([["a1", "a2", "a3"], ["a4"], ["b1"]], NotJoined())
     assert chain(*files, gap_s=1.0)[0] == [["a1"], ["a2", "a3"], ["a4"], ["b1"]]
 
 
 def test_files_that_overlap_are_not_joined_and_said() -> None:
-    names, joints = chain(("a1", 0, info()), ("a2", 59, info()), ("a3", 100, info()))
+    names, not_joined = chain(("a1", 0, info()), ("a2", 59, info()), ("a3", 100, info()))
     assert names == [["a1", "a2"], ["a3"]]
-    assert joints.overlaps == [("a2", "a3", pytest.approx(19))]
+    assert not_joined.overlaps == [("a2", "a3", pytest.approx(19))]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_files_that_overlap_are_not_joined_and_said() -> None:
     ],
 )
 def test_files_of_another_kind_are_not_joined_and_said(other: dict[str, int], reason: str) -> None:
-    names, joints = chain(("a1", 0, info()), ("a2", 60, info(**other)), ("a3", 120, info(**other)))  # type: ignore[arg-type]
+    names, not_joined = chain(("a1", 0, info()), ("a2", 60, info(**other)), ("a3", 120, info(**other)))  # type: ignore[arg-type]
     assert names == ([["a1"], ["a2"], ["a3"]] if "exact_seek" in other else [["a1"], ["a2", "a3"]])
-    assert joints.unlike[0] == ("a1", "a2", reason)
+    assert not_joined.mismatches[0] == ("a1", "a2", reason)
 
 
 # What is broken

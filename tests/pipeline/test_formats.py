@@ -129,7 +129,7 @@ def test_a_lossless_format_gives_the_samples_that_were_written(tmp_path: Path, k
         for channel in {1, channels}:
             ours, reader = read(path, channel)
             np.testing.assert_array_equal(ours, sound.reshape(20_000, channels)[:, channel - 1])
-            assert (reader.frames_read, reader.bad_s, reader.broken_s) == (20_000, None, None)
+            assert (reader.frames_read, reader.invalid_s, reader.broken_s) == (20_000, None, None)
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
@@ -159,7 +159,7 @@ def test_a_container_gives_the_sound_that_was_encoded(tmp_path: Path, kind: Cont
             assert info.frames == 0 or abs(info.frames - len(sound)) < 0.1 * rate_hz
             ours, reader = read(path, 1)
             assert abs(reader.frames_read - len(sound)) <= kind.off
-            assert (reader.bad_s, reader.broken_s) == (None, None)
+            assert (reader.invalid_s, reader.broken_s) == (None, None)
             assert len(ours) == resampled(reader.frames_read, rate_hz)
             original, _ = read(write(tmp_path / "b.wav", sound[:, 0], rate_hz))
             assert_same_sound(ours, original, most_late=resampled(2048, rate_hz) if kind.off else 1)

@@ -11,7 +11,7 @@ import soundfile
 from guano import GuanoFile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.start_times.from_headers import Stamp, read_stamp
+from satpipe.pipeline.start_times.from_headers import HeaderTime, read_header_time
 from upath import UPath
 
 SILENCE = np.zeros(4801, np.float32)  # an odd number of samples, and of bytes in 8 bits
@@ -53,13 +53,13 @@ def broadcast(path: Path, **metadata: str) -> str:
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8"])
 def test_guano_as_its_own_library_writes_it(tmp_path: Path, subtype: str) -> None:
     path = wav(tmp_path / "a.wav", subtype=subtype)
-    assert read_stamp(path) is None
+    assert read_header_time(path) is None
     zone = timezone(timedelta(hours=2))
     for time in (datetime(2025, 5, 10, 5, 20, 0, 250_000, zone), datetime(2025, 5, 10, 5, 20)):
         file = GuanoFile(path)
         file["GUANO|Version"], file["Timestamp"], file["Make"] = 1.0, time, "Zoöm"
         file.write(make_backup=False)
-        assert read_stamp(path) == ("guano", time.isoformat())
+        assert read_header_time(path) == ("guano", time.isoformat())
 
 
 @pytest.mark.parametrize(
@@ -74,21 +74,24 @@ def test_guano_as_its_own_library_writes_it(tmp_path: Path, subtype: str) -> Non
 def test_the_comment_of_an_audiomoth(tmp_path: Path, comment: str, time: str | None) -> None:
     text = f"Recorded at {comment} by AudioMoth 24E144085F256D6B at medium gain while battery was 4.1V.".encode()
     info = b"INFOICMT" + struct.pack("<I", len(text)) + text
-    found = read_stamp(wav(tmp_path / "a.wav", (b"LIST", b"adtl"), (b"LIST", info)))
-    assert found == (Stamp("comment", time) if time else None)
+    found = read_header_time(wav(tmp_path / "a.wav", (b"LIST", b"adtl"), (b"LIST", info)))
+    assert found == (HeaderTime("comment", time) if time else None)
 
 
 def test_a_broadcast_wave_as_ffmpeg_writes_it(tmp_path: Path) -> None:
     told = {"origination_date": "2025-05-10", "origination_time": "05:20:00"}
     path = tmp_path / "a.wav"
-    assert read_stamp(broadcast(path, **told)) == ("bext", "2025-05-10T05:20:00")
+    assert read_header_time(broadcast(path, **told)) == ("bext", "2025-05-10T05:20:00")
     to_the_sample = str((5 * 3600 + 20 * 60) * 48_000 + 12_000)
-    assert read_stamp(broadcast(path, **told, time_reference=to_the_sample)) == ("bext", "2025-05-10T05:20:00.250000")
+    assert read_header_time(broadcast(path, **told, time_reference=to_the_sample)) == (
+        "bext",
+        "2025-05-10T05:20:00.250000",
+    )
     time_code = str(3600 * 48_000)  # a production that starts at 1 o'clock
-    assert read_stamp(broadcast(path, **told, time_reference=time_code)) == ("bext", "2025-05-10T05:20:00")
+    assert read_header_time(broadcast(path, **told, time_reference=time_code)) == ("bext", "2025-05-10T05:20:00")
     date_alone = {"origination_date": "2025:05:10", "time_reference": to_the_sample}
-    assert read_stamp(broadcast(path, **date_alone)) == ("bext", "2025-05-10T05:20:00.250000")
-    assert read_stamp(broadcast(path, origination_date="0000-00-00", origination_time="05:20:00")) is None
+    assert read_header_time(broadcast(path, **date_alone)) == ("bext", "2025-05-10T05:20:00.250000")
+    assert read_header_time(broadcast(path, origination_date="0000-00-00", origination_time="05:20:00")) is None
 
 
 @pytest.mark.parametrize(
@@ -100,36 +103,39 @@ def test_a_broadcast_wave_as_ffmpeg_writes_it(tmp_path: Path) -> None:
     ],
 )
 def test_ixml(tmp_path: Path, values: dict[str, object], time: str | None) -> None:
-    found = read_stamp(wav(tmp_path / "a.wav", (b"iXML", IXML.format(**values).encode())))
-    assert found == (Stamp("ixml", time) if time else None)
+    found = read_header_time(wav(tmp_path / "a.wav", (b"iXML", IXML.format(**values).encode())))
+    assert found == (HeaderTime("ixml", time) if time else None)
 
 
 @pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64", "W64"])
 def test_every_container_of_long_recordings(tmp_path: Path, container: str) -> None:
     guano = b"GUANO|Version:1.0\nTimestamp: 2025-05-10T05:20:00Z\n"
     path = wav(tmp_path / "a.wav", (b"junk", bytes(5)), (b"guan", guano), format=container)
-    assert read_stamp(path) == ("guano", "2025-05-10T05:20:00+00:00")
+    assert read_header_time(path) == ("guano", "2025-05-10T05:20:00+00:00")
 
 
 def test_what_a_recorder_writes_goes_before_what_editors_change(tmp_path: Path) -> None:
     ixml = IXML.format(date="2026-01-01", time="12:00:00", samples=0).encode()
     guano = b"Timestamp: 2025-05-10 05:20:00\n"
-    assert read_stamp(wav(tmp_path / "a.wav", (b"iXML", ixml), (b"guan", guano))) == ("guano", "2025-05-10T05:20:00")
+    assert read_header_time(wav(tmp_path / "a.wav", (b"iXML", ixml), (b"guan", guano))) == (
+        "guano",
+        "2025-05-10T05:20:00",
+    )
     bad = b"Timestamp: yesterday\n"
-    assert read_stamp(wav(tmp_path / "a.wav", (b"guan", bad), (b"iXML", ixml))) == ("ixml", "2026-01-01T12:00:00")
+    assert read_header_time(wav(tmp_path / "a.wav", (b"guan", bad), (b"iXML", ixml))) == ("ixml", "2026-01-01T12:00:00")
 
 
 def test_in_an_object_store(tmp_path: Path) -> None:
     path = wav(tmp_path / "a.wav", (b"guan", b"Timestamp: 2025-05-10T05:20:00Z\n"))
     UPath("memory://headers/a.wav").write_bytes(Path(path).read_bytes())
-    assert read_stamp("memory://headers/a.wav") == read_stamp(path) is not None
+    assert read_header_time("memory://headers/a.wav") == read_header_time(path) is not None
 
 
 def test_files_without_any(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", SILENCE, 48_000)
     for name in ("a.flac", "gone.wav"):
-        assert read_stamp(str(tmp_path / name)) is None
-    assert read_stamp("nowhere://a.wav") is None
+        assert read_header_time(str(tmp_path / name)) is None
+    assert read_header_time("nowhere://a.wav") is None
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,5 +155,5 @@ def test_whatever_is_in_a_file_nothing_is_raised(
     at = int(place * len(content))
     content[at : at + len(damage)] = damage
     path.write_bytes(content[: int(kept * len(content))])
-    found = read_stamp(str(path))
+    found = read_header_time(str(path))
     assert found is None or datetime.fromisoformat(found.time)

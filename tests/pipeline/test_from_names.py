@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from satpipe.pipeline.start_times.from_names import Named, Names
+from satpipe.pipeline.start_times.from_names import NameParser, NameTime
 from satpipe.sat.errors import ConfigError
 
 EAST = timezone(timedelta(hours=2))
 MOMENT = datetime(2025, 5, 10, 5, 20)
 
 
-def named(name: str, *others: str) -> Named | None:
-    return Names([name, *others]).found(name)
+def named(name: str, *others: str) -> NameTime | None:
+    return NameParser([name, *others]).by_convention(name)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_every_time_comes_back(time: datetime, form: str, before: str, behind: s
     ],
 )
 def test_a_pattern_says_where_the_time_is(pattern: str, name: str, time: datetime | None) -> None:
-    names = Names([], pattern)
-    assert names.given(name) == time
+    names = NameParser([], pattern)
+    assert names.by_pattern(name) == time
     if time:
         assert names.recorder(name) == names.recorder(name.replace("25", "24"))
 
@@ -133,11 +133,11 @@ def test_a_pattern_says_where_the_time_is(pattern: str, name: str, time: datetim
 )
 def test_a_pattern_that_is_none_is_an_error(pattern: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        Names([], pattern)
+        NameParser([], pattern)
 
 
 def test_files_of_one_recorder_have_the_rest_of_the_name_in_common() -> None:
-    names = Names([])
+    names = NameParser([])
     for same in (
         ["a/20250510_052000.WAV", "a/20250511_052000T.WAV", "a/20250511_052000_250.wav"],
         ["SITE1_20250510_052000.wav", "SITE1_20250510_062000.wav"],

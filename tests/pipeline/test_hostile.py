@@ -22,7 +22,7 @@ from helpers import model_by_rule
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from satpipe.pipeline.recordings.find import Search, Source
-from satpipe.pipeline.recordings.probing import Unusable, probe_all
+from satpipe.pipeline.recordings.probing import Unusable, probe_batch
 from satpipe.pipeline.recordings.recording import recordings_of
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.pipeline.tagging.spans import spans_of
@@ -129,7 +129,7 @@ def tagged(path: str) -> Result:
     """Take a file through all that a worker does to it."""
     begun, peak_kb = perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     source = Source("a", path, Path(path).stat().st_size, 0)
-    [info] = probe_all([source])
+    [info] = probe_batch([source])
     tables: list[pa.Table] = []
     if isinstance(info, Unusable):
         statuses, reason = [info.status], info.reason

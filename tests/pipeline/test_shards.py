@@ -11,18 +11,18 @@ import soundfile
 from conftest import Satpipe
 from helpers import model_by_rule, sound
 from satpipe.jobs.train.prepare import label, prepare
-from satpipe.pipeline.training_data.feed import Feed, labelled_pieces, whole_clips
+from satpipe.pipeline.training_data.feed import Feed, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.listing import list_clips
-from satpipe.pipeline.training_data.shards import Shards, ShardWriter, decode, write_shard
+from satpipe.pipeline.training_data.shards import Shards, ShardWriter, decode_clip, write_shard
 from satpipe.pipeline.training_data.teachers import (
-    PieceOptions,
-    Pieces,
+    SegmentOptions,
+    Segments,
     from_table,
     label_shard,
     load_teacher,
-    piece_starts_s,
+    segment_starts_s,
 )
-from satpipe.pipeline.training_data.views import KeptClips, Views, resample
+from satpipe.pipeline.training_data.views import ClipCache, Views, resample
 from satpipe.sat.errors import CheckpointError, ConfigError, OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.taggers.efficientat import random_state
@@ -43,17 +43,17 @@ def make_clips(folder: Path, count: int = 12, seconds: float = 5.0) -> Path:
 def write_all(folder: Path, out: Path, clips_per_shard: int = 5, table: Path | None = None) -> Shards:
     """Without Ray."""
     writer = ShardWriter(out, list_clips(str(folder), table), clips_per_shard)
-    for shard in writer.todo():
+    for shard in writer.missing():
         write_shard(writer.shards[shard], writer.location(shard))
     return Shards(out)
 
 
-def write_labels(shards: Shards, out: Path, teacher: Path) -> Pieces:
+def write_labels(shards: Shards, out: Path, teacher: Path) -> Segments:
     out.mkdir()
     for shard in range(len(shards.files)):
         location = out / f"psl-{shard:05d}-of-{len(shards.files):05d}.parquet"
-        label_shard(shards.folder, shard, str(teacher), PieceOptions(), location)
-    return Pieces(out, shards)
+        label_shard(shards.folder, shard, str(teacher), SegmentOptions(), location)
+    return Segments(out, shards)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pieces(shards: Shards, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Pieces:
+def pieces(shards: Shards, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Segments:
     return write_labels(shards, tmp_path_factory.mktemp("psl") / "labels", teacher)
 
 
@@ -128,7 +128,7 @@ def test_long_files_are_cut(tmp_path: Path) -> None:
     assert shards.clips == ["000.flac#0", "000.flac#10", "000.flac#20"]
     assert shards.durations_s.tolist() == [10.0, 10.0, 4.0]
     original, _ = soundfile.read(folder / "000.flac", dtype="float32")
-    samples, rate_hz = decode(shards.audio(np.array([1]))[1])
+    samples, rate_hz = decode_clip(shards.audio(np.array([1]))[1])
     assert rate_hz == 16_000
     np.testing.assert_allclose(samples, original[160_000:320_000], atol=1e-4)
 
@@ -204,19 +204,19 @@ def test_the_commands(audio: Path, table: Path, teacher: Path, satpipe: Satpipe,
 
 
 def test_pieces_cover_a_clip() -> None:
-    options = PieceOptions(piece_s=4, hop_s=2)
-    assert piece_starts_s(1.0, options) == [0]
-    assert piece_starts_s(4.0, options) == [0]
-    assert piece_starts_s(4.1, options) == [0, 2]
-    assert piece_starts_s(10.0, options) == [0, 2, 4, 6]
+    options = SegmentOptions(piece_s=4, hop_s=2)
+    assert segment_starts_s(1.0, options) == [0]
+    assert segment_starts_s(4.0, options) == [0]
+    assert segment_starts_s(4.1, options) == [0, 2]
+    assert segment_starts_s(10.0, options) == [0, 2, 4, 6]
 
 
-def test_a_teachers_scores_come_back_as_soft_labels(shards: Shards, pieces: Pieces, teacher: Path) -> None:
+def test_a_teachers_scores_come_back_as_soft_labels(shards: Shards, pieces: Segments, teacher: Path) -> None:
     import torch
 
-    assert pieces.piece_s == 4.0
+    assert pieces.segment_s == 4.0
     number = int(np.nonzero(pieces.starts_s == 2.0)[0][0])
-    samples, _ = decode(shards.audio(pieces.numbers[[number]])[int(pieces.numbers[number])], 16_000)
+    samples, _ = decode_clip(shards.audio(pieces.numbers[[number]])[int(pieces.numbers[number])], 16_000)
     piece = torch.from_numpy(samples[32_000:96_000])[None]
     expected = load_teacher(str(teacher)).scores(torch.nn.functional.pad(piece, (0, 64_000 - piece.shape[1])))[0]
     expected[expected < 0.003] = 0
@@ -254,7 +254,7 @@ def test_a_teacher_is_not_given_more_than_it_reads(shards: Shards, tmp_path: Pat
 
     torch.save(random_state(0.1), tmp_path / "weights.pt")
     with pytest.raises(ConfigError, match="a delay of 12 s: efficientat reads from 0.16 s to 10 s at a time"):
-        label(str(shards.folder), str(tmp_path / "labels"), str(tmp_path / "weights.pt"), PieceOptions(piece_s=12))
+        label(str(shards.folder), str(tmp_path / "labels"), str(tmp_path / "weights.pt"), SegmentOptions(piece_s=12))
 
 
 def feed(shards: Shards, *, rank: int = 0, world: int = 1, balance: float = 0.0, per_epoch: int = 0) -> Feed:
@@ -294,16 +294,16 @@ def test_too_few_examples_for_a_batch(shards: Shards) -> None:
         feed(shards, world=3, per_epoch=4)
 
 
-def test_labels_of_other_clips_are_refused(pieces: Pieces, tmp_path: Path, teacher: Path, shards: Shards) -> None:
+def test_labels_of_other_clips_are_refused(pieces: Segments, tmp_path: Path, teacher: Path, shards: Shards) -> None:
     others = write_all(make_clips(tmp_path / "audio", 2), tmp_path / "out")
     write_labels(shards, tmp_path / "labels", teacher)
     with pytest.raises(ConfigError, match="labels of 10 clips that are not in .*: the two do not belong together"):
-        Pieces(tmp_path / "labels", others)
+        Segments(tmp_path / "labels", others)
 
 
-def test_views_are_the_same_each_time_they_are_made(shards: Shards, pieces: Pieces, teacher: Path) -> None:
+def test_views_are_the_same_each_time_they_are_made(shards: Shards, pieces: Segments, teacher: Path) -> None:
     views = Views(
-        labelled_pieces(shards, pieces, balance=1.0), load_teacher(str(teacher)), chunk_frames=192, batch=4,
+        labelled_segments(shards, pieces, balance=1.0), load_teacher(str(teacher)), chunk_frames=192, batch=4,
         per_epoch=8, reuse=2, mix=0.5, seed=1, rank=0, world=1,
     )  # fmt: skip
     first, again, later = list(views.epoch(0)), list(views.epoch(0, first=2)), next(views.epoch(1))
@@ -320,10 +320,10 @@ def test_crops_are_what_the_clips_say_however_few_are_kept(shards: Shards) -> No
     begins = np.array([0, -500, 2000, 100])
     wanted = []
     for clip, begin in zip(clips.tolist(), begins.tolist(), strict=True):
-        samples = decode(shards.audio(np.array([clip]))[clip], SAMPLE_RATE_HZ)[0]
+        samples = decode_clip(shards.audio(np.array([clip]))[clip], SAMPLE_RATE_HZ)[0]
         wanted.append(np.pad(samples, 8000)[8000 + begin : 16_000 + begin])
     for room_samples in (0, 30_000, 10**9):
-        kept = KeptClips(shards, 8000, CPU, room_samples)
+        kept = ClipCache(shards, 8000, CPU, room_samples)
         for others in ([5, 6], [1], []):
             kept.hold(np.array(others, np.int64))
             lengths = kept.hold(clips)
@@ -343,4 +343,4 @@ def test_resampling_for_a_teacher_keeps_a_tone() -> None:
 def test_bytes_that_are_no_audio() -> None:
     file = io.BytesIO()
     soundfile.write(file, np.zeros(100), 8000, format="WAV")
-    assert decode(file.getvalue(), 16_000)[0].shape == (200,)
+    assert decode_clip(file.getvalue(), 16_000)[0].shape == (200,)

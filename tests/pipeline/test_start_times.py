@@ -16,7 +16,7 @@ from outputs import scores_of, write_output
 from satpipe.jobs.tag.messages import plan as plan_text
 from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.plan import plan
-from satpipe.pipeline.start_times.clock import Clock
+from satpipe.pipeline.start_times.resolver import StartTimeResolver
 from satpipe.pipeline.tables.dataframes import in_files, read_recordings, read_tags
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.start_times import set_times
@@ -92,10 +92,10 @@ def test_folders_of_before_there_were_times_get_them(tmp_path: Path) -> None:
     pq.write_table(table.drop(["time", "clock_rate", "time_source", "header", "header_time", "files"]), path)
     output = Output(tmp_path)
     assert output.recordings(["recording", "time"])["time"].to_pylist() == [None, None]
-    known = set_times(output, Clock(), split=False, gap_s=2)
+    known = set_times(output, StartTimeResolver(), split=False, gap_s=2)
     assert (known.sources, known.unknown) == ({"name": 1}, ["b.wav"])
     before = state(tmp_path, "recordings")
-    set_times(output, Clock(), split=False, gap_s=2)
+    set_times(output, StartTimeResolver(), split=False, gap_s=2)
     assert state(tmp_path, "recordings") == before
     assert read_recordings(tmp_path).time.dt.hour.tolist()[0] == 3
 
@@ -103,7 +103,7 @@ def test_folders_of_before_there_were_times_get_them(tmp_path: Path) -> None:
 def test_channels_have_the_time_of_their_file(tmp_path: Path) -> None:
     names = [f"20251026_02{minute}00.wav#ch{channel}" for minute in (10, 40) for channel in (1, 2)]
     write_output(tmp_path, {name: scores_of(500) for name in names})  # 16 minutes each
-    set_times(Output(tmp_path), Clock(zone="Europe/Berlin"), split=True, gap_s=2)
+    set_times(Output(tmp_path), StartTimeResolver(zone="Europe/Berlin"), split=True, gap_s=2)
     assert read_recordings(tmp_path).time.dt.strftime("%H:%M").tolist() == ["00:10", "00:10", "00:40", "00:40"]
 
 
@@ -170,7 +170,7 @@ def test_a_clock_that_runs_away_from_the_samples_of_a_deployment_gives_a_rate(tm
         pq.write_table(
             Output(tmp_path).recordings().schema.empty_table().from_pandas(frame, pq.read_schema(path)), path
         )
-        set_times(Output(tmp_path), Clock(), split=False, gap_s=2)
+        set_times(Output(tmp_path), StartTimeResolver(), split=False, gap_s=2)
         (found,) = recordings(tmp_path).clock_rate
         assert found == (pytest.approx(rate) if rate else pytest.approx(np.nan, nan_ok=True))
     events = pd.DataFrame({"recording": [names[0], "x.wav", names[0]], "start_s": [3_599.5, 7.0, 4.5]}, index=[5, 3, 4])

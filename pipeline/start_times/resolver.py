@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from satpipe.pipeline.start_times.from_csv import MOST_DRIFT, Drift, TrueTime
-from satpipe.pipeline.start_times.from_headers import Stamp
-from satpipe.pipeline.start_times.from_names import YEARS, Names
+from satpipe.pipeline.start_times.from_csv import MAX_DRIFT, ClockDrift, CsvTime
+from satpipe.pipeline.start_times.from_headers import HeaderTime
+from satpipe.pipeline.start_times.from_names import YEARS, NameParser
 from satpipe.sat.errors import ConfigError
 
 SOURCES = ("csv", "pattern", "guano", "comment", "name", "bext", "ixml")
@@ -20,22 +20,22 @@ _EARLY = timedelta(seconds=1.5)  # a name is rounded to the second: by so much a
 
 
 @dataclass(frozen=True)
-class File:
+class RecordedFile:
     """What there is to know of when a file was recorded.
 
     Attributes:
         name: Its name in the tables.
         duration_s: Its length; 0 where that is not known.
-        stamp: What its metadata say.
+        header_time: What its metadata say.
     """
 
     name: str
     duration_s: float
-    stamp: Stamp | None
+    header_time: HeaderTime | None
 
 
 @dataclass
-class Told:
+class StartTime:
     """When a file started.
 
     Attributes:
@@ -50,20 +50,20 @@ class Told:
 
 
 @dataclass
-class Doubts:
+class Ambiguities:
     """Names of files whose time rests on a rule.
 
     Attributes:
-        zoneless: Nothing named their time zone, and so it was taken for UTC.
-        twice: In the hour that comes twice when summer time ends.
-        never: In the hour that is left out when summer time begins.
-        rates: Start and end say that the clock was wrong by more than it can have been: the end is not used.
+        without_zone: Nothing named their time zone, and so it was taken for UTC.
+        repeated_hour: In the hour that comes twice when summer time ends.
+        skipped_hour: In the hour that is left out when summer time begins.
+        implausible_rates: Start and end say that the clock was wrong by more than 1 %: the end is ignored.
     """
 
-    zoneless: list[str] = field(default_factory=list)
-    twice: list[str] = field(default_factory=list)
-    never: list[str] = field(default_factory=list)
-    rates: list[str] = field(default_factory=list)
+    without_zone: list[str] = field(default_factory=list)
+    repeated_hour: list[str] = field(default_factory=list)
+    skipped_hour: list[str] = field(default_factory=list)
+    implausible_rates: list[str] = field(default_factory=list)
 
 
 def find_zone(name: str | None) -> ZoneInfo:
@@ -89,22 +89,22 @@ def _nearest(name: str) -> list[str]:
     return list(dict.fromkeys(near))[:3]
 
 
-class Clock:
+class StartTimeResolver:
     """Tells when files started.
 
     Attributes:
         names: Reads the names of the files that were asked for.
         times: True times of some files, by name.
         drifts: How clocks of recorders went wrong.
-        doubts: What of the answers rests on a rule; filled by `tell`.
+        ambiguities: What of the answers rests on a rule; filled by `resolve`.
     """
 
     def __init__(
         self,
         pattern: str | None = None,
         zone: str | None = None,
-        times: dict[str, TrueTime] | None = None,
-        drifts: Sequence[Drift] = (),
+        times: dict[str, CsvTime] | None = None,
+        drifts: Sequence[ClockDrift] = (),
     ) -> None:
         """Take what was asked for.
 
@@ -118,27 +118,27 @@ class Clock:
             ConfigError: There is no such time zone, or the pattern is none.
         """
         self._pattern = pattern
-        self.names = Names((), pattern)
+        self.names = NameParser((), pattern)
         self._zone, self._named_zone = find_zone(zone), zone is not None
         self.times = times or {}
         self.drifts = drifts
-        self.doubts = Doubts()
+        self.ambiguities = Ambiguities()
 
-    def tell(self, files: Sequence[File]) -> list[Told | None]:
+    def resolve(self, files: Sequence[RecordedFile]) -> list[StartTime | None]:
         """Return when each of all files started, or None where nothing tells.
 
         A time of the hour that comes twice is the first one that is not before the end of the file before it of the
         same recorder. One of the hour that is left out is taken as if the clock had not been changed.
         """
-        self.names, self.doubts = Names([file.name for file in files], self._pattern), Doubts()
-        told: list[Told | None] = [None] * len(files)
+        self.names, self.ambiguities = NameParser([file.name for file in files], self._pattern), Ambiguities()
+        told: list[StartTime | None] = [None] * len(files)
         twice: dict[str, list[int]] = defaultdict(list)
         for place, file in enumerate(files):
             known = self._local(file)
             if known is None:
                 continue
             local, source = known
-            told[place] = Told(self._utc(local), source)
+            told[place] = StartTime(self._utc(local), source)
             if local.tzinfo is None and self._doubt(file.name, local):
                 twice[self.names.recorder(file.name)].append(place)
         if twice:
@@ -148,18 +148,18 @@ class Clock:
                 self._correct(file, each)
         return told
 
-    def _local(self, file: File) -> tuple[datetime, str] | None:
+    def _local(self, file: RecordedFile) -> tuple[datetime, str] | None:
         """The time of a file, in the recorder's zone or with its own, and where it is from."""
         if true := self.times.get(file.name):
             return true.start, "csv"
-        if given := self.names.given(file.name):
+        if given := self.names.by_pattern(file.name):
             return given, "pattern"
-        found = self.names.found(file.name)
-        stamp = datetime.fromisoformat(file.stamp.time) if file.stamp else None
-        if file.stamp and stamp and stamp.year in YEARS:
-            of_recorder = file.stamp.kind in ("guano", "comment")  # no sound editor writes those
+        found = self.names.by_convention(file.name)
+        stamp = datetime.fromisoformat(file.header_time.time) if file.header_time else None
+        if file.header_time and stamp and stamp.year in YEARS:
+            of_recorder = file.header_time.kind in ("guano", "comment")  # no sound editor writes those
             if of_recorder or found is None or not found.to_the_second:
-                return stamp, file.stamp.kind
+                return stamp, file.header_time.kind
         return (found.time, "name") if found else None
 
     def _utc(self, local: datetime, fold: int = 0) -> datetime:
@@ -168,16 +168,18 @@ class Clock:
     def _doubt(self, name: str, local: datetime) -> bool:
         """Note what is doubtful about a time without a zone; return whether it comes twice."""
         if not self._named_zone:
-            self.doubts.zoneless.append(name)
+            self.ambiguities.without_zone.append(name)
             return False
         first, second = self._utc(local), self._utc(local, fold=1)
         if first == second:
             return False
         comes_twice = first < second  # in the hour left out it is the other way round
-        (self.doubts.twice if comes_twice else self.doubts.never).append(name)
+        (self.ambiguities.repeated_hour if comes_twice else self.ambiguities.skipped_hour).append(name)
         return comes_twice
 
-    def _resolve(self, files: Sequence[File], told: list[Told | None], twice: dict[str, list[int]]) -> None:
+    def _resolve(
+        self, files: Sequence[RecordedFile], told: list[StartTime | None], twice: dict[str, list[int]]
+    ) -> None:
         """Choose between the first and the second time of the hour that comes twice."""
         sure: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)  # starts and ends, by recorder
         unsure = {place for places in twice.values() for place in places}
@@ -194,23 +196,23 @@ class Clock:
                 end = max((end for start, end in sure[recorder] if start <= before), default=before)
                 _in_order([(files[place], each) for place, each in night], end)
 
-    def _correct(self, file: File, told: Told) -> None:
+    def _correct(self, file: RecordedFile, told: StartTime) -> None:
         """Set clock rate and, for a clock with known errors, the time right."""
         if told.source == "csv":
             end = self.times[file.name].end
             if end and file.duration_s:
                 rate = (end - told.time).total_seconds() / file.duration_s
-                if abs(rate - 1) <= MOST_DRIFT:
+                if abs(rate - 1) <= MAX_DRIFT:
                     told.rate = rate
                 else:
-                    self.doubts.rates.append(file.name)
+                    self.ambiguities.implausible_rates.append(file.name)
             return
         drift = next((drift for drift in self.drifts if fnmatchcase(file.name, drift.recordings)), None)
         if drift:
             told.time, told.rate = drift.true(told.time)
 
 
-def _in_order(night: list[tuple[File, Told]], end: datetime) -> None:
+def _in_order(night: list[tuple[RecordedFile, StartTime]], end: datetime) -> None:
     """Of files in the hour that comes twice, one after the other takes the earliest time that `end` leaves."""
     hour = timedelta(hours=1)
     rest = sorted(night, key=lambda pair: pair[1].time)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from satpipe.jobs.metrics.events import Floats, detect, least
+from satpipe.jobs.metrics.sound_events import Floats, detect, rounded_up
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import SHOWN, Tables
@@ -168,7 +168,7 @@ def _name(tables: Tables) -> str:
 
 
 def _figures(regime: Regime, read: ChunkScores, labels: tuple[Label, ...], threshold: float) -> list[Figures]:
-    reached = read.scores >= least(threshold, read.scores.dtype)
+    reached = read.scores >= rounded_up(threshold, read.scores.dtype)
     gaps_s = _longest_gaps_s(read, reached)
     rows = []
     for k, label in enumerate(labels):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from satpipe.jobs.evaluate.card import Card
+from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports.pictures import COLOURS, FORMATS, GREY, WIDTH_IN, drawn, label_name, unit_axis
 
 MOST = 20  # best and worst ones in the short picture
@@ -18,7 +18,7 @@ _COUNTS = {"weak": "clips", "strong": "events"}
 _Class = dict[str, Any]
 
 
-def class_bars(card: Card, classes: list[_Class], kind: str, folder: Path) -> list[str]:
+def class_bars(card: EvaluationResult, classes: list[_Class], kind: str, folder: Path) -> list[str]:
     """Draw the figures of classes with truth.
 
     Args:
@@ -50,7 +50,7 @@ def _ranked(classes: list[_Class], name: str, count: str) -> list[_Class]:
     return sorted(classes, key=lambda row: (-(row[name] or 0), -row[count], row["label"]))
 
 
-def _explained(card: Card, count: str) -> str:
+def _explained(card: EvaluationResult, count: str) -> str:
     text = f"in brackets: {count} in the truth"
     if card["options"]["bootstrap"]:
         text += f"; lines: {card['options']['level']:.0%} bootstrap intervals"

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich import table as layouts
 from rich.console import Console
-from satpipe.jobs.evaluate.card import Card
+from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports import paper
 from satpipe.reports.tables import Table
 
@@ -32,7 +32,7 @@ _IN_PERCENT = ("mAP", "lwlrap", "_f1", "precision", "recall", "psds")
 _IN_CARD_ONLY = ("precision", "recall")
 
 
-def card(card: Card) -> str:
+def card(card: EvaluationResult) -> str:
     """Say what was evaluated and how, then each figure, with the paper's beside where it has one."""
     model = card["model"]
     lines = [
@@ -123,7 +123,7 @@ def _published(name: str, model: dict[str, Any]) -> str:
     return ""
 
 
-def table(cards: list[Card], number: int) -> str:
+def table(cards: list[EvaluationResult], number: int) -> str:
     """Lay out one of the paper's Tables 1 to 3 for the terminal."""
     made = paper_table(cards, number)
     layout = _table(*made.columns)
@@ -132,10 +132,10 @@ def table(cards: list[Card], number: int) -> str:
     return f"{_render(layout)}{made.title}\n{made.note}"
 
 
-def paper_table(cards: list[Card], number: int) -> Table:
+def paper_table(cards: list[EvaluationResult], number: int) -> Table:
     """Lay out one of the paper's Tables 1 to 3, its figures and ours; what the paper has no row for comes last."""
     names = ["mAP"] if number < 3 else ["segment_f1", "onset_f1"]
-    ours: dict[Any, Card] = {_key(card): card for card in cards}
+    ours: dict[Any, EvaluationResult] = {_key(card): card for card in cards}
     costs = ("#tokens", "memory", "GFLOPs") if number < 3 else ()
     heads = [f"{_NAMES[name]}{each}" for name in names for each in ("", ", ours")]
     rows = []
@@ -166,7 +166,7 @@ def paper_table(cards: list[Card], number: int) -> Table:
     return Table(title, ("delay", "model", "streaming", *costs, *heads), tuple(rows), note, text_columns=3)
 
 
-def paper_tables(cards: list[Card]) -> list[Table]:
+def paper_tables(cards: list[EvaluationResult]) -> list[Table]:
     """Lay out those of the paper's tables that there are figures for."""
     figures = [{figure["name"] for figure in card["figures"]} for card in cards]
     whole = [card["model"]["delay_s"] >= 10 for card in cards]
@@ -178,18 +178,18 @@ def paper_tables(cards: list[Card]) -> list[Table]:
     return [paper_table(cards, number) for number, needed in wanted.items() if needed]
 
 
-def _key(card: Card) -> tuple[str, float, bool]:
+def _key(card: EvaluationResult) -> tuple[str, float, bool]:
     return card["model"]["arch"], card["model"]["delay_s"], card["model"]["memory"] == "on"
 
 
-def _ours(card: Card | None, name: str) -> str:
+def _ours(card: EvaluationResult | None, name: str) -> str:
     figures = {} if card is None else _by_name(card["figures"]).get(name, {})
     if name == "mAP":
         return _number(name, figures["macro"]["value"]) if figures else ""
     return " / ".join(_number(name, figures[average]["value"]) for average in _AVERAGES if average in figures)
 
 
-def comparison(first: Card, second: Card) -> str:
+def comparison(first: EvaluationResult, second: EvaluationResult) -> str:
     """Two cards side by side; the caller has made sure that they are comparable."""
     layout = _table("", "average", first["out"], second["out"], "difference")
     right = {(figure["name"], figure["average"]): figure for figure in second["figures"]}

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from satpipe.jobs.evaluate.card import Card
 from satpipe.jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS
+from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.reports.class_bars import class_bars
 from satpipe.reports.evaluation import paper_tables
@@ -29,7 +29,9 @@ _WAYS = {"segment": "segments", "onset": "onsets", "event": "onsets and offsets"
 _Class = dict[str, Any]
 
 
-def pictures(card: Card, curves: pa.Table, folder: str | Path, labels: Sequence[int] | None = None) -> list[str]:
+def pictures(
+    card: EvaluationResult, curves: pa.Table, folder: str | Path, labels: Sequence[int] | None = None
+) -> list[str]:
     """Draw what a card has; what needs truth that it lacks is left out.
 
     Args:
@@ -74,7 +76,7 @@ def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str
     return [label.mid for label in wanted]
 
 
-def write_tables(cards: list[Card], folder: str | Path) -> list[Path]:
+def write_tables(cards: list[EvaluationResult], folder: str | Path) -> list[Path]:
     """Write the paper's tables that there are figures for, beside ours, as Markdown, HTML and LaTeX.
 
     Raises:
@@ -94,7 +96,9 @@ def write_tables(cards: list[Card], folder: str | Path) -> list[Path]:
     return paths
 
 
-def _strong(card: Card, curves: pa.Table, classes: list[_Class], chosen: list[_Class], place: Path) -> Iterator[str]:
+def _strong(
+    card: EvaluationResult, curves: pa.Table, classes: list[_Class], chosen: list[_Class], place: Path
+) -> Iterator[str]:
     if "psds1" in curves["curve"].unique().to_pylist():
         psd_roc(card, curves, chosen, place / "psd_roc")
         yield "psd_roc"
@@ -127,7 +131,7 @@ def precision_recall(curves: pa.Table, name: str, classes: list[_Class], place: 
         _legend(axes, "average precision")
 
 
-def psd_roc(card: Card, curves: pa.Table, classes: list[_Class], place: Path) -> None:
+def psd_roc(card: EvaluationResult, curves: pa.Table, classes: list[_Class], place: Path) -> None:
     """Draw the PSD-ROC of each scenario: the mean over classes less its penalty, and some classes by themselves."""
     figures = {figure["name"]: figure for figure in card["figures"]}
     with drawn(place, WIDTH_IN, 4.2) as figure:
@@ -163,7 +167,7 @@ def _legend(axes: Axes, title: str) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), title=title, alignment="left", borderaxespad=0)
 
 
-def ceilings(card: Card, classes: list[_Class], place: Path) -> None:
+def ceilings(card: EvaluationResult, classes: list[_Class], place: Path) -> None:
     """Draw what was reached beside what the grid of chunks allows: over all classes, and onset-F1 of each class."""
     figures = {(figure["name"], figure["average"]): figure for figure in card["figures"]}
     with drawn(place, WIDTH_IN, 3.1) as figure:
@@ -203,7 +207,7 @@ def ceilings(card: Card, classes: list[_Class], place: Path) -> None:
         right.legend(handles=dots, title="true events", loc="upper left", handletextpad=0.2)
 
 
-def branches(card: Card, place: Path) -> None:
+def branches(card: EvaluationResult, place: Path) -> None:
     """Draw which branch of the ontology is found where which one is true."""
     rows = card["branches"]["rows"]
     columns = [*rows[0]["found"], "nothing"]

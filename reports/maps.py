@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from satpipe.jobs.metrics.events import Floats
+from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.jobs.report_data import Detail, ReportData
 from satpipe.jobs.report_data.collection import SHARE_STEPS
 from satpipe.jobs.report_data.contents import SCORE_STEPS

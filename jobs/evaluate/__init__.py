@@ -5,18 +5,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from satpipe.jobs.evaluate.card import Card, compare, folders, read, read_curves, write
 from satpipe.jobs.evaluate.curves import Curves
 from satpipe.jobs.evaluate.options import EvaluateOptions
-from satpipe.jobs.evaluate.strong import Strong
-from satpipe.jobs.evaluate.weak import Weak
+from satpipe.jobs.evaluate.result import EvaluationResult, compare, folders, read, read_curves, write
+from satpipe.jobs.evaluate.strong_figures import StrongEvaluator
+from satpipe.jobs.evaluate.weak_figures import WeakEvaluator
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import ConfigError
 
 __all__ = ["EvaluateOptions", "compare", "evaluate", "folders", "read", "read_curves", "write"]
 
 
-def evaluate(out: str | Path, options: EvaluateOptions) -> Card:
+def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
     """Score the tables of an output folder.
 
     Returns:
@@ -33,7 +33,7 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> Card:
     if options.median_filter < 1 or options.median_filter % 2 == 0:
         raise ConfigError(f"--median-filter is {options.median_filter}: it takes an odd number of chunks")
     tables = Tables(out)
-    card: Card = {
+    card: EvaluationResult = {
         "satpipe": version("satpipe"),
         "out": str(out),
         "model": tables.model,
@@ -45,9 +45,9 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> Card:
         "curves": Curves(),
     }
     if options.weak:
-        Weak(tables, options, card).evaluate(options.weak)
+        WeakEvaluator(tables, options, card).evaluate(options.weak)
     if options.strong:
-        Strong(tables, options, card).evaluate(options.strong)
+        StrongEvaluator(tables, options, card).evaluate(options.strong)
     card["curves"] = card["curves"].table()
     return card
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import Events
+from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.sat.labels import Label, ancestors, children, parents, weak_labels
 

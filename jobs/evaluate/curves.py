@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from satpipe.jobs.metrics.events import Floats
 from satpipe.jobs.metrics.psds import Psds
+from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.pipeline.tables.schemas import CURVES
 from satpipe.sat.labels import Label
 

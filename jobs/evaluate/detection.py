@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.metrics import psds
-from satpipe.jobs.metrics.events import Events, Floats, Ints, detect
+from satpipe.jobs.metrics.sound_events import Events, Floats, Ints, detect
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -23,10 +23,10 @@ class Detector:
         events = detect(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, threshold)
         return self._placed(events.take(self._long_enough(events)))
 
-    def at_all(self, thresholds: Floats) -> psds.Found:
+    def at_all(self, thresholds: Floats) -> psds.Detections:
         """Events at each of many thresholds."""
         chunks = self._chunks
-        found = psds.found_at(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, thresholds)
+        found = psds.detections_at(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, thresholds)
         found = found.take(self._long_enough(found.events))
         return replace(found, events=self._placed(found.events))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from satpipe.jobs.events.options import EventOptions, levels
-from satpipe.jobs.metrics.events import Runs, find_runs, least
+from satpipe.jobs.metrics.sound_events import Runs, find_runs, rounded_up
 from satpipe.pipeline.tables.chunk_scores import read_chunks
 from satpipe.pipeline.tables.open_folder import Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import EVENTS
@@ -72,7 +72,7 @@ class Finder:
     def _events(self, runs: Runs) -> Runs:
         """Of the runs of whole recordings, cut or not, those that reach the upper threshold, merged, long enough."""
         runs = runs.joined()
-        runs = runs.take(runs.peak >= least(self.levels.threshold[runs.events.label], runs.peak.dtype))
+        runs = runs.take(runs.peak >= rounded_up(self.levels.threshold[runs.events.label], runs.peak.dtype))
         return runs.joined(self._options.merge_gap_s).lasting(self._options.min_s)
 
     def _table(self, runs: Runs) -> pa.Table:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from satpipe.jobs import ground_truth
-from satpipe.jobs.metrics.events import Floats
+from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import Key, choose, weak_labels
 from satpipe.sat.model.config import CLASSES

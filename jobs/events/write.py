@@ -19,7 +19,7 @@ from pyarrow import csv
 from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.events.formats import RENDERERS, Event, Found
 from satpipe.jobs.events.options import EventOptions
-from satpipe.jobs.metrics.events import Floats
+from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.pipeline.storage import is_remote, locate, written_whole
 from satpipe.pipeline.tables.output_folder import COMPRESSION
 from satpipe.pipeline.tables.schemas import EVENTS

@@ -8,18 +8,18 @@ with a header as in DCASE and sed_eval, Raven's selection tables, Audacity's lab
 Files are UTF-8; lines that start with # are comments; decimals take a point.
 """
 
-from satpipe.jobs.ground_truth.classes import class_set, closed, positives, read_thresholds, select, threshold_table
+from satpipe.jobs.ground_truth.class_sets import class_set, closed, positives, read_thresholds, select, threshold_table
 from satpipe.jobs.ground_truth.matching import Match, match, read_list, read_mapping
-from satpipe.jobs.ground_truth.strong import StrongTruth, Within, read_strong, within
+from satpipe.jobs.ground_truth.strong_labels import ClippedLabels, StrongLabels, read_strong, within
 from satpipe.jobs.ground_truth.vocabulary import Unknown
-from satpipe.jobs.ground_truth.weak import WeakTruth, read_weak
+from satpipe.jobs.ground_truth.weak_labels import WeakLabels, read_weak
 
 __all__ = [
+    "ClippedLabels",
     "Match",
-    "StrongTruth",
+    "StrongLabels",
     "Unknown",
-    "WeakTruth",
-    "Within",
+    "WeakLabels",
     "class_set",
     "closed",
     "match",

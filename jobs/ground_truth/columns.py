@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from satpipe.jobs.ground_truth.files import NO_VALUE, TextFile, cell_at, is_number, read_number
-from satpipe.jobs.ground_truth.names import parse_name, parse_segment
+from satpipe.jobs.ground_truth.clip_names import parse_name, parse_segment
+from satpipe.jobs.ground_truth.text_file import NO_VALUE, TextFile, cell_at, is_number, read_number
 from satpipe.sat.errors import TruthError
 
 # Names of columns, the first one that is there counts. Case, _ and a unit of seconds at the end do not matter.

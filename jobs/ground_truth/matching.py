@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from satpipe.jobs.ground_truth.clip_names import Name, parse_name, parse_segment
 from satpipe.jobs.ground_truth.columns import CLIP, Columns
-from satpipe.jobs.ground_truth.files import TextFile, cell_at, indented, is_number, some, unquoted
-from satpipe.jobs.ground_truth.names import Name, parse_name, parse_segment
-from satpipe.jobs.metrics.events import Ints
+from satpipe.jobs.ground_truth.text_file import TextFile, cell_at, indented, is_number, some, unquoted
+from satpipe.jobs.metrics.sound_events import Ints
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
-from satpipe.jobs.ground_truth.files import NO_VALUE
-from satpipe.jobs.metrics.events import Ints
+from satpipe.jobs.ground_truth.text_file import NO_VALUE
+from satpipe.jobs.metrics.sound_events import Ints
 from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import Label, find
 

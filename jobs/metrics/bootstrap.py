@@ -7,7 +7,7 @@ recording was drawn, so that figures made of counts need one product for all rep
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import Floats, Ints
+from satpipe.jobs.metrics.sound_events import Floats, Ints
 
 
 def resample(n: int, replicates: int, seed: int, group: npt.NDArray[np.integer] | None = None) -> Ints:

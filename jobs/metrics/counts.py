@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import Floats, Ints
+from satpipe.jobs.metrics.sound_events import Floats, Ints
 from scipy import sparse  # type: ignore[import-untyped, unused-ignore]
 
 Numbers = npt.NDArray[np.int64]

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import Events, Floats, Ints, least
+from satpipe.jobs.metrics.sound_events import Events, Floats, Ints, rounded_up
 from satpipe.sat.errors import ConfigError
 from scipy import sparse
 
@@ -74,7 +74,7 @@ SETTINGS = (PSDS1, PSDS2, PSDS1_NO_VARIANCE)
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Detections:
     """Events found at operating points, each with a range of them; one found again after a gap is another entry."""
 
     events: Events
@@ -86,7 +86,7 @@ class Found:
     """Number of operating points, T."""
 
     @staticmethod
-    def of(points: Iterable[Events]) -> "Found":
+    def of(points: Iterable[Events]) -> "Detections":
         """Gather the events of each operating point; the more neighbours have in common, the fewer entries.
 
         Raises:
@@ -116,18 +116,20 @@ class Found:
             np.concatenate([part.onset_s for part in new]),
             np.concatenate([part.offset_s for part in new]),
         )
-        return Found(gathered, np.concatenate([stop[:0], *first]), stop, point + 1)
+        return Detections(gathered, np.concatenate([stop[:0], *first]), stop, point + 1)
 
-    def take(self, rows: npt.NDArray[Any]) -> "Found":
+    def take(self, rows: npt.NDArray[Any]) -> "Detections":
         """Return some of them, such as those that are long enough: by a boolean mask [n], or by position."""
-        return Found(self.events.take(rows), self.first[rows], self.stop[rows], self.points)
+        return Detections(self.events.take(rows), self.first[rows], self.stop[rows], self.points)
 
     def at(self, point: int) -> Events:
         """Return the events of one operating point, sorted."""
         return self.events.take((self.first <= point) & (point < self.stop)).sorted()
 
 
-def found_at(clip: Ints, start_s: Floats, end_s: Floats, scores: npt.NDArray[Any], thresholds: npt.ArrayLike) -> Found:
+def detections_at(
+    clip: Ints, start_s: Floats, end_s: Floats, scores: npt.NDArray[Any], thresholds: npt.ArrayLike
+) -> Detections:
     """Return what `detect` finds at each threshold: runs of chunks that reach it.
 
     A run is made at the highest threshold that has it. With a median filter over chunks, filter the scores: the median
@@ -146,7 +148,7 @@ def found_at(clip: Ints, start_s: Floats, end_s: Floats, scores: npt.NDArray[Any
     exact = np.asarray(thresholds, np.float64)
     if not len(exact) or not (np.diff(exact) > 0).all():
         raise ConfigError("PSDS needs one or more thresholds, and they must rise")
-    chunk, label = np.nonzero(scores >= least(exact[0], scores.dtype))
+    chunk, label = np.nonzero(scores >= rounded_up(exact[0], scores.dtype))
     order = np.argsort(label, kind="stable")
     chunk, label = chunk[order], label[order]
     level = np.searchsorted(exact, scores[chunk, label].astype(np.float64), side="right")  # thresholds reached
@@ -169,7 +171,7 @@ def found_at(clip: Ints, start_s: Floats, end_s: Floats, scores: npt.NDArray[Any
         runs.append(np.stack([first, last, np.maximum(left, right), np.full(len(first), point + 1)]))
     first, last, since, until = np.concatenate(runs, axis=1)
     events = Events.of(clip[chunk[first]], label[first], start_s[chunk[first]], end_s[chunk[last]])
-    return Found(events, since.astype(np.int32), until.astype(np.int32), len(exact))
+    return Detections(events, since.astype(np.int32), until.astype(np.int32), len(exact))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +209,7 @@ class Psds:
 class Tally:
     """What was counted: true events found, false positives and cross-triggers, by clip, class and operating point."""
 
-    def __init__(self, truth: "_Truth", found: Found, settings: Iterable[Setting]) -> None:
+    def __init__(self, truth: "_Truth", found: Detections, settings: Iterable[Setting]) -> None:
         self._truth = truth
         self._points = found.points
         self._changes = {criteria: _compare(truth, found, *criteria) for criteria in {_criteria(s) for s in settings}}
@@ -274,7 +276,7 @@ class Tally:
 
 
 def count(
-    truth: Events, durations_s: npt.ArrayLike, classes: int, found: Found, settings: Sequence[Setting] = SETTINGS
+    truth: Events, durations_s: npt.ArrayLike, classes: int, found: Detections, settings: Sequence[Setting] = SETTINGS
 ) -> Tally:
     """Compare what was found with the truth, for all settings.
 
@@ -393,7 +395,7 @@ class _Weighted:
         return scored, efpr, self.tp[scored, :, sample] / self.truth[scored, sample, None]
 
 
-def _compare(truth: _Truth, found: Found, dtc: float, gtc: float, cttc: float | None) -> _Changes:
+def _compare(truth: _Truth, found: Detections, dtc: float, gtc: float, cttc: float | None) -> _Changes:
     """Apply criteria to what was found, sorted by clip, class and onset."""
     events = found.events
     pairs = truth.meeting(_groups(events), events)
@@ -409,7 +411,7 @@ def _compare(truth: _Truth, found: Found, dtc: float, gtc: float, cttc: float | 
     )
 
 
-def _true_positives(truth: _Truth, found: Found, pairs: _Pairs, gtc: float) -> Any:
+def _true_positives(truth: _Truth, found: Detections, pairs: _Pairs, gtc: float) -> Any:
     """Return changes of which true events are found, given those pairs of which the found event is right."""
     pairs = pairs.take(np.argsort(pairs.true, kind="stable"))
     first, stop = found.first[pairs.other], found.stop[pairs.other]
@@ -432,7 +434,7 @@ def _true_positives(truth: _Truth, found: Found, pairs: _Pairs, gtc: float) -> A
     )
 
 
-def _cross_triggers(truth: _Truth, wrong: Found, cttc: float) -> Any:
+def _cross_triggers(truth: _Truth, wrong: Detections, cttc: float) -> Any:
     """Return changes of the cross-triggers of events that are not right."""
     events, groups = wrong.events, len(truth.group)
     near, cell = truth.cells_of(events)
@@ -452,7 +454,7 @@ def _cross_triggers(truth: _Truth, wrong: Found, cttc: float) -> Any:
     return _lasting(truth, wrong.take(row), group, groups)
 
 
-def _lasting(truth: _Truth, found: Found, column: npt.NDArray[Any], columns: int) -> Any:
+def _lasting(truth: _Truth, found: Detections, column: npt.NDArray[Any], columns: int) -> Any:
     """Return changes that come with found events and go with them."""
     going = np.flatnonzero(found.stop < found.points)
     label = np.concatenate([found.events.label, found.events.label[going]])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.metrics.counts import Counts, Numbers, totals
-from satpipe.jobs.metrics.events import Events, Floats
+from satpipe.jobs.metrics.sound_events import Events, Floats
 
 Rows = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.events.options import LOW_SHARE
-from satpipe.jobs.metrics.events import Floats, least, reaching
+from satpipe.jobs.metrics.sound_events import Floats, reaching, rounded_up
 from satpipe.jobs.report_data.contents import SCORE_STEPS
 from satpipe.jobs.report_data.grid import Grid
 from satpipe.jobs.report_data.moments import Peaks, peaks
@@ -100,13 +100,13 @@ class Counter:
         read = read_chunks(self._tables, piece, self._columns)
         recording = piece.recordings[read.clip]
         cells = self._grid.cells(recording, read.start_s)
-        found = reaching(read.scores, least(self._floor, np.float16))
+        found = reaching(read.scores, rounded_up(self._floor, np.float16))
         chunk, label, score = found
         level = self._level[score.view(np.uint16)]
         counted = level >= 0
         place = label[counted] * self.reached.shape[1] + level[counted]
         length_s = (read.end_s - read.start_s)[chunk[counted]]
-        runs = score >= least(LOW_SHARE * self._threshold, np.float16)
+        runs = score >= rounded_up(LOW_SHARE * self._threshold, np.float16)
         peak = np.zeros(len(self.peak))
         np.maximum.at(peak, label, score)
         tops = peaks((chunk[runs], label[runs], score[runs]), recording, read.start_s, read.end_s)

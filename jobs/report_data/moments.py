@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import SAME_S, Floats, Ints
+from satpipe.jobs.metrics.sound_events import SAME_S, Floats, Ints
 
 CERTAIN, DOUBTFUL = "certain", "doubtful"
 KEPT = 24  # of each label while scores are read

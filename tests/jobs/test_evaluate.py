@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from oracles import PSDSEval
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate, read, write
 from satpipe.jobs.evaluate.detection import median_filtered, on_grid
-from satpipe.jobs.metrics.events import Events
 from satpipe.jobs.metrics.sed import load_sed_eval
+from satpipe.jobs.metrics.sound_events import Events
 from satpipe.reports import evaluation, paper
 from satpipe.sat.errors import OutputError, TruthError
 from satpipe.sat.labels import find, strong_labels, weak_labels

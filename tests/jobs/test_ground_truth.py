@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outputs import CHUNK_S, IDENTITY, LABELS, RUN, write_output
 from satpipe.jobs.ground_truth import (
-    StrongTruth,
+    StrongLabels,
     class_set,
     closed,
     match,
@@ -32,7 +32,7 @@ from satpipe.jobs.ground_truth import (
     select,
     within,
 )
-from satpipe.jobs.metrics.events import Events
+from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.tables import output_folder as output_module
 from satpipe.pipeline.tables.chunk_scores import read_chunks
 from satpipe.pipeline.tables.open_folder import Tables
@@ -92,7 +92,7 @@ def mids(path: Path, **options: Any) -> dict[str, set[str]]:
     return found
 
 
-def rows(truth: StrongTruth) -> list[Row]:
+def rows(truth: StrongLabels) -> list[Row]:
     """Strong labels: clip, name of the class, onset and offset."""
     events = truth.events
     return [
@@ -551,11 +551,11 @@ def test_a_segment_list_is_a_list_of_names(tmp_path: Path) -> None:
 # Times and classes
 
 
-def strong(events: list[Row], durations: int = 3) -> StrongTruth:
+def strong(events: list[Row], durations: int = 3) -> StrongLabels:
     labels = tuple(dict.fromkeys(find(name) for _, name, _, _ in events))
     clips = tuple(f"clip {n}" for n in range(durations))
     columns = [(clips.index(c), labels.index(find(name)), onset, offset) for c, name, onset, offset in events]
-    return StrongTruth(clips, labels, Events.of(*zip(*columns, strict=True)))
+    return StrongLabels(clips, labels, Events.of(*zip(*columns, strict=True)))
 
 
 def test_events_are_cut_to_the_recording() -> None:

@@ -13,8 +13,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles import PSDSEval, PSDSEvalError
-from satpipe.jobs.metrics.events import Events, detect
-from satpipe.jobs.metrics.psds import PSDS1, PSDS1_NO_VARIANCE, PSDS2, SETTINGS, Found, Psds, Setting, count, found_at
+from satpipe.jobs.metrics.psds import (
+    PSDS1,
+    PSDS1_NO_VARIANCE,
+    PSDS2,
+    SETTINGS,
+    Detections,
+    Psds,
+    Setting,
+    count,
+    detections_at,
+)
+from satpipe.jobs.metrics.sound_events import Events, detect
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES as OUTPUTS
@@ -85,7 +95,7 @@ def assert_equal_to_psds_eval(
     truth: Events, durations_s: Any, found: list[Events], classes: int, chosen: tuple[Setting, ...] = SETTINGS
 ) -> float:
     """Compare figures, curves and counts; returns the largest difference of figures."""
-    tally = count(truth, durations_s, classes, Found.of(found), chosen)
+    tally = count(truth, durations_s, classes, Detections.of(found), chosen)
     oracles: dict[Any, Oracle] = {}
     largest = 0.0
     for setting in chosen:
@@ -177,7 +187,7 @@ def test_figures_curves_and_counts_are_those_of_psds_eval(system: Any) -> None:
 def test_counts_are_those_of_psds_eval_under_any_criteria(system: Any, dtc: float, gtc: float, cttc: float) -> None:
     truth, durations_s, found, classes = system
     setting = Setting("any", dtc, gtc, cttc, alpha_ct=1, alpha_st=0)
-    ours = count(truth, durations_s, classes, Found.of(found), [setting]).psds(setting)
+    ours = count(truth, durations_s, classes, Detections.of(found), [setting]).psds(setting)
     assert_same_counts(ours, Oracle(truth, durations_s, found, setting))
 
 
@@ -190,7 +200,7 @@ def test_resampled_clips_score_as_clips_that_are_there_so_often(
     often = often[: len(durations_s)]
     chosen = np.repeat(np.arange(len(often)), often)
     again = [repeated(events, chosen) for events in found]
-    tally = count(truth, durations_s, classes, Found.of(found))
+    tally = count(truth, durations_s, classes, Detections.of(found))
     value, once = tally.resampled(setting, [often, [1] * len(often)])
     assert once == pytest.approx(tally.psds(setting).value, abs=TOLERANCE, nan_ok=True)
     truth = repeated(truth, chosen)
@@ -281,13 +291,13 @@ def test_rates_are_per_hour_and_stop_at_the_highest() -> None:
     wrong = Events.of([0], [1], [6], [8])
     both = Events.of([0, 0, 1], [0, 1, 1], [0, 6, 0], [5, 8, 5])
     one_hour = [1800.0, 1800.0]
-    assert count(truth, one_hour, 2, Found.of([half, both])).psds(PSDS1_NO_VARIANCE).value == pytest.approx(
+    assert count(truth, one_hour, 2, Detections.of([half, both])).psds(PSDS1_NO_VARIANCE).value == pytest.approx(
         (0.5 * 1 + 1 * 99) / 100
     )
     at_the_stop = [18.0, 18.0]  # one in 36 s are 100 an hour
     for found in ([half, both], [both], [half, wrong]):
         assert_equal_to_psds_eval(truth, at_the_stop, found, 2)
-    assert count(truth, at_the_stop, 2, Found.of([half, both])).psds(PSDS1_NO_VARIANCE).value == pytest.approx(0.5)
+    assert count(truth, at_the_stop, 2, Detections.of([half, both])).psds(PSDS1_NO_VARIANCE).value == pytest.approx(0.5)
 
 
 def test_the_staircase_of_a_class() -> None:
@@ -295,17 +305,17 @@ def test_the_staircase_of_a_class() -> None:
     one = truth.take([0])
     worse = Events.of([0], [0], [10], [11])
     found = [Events.of([0] * 3, [0] * 3, [0, 1, 10], [0.5, 1.5, 11]), one, worse, truth]
-    psds = count(truth, [3600.0], 1, Found.of(found)).psds(PSDS1)
+    psds = count(truth, [3600.0], 1, Detections.of(found)).psds(PSDS1)
     efpr, tpr = psds.curve(0)
     assert efpr.tolist() == [0, 1]
     assert tpr.tolist() == [1, 1]
-    efpr, tpr = count(truth, [3600.0], 1, Found.of(found[:3])).psds(PSDS1).curve(0)
+    efpr, tpr = count(truth, [3600.0], 1, Detections.of(found[:3])).psds(PSDS1).curve(0)
     assert efpr.tolist() == [0, 1]
     assert tpr.tolist() == [0.25, 0.5]
 
 
 def test_without_truth_there_is_no_figure() -> None:
-    tally = count(NOTHING, [10.0], 3, Found.of([TRUTH.take([0])]))
+    tally = count(NOTHING, [10.0], 3, Detections.of([TRUTH.take([0])]))
     assert np.isnan([tally.psds(setting).value for setting in SETTINGS]).all()
     assert np.isnan(tally.resampled(PSDS2, [[1], [0]])).all()
 
@@ -315,11 +325,11 @@ def test_events_that_psds_eval_refuses_are_refused(found: list[Events]) -> None:
     with pytest.raises(PSDSEvalError):
         Oracle(TRUTH, [10.0, 10.0], found, PSDS1)
     with pytest.raises(ConfigError, match=f"operating point {len(found) - 1}"):
-        Found.of(found)
+        Detections.of(found)
     with pytest.raises(PSDSEvalError):
         Oracle(found[-1], [10.0, 10.0], [TRUTH], PSDS1)
     with pytest.raises(ConfigError, match="true events"):
-        count(found[-1], [10.0, 10.0], 3, Found.of([TRUTH]))
+        count(found[-1], [10.0, 10.0], 3, Detections.of([TRUTH]))
 
 
 @pytest.mark.parametrize(
@@ -336,11 +346,11 @@ def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
 
 def test_no_operating_point() -> None:
     with pytest.raises(ConfigError, match="operating point"):
-        count(TRUTH, [10.0, 10.0], 3, Found.of([]))
+        count(TRUTH, [10.0, 10.0], 3, Detections.of([]))
     with pytest.raises(ConfigError, match="threshold"):
-        found_at(*chunks([2]), np.zeros((2, 3), np.float16), [])
+        detections_at(*chunks([2]), np.zeros((2, 3), np.float16), [])
     with pytest.raises(ConfigError, match="rise"):
-        found_at(*chunks([2]), np.zeros((2, 3), np.float16), [0.5, 0.5])
+        detections_at(*chunks([2]), np.zeros((2, 3), np.float16), [0.5, 0.5])
 
 
 def chunks(clips: list[int]) -> tuple[Any, Any, Any]:
@@ -367,10 +377,10 @@ def scored(draw: st.DrawFn) -> tuple[Any, Any, Any, Any, Any]:
 @given(scored())
 def test_found_at_thresholds_is_what_detect_finds_at_each(made: Any) -> None:
     clip, start_s, end_s, scores, thresholds = made
-    found = found_at(clip, start_s, end_s, scores, thresholds)
+    found = detections_at(clip, start_s, end_s, scores, thresholds)
     one_by_one = [detect(clip, start_s, end_s, scores, threshold) for threshold in thresholds]
     assert found.points == len(thresholds)
-    gathered = Found.of(one_by_one)
+    gathered = Detections.of(one_by_one)
     assert len(gathered.events) == len(found.events)
     for point, expected in enumerate(one_by_one):
         assert_same_events(found.at(point), expected)
@@ -384,7 +394,7 @@ def assert_same_events(events: Events, expected: Events) -> None:
 
 def test_events_of_an_operating_point_twice_count_twice() -> None:
     twice = TRUTH.take([0, 0, 1])
-    found = Found.of([twice, twice, TRUTH.take([0]), NOTHING, twice])
+    found = Detections.of([twice, twice, TRUTH.take([0]), NOTHING, twice])
     for point, expected in enumerate([twice, twice, TRUTH.take([0]), NOTHING, twice]):
         assert_same_events(found.at(point), expected)
 
@@ -394,7 +404,7 @@ def test_filters_before_and_after() -> None:
     scores = np.random.default_rng(0).random((40, 3)).astype(np.float32)
     thresholds = [0.2, 0.5, 0.8]
     smooth = median_filter(scores, (3, 1), mode="nearest")
-    found = found_at(clip, start_s, end_s, smooth, thresholds)
+    found = detections_at(clip, start_s, end_s, smooth, thresholds)
     found = found.take(found.events.offset_s - found.events.onset_s > 2)
     for point, threshold in enumerate(thresholds):
         active = median_filter((scores >= np.float32(threshold)).astype(np.float32), (3, 1), mode="nearest")
@@ -411,7 +421,7 @@ def test_many_classes(small_set: audioset_size.StrongSet, monkeypatch: pytest.Mo
     monkeypatch.setattr("satpipe.jobs.metrics.psds._PAIRS", 50)  # looked at in many parts
     made, thresholds = small_set, [0.02, 0.1, 0.5]
     truth, scores = made.truth.merged(), made.scores()
-    tally = count(truth, made.durations_s, 416, found_at(made.clip, made.start_s, made.end_s, scores, thresholds))
+    tally = count(truth, made.durations_s, 416, detections_at(made.clip, made.start_s, made.end_s, scores, thresholds))
     one_by_one = [detect(made.clip, made.start_s, made.end_s, scores, threshold) for threshold in thresholds]
     for setting in (PSDS1, PSDS2):
         psds = tally.psds(setting)

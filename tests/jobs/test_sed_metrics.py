@@ -22,7 +22,6 @@ from satpipe.jobs.metrics.counts import (
     micro_rates,
     totals,
 )
-from satpipe.jobs.metrics.events import Events
 from satpipe.jobs.metrics.sed import (
     count_events,
     count_segments,
@@ -31,6 +30,7 @@ from satpipe.jobs.metrics.sed import (
     load_sed_eval,
     segment_metrics,
 )
+from satpipe.jobs.metrics.sound_events import Events
 
 TOLERANCE = 1e-9
 CLIPS, LABELS = 3, 4

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from satpipe.jobs.metrics import weak
+from satpipe.jobs.metrics import ranking
 from satpipe.jobs.metrics.bootstrap import interval, resample
-from satpipe.jobs.metrics.weak import WeakFigures, clip_scores, weak_figures, weak_replicates
+from satpipe.jobs.metrics.ranking import WeakFigures, clip_scores, weak_figures, weak_replicates
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, roc_auc_score
 
@@ -107,7 +107,7 @@ def test_many_replicates_of_a_large_case_in_blocks(monkeypatch: pytest.MonkeyPat
     scores = (rng.random(truth.shape) + truth).astype(np.float16)
     weights = resample(400, 30, seed=1)
     whole = weak_replicates(scores, truth, weights)
-    monkeypatch.setattr(weak, "BLOCK_CELLS", 300)
+    monkeypatch.setattr(ranking, "BLOCK_CELLS", 300)
     assert_equal(weak_replicates(scores, truth, weights), vars(whole))
     for row in (0, 29):
         data = np.repeat(scores, weights[row], axis=0), np.repeat(truth, weights[row], axis=0)
@@ -190,7 +190,7 @@ def test_a_clip_is_the_mean_of_its_whole_chunks(lengths: list[int], block: int, 
         chunks = scores[clip == i].astype(np.float64)
         expected[i] = (chunks[: length // 30_720] if length >= 30_720 else chunks).mean(axis=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weak, "BLOCK_CELLS", block)
+        patch.setattr(ranking, "BLOCK_CELLS", block)
         np.testing.assert_array_equal(clip_scores(clip, start_s, end_s, scores, CHUNK_S), expected)
 
 

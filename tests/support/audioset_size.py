@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import Events
+from satpipe.jobs.metrics.sound_events import Events
 from satpipe.jobs.tag.job import describe
 from satpipe.jobs.tag.options import TagOptions
 from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name

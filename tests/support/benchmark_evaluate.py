@@ -16,8 +16,8 @@ from typing import Any
 import audioset_size
 import numpy as np
 from satpipe.jobs.benchmark.tag import machine
-from satpipe.jobs.metrics.events import Events, detect
 from satpipe.jobs.metrics.sed import load_sed_eval
+from satpipe.jobs.metrics.sound_events import Events, detect
 
 COMMAND = Path(sys.executable).with_name("satpipe")
 THRESHOLD = 0.5

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.ground_truth.clip_names import renumber
 from satpipe.jobs.ground_truth.columns import weak_columns
-from satpipe.jobs.ground_truth.files import TextFile
-from satpipe.jobs.ground_truth.names import renumber
+from satpipe.jobs.ground_truth.text_file import TextFile
 from satpipe.jobs.ground_truth.vocabulary import Unknown, Vocabulary, numbered
-from satpipe.jobs.metrics.events import Ints
+from satpipe.jobs.metrics.sound_events import Ints
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
 
 
 @dataclass(frozen=True, eq=False)
-class WeakTruth:
+class WeakLabels:
     """Weak labels of many clips: which classes occur in each."""
 
     clips: tuple[str, ...]
@@ -30,14 +30,14 @@ class WeakTruth:
     unknown: dict[str, int] = field(default_factory=dict)
     """Labels left out because satpipe does not know them, and how often each occurred."""
 
-    def take(self, clips: npt.NDArray[np.integer]) -> "WeakTruth":
+    def take(self, clips: npt.NDArray[np.integer]) -> "WeakLabels":
         """Return some clips, by position, in the order given."""
         kept, numbers = renumber(self.clip, clips, len(self.clips))
         names = tuple(self.clips[clip] for clip in clips)
         return replace(self, clips=names, clip=numbers[kept], label=self.label[kept])
 
 
-def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakTruth:
+def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakLabels:
     """Read weak labels.
 
     Either AudioSet's segment lists, `YTID, start, end, "mid,mid"`, with or without comments and quotes. Or a table
@@ -77,4 +77,4 @@ def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakTruth:
         raise TruthError(f"{file.path} lists no clips")
     distinct, numbers = numbered(label for _, label in pairs)
     clip_of = np.array([clip for clip, _ in pairs], np.int32)
-    return WeakTruth(tuple(clips), distinct, clip_of, numbers, dict(vocabulary.unknown))
+    return WeakLabels(tuple(clips), distinct, clip_of, numbers, dict(vocabulary.unknown))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import Floats, Ints
+from satpipe.jobs.metrics.sound_events import Floats, Ints
 from scipy.sparse import csr_array
 from scipy.special import ndtri
 

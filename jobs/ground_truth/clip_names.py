@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.events import Ints
+from satpipe.jobs.metrics.sound_events import Ints
 from satpipe.pipeline.recordings.find import EXTENSIONS
 
 _RAVEN_FILE = re.compile(r"(\.Table\.\d+)?\.selections?$", re.IGNORECASE)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.ground_truth.clip_names import clip_of_file, renumber, without_extension
 from satpipe.jobs.ground_truth.columns import Columns, strong_columns
-from satpipe.jobs.ground_truth.files import NO_VALUE, TextFile, cell_at
-from satpipe.jobs.ground_truth.names import clip_of_file, renumber, without_extension
+from satpipe.jobs.ground_truth.text_file import NO_VALUE, TextFile, cell_at
 from satpipe.jobs.ground_truth.vocabulary import Unknown, Vocabulary, numbered
-from satpipe.jobs.metrics.events import Events
+from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
@@ -20,7 +20,7 @@ _FILES = (".txt", ".tsv", ".csv")
 
 
 @dataclass(frozen=True, eq=False)
-class StrongTruth:
+class StrongLabels:
     """Strong labels of many clips: from when to when each class is heard."""
 
     clips: tuple[str, ...]
@@ -36,7 +36,7 @@ class StrongTruth:
     unknown: dict[str, int] = field(default_factory=dict)
     """Labels left out because satpipe does not know them, and how often each occurred."""
 
-    def take(self, clips: npt.NDArray[np.integer]) -> "StrongTruth":
+    def take(self, clips: npt.NDArray[np.integer]) -> "StrongLabels":
         """Return some clips, by position, in the order given."""
         kept, numbers = renumber(self.events.clip, clips, len(self.clips))
         events = replace(self.events.take(kept), clip=numbers[kept])
@@ -45,10 +45,10 @@ class StrongTruth:
 
 
 @dataclass(frozen=True, eq=False)
-class Within:
+class ClippedLabels:
     """True events cut to what the recordings hold; see `within`."""
 
-    truth: StrongTruth
+    truth: StrongLabels
     """With no event beyond the end of its recording."""
     clipped: int
     """Events that ended more than `BEYOND_S` after their recording, and now end with it."""
@@ -58,7 +58,7 @@ class Within:
     """One of those, for a person; "" if there are none."""
 
 
-def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongTruth:
+def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongLabels:
     """Read strong labels: a file, or a folder with a file for each recording.
 
     Files, times in seconds:
@@ -102,7 +102,7 @@ def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongTruth:
     return reader.truth()
 
 
-def within(truth: StrongTruth, durations_s: npt.ArrayLike) -> Within:
+def within(truth: StrongLabels, durations_s: npt.ArrayLike) -> ClippedLabels:
     """Cut events to the length of the recordings: what lies beyond the end cannot be found.
 
     Args:
@@ -119,7 +119,7 @@ def within(truth: StrongTruth, durations_s: npt.ArrayLike) -> Within:
         example = f"{what} in {truth.clips[events.clip[row]]}, which ends at {end_s[row]:g} s"
     kept = replace(events, offset_s=np.fmin(events.offset_s, end_s)).take(~outside)
     cut = replace(truth, events=kept, duplicates=_duplicates(kept))
-    return Within(cut, int(over.sum()), int(outside.sum()), example)
+    return ClippedLabels(cut, int(over.sum()), int(outside.sum()), example)
 
 
 class _Reader:
@@ -178,13 +178,13 @@ class _Reader:
     def _clip(self, name: str) -> int:
         return self.clips.setdefault(name, len(self.clips))
 
-    def truth(self) -> StrongTruth:
+    def truth(self) -> StrongLabels:
         """Return all that was read."""
         labels, label = numbered(event[1] for event in self._events)
         clip, _, onset_s, offset_s = zip(*self._events, strict=True) if self._events else ([], [], [], [])
         events = Events.of(clip, label, onset_s, offset_s)
         unknown = dict(self._vocabulary.unknown)
-        return StrongTruth(tuple(self.clips), labels, events, _duplicates(events), self._views, unknown)
+        return StrongLabels(tuple(self.clips), labels, events, _duplicates(events), self._views, unknown)
 
 
 def _duplicates(events: Events) -> int:

@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from satpipe.jobs import ground_truth
 from satpipe.jobs.evaluate.curves import PR_CLIPS, precision_recall
-from satpipe.jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
-from satpipe.jobs.metrics import weak
-from satpipe.jobs.metrics.events import Floats
+from satpipe.jobs.evaluate.evaluator import Evaluator, as_number, merge_classes, named
+from satpipe.jobs.metrics import ranking
+from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.sat.labels import weak_labels
 
 
-class Weak(Evaluation):
+class WeakEvaluator(Evaluator):
     """Clip scores against weak labels."""
 
     kind = "weak"
@@ -24,12 +24,12 @@ class Weak(Evaluation):
         match = self.join(path, labels.clips, labels.unknown)
         labels = labels.take(match.clip)
         chunks = self.read_scores(match, list(range(len(weak_labels()))))
-        means = weak.clip_scores(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.model["chunk_s"])
+        means = ranking.clip_scores(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.model["chunk_s"])
         rows: list[dict[str, Any]] = []
         for name, closed in (("as is", False), ("with parents", True)):
             positives = ground_truth.positives(labels, closed=closed)
-            figures = weak.weak_figures(means, positives)
-            samples = weak.weak_replicates(means, positives, self.weights)
+            figures = ranking.weak_figures(means, positives)
+            samples = ranking.weak_replicates(means, positives, self.weights)
             suffix = "_closed" if closed else ""
             how = {
                 "truth": name,

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from satpipe.jobs import ground_truth
-from satpipe.jobs.evaluate.card import EXAMPLES, Card
 from satpipe.jobs.evaluate.curves import Curves
 from satpipe.jobs.evaluate.options import EvaluateOptions
+from satpipe.jobs.evaluate.result import EXAMPLES, EvaluationResult
 from satpipe.jobs.metrics.bootstrap import interval, resample
-from satpipe.jobs.metrics.events import Floats
+from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import Tables
@@ -18,12 +18,12 @@ from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
 
 
-class Evaluation:
+class Evaluator:
     """What both kinds of truth have in common: clips, and a place for figures."""
 
     kind = ""
 
-    def __init__(self, tables: Tables, options: EvaluateOptions, card: Card) -> None:
+    def __init__(self, tables: Tables, options: EvaluateOptions, card: EvaluationResult) -> None:
         self.tables, self.options, self.card = tables, options, card
         self.curves: Curves = card["curves"]
         self.model: dict[str, Any] = card["model"]

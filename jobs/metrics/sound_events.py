@@ -71,7 +71,7 @@ class Events:
         return Events(events.clip[first], events.label[first], events.onset_s[first], latest[last])
 
 
-def least(threshold: float | npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def rounded_up(threshold: float | npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return the least number of a floating-point type that reaches the threshold: 0.3 is none in half precision."""
     exact = np.asarray(threshold, np.float64)
     rounded = exact.astype(dtype)
@@ -141,7 +141,7 @@ def find_runs(
         scores: Of each chunk and class, [n, K].
         level: Least score: one, or one for each class [K].
     """
-    chunk, label, values = reaching(scores, least(level, scores.dtype))
+    chunk, label, values = reaching(scores, rounded_up(level, scores.dtype))
     new = np.ones(len(label), bool)
     new[1:] = (np.diff(label) != 0) | (np.diff(chunk) != 1) | (np.diff(clip[chunk]) != 0)
     new[1:] |= start_s[chunk[1:]] - end_s[chunk[:-1]] > SAME_S

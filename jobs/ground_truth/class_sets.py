@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.ground_truth.columns import LABEL
-from satpipe.jobs.ground_truth.files import NO_VALUE, TextFile, cell_at, read_number, some, unquoted
-from satpipe.jobs.ground_truth.strong import StrongTruth
+from satpipe.jobs.ground_truth.strong_labels import StrongLabels
+from satpipe.jobs.ground_truth.text_file import NO_VALUE, TextFile, cell_at, read_number, some, unquoted
 from satpipe.jobs.ground_truth.vocabulary import Vocabulary
-from satpipe.jobs.ground_truth.weak import WeakTruth
-from satpipe.jobs.metrics.events import Events, Floats, Ints
+from satpipe.jobs.ground_truth.weak_labels import WeakLabels
+from satpipe.jobs.metrics.sound_events import Events, Floats, Ints
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import ConfigError, TruthError
 from satpipe.sat.labels import Label, ancestors, strong_labels, weak_labels
@@ -125,13 +125,13 @@ def threshold_table(path: str | Path) -> dict[Label, float]:
     return found
 
 
-def select(truth: StrongTruth, classes: Sequence[Label]) -> Events:
+def select(truth: StrongLabels, classes: Sequence[Label]) -> Events:
     """Return the events of a class set, as they are; `label` is a position in it."""
     row, label = _of_classes(truth.events.label, truth.labels, classes, closed=False)
     return replace(truth.events.take(row), label=label)
 
 
-def closed(truth: StrongTruth, classes: Sequence[Label]) -> Events:
+def closed(truth: StrongLabels, classes: Sequence[Label]) -> Events:
     """Return the events closed over the ontology: an event of a class is one of all classes above it as well.
 
     Events outside the class set count for classes above them that are in it. Of one class, events that overlap or
@@ -141,7 +141,7 @@ def closed(truth: StrongTruth, classes: Sequence[Label]) -> Events:
     return replace(truth.events.take(row), label=label).merged()
 
 
-def positives(truth: WeakTruth, classes: Sequence[Label] | None = None, *, closed: bool = False) -> npt.NDArray[Any]:
+def positives(truth: WeakLabels, classes: Sequence[Label] | None = None, *, closed: bool = False) -> npt.NDArray[Any]:
     """Return which classes occur in which clips.
 
     Args:

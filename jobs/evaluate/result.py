@@ -12,7 +12,7 @@ from satpipe.sat.errors import ConfigError, OutputError
 
 CARD, CLASSES, CURVES = "evaluate.json", "classes.csv", "curves.parquet"
 EXAMPLES = 5  # names shown where there are many
-Card = dict[str, Any]
+EvaluationResult = dict[str, Any]
 
 CONDITIONS = (
     "clips_found", "truth", "class_set", "class_set_sha256", "nan_rule", "threshold", "threshold_source", "thresholds",
@@ -38,7 +38,7 @@ def folders(folder: str | None, outs: tuple[str, ...]) -> list[Any]:
     return [locate(folder) / name for name in names]
 
 
-def write(card: Card, folder: str | Path) -> None:
+def write(card: EvaluationResult, folder: str | Path) -> None:
     """Write a card, and its classes and curves as tables.
 
     Raises:
@@ -64,7 +64,7 @@ def _frame(rows: list[dict[str, Any]]) -> Any:
     return pd.DataFrame(rows)
 
 
-def read(folder: str | Path) -> Card:
+def read(folder: str | Path) -> EvaluationResult:
     """Read the card of a folder that `write` wrote to, or a card itself.
 
     Raises:
@@ -73,7 +73,7 @@ def read(folder: str | Path) -> Card:
     place = locate(folder)
     place = place if place.suffix == ".json" else place / CARD
     try:
-        card: Card = json.loads(place.read_text(encoding="utf-8"))
+        card: EvaluationResult = json.loads(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise OutputError(f"{place} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -97,7 +97,7 @@ def read_curves(folder: str | Path) -> pa.Table:
         return pq.read_table(file)
 
 
-def compare(first: Card, second: Card) -> None:
+def compare(first: EvaluationResult, second: EvaluationResult) -> None:
     """Make sure that the figures of two cards mean the same.
 
     Raises:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from satpipe.jobs import ground_truth
 from satpipe.jobs.evaluate.branches import active_chunks, confusion
 from satpipe.jobs.evaluate.detection import Detector, median_filtered, on_grid
-from satpipe.jobs.evaluate.evaluation import Evaluation, as_number, merge_classes, named
+from satpipe.jobs.evaluate.evaluator import Evaluator, as_number, merge_classes, named
 from satpipe.jobs.metrics import counts, psds, sed
 from satpipe.jobs.metrics.bootstrap import resample
 from satpipe.jobs.metrics.counts import Counts
-from satpipe.jobs.metrics.events import Events, Floats
+from satpipe.jobs.metrics.sound_events import Events, Floats
 from satpipe.sat.errors import ConfigError, TruthError
 
 TUNED_OVER = np.arange(1, 20) / 20  # thresholds that --tune chooses from
@@ -37,7 +37,7 @@ class _Way:
     """sed_eval's own metric object, given the counts."""
 
 
-class Strong(Evaluation):
+class StrongEvaluator(Evaluator):
     """Chunks and events against strong labels."""
 
     kind = "strong"
@@ -95,7 +95,7 @@ class Strong(Evaluation):
         self._psds(true)
         merge_classes(self.card["classes"], rows)
 
-    def _within(self, labels: ground_truth.StrongTruth) -> ground_truth.StrongTruth:
+    def _within(self, labels: ground_truth.StrongLabels) -> ground_truth.StrongLabels:
         cut = ground_truth.within(labels, self.duration_s)
         if cut.clipped or cut.dropped:
             self.note(
@@ -214,7 +214,7 @@ class Strong(Evaluation):
                 row |= self.limits(f"{way.name}_f1", of_class[:, k])
                 row[f"{way.name}_f1_ceiling"] = as_number(best[k])
 
-    def _by_chunk(self, known: ground_truth.StrongTruth, found: Events, scored: list[int]) -> None:
+    def _by_chunk(self, known: ground_truth.StrongLabels, found: Events, scored: list[int]) -> None:
         """Add which branch is found where which one is true, and precision over recall, whatever `segment_s` is."""
         chunks, chunk_s = self.chunks, self.model["chunk_s"]
         counted = self.clip_of[chunks.clip] >= 0

@@ -22,10 +22,10 @@ from satpipe.pipeline.live.tag_live import StreamChunk, StreamEnd, StreamGap, ta
 from satpipe.pipeline.tables.schemas import best_labels
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import MEL_BANDS, SAMPLE_RATE_HZ
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
-from satpipe.sat.model.stream_batch import BatchTagger
 from satpipe.sat.model.streaming import Cut, chunk_samples
 from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import Checkpoint

@@ -32,7 +32,7 @@ from satpipe.sat.errors import ConfigError, OutputError, TrainingError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
-from satpipe.sat.training.steps import average
+from satpipe.sat.training.parameters import average
 from satpipe.sat.weights import checkpoint
 
 EXPORT = "model.safetensors"

@@ -9,9 +9,8 @@ from satpipe.sat.model.config import CLASSES, MEL_BANDS, get_config
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
 from satpipe.sat.training import augmentation as augment
-from satpipe.sat.training import steps as training
+from satpipe.sat.training import forward, losses, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder
-from satpipe.sat.training.two_chunks import two_chunk_loss
 from satpipe.sat.weights import checkpoint
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -26,7 +25,7 @@ class CropLoss(nn.Module):
 
     def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
         """Shape: [B, 64, 2 F], [B, 527] -> one number."""
-        return two_chunk_loss(training.crop_logits(self.tagger, frames, self.dtype), labels)
+        return losses.two_chunk_loss(forward.crop_logits(self.tagger, frames, self.dtype), labels)
 
 
 class Objective(nn.Module):
@@ -43,10 +42,10 @@ class Objective(nn.Module):
         self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         self._crop_loss = [CropLoss(self.tagger, self.dtype)]  # in a list, so that its weights are not saved twice
-        training.initialise(self.tagger)
+        parameters.initialise(self.tagger)
         if settings.init:
             start = checkpoint.load(settings.init)
-            training.start_from(self.tagger, start.state, head=start.metadata.get("stage") != "mae")
+            parameters.start_from(self.tagger, start.state, head=start.metadata.get("stage") != "mae")
 
     def train(self, mode: bool = True) -> "Objective":
         """Switch between training and evaluation; a fixed input norm stays as it is."""
@@ -97,7 +96,7 @@ class Objective(nn.Module):
             assert labels is not None
             # On a processor the backward of torch's fused attention is slow: the whole step takes 1.6 times as long.
             with sdpa_kernel(SDPBackend.MATH) if frames.device.type == "cpu" else nullcontext():
-                logits = training.full_context_logits(
+                logits = forward.full_context_logits(
                     self.tagger, frames, generator, patch_out=settings.patch_out, drop_path=settings.drop_path
                 )
-        return training.binary_cross_entropy(logits, labels)
+        return losses.binary_cross_entropy(logits, labels)

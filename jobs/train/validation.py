@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
-from satpipe.sat.taggers.sat import tag_pieces
+from satpipe.sat.taggers.sat import segment_scores
 from torch import Tensor
 
 TRUE_SCORE = 0.5  # a teacher's score from which a class counts as there
@@ -23,7 +23,7 @@ def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> l
         [B, n] samples at 16 kHz -> two of [B, 527]
     """
     if not model.config.streaming:
-        return [tag_pieces(model, log_mel, waveforms)] * 2
+        return [segment_scores(model, log_mel, waveforms)] * 2
     size = model.config.chunk_frames
     frames = log_mel(waveforms)
     memory, remembering, forgetting = None, [], []

@@ -33,9 +33,9 @@ from satpipe.pipeline.training_data.views import Views
 from satpipe.sat.errors import SatpipeError, TrainingError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.network import SAT
-from satpipe.sat.taggers.sat import tag_pieces
+from satpipe.sat.taggers.sat import segment_scores
 from satpipe.sat.training import augmentation as augment
-from satpipe.sat.training import steps as training
+from satpipe.sat.training import parameters
 from torch import Tensor
 
 ERROR = "error.json"
@@ -297,7 +297,7 @@ class Worker:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         settings = self.settings
-        groups = training.parameter_groups(self.objective, settings.weight_decay)
+        groups = parameters.parameter_groups(self.objective, settings.weight_decay)
         options: dict[str, Any] = {"lr": settings.lr, "betas": tuple(settings.betas)}
         if settings.optimizer == "adam8bit":
             try:
@@ -359,7 +359,7 @@ class Worker:
         """MAP against weak labels, over the classes that occur."""
         with self._evaluated() as model:
             scores, labels = self._all_scores(
-                examples, samples, lambda x: [tag_pieces(model, self.objective.log_mel, x)]
+                examples, samples, lambda x: [segment_scores(model, self.objective.log_mel, x)]
             )
         return mean_average_precision(scores[0], labels >= TRUE_SCORE, 1)[0]
 

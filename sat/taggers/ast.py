@@ -21,7 +21,7 @@ class AST(Tagger):
 
     needs_weights = True
     packages = ("transformers",)
-    usual_weights = "FOLDER, or ast:hf://MIT/ast-finetuned-audioset-10-10-0.4593"
+    weights_example = "FOLDER, or ast:hf://MIT/ast-finetuned-audioset-10-10-0.4593"
     model: Any
 
     def __init__(self, weights: Path | None) -> None:

@@ -32,7 +32,7 @@ class BEATs(Tagger):
 
     shortest_ms = 175  # one patch
     needs_weights = True
-    usual_weights = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"
+    weights_example = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"
     model: "Network"
 
     def __init__(self, weights: Path | None) -> None:

@@ -50,7 +50,7 @@ def cost(run: Callable[[], Any]) -> Cost:
             aten.addmm_: _product_flops,
         },
     )
-    with Memory() as memory, counter:
+    with TensorMemory() as memory, counter:
         run()
     flops = counter.get_flop_counts().get("Global", {})
     linear = sum(flops.get(operation, 0) for operation in _LINEAR)
@@ -65,7 +65,7 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
     return sdpa_flop_count(query, key, value)  # type: ignore[no-any-return]
 
 
-class Memory(TorchDispatchMode):
+class TensorMemory(TorchDispatchMode):
     """Follows the memory of tensors that operations make while it is active.
 
     Attributes:
@@ -124,7 +124,7 @@ def batch_bytes(tagger: Tagger, batch_chunks: int) -> int:
         long = noise_chunks(tagger, batch_chunks + batch_chunks // 2)  # the next begins within a batch
         pairs = [*noise_chunks(tagger, 2), *noise_chunks(tagger, 1.5)]
         chunks = [*long, *chunks, *pairs[:2] * batch_chunks, *pairs[2:] * batch_chunks]
-    with Memory() as memory:
+    with TensorMemory() as memory:
         for _ in tagger.score(enumerate(chunks)):
             pass
     peak_bytes: int = memory.peak_bytes

@@ -239,7 +239,7 @@ class EfficientATTagger(Tagger):
 
     rate_hz = RATE_HZ
     needs_weights = True
-    usual_weights = "mn04_as_mAP_432.pt, of EfficientAT's releases on GitHub"
+    weights_example = "mn04_as_mAP_432.pt, of EfficientAT's releases on GitHub"
     model: EfficientAT
 
     def __init__(self, weights: Path | None) -> None:

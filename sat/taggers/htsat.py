@@ -36,7 +36,7 @@ class HTSAT(Tagger):
     rate_hz = 32_000
     needs_weights = True
     packages = ("transformers",)
-    usual_weights = "HTSAT_AudioSet_Saved_1.ckpt"
+    weights_example = "HTSAT_AudioSet_Saved_1.ckpt"
     model: "Network"
 
     def __init__(self, weights: Path | None) -> None:

@@ -101,7 +101,7 @@ class ExternalConfig:
 
 
 @dataclass(frozen=True)
-class Piece:
+class WaveformChunk:
     """One chunk of a recording as a waveform.
 
     Attributes:
@@ -138,7 +138,7 @@ class Tagger(ABC):
     """What is moved to the device and has the parameters."""
     needs_weights: bool = False
     """Without a file of weights its weights are random: good to measure what it costs, not to tag with."""
-    usual_weights: str = "FILE"
+    weights_example: str = "FILE"
     """What to name as weights, for messages."""
     packages: Sequence[str] = ()
     """Distributions that it is made of, whose versions belong into `run.json`."""
@@ -197,7 +197,7 @@ class Tagger(ABC):
 
     def chunks(self, start_chunk: int = 0) -> Chunks:
         """Begin to cut a recording, `context_samples` before the start of a chunk."""
-        return PieceStream(self.chunk_samples, start_chunk, streaming=self.config.streaming)
+        return WaveformChunkStream(self.chunk_samples, start_chunk, streaming=self.config.streaming)
 
     def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
         """Score chunks of one recording after the other, `batch_chunks` at a time.
@@ -289,7 +289,7 @@ class Tagger(ABC):
         return prepared
 
 
-class PieceStream:
+class WaveformChunkStream:
     """Cuts the samples of one recording, in blocks of any size, into pieces of equal length."""
 
     def __init__(self, samples: int, start_chunk: int, *, streaming: bool) -> None:
@@ -298,7 +298,7 @@ class PieceStream:
         self._streaming = streaming
         self._pending = torch.empty(0)
 
-    def push(self, samples: Tensor) -> list[Piece]:
+    def push(self, samples: Tensor) -> list[WaveformChunk]:
         """Take samples [n], return the pieces that are now complete."""
         self._pending = torch.cat([self._pending, samples])
         whole = len(self._pending) // self._samples * self._samples
@@ -306,12 +306,12 @@ class PieceStream:
         self._pending = self._pending[whole:].clone()  # lets go of what is done with
         return [self._piece(piece) for piece in pieces]
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[WaveformChunk]:
         """End the recording here, return what is left of it: a shorter piece, or none."""
         return [self._piece(self._pending)] if len(self._pending) else []
 
-    def _piece(self, waveform: Tensor) -> Piece:
-        piece = Piece(self._index, waveform, first=not self._streaming or self._index == self._start)
+    def _piece(self, waveform: Tensor) -> WaveformChunk:
+        piece = WaveformChunk(self._index, waveform, first=not self._streaming or self._index == self._start)
         self._index += 1
         return piece
 

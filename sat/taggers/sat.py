@@ -72,10 +72,10 @@ class SATTagger(Tagger):
         Shape:
             [B, n] samples at 16 kHz -> [B, 527], float32, on the CPU
         """
-        return tag_pieces(self.model, self.log_mel, waveforms.to(self.device)).cpu()
+        return segment_scores(self.model, self.log_mel, waveforms.to(self.device)).cpu()
 
 
-def tag_pieces(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
+def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
     """Mean score over a piece's chunks, memory empty at its start; a full-context model reads it in one go.
 
     Shape:

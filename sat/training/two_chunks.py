@@ -55,21 +55,6 @@ def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) 
     return model.outputlayer(pooled)  # type: ignore[no-any-return]
 
 
-def two_chunk_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of the mean of the two chunks' scores against soft labels (paper section 4.4).
-
-    Shape:
-        [B, 2, 527], [B, 527] in 0 to 1 -> one number, mean over crops and classes
-    """
-    # log(mean of sigmoids) and log(1 - mean) without going through numbers near 0 or 1
-    log_score = torch.logsumexp(F.logsigmoid(logits), dim=1) - _LOG_2
-    log_rest = torch.logsumexp(F.logsigmoid(-logits), dim=1) - _LOG_2
-    return -(labels * log_score + (1 - labels) * log_rest).mean()
-
-
-_LOG_2 = 0.6931471805599453
-
-
 def _attention(block: Block, x: Tensor, memory: Tensor | None) -> Tensor:
     attn, norm = block.attn, block.norm1
     mixed = _Attention.apply(  # type: ignore[no-untyped-call]

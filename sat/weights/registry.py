@@ -118,7 +118,7 @@ def _registered(entry: EntryPoint) -> Callable[[], type[Tagger]]:
 def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *, random: bool) -> LoadedExternalTagger:
     made_by = factory()
     if weights is None and not random and getattr(made_by, "needs_weights", False):
-        raise CheckpointError(f"{name} needs weights: {name}:{made_by.usual_weights}")
+        raise CheckpointError(f"{name} needs weights: {name}:{made_by.weights_example}")
     path = None if weights is None else _path(weights)
     tagger = made_by(path)  # type: ignore[call-arg]
     if not isinstance(tagger, Tagger):

@@ -31,7 +31,7 @@ from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
-from test_streaming import FULL_CONTEXT, SMALL, TINY
+from small_models import FULL_CONTEXT, SMALL, TINY
 from torch import Tensor
 
 EXAMPLES = ROOT / "examples" / "recordings"

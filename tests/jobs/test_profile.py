@@ -16,7 +16,7 @@ from satpipe.reports import paper
 from satpipe.reports import profile_tables as pages
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CONFIGS, get_config
-from satpipe.sat.taggers.cost import Memory, batch_bytes, cost
+from satpipe.sat.taggers.cost import TensorMemory, batch_bytes, cost
 from satpipe.sat.taggers.sat import SATTagger
 from torch import Tensor, nn
 
@@ -43,7 +43,7 @@ def test_operations_and_memory_are_counted_as_by_hand() -> None:
 
 
 def test_memory_that_is_freed_is_not_counted() -> None:
-    with Memory() as memory:
+    with TensorMemory() as memory:
         for _ in range(10):
             torch.ones(1000).add_(1)
         kept = torch.ones(500)[:10]  # a view keeps all of it

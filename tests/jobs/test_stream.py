@@ -27,13 +27,12 @@ from satpipe.pipeline.live.source import Gap
 from satpipe.pipeline.live.tag_live import StreamChunk, StreamEnd, StreamGap, tag_sources
 from satpipe.pipeline.recordings.decode import resampled
 from satpipe.sat.errors import AudioError
+from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import ModelConfig, get_config
 from satpipe.sat.model.network import SAT, Memory
-from satpipe.sat.model.stream_batch import BatchTagger
 from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.registry import load_checkpoint
-from test_stream_batch import Counting
-from test_streaming import TINY
+from small_models import TINY, CountingSAT
 from torch import Tensor
 
 RATE_HZ = 16_000
@@ -179,7 +178,7 @@ def test_a_source_that_can_wait_loses_nothing() -> None:
 
 
 def test_sources_share_batches_and_one_that_breaks_off_does_not_disturb_the_others() -> None:
-    model = Counting(TINY).eval()
+    model = CountingSAT(TINY).eval()
     recordings = [sound(10 * CHUNK, seed) for seed in range(4)]
     sources = [Fed(*recording.split(2_000), name=str(seed)) for seed, recording in enumerate(recordings)]
     found = listened(model, *sources, Fed(recordings[0][: 2 * CHUNK], AudioError("it is broken"), name="bad"))

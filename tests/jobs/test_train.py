@@ -21,7 +21,7 @@ from satpipe.sat.errors import CheckpointError, TrainingError
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.training import augmentation as augment
-from satpipe.sat.training import steps as training
+from satpipe.sat.training import forward, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder, patches
 from satpipe.sat.weights.checkpoint import load, save
 from test_shards import make_clips, write_all, write_labels
@@ -149,7 +149,7 @@ def test_a_lost_worker_is_replaced(folder: Path, undisturbed: dict[int, float]) 
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe: Satpipe) -> None:
     broken = load(folder / "teacher.safetensors")
     model = SAT(get_config("SAT_T_2s"))
-    training.start_from(model, broken.state)
+    parameters.start_from(model, broken.state)
     with torch.no_grad():
         model.outputlayer[1].weight.fill_(3e38)
     save(model, folder / "large.safetensors")
@@ -225,16 +225,16 @@ def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, t
 def test_starting_from_a_full_context_model_fits_the_positions() -> None:
     start = model_by_rule(get_config("audiotransformer_tiny"))
     model = SAT(get_config("SAT_T_2s"))
-    assert training.start_from(model, start.state_dict()) == []
+    assert parameters.start_from(model, start.state_dict()) == []
     torch.testing.assert_close(model.time_pos_embed, start.time_pos_embed[..., :24])
-    training.initialise(model)
+    parameters.initialise(model)
     before = model.outputlayer[1].weight.clone()
-    assert training.start_from(model, start.state_dict(), head=False) == [
+    assert parameters.start_from(model, start.state_dict(), head=False) == [
         "outputlayer.0.weight", "outputlayer.0.bias", "outputlayer.1.weight", "outputlayer.1.bias"
     ]  # fmt: skip
     assert bool((model.outputlayer[1].weight == before).all())
     with pytest.raises(CheckpointError, match="the two are of another size"):
-        training.start_from(SAT(get_config("SAT_S_2s")), start.state_dict())
+        parameters.start_from(SAT(get_config("SAT_S_2s")), start.state_dict())
 
 
 def test_patch_out_leaves_out_times_and_frequencies() -> None:
@@ -243,7 +243,7 @@ def test_patch_out_leaves_out_times_and_frequencies() -> None:
     model.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     log_mel = torch.randn(2, 64, 1000)
     generator = torch.Generator().manual_seed(RNG)
-    logits = training.full_context_logits(model, log_mel, generator, patch_out=0.25)
+    logits = forward.full_context_logits(model, log_mel, generator, patch_out=0.25)
     assert logits.shape == (2, 527)
     assert seen[0].shape[1] == 3 * (62 - 15)
     tokens = model.embed(log_mel)
@@ -255,7 +255,7 @@ def test_patch_out_leaves_out_times_and_frequencies() -> None:
 def test_without_anything_left_out_it_is_the_model() -> None:
     model = model_by_rule(replace(get_config("audiotransformer_small"), depth=2))
     log_mel = torch.randn(2, 64, 160)
-    logits = training.full_context_logits(model, log_mel, torch.Generator())
+    logits = forward.full_context_logits(model, log_mel, torch.Generator())
     torch.testing.assert_close(torch.sigmoid(logits), model(log_mel)[0])
 
 
@@ -350,7 +350,7 @@ def test_rooms_and_responses_change_some_and_keep_their_length() -> None:
 
 def test_averaging_models() -> None:
     states = [{"weight": torch.full((2,), float(n)), "count": torch.tensor(n)} for n in (1, 2, 6)]
-    mean = training.average(states)
+    mean = parameters.average(states)
     assert mean["weight"].tolist() == [3, 3]
     assert int(mean["count"]) == 1
 
@@ -367,14 +367,14 @@ def test_eight_bit_adam_survives_a_checkpoint(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     layer = torch.nn.Linear(4096, 4)
-    optimizer = bitsandbytes.optim.AdamW8bit(training.parameter_groups(layer, 0.1), lr=1e-2)
+    optimizer = bitsandbytes.optim.AdamW8bit(parameters.parameter_groups(layer, 0.1), lr=1e-2)
     steps(layer, optimizer, 3)
     torch.save({"layer": layer.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
     steps(layer, optimizer, 3)
     saved = torch.load(tmp_path / "state.pt", weights_only=True)
     other = torch.nn.Linear(4096, 4)
     other.load_state_dict(saved["layer"])
-    again = bitsandbytes.optim.AdamW8bit(training.parameter_groups(other, 0.1), lr=1e-2)
+    again = bitsandbytes.optim.AdamW8bit(parameters.parameter_groups(other, 0.1), lr=1e-2)
     again.load_state_dict(saved["optimizer"])
     assert any(t.dtype == torch.uint8 for state in again.state.values() for t in state.values() if torch.is_tensor(t))
     steps(other, again, 3)

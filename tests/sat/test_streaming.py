@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +44,18 @@ from satpipe.sat.model.streaming import (
     count_chunks,
 )
 from satpipe.sat.weights.registry import load_checkpoint
+from small_models import (
+    CLASS_TOKEN,
+    FULL_CONTEXT,
+    LONG_MEMORY,
+    SMALL,
+    STREAMING,
+    TINY,
+    WITH_MEMORY,
+    model_of,
+)
 from torch import Tensor
 
-TINY = replace(
-    get_config("SAT_T_2s"),
-    name="tiny",
-    width=24,
-    heads=2,
-    depth=3,
-    chunk_frames=32,
-    memory_tokens=8,
-    time_positions=4,
-    script_chunk_s=1,
-)
-CLASS_TOKEN = replace(TINY, name="tiny with a class token", class_token=True)
-LONG_MEMORY = replace(CLASS_TOKEN, name="tiny with a memory of two chunks", memory_tokens=16, time_positions=8)
-FULL_CONTEXT = replace(TINY, name="tiny without memory", memory_tokens=0, time_positions=2)
-MEMORY_OFF = replace(CLASS_TOKEN.without_memory(), name="tiny with its memory off")
-SHORT_DELAY = replace(FULL_CONTEXT, name="tiny with a short delay", time_positions=6).with_delay(0.4)
-SMALL = [TINY, CLASS_TOKEN, LONG_MEMORY, FULL_CONTEXT, MEMORY_OFF, SHORT_DELAY]
-STREAMING = [config for config in SMALL if config.streaming]
-WITH_MEMORY = [*STREAMING, *(get_config(name) for name in ("SAT_T_2s", "SAT_S_2s", "SAT_S_1s"))]
 PUBLISHED = [get_config(name) for name in ("SAT_T_2s", "SAT_S_2s", "SAT_S_1s", "audiotransformer_tiny")]
 
 WINDOW_SAMPLES = 512
@@ -79,11 +69,6 @@ lengths = st.integers(0, len(RECORDING)) | st.builds(
 )
 cut_points = st.lists(st.integers(0, len(RECORDING)), max_size=8).map(sorted)
 few_examples = settings(max_examples=40, deadline=None)
-
-
-@cache
-def model_of(config: ModelConfig) -> SAT:
-    return model_by_rule(config)
 
 
 def named(config: ModelConfig) -> str:

@@ -31,9 +31,9 @@ from satpipe.pipeline.tagging.spans import Span, spans_of
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError, LabelError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
-from satpipe.sat.taggers.cost import MARGIN, Memory, batch_bytes, largest_batch, noise_chunks
+from satpipe.sat.taggers.cost import MARGIN, TensorMemory, batch_bytes, largest_batch, noise_chunks
 from satpipe.sat.taggers.efficientat import EfficientATTagger, random_state
-from satpipe.sat.taggers.interface import CPU, ExternalConfig, Piece, Tagger
+from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger, WaveformChunk
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.weights.registry import resolve
 from torch import Tensor
@@ -53,7 +53,7 @@ class Level(Tagger):
         scores[:, 0], scores[:, 2] = waveforms.square().mean(1).sqrt(), waveforms[:, 0].abs()
         return scores
 
-    def score(self, chunks: Iterable[tuple[Any, Piece]]) -> Iterator[tuple[Any, Tensor]]:
+    def score(self, chunks: Iterable[tuple[Any, WaveformChunk]]) -> Iterator[tuple[Any, Tensor]]:
         before = torch.tensor(0.0)
         for key, piece in chunks:
             score = self.scores(piece.waveform[None])[0]
@@ -205,7 +205,7 @@ def test_a_batch_takes_no_more_memory_than_it_may(limit_bytes: int) -> None:
     tagger = SATTagger(model_by_rule(SMALL), batch_chunks=batch)
     lengths = [5, 6.3, 40, *[1, 1.2, 2, 3.7] * 20, 11]
     chunks = [chunk for seed, length in enumerate(lengths) for chunk in noise_chunks(tagger, length, seed)]
-    with Memory() as memory:
+    with TensorMemory() as memory:
         assert sum(1 for _ in tagger.score(enumerate(chunks))) == len(chunks)
     assert 0.5 * limit_bytes < memory.peak_bytes <= limit_bytes
 

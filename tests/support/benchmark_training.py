@@ -15,8 +15,8 @@ import torch
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
 from satpipe.sat.model.config import CLASSES
-from satpipe.sat.training.steps import parameter_groups
-from satpipe.sat.training.two_chunks import two_chunk_loss
+from satpipe.sat.training.losses import two_chunk_loss
+from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor
 
 ROUNDS, BATCH = 5, 24

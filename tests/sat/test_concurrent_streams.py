@@ -1,6 +1,5 @@
 """Several streams in one batch, each with the scores it has alone; samples resampled as soon as they can be."""
 
-from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -8,37 +7,19 @@ import pytest
 import soxr
 import torch
 from audio import noise
-from helpers import assert_same_scores, model_by_rule, sound, stream
+from helpers import assert_same_scores, sound, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from satpipe.pipeline.live.resample import make_resampler
 from satpipe.pipeline.recordings.decode import resampled
+from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import CLASSES, ModelConfig
-from satpipe.sat.model.network import SAT, Memory
-from satpipe.sat.model.stream_batch import BatchTagger
 from satpipe.sat.model.streaming import CUTS, Cut
-from test_streaming import SMALL, TINY
+from small_models import SMALL, TINY, CountingSAT, model_of
 from torch import Tensor
 
 LENGTHS = st.integers(0, 40_000)
 few_examples = settings(max_examples=20, deadline=None)
-
-
-@cache
-def model_of(config: ModelConfig) -> SAT:
-    return model_by_rule(config)
-
-
-class Counting(SAT):
-    """Counts how many chunks came at a time."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.batches: list[int] = []
-
-    def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        self.batches.append(len(log_mel))
-        return super().forward(log_mel, memory)
 
 
 def all_scores(tagger: BatchTagger[int], found: dict[int, list[Tensor]]) -> None:
@@ -85,7 +66,7 @@ def test_a_stream_among_others_has_the_scores_it_has_alone(
 
 
 def test_streams_share_batches_whatever_their_phase() -> None:
-    model = Counting(TINY).eval()
+    model = CountingSAT(TINY).eval()
     tagger: BatchTagger[int] = BatchTagger(model)
     for _ in range(12):
         for key in range(5):

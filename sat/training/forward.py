@@ -1,0 +1,61 @@
+"""Forward passes of the tagging models in training: two chunks of a SAT, or a whole clip with parts left out."""
+
+import torch
+from satpipe.sat.model.config import FREQUENCY_PATCHES
+from satpipe.sat.model.network import SAT, allows_consecutive
+from satpipe.sat.training.two_chunks import two_chunks
+from torch import Tensor
+
+
+def crop_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype) -> Tensor:
+    """Tag crops of two chunks, memory without gradient (paper section 4.4).
+
+    Shape:
+        [B, 64, 2 F] -> logits [B, 2, 527] float32
+    """
+    if allows_consecutive(model.config) and not model.config.class_token:
+        return two_chunks(model, log_mel, dtype)
+    first, second = log_mel.split(model.config.chunk_frames, dim=-1)
+    with torch.autocast(log_mel.device.type, dtype, enabled=dtype != torch.float32):
+        logits, memory = model.logits(first)
+        later, _ = model.logits(second, memory)
+    return torch.stack([logits, later], dim=1).float()
+
+
+def full_context_logits(
+    model: SAT, log_mel: Tensor, generator: torch.Generator, *, patch_out: float = 0.0, drop_path: float = 0.0
+) -> Tensor:
+    """Tag whole clips with parts of the patches and of the blocks left out (paper section 4.3).
+
+    Args:
+        model: A full-context configuration.
+        log_mel: [B, 64, F].
+        generator: Of random numbers.
+        patch_out: Share of the times, and of the frequencies, whose patches are left out (Koutini et al. 2022).
+        drop_path: Probability that a clip skips the last block; earlier ones are skipped less (stochastic depth).
+
+    Returns:
+        Logits [B, 527].
+    """
+    x = model.embed(log_mel)
+    if patch_out:
+        head = int(model.config.class_token)
+        times = (x.shape[1] - head) // FREQUENCY_PATCHES
+        grid = torch.arange(head, x.shape[1]).view(FREQUENCY_PATCHES, times)
+        grid = grid[_some(FREQUENCY_PATCHES, patch_out, generator)][:, _some(times, patch_out, generator)]
+        x = torch.cat([x[:, :head], x[:, grid.flatten().to(x.device)]], dim=1)
+    depth = len(model.blocks)
+    for index, block in enumerate(model.blocks):
+        y = block(x, None)
+        probability = drop_path * index / max(1, depth - 1)
+        if probability:
+            stays = (torch.rand(len(x), 1, 1, generator=generator) >= probability).to(x)
+            y = x + (y - x) * stays / (1 - probability)
+        x = y
+    return model.head_logits(x)
+
+
+def _some(count: int, left_out: float, generator: torch.Generator) -> Tensor:
+    """Indices in order, without a random part of them."""
+    kept = max(1, count - int(count * left_out))
+    return torch.randperm(count, generator=generator)[:kept].sort().values

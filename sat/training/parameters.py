@@ -1,0 +1,72 @@
+"""A model's parameters in training: initial values, groups for the optimiser, averages."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from satpipe.sat.errors import CheckpointError
+from satpipe.sat.model.network import SAT
+from satpipe.sat.weights.checkpoint import fit_time_positions
+from torch import Tensor, nn
+
+
+def initialise(model: SAT) -> None:
+    """Start a tagging model from nothing: scores begin near 0.01, where the labels are."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            nn.init.xavier_uniform_(parameter)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    out = model.outputlayer[1]
+    assert isinstance(out, nn.Linear)
+    nn.init.normal_(out.weight, std=0.01)
+    nn.init.constant_(out.bias, -4.6)
+
+
+def start_from(model: SAT, state: Mapping[str, Tensor], *, head: bool = True) -> list[str]:
+    """Take over the weights of another model of the same width and depth; the time-position table is fitted.
+
+    Args:
+        model: What is to be trained.
+        state: State dict of an MAE encoder, a full-context or a streaming model.
+        head: Whether the classifier is taken over too; that of an MAE encoder was never trained.
+
+    Returns:
+        Names of the tensors that were not taken over.
+
+    Raises:
+        CheckpointError: A tensor is of another shape.
+    """
+    ours = model.state_dict()
+    left = []
+    for name, tensor in ours.items():
+        if name not in state or (not head and name.startswith("outputlayer")):
+            left.append(name)
+            continue
+        theirs = state[name]
+        if name == "time_pos_embed":
+            theirs = fit_time_positions(theirs, tensor.shape[-1])
+        if theirs.shape != tensor.shape:
+            raise CheckpointError(
+                f"{name} is {list(theirs.shape)} in the model to start from, {list(tensor.shape)} in "
+                f"{model.config.name}: the two are of another size"
+            )
+        ours[name] = theirs
+    model.load_state_dict(ours)
+    return left
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Matrices decay; biases, norms and positions do not."""
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in trained if p.ndim >= 2 and "pos_embed" not in name]
+    others = [p for name, p in trained if not (p.ndim >= 2 and "pos_embed" not in name)]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of state dicts; counters are those of the first."""
+    first = states[0]
+    return {
+        name: torch.stack([state[name].float() for state in states]).mean(0) if tensor.is_floating_point() else tensor
+        for name, tensor in first.items()
+    }

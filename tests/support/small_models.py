@@ -1,0 +1,47 @@
+"""Models of three blocks, one for each kind of configuration, with weights made by rule."""
+
+from dataclasses import replace
+from functools import cache
+
+from helpers import model_by_rule
+from satpipe.sat.model.config import ModelConfig, get_config
+from satpipe.sat.model.network import SAT, Memory
+from torch import Tensor
+
+TINY = replace(
+    get_config("SAT_T_2s"),
+    name="tiny",
+    width=24,
+    heads=2,
+    depth=3,
+    chunk_frames=32,
+    memory_tokens=8,
+    time_positions=4,
+    script_chunk_s=1,
+)
+CLASS_TOKEN = replace(TINY, name="tiny with a class token", class_token=True)
+LONG_MEMORY = replace(CLASS_TOKEN, name="tiny with a memory of two chunks", memory_tokens=16, time_positions=8)
+FULL_CONTEXT = replace(TINY, name="tiny without memory", memory_tokens=0, time_positions=2)
+MEMORY_OFF = replace(CLASS_TOKEN.without_memory(), name="tiny with its memory off")
+SHORT_DELAY = replace(FULL_CONTEXT, name="tiny with a short delay", time_positions=6).with_delay(0.4)
+SMALL = [TINY, CLASS_TOKEN, LONG_MEMORY, FULL_CONTEXT, MEMORY_OFF, SHORT_DELAY]
+STREAMING = [config for config in SMALL if config.streaming]
+WITH_MEMORY = [*STREAMING, *(get_config(name) for name in ("SAT_T_2s", "SAT_S_2s", "SAT_S_1s"))]
+
+
+@cache
+def model_of(config: ModelConfig) -> SAT:
+    """The model of a configuration; tests share it."""
+    return model_by_rule(config)
+
+
+class CountingSAT(SAT):
+    """Counts how many chunks each call receives."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.batches: list[int] = []
+
+    def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        self.batches.append(len(log_mel))
+        return super().forward(log_mel, memory)

@@ -36,6 +36,7 @@ check: .venv/.developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: .venv/.developing
 	$(BIN)/sphinx-build -W --keep-going -n -q reports/docs build/docs

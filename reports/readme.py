@@ -186,8 +186,14 @@ def peers(figures: dict[str, Any]) -> str:
 
 
 DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
-    "README.md": (speed, stages, disk, evaluation, consistency, live, peers, device),
-    "reports/docs/explanation/speed.md": (parts,),
+    "README.md": (disk, speed),
+    "reports/docs/howto/long-runs.md": (disk,),
+    "reports/docs/howto/stream.md": (live,),
+    "reports/docs/howto/evaluation.md": (evaluation,),
+    "reports/docs/howto/steadiness.md": (consistency,),
+    "reports/docs/howto/other-taggers.md": (peers,),
+    "reports/docs/howto/device.md": (device,),
+    "reports/docs/explanation/speed.md": (stages, parts),
 }
 
 

@@ -1,0 +1,572 @@
+"""The commands and Python blocks of the README, CONTRIBUTING and the documentation run, and do what the texts say."""
+
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from conftest import Satpipe
+from helpers import model_by_rule
+from satpipe.pipeline.tables import schemas
+from satpipe.sat.model.config import get_config
+from satpipe.sat.weights import hub
+from satpipe.sat.weights.checkpoint import to_published
+from texts import README, ROOT, TEXTS, blocks, commands
+
+Check = Callable[[Path, str], None]
+"""Takes the folder of the commands and what a command printed."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command of the texts must do.
+
+    Attributes:
+        check: Asserts it.
+        after: Commands that run before it.
+        apart: It changes what other commands need, so it gets its own copy of `out`.
+    """
+
+    check: Check
+    after: tuple[str, ...] = ()
+    apart: bool = False
+
+
+class Shop:
+    """A folder with everything the texts presuppose, in which each command runs once.
+
+    It is a copy of the files that git knows or would add, with an environment that make treats as installed. That
+    environment is the one of these tests, since installing another one takes minutes. It has the original checkout
+    installed in editable mode, so the commands run its code, which is the same.
+    """
+
+    def __init__(self, folder: Path, recordings: Path, mirror: dict[str, str], satpipe_here: Satpipe) -> None:
+        self.folder, self.recordings, self.mirror, self.satpipe_here = folder, recordings, mirror, satpipe_here
+        self.done: dict[str, tuple[Path, str]] = {}
+
+    def run(self, line: str) -> tuple[Path, str]:
+        """Run a command after those it needs, unless it has run; return where it ran and what it printed."""
+        if line not in self.done:
+            command = COMMANDS[line]
+            for other in command.after:
+                self.run(other)
+            folder = self.apart() if command.apart else self.folder
+            self.done[line] = folder, self.execute(line, folder)
+        return self.done[line]
+
+    def execute(self, line: str, folder: Path) -> str:
+        """Run a line, in this process if it is a plain satpipe command; return what it printed."""
+        words = shlex.split(line)
+        if words[0] == "satpipe" and not {"|", "||"} & set(words):
+            arguments = [str(self.recordings) if word == "/recordings" else word for word in words[1:]]
+            done = self.satpipe_here(*arguments, cwd=folder, env=self.mirror)
+        else:
+            done = self.shell(line, folder)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def shell(self, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run a line as a shell does, in the environment that `make tag` installs."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        line = re.sub(r"(?<=\s)/recordings\b", shlex.quote(str(self.recordings)), line)
+        return subprocess.run(
+            ["sh", "-c", line],
+            capture_output=True,
+            text=True,
+            timeout=560,
+            cwd=folder,
+            env={**ours, **self.mirror, "PATH": path},
+            check=False,
+        )
+
+    def apart(self) -> Path:
+        """Return a folder with a copy of `out`."""
+        folder = self.folder / "apart" / str(len(self.done))
+        shutil.copytree(self.folder / "out", folder / "out")
+        return folder
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where published checkpoints come from, on loopback, and an empty cache: environment variables."""
+    served, cache = tmp_path_factory.mktemp("mirror"), tmp_path_factory.mktemp("cache")
+    config = get_config("SAT_T_2s")
+    published = to_published(model_by_rule(config).state_dict(), config)
+    torch.save({"model": published}, served / hub.PUBLISHED[config.name].file)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(served))) as listener:
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{listener.server_port}"
+        yield {"SATPIPE_HUB_URL": url, "SATPIPE_CACHE": str(cache), "NO_PROXY": "127.0.0.1"}
+        listener.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, mirror: dict[str, str], satpipe_here: Satpipe) -> Shop:
+    folder, recordings = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("recordings")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).exists():  # not removed since it was added
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    environment = folder / ".venv"
+    environment.mkdir()
+    stamps = (".installed", ".developing", ".training")
+    for path in Path(sys.prefix).iterdir():
+        if path.name not in stamps:
+            (environment / path.name).symlink_to(path)
+    for stamp in stamps:
+        (environment / stamp).touch()
+    for name in ("0", "1", "pond/20250510_052000", "pond/20250510_052006"):  # the last two follow each other
+        noise = np.random.default_rng(len(name)).uniform(-0.1, 0.1, 100_000)
+        (recordings / "pond").mkdir(exist_ok=True)
+        soundfile.write(recordings / f"{name}.wav", noise, 16_000)
+    write_tables_of_the_texts(folder)
+    return Shop(folder, recordings, mirror, satpipe_here)
+
+
+def write_tables_of_the_texts(folder: Path) -> None:
+    """Write ground truth under the names that the texts have for it, and the tables that they show."""
+    strong = [("0", 0.5, 3, "/m/09x0r"), ("1", 1, 2, "/m/04rlf"), ("-9DpfakhxAU_30000", 0, 10, "/m/0jbk")]
+    lines = "".join(f"{clip}\t{onset_s}\t{offset_s}\t{mid}\n" for clip, onset_s, offset_s, mid in strong)
+    for name in ("audioset_eval_strong.tsv", "strong.tsv"):
+        (folder / name).write_text("segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n" + lines)
+    (folder / "validation.txt").write_text("0\n")
+    weak = [("speech_16k_mono", 0, "/m/09x0r"), ("music_44k1_stereo", 0, "/m/04rlf"), ("-9DpfakhxAU", 30, "/m/0jbk")]
+    lines = "".join(f'{clip}, {start_s:.3f}, {start_s + 10:.3f}, "{mids}"\n' for clip, start_s, mids in weak)
+    (folder / "eval_segments.csv").write_text("# YTID, start_seconds, end_seconds, positive_labels\n" + lines)
+    for page, names in {"wall-clock": ("marks.csv", "times.csv"), "events": ("thresholds.csv",)}.items():
+        tables = blocks(TEXTS[f"reports/docs/howto/{page}.md"], "(?:text)?")
+        for name, table in zip(names, tables, strict=True):
+            (folder / name).write_text(table)
+
+
+def prints(*texts: str) -> Check:
+    """Return a check of what a command prints."""
+
+    def check(folder: Path, printed: str) -> None:
+        assert all(text in printed for text in texts), printed
+
+    return check
+
+
+def writes(*names: str) -> Check:
+    """Return a check of the files that a command writes."""
+
+    def check(folder: Path, printed: str) -> None:
+        assert all((folder / name).exists() for name in names), names
+
+    return check
+
+
+def check_make_tag(folder: Path, printed: str) -> None:
+    assert "Bird vocalization" in printed
+    assert f"The tables are in {folder}/out" in printed
+    names = set(pd.read_parquet(folder / "out" / "recordings").recording)
+    assert {"speech_16k_mono.WAV", "night/thunder_48k_mono.opus"} <= names
+    # True tags: among the three that a recording has most of, in seven of the eight at least.
+    tags = pd.read_parquet(folder / "out" / "tags")
+    scores = tags.groupby(["recording", "label"], observed=True).score.sum()
+    most = scores.groupby("recording", observed=True).nlargest(3).reset_index(level=0, drop=True)
+    true = pd.read_csv(ROOT / "examples" / "labels.csv", index_col="path").labels.str.split(";")
+    right = [any((name, label) in most.index for label in labels) for name, labels in true.items()]
+    assert sum(right) >= len(right) - 1
+
+
+def check_tag(folder: Path, printed: str) -> None:
+    table = pd.read_parquet(folder / "out" / "recordings").set_index("recording")
+    assert "speech_16k_mono.WAV" in table.index  # the same folder: what the examples gave stays
+    assert list(table.chunks[["0.wav", "1.wav"]]) == [4, 4]
+
+
+def check_pruned(folder: Path, printed: str) -> None:
+    names = set(pd.read_parquet(folder / "out" / "recordings").recording)
+    assert names == {"0.wav", "1.wav", "pond/20250510_052000.wav", "pond/20250510_052006.wav"}
+
+
+def check_pulled(folder: Path, printed: str) -> None:
+    assert len(pd.read_parquet(folder / "out_sat" / "scores")) == 16
+    assert json.loads((folder / "out_sat" / "run.json").read_text())["identity"]["arch"] == "SAT_T_2s"
+
+
+def check_joined(folder: Path, printed: str) -> None:
+    table = pd.read_parquet(folder / "out_joined" / "recordings").set_index("recording")
+    assert len(table.loc["pond/20250510_052000.wav"].files) == 2
+    assert table.time.notna().sum() == 1
+    assert "start known of 1 of 3 recordings" in printed
+
+
+def check_alone(folder: Path, printed: str) -> None:
+    assert json.loads((folder / "out_alone" / "run.json").read_text())["identity"]["memory"] == "off"
+
+
+def check_stream(folder: Path, printed: str) -> None:
+    *_, last, end = map(json.loads, printed.splitlines())
+    assert {"source", "chunk", "start_s", "end_s", "tags"} <= set(last)
+    assert last["tags"][0]["label"] == "Speech"
+    assert (end["event"], end["end_s"]) == ("end", 10.0)
+
+
+def check_events(folder: Path, printed: str) -> None:
+    found = pd.read_parquet(folder / "out" / "events.parquet")
+    assert {"Bird", "Speech"} <= set(found.label)
+    assert found.peak_score.min() >= 0.3
+
+
+def check_bird_events(folder: Path, printed: str) -> None:
+    found = pd.read_csv(folder / "birds.csv")
+    assert set(found.label) == {"Bird"}
+    assert "birds_48k_stereo.opus" in set(found.recording)
+
+
+def check_events_of_a_table(folder: Path, printed: str) -> None:
+    found = pd.read_parquet(folder / "out" / "events.parquet")
+    assert set(found.label) <= {"Bird", "Thunder"}
+    assert (found.end_s - found.start_s).min() >= 2
+
+
+def check_report(folder: Path, printed: str) -> None:
+    assert printed.strip().endswith("report.html")
+    text = (folder / "report.html").read_text()
+    assert "Sounds in out" in text
+    assert "speech_16k_mono.WAV" in text
+
+
+def check_evaluated(folder: Path, printed: str) -> None:
+    assert "2 of 3 clips found (not found: -9DpfakhxAU" in printed
+    result = json.loads((folder / "results" / "evaluate.json").read_text())
+    names = {figure["name"] for figure in result["figures"]}
+    assert {"mAP", "segment_f1", "onset_f1", "event_f1", "error_rate", "psds1"} <= names
+    assert len(pd.read_csv(folder / "results" / "classes.csv")) == 527
+
+
+def check_evaluated_both(folder: Path, printed: str) -> None:
+    assert "Table 2 of Dinkel et al." in printed
+    assert "Table 3 of Dinkel et al." in printed
+    assert {path.name for path in (folder / "compared").iterdir()} == {"out", "out_alone"}
+
+
+def check_scenes(folder: Path, printed: str) -> None:
+    assert "scenes: 20, together 0:10:00" in printed
+    assert len(list((folder / "scenes" / "audio").iterdir())) == 20
+
+
+def check_tagged_scenes(folder: Path, printed: str) -> None:
+    assert len(pd.read_parquet(folder / "out_scenes" / "recordings")) == 20
+
+
+def check_steadiness(folder: Path, printed: str) -> None:
+    assert "| Bird | 0.wav | SAT_T_2s, 2 s, memory (out_sat) |" in printed
+    assert "| Vehicle | 1.wav | SAT_T_2s, 2 s, no memory (out_alone) |" in printed
+    names = {path.name for path in (folder / "steadiness").iterdir()}
+    assert names == {f"consistency.{ending}" for ending in ("json", "csv", "png", "svg")}
+
+
+def check_models(folder: Path, printed: str) -> None:
+    assert all(name in printed for name in hub.PUBLISHED)
+
+
+def check_device_example(folder: Path, printed: str) -> None:
+    rows = pd.read_csv(io.StringIO(printed))
+    assert "Speech" in set(rows[rows.chunk == 0].label)
+
+
+EVALUATE = "satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o results"
+TAG = "satpipe tag /recordings -o out"
+TAG_ALONE = "satpipe tag /recordings -o out_alone --memory off"
+TAG_SAT = "satpipe tag /recordings -o out_sat --model SAT_T_2s"
+PULL = "satpipe models pull SAT_T_2s"
+EVALUATE_BOTH = "satpipe evaluate out out_alone --strong audioset_eval_strong.tsv -o compared --table2 --table3"
+SYNTH = "satpipe synth -o scenes --foreground examples/sounds.csv --scenes 20 --length-s 30"
+TAG_SCENES = "satpipe tag scenes/audio -o out_scenes"
+EXPORT = "satpipe export bundled -o sat.onnx --check examples/recordings"
+
+COMMANDS = {
+    # README
+    "make tag": Command(check_make_tag),
+    TAG: Command(check_tag, ("make tag",)),
+    "satpipe models": Command(check_models),
+    PULL: Command(prints("SAT_T_2s is in ")),
+    TAG_SAT: Command(check_pulled, (PULL,)),
+    # how-to guides
+    "satpipe report out -o report.html": Command(check_report, ("make tag",)),
+    "satpipe report out --labels under:Bird --labels Insect --recordings 'pond/*' --time-zone Europe/Berlin "
+    "--threshold 0.3": Command(writes("out/report.html"), (TAG,)),
+    "satpipe report out --pictures pictures": Command(
+        writes("pictures/labels_over_time.svg", "pictures/recordings"), (TAG,)
+    ),
+    "satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": Command(
+        check_events, (TAG,)
+    ),
+    "satpipe events out --labels Bird --threshold 0.2 -o birds.csv": Command(check_bird_events, (TAG,)),
+    "satpipe events out --threshold thresholds.csv --merge-gap-s 4 --min-s 2": Command(check_events_of_a_table, (TAG,)),
+    f"{TAG} --time-zone Europe/Berlin": Command(prints("start known of 2 of"), (TAG,)),
+    f"{TAG} --time-pattern 'rec-%d%m%y-%H%M*'": Command(prints("start known of 2 of"), (TAG,)),
+    f"{TAG} --time-zone Europe/Berlin --clock-marks marks.csv": Command(prints("start known of 2 of"), (TAG,)),
+    f"{TAG} --times times.csv": Command(prints("start known of 2 of"), (TAG,)),
+    "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": Command(check_joined),
+    f"{TAG} --dry-run": Command(prints("4 recordings"), (TAG,)),
+    "satpipe status out": Command(prints("finished", "model: SAT_T_2s"), (TAG,)),
+    f"{TAG} --prune": Command(check_pruned, (TAG,), apart=True),
+    f"{TAG} --retry-failed": Command(check_tag, (TAG,)),
+    f"{TAG} -q || [ $? -eq 3 ]": Command(check_tag, (TAG,)),
+    "satpipe stream examples/recordings/speech_16k_mono.WAV --idle-s 0": Command(check_stream),
+    EVALUATE: Command(check_evaluated, (TAG,)),
+    "satpipe evaluate out --strong strong.tsv --tune validation.txt -o tuned": Command(
+        writes("tuned/evaluate.json"), (TAG,)
+    ),
+    TAG_ALONE: Command(check_alone),
+    EVALUATE_BOTH: Command(check_evaluated_both, (TAG, TAG_ALONE)),
+    "satpipe evaluate --compare compared/out compared/out_alone": Command(
+        prints("segment-F1, 1.92 s"), (EVALUATE_BOTH,)
+    ),
+    "satpipe report --evaluation results -o pictures": Command(
+        writes(
+            *(
+                f"pictures/{name}"
+                for name in (
+                    "classes_average_precision.png",
+                    "psd_roc.svg",
+                    "branches.svg",
+                    "tables.html",
+                    "tables.tex",
+                )
+            )
+        ),
+        (EVALUATE,),
+    ),
+    SYNTH: Command(check_scenes),
+    TAG_SCENES: Command(check_tagged_scenes, (SYNTH,)),
+    "satpipe evaluate out_scenes --strong scenes/strong.tsv --weak scenes/weak.csv -o results_scenes": Command(
+        prints("20 of 20 clips found"), (TAG_SCENES,)
+    ),
+    "satpipe report --consistency Bird,Vehicle out_sat out_alone -o steadiness": Command(
+        check_steadiness, (TAG_SAT, TAG_ALONE)
+    ),
+    "satpipe profile SAT_T_2s": Command(prints("| SAT_T_2s | 5.5 | 48 | 48/48 |")),
+    EXPORT: Command(prints("sat.onnx: SAT_T_2s, fp32, ", "chunks of examples/recordings: largest difference ")),
+    "python examples/device/tag.py sat.onnx examples/recordings/speech_16k_mono.WAV": Command(
+        check_device_example, (EXPORT,)
+    ),
+}
+
+ELSEWHERE = {
+    "make test": "below",
+    "make check": "below",
+    "make docs": "test_docs.py",
+    '.venv/bin/pytest -m "not slow"': "below",
+    "apt-get install chromium chromium-driver": "below",
+    "make train-smoke": "below",
+    "satpipe tag garden -o out": "test_docs.py: the tutorial runs it",
+    "satpipe tag /shared/recordings -o /shared/out --address auto": "test_survival.py",
+    "satpipe status /shared/out": "as for another folder",
+    "ray start --head --port 6379": "Ray's",
+    "ray start --address FIRST:6379": "Ray's",
+    "satpipe export bundled -o sat_int8.onnx --int8 --check /recordings": "test_export.py",
+    "satpipe export bundled -o sat.pt --format torchscript": "test_export.py",
+    "satpipe tag s3://recordings/site1 -o s3://tables/site1": "test_object_store.py",
+    "satpipe events s3://tables/site1 --labels Bird -o birds.csv": "test_object_store.py",
+    "satpipe profile SAT_T_2s ast --delay 2 -o costs.json": "test_profile.py",
+}
+"""Commands that are tested elsewhere, and where."""
+
+UNAVAILABLE = re.compile(
+    r"pip install .*"  # needs the network
+    r"|satpipe tag recordings -o out_\w+ --model (ast|efficientat):.*|satpipe tag recordings -o out --model loudness"
+    r"|satpipe evaluate out_sat out_ast out_eat .*"  # weights; test_other_taggers.py has models like these
+    r"|satpipe stream (SOURCE\.\.\.|recording\.wav .*|rtsp://.*|--live https://.*)|arecord .*"  # test_live_sources.py
+    r"|satpipe (prepare audioset/.*|train (mae|full|sat) .*|psl train .*)"  # AudioSet; train-smoke runs the same
+    r"|satpipe tag /recordings -o out --model sat/model\.safetensors"
+)
+"""Commands that need what a test does not have; test_docs.py parses them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_texts_does_what_it_is_there_for(line: str, shop: Shop) -> None:
+    COMMANDS[line].check(*shop.run(line))
+
+
+def test_every_command_of_the_texts_is_run_by_a_test() -> None:
+    written = {line.removeprefix(".venv/bin/") for text in TEXTS.values() for line in commands(text)}
+    known = {*COMMANDS, *ELSEWHERE}
+    assert [line for line in written - known if not UNAVAILABLE.fullmatch(line)] == []
+    assert known - written == set(), "no text has these any more"
+
+
+@pytest.mark.slow
+def test_make_test_calls_pytest_and_nothing_leaves_a_test_out(shop: Shop) -> None:
+    # Not these tests from within themselves.
+    assert shop.execute("make -n test", shop.folder) == ".venv/bin/pytest\n"
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["testpaths"] == ["tests"]
+    assert not {"-m", "-k", "--ignore", "--deselect"} & set(options["addopts"].replace("=", " ").split())
+    assert options["filterwarnings"][0] == "error"
+
+
+@pytest.mark.slow
+def test_make_check_calls_every_tool(shop: Shop) -> None:
+    tools = ("ruff format --check .", "ruff check .", "mypy", "lint-imports")
+    assert shop.execute("make -n check", shop.folder).splitlines() == [f".venv/bin/{tool}" for tool in tools]
+
+
+@pytest.mark.slow
+def test_the_quick_tests_are_chosen_by_the_marker(shop: Shop) -> None:
+    line = '.venv/bin/pytest -m "not slow"'
+    printed = shop.execute(f"{line} --collect-only -q tests/reports/test_docs.py", shop.folder)
+    assert re.search(r"\d+/\d+ tests collected \(\d+ deselected\)", printed)
+
+
+def test_ci_installs_the_browser_and_runs_what_a_reader_runs() -> None:
+    steps = [step.strip() for step in (ROOT / ".ci" / "run").read_text().splitlines()]
+    assert steps.index("apt-get update") < steps.index("apt-get install chromium chromium-driver <<<y")
+    assert steps[-2:] == ["make check", "make test"]
+    assert "export CI=true" in steps  # there, the tests fail without a browser
+
+
+@pytest.mark.slow
+def test_every_make_target_that_is_named_is_there(shop: Shop) -> None:
+    named = {
+        name for text in TEXTS.values() for name in re.findall(r"\bmake ([a-z-]+)(?=`|\s+#|$)", text, re.MULTILINE)
+    }
+    assert named == {"tag", "test", "check", "docs", "bench", "train-smoke"}
+    for target in (*named, "clean"):
+        shop.execute(f"make -n {target}", shop.folder)
+    # The first of the two has a test of its own, test_benchmark.py.
+    bench = shop.execute("make -n bench", shop.folder).splitlines()
+    assert bench[0] == ".venv/bin/satpipe benchmark examples/recordings -o reports/benchmark.json"
+    assert bench[1:] == [".venv/bin/python -m satpipe.reports.readme"]
+    shop.execute(bench[1], shop.folder)
+
+
+@pytest.mark.slow
+def test_the_smoke_run_of_training_goes_through_all_stages(shop: Shop) -> None:
+    for line in shop.execute("make -n train-smoke", shop.folder).replace("\\\n", " ").splitlines():
+        shop.execute(line.removeprefix(".venv/bin/"), shop.folder)
+    built = shop.folder / "build" / "train-smoke"
+    assert (built / "sat" / "model.safetensors").exists()
+    assert len(pd.read_parquet(built / "tags" / "recordings")) == 8
+
+
+def check_reading(names: dict[str, Any], printed: str, block: str) -> None:
+    columns = re.search(r"# (.*)", block)
+    assert columns
+    assert list(names["tags"].columns) == columns[1].split(", ")
+    assert len(names["birds"])
+    assert "birds_48k_stereo.opus" in printed
+    assert re.search(r"^ok +0\.0\d+$", printed, re.MULTILINE)
+
+
+def check_frames(names: dict[str, Any], printed: str, block: str) -> None:
+    assert "birds_48k_stereo.opus" in set(names["birds"].recording)
+    assert set(names["scores"].recording) == {"birds_48k_stereo.opus", "night/thunder_48k_mono.opus"}
+    assert len(names.get("loud", "in the guide only"))
+
+
+def check_evaluation(names: dict[str, Any], printed: str, block: str) -> None:
+    assert "onset_f1" in {figure.name for figure in names["result"].figures}
+
+
+def check_streaming(names: dict[str, Any], printed: str, block: str) -> None:
+    assert names["scores"].shape == (1, 527)
+    assert names["rest"].shape == (1, 527)
+
+
+def check_files(names: dict[str, Any], printed: str, block: str) -> None:
+    assert "file_s" in printed
+
+
+def check_figures(names: dict[str, Any], printed: str, block: str) -> None:
+    assert {"mAP", "segment_f1"} <= set(names["figures"].name)
+    assert "classes_averaged" in printed
+
+
+def check_batch(names: dict[str, Any], printed: str, block: str) -> None:
+    names["tagger"].push("a stream", torch.zeros(40_000))
+    assert [scored.key for scored in names["tagger"].step()] == ["a stream"]
+
+
+JOIN = "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join"
+PYTHON: dict[str, tuple[Callable[[dict[str, Any], str, str], None], tuple[str, ...]]] = {
+    'tags = pd.read_parquet("out/tags")  #': (check_reading, ("make tag",)),
+    "satpipe.tag(": (check_frames, ("make tag",)),
+    "satpipe.evaluate(": (check_evaluation, (TAG,)),
+    "satpipe.StreamingTagger(": (check_streaming, ()),
+    "in_files(": (check_files, (JOIN,)),
+    "evaluate.json": (check_figures, (EVALUATE,)),
+    "BatchTagger(": (check_batch, ()),
+}
+"""What Python blocks do, by a text they contain, and the commands they need."""
+BLOCKS = [
+    pytest.param(name, block, id=f"{name}: {number}")
+    for name, text in TEXTS.items()
+    for number, block in enumerate(blocks(text, "python"))
+    if "s3://" not in block
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "block"), BLOCKS)
+def test_every_python_block_runs(
+    name: str,
+    block: str,
+    shop: Shop,
+    ray_here: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    check, lines = next(found for part, found in PYTHON.items() if part in block)
+    for line in lines:
+        shop.run(line)
+    monkeypatch.chdir(shop.folder)
+    names: dict[str, Any] = {}
+    capsys.readouterr()
+    exec(compile(block, name, "exec"), names)
+    check(names, capsys.readouterr().out, block)
+
+
+@pytest.mark.slow
+def test_duckdb_and_polars_read_the_tables(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.run("make tag")
+    monkeypatch.chdir(shop.folder)
+    statement = re.search(r"`(SELECT [^`]*)`", README)
+    assert statement
+    counts = pd.read_parquet("out/tags").label.astype(str).value_counts().to_dict()
+    assert dict(duckdb.sql(statement[1]).fetchall()) == counts
+    assert dict(pl.read_parquet("out/tags/*.parquet")["label"].cast(pl.String).value_counts().iter_rows()) == counts
+
+
+@pytest.mark.slow
+def test_the_files_of_the_tables_have_the_columns_of_their_schemas(shop: Shop) -> None:
+    shop.run("make tag")
+    for folder, schema in schemas.SCHEMAS.items():
+        for path in (shop.folder / "out" / folder).iterdir():
+            assert sorted(pq.read_schema(path).names) == sorted(schema.names)

@@ -382,7 +382,7 @@ ELSEWHERE = {
     "make test": "below",
     "make check": "below",
     "make docs": "test_docs.py",
-    '.venv/bin/pytest -m "not slow"': "below",
+    'pytest -m "not slow"': "below",
     "apt-get install chromium chromium-driver": "below",
     "make train-smoke": "below",
     "satpipe tag garden -o out": "test_docs.py: the tutorial runs it",

@@ -13,21 +13,12 @@ from urllib.parse import unquote, urlsplit
 import click
 import pytest
 from bs4 import BeautifulSoup
-from conftest import ROOT
 from satpipe.jobs.commands.main import cli
 from satpipe.jobs.train.config import CONFIG_FOLDER, TrainConfig
 from satpipe.pipeline.tables import schemas
+from texts import DOCS, ROOT, TEXTS, all_commands
 
-SOURCE = ROOT / "reports" / "docs"
-PAGES = sorted(path.relative_to(SOURCE).with_suffix("").as_posix() for path in SOURCE.rglob("*.md"))
-TEXTS = [SOURCE / f"{page}.md" for page in PAGES] + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-
-
-def all_commands(command: click.Command = cli, name: str = "satpipe") -> Iterator[tuple[str, click.Command]]:
-    yield name, command
-    if isinstance(command, click.Group):
-        for below, other in command.commands.items():
-            yield from all_commands(other, f"{name} {below}")
+PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +68,7 @@ def test_every_page_is_there_and_is_reached_from_the_first(pages: dict[str, Beau
 def test_the_tutorial_was_run_and_its_answer_is_true(pages: dict[str, BeautifulSoup]) -> None:
     tutorial = pages["tutorial.html"].select_one("article")
     cells = re.findall(
-        r"^```\{code-cell\}\n(?!:tags: \[remove-cell\])", (SOURCE / "tutorial.md").read_text(), re.MULTILINE
+        r"^```\{code-cell\}\n(?!:tags: \[remove-cell\])", (DOCS / "tutorial.md").read_text(), re.MULTILINE
     )
     assert len(tutorial.select("div.cell_input")) == len(cells)
     text = tutorial.get_text()
@@ -160,7 +151,7 @@ def words(line: str) -> list[str]:
 
 
 LINES = dict.fromkeys(
-    (path.name, whole, *line) for path in TEXTS for line, whole in command_lines(path.read_text(encoding="utf-8"))
+    (name.rpartition("/")[2], whole, *line) for name, text in TEXTS.items() for line, whole in command_lines(text)
 )
 
 
@@ -190,6 +181,8 @@ def test_every_command_in_the_texts_is_one(line: tuple[str, bool, str]) -> None:
     _, whole, *typed = line
     try:
         parse(typed)
+    except click.exceptions.Exit:
+        assert typed[-1] == "--help"
     except (click.MissingParameter, click.BadOptionUsage):
         if whole:
             raise

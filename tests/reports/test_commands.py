@@ -164,7 +164,7 @@ def write_tables_of_the_texts(folder: Path) -> None:
     lines = "".join(f'{clip}, {start_s:.3f}, {start_s + 10:.3f}, "{mids}"\n' for clip, start_s, mids in weak)
     (folder / "eval_segments.csv").write_text("# YTID, start_seconds, end_seconds, positive_labels\n" + lines)
     for page, names in {"wall-clock": ("marks.csv", "times.csv"), "events": ("thresholds.csv",)}.items():
-        tables = blocks(TEXTS[f"reports/docs/howto/{page}.md"], "(?:text)?")
+        tables = blocks(TEXTS[f"reports/docs/howto/{page}.md"], "text")
         for name, table in zip(names, tables, strict=True):
             (folder / name).write_text(table)
 

@@ -152,7 +152,7 @@ def test_a_processor_without_bf16_is_noted(
         assert ("note: this processor does not multiply in bf16" in told) == (noted and precision == "bf16")
 
 
-with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="run on a machine with a GPU and torch with CUDA")
 
 
 @with_gpu

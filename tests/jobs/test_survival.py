@@ -247,7 +247,7 @@ def test_a_recording_that_takes_too_much_memory_costs_no_other_anything(satpipe:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="run as root: the test mounts a tmpfs")
 def test_a_full_disk_is_a_clear_error_and_the_run_continues_when_there_is_room(
     folder: Path, undisturbed: Path, satpipe: Satpipe, tmp_path: Path
 ) -> None:
@@ -255,7 +255,7 @@ def test_a_full_disk_is_a_clear_error_and_the_run_continues_when_there_is_room(
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False)
     if mounted.returncode:
-        pytest.skip("no tmpfs can be mounted here")
+        pytest.skip("run where a tmpfs can be mounted, such as in a privileged container")
     try:
         done = satpipe("tag", folder, "-o", disk / "out", "--span-s", SPAN_S)
         assert done.returncode == 1

@@ -356,7 +356,7 @@ def test_averaging_models() -> None:
 
 
 def test_eight_bit_adam_survives_a_checkpoint(tmp_path: Path) -> None:
-    bitsandbytes = pytest.importorskip("bitsandbytes")
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="install the extra train: pip install -e '.[train]'")
 
     def steps(layer: torch.nn.Linear, optimizer: Any, count: int) -> None:
         for _ in range(count):

@@ -132,13 +132,18 @@ def test_a_lossless_format_gives_the_samples_that_were_written(tmp_path: Path, k
             assert (reader.frames_read, reader.invalid_s, reader.broken_s) == (20_000, None, None)
 
 
-@pytest.mark.parametrize("rate_hz", RATES_HZ)
-@pytest.mark.parametrize("kind", [*LOSSLESS[1::3], *LOSSY], ids=name)
+@pytest.mark.parametrize(
+    ("kind", "rate_hz"),
+    [
+        pytest.param(kind, rate_hz, id=f"{name(kind)}-{rate_hz}")
+        for kind in [*LOSSLESS[1::3], *LOSSY]
+        for rate_hz in RATES_HZ
+        if isinstance(kind, Lossless) or rate_hz in kind.rates_hz
+    ],
+)
 def test_the_sound_is_the_same_at_every_rate_and_in_every_channel(
     tmp_path: Path, kind: Lossless | Lossy, rate_hz: int
 ) -> None:
-    if isinstance(kind, Lossy) and rate_hz not in kind.rates_hz:
-        pytest.skip("the format has no such rate")
     for channels in {1, 2, kind.most_channels}:
         sound = chirp(rate_hz, channels)
         path = write(tmp_path / "a", sound, rate_hz, format=kind.container, subtype=kind.subtype)

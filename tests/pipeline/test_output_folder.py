@@ -549,7 +549,7 @@ def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path, below: st
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="run as a user other than root, who may write everywhere")
 def test_a_folder_that_may_not_be_written_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:

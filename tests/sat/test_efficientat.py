@@ -24,7 +24,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.skipif(not PUBLISHED, reason="SATPIPE_EFFICIENTAT names no folder")
+@pytest.mark.skipif(
+    not PUBLISHED, reason="set SATPIPE_EFFICIENTAT to a folder with published weights, see CONTRIBUTING"
+)
 def test_scores_are_the_published_ones() -> None:
     model = EfficientAT(Path(PUBLISHED, "mn04_as_mAP_432.pt"))
     with np.load(Path(PUBLISHED, "parity.npz")) as arrays:

@@ -18,7 +18,7 @@ from satpipe.sat.taggers.interface import LoadedExternalTagger
 from satpipe.sat.weights.registry import resolve
 from torch import Tensor
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="install transformers: pip install -e '.[taggers]'")
 audio_utils = transformers.audio_utils
 
 MIDS = [label.mid for label in weak_labels()]

@@ -73,7 +73,7 @@ def started() -> Iterator[Browser]:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     chromedriver = shutil.which("chromedriver")
     if not (chromium and chromedriver):
-        reason = "there is no browser: apt-get install chromium chromium-driver"
+        reason = "install a browser: apt-get install chromium chromium-driver"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

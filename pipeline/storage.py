@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from satpipe.sat.errors import ConfigError
+from satpipe.sat.errors import ConfigError, OutputError
 from upath import UPath
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
@@ -131,3 +131,34 @@ def written_whole(location: Any) -> Iterator[Path]:
         os.replace(temporary, location)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_file(location: Any) -> Iterator[Path]:
+    """Give a file to write to as `written_whole` does, and make the folder of `location` if it does not exist.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    try:
+        if not is_remote(location):
+            location.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(location) as path:
+            yield path
+    except OSError as error:
+        raise OutputError(f"{location} cannot be written: {error.strerror or error}") from error
+
+
+def write_text(location: Any, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all; make its folder if it does not exist.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with output_file(location) as path:
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def relative_path(recording: str) -> str:
+    """Return a relative path for a file about a recording, from its name; it cannot lead out of a folder."""
+    return "/".join("__" if part == ".." else part for part in recording.split("/") if part not in ("", "."))

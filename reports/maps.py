@@ -10,8 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.jobs.report_data import Detail, ReportData
-from satpipe.jobs.report_data.collection import SHARE_STEPS
-from satpipe.jobs.report_data.contents import SCORE_STEPS
+from satpipe.jobs.report_data.contents import SCORE_STEPS, SHARE_STEPS
 from satpipe.pipeline.storage import locate
 from satpipe.reports.colours import ramp
 from satpipe.reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name

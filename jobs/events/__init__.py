@@ -1,9 +1,9 @@
-"""`satpipe events`: chunk scores to sound events.
+"""`satpipe events` turns chunk scores into sound events.
 
-An event of a class is a run of chunks whose scores reach a lower threshold and of which one reaches an upper one. Then
-events of a class with only a short gap between them become one, and short ones are left out, in this order. An event
-goes from the start of its first chunk to the end of its last one. `peak_score` is its highest score, `mean_score` the
-mean over its chunks that reach the lower threshold: those in merged gaps do not count.
+An event of a class is a run of chunks whose scores all reach a lower threshold and at least one of which reaches an
+upper one. Then events of a class with only a short gap between them are merged, and short events are left out, in this
+order. An event lasts from the start of its first chunk to the end of its last one. `peak_score` is its highest score,
+`mean_score` the mean over its chunks that reach the lower threshold; chunks in merged gaps do not count.
 """
 
 import warnings
@@ -35,29 +35,29 @@ def events(
 
     Args:
         out: Output folder of `satpipe tag`, path or URL.
-        labels: One class or several: a name, a mid, or `under:` and one of these for a class and all below it in the
-            ontology; by default all, or those of the table of thresholds.
-        threshold: What the highest score of an event reaches: a number, or a table with the columns label or mid, and
+        labels: One or several classes: a name, a mid, or `under:` followed by either for a class and all classes below
+            it in the ontology; by default all classes, or those in the table of thresholds.
+        threshold: Minimum of the highest score of an event: a number, or a table with the columns label or mid, and
             threshold.
-        low: What all its scores reach, at most the threshold; by default 0.6 of it.
+        low: Minimum of all scores of an event, not above the threshold; by default 0.6 of it.
         min_s: Shorter events are left out.
-        merge_gap_s: Events of a class become one if no more than this lies between them.
+        merge_gap_s: Maximum gap between two events of a class that are merged.
         recordings: A name, a pattern such as `site1/*`, or several; by default all.
 
     Returns:
         A row for each event, sorted by recording, start and class, with the columns `recording`, `start_s`, `end_s`
         (from the recording's start), `mid`, `label`, `peak_score`, `mean_score`, `time` and `end_time` (UTC, missing
-        where the recording's is not known).
+        if the recording's start is unknown).
 
     Raises:
-        OutputError: It is no output folder, has no scores, is damaged (the file is named), or has no such recording.
-        ConfigError: Thresholds or lengths that contradict one another.
+        OutputError: This is not an output folder, it has no scores, it is damaged (the file is named), or it does not
+            have such a recording.
+        ConfigError: A threshold or length is not valid.
         LabelError: There is no such class.
-        TruthError: The table of thresholds cannot be read, or lacks classes.
+        TruthError: The table of thresholds cannot be read, or classes are missing in it.
     """
     finder = Finder(out, EventOptions(labels, threshold, low, min_s, merge_gap_s, recordings))
     for note in finder.tables.notes:
         warnings.warn(note, stacklevel=2)
     table = pa.concat_tables([EVENTS.empty_table(), *finder.events()]).unify_dictionaries()
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+    return table.to_pandas()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""From the scores of a folder to sound events, piece by piece: a year of scores takes no more memory than a day."""
+"""From the scores of a folder to sound events, part by part: a year of scores needs no more memory than a day."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,23 +20,23 @@ class Finder:
 
     Attributes:
         tables: The folder.
-        recordings: Those that are looked at, by position in the tables, sorted by name.
+        recordings: The chosen recordings, as positions in the tables, sorted by name.
         levels: Classes and thresholds.
     """
 
     def __init__(self, out: str | Path, options: EventOptions) -> None:
-        """Look at the folder; no score is read yet.
+        """Open the folder; no score is read yet.
 
         Raises:
-            OutputError: It is no output folder, has no scores, or has no such recording.
-            ConfigError: Options that contradict one another.
+            OutputError: This is not an output folder, or it has no scores or no such recording.
+            ConfigError: A threshold or length is not valid.
             LabelError: There is no such class.
-            TruthError: The table of thresholds cannot be read, or lacks classes.
+            TruthError: The table of thresholds cannot be read, or classes are missing in it.
         """
         self.levels = levels(options)
         self.tables = Tables(out)
         self._by_name = self.tables.choose()
-        self._rank = np.empty(len(self._by_name), np.int32)  # of each recording among all, by name
+        self._rank = np.empty(len(self._by_name), np.int32)  # of each recording's name among all
         self._rank[self._by_name] = np.arange(len(self._by_name))
         self.recordings = self._by_name[np.sort(self._rank[self.tables.choose(options.recordings)])]
         self._options = options
@@ -45,24 +45,24 @@ class Finder:
         """Yield the events, schema `EVENTS`, sorted by recording, start and class; all of a recording in one table.
 
         Raises:
-            OutputError: A file of scores is damaged, or lacks rows; it is named.
+            OutputError: A file of scores is damaged or rows are missing in it; it is named.
         """
         pieces = list(self.tables.pieces(self.tables.part(self.recordings)))
         least_rank = [int(self._rank[piece.recordings].min()) for piece in pieces]
         to_come = np.minimum.accumulate([*least_rank, len(self._rank)][::-1])[::-1][1:]
-        unfinished: list[Runs] = []  # of a recording that goes on in the next piece
-        held: list[Runs] = []  # events of recordings that others come before
+        unfinished: list[Runs] = []  # of a recording that continues in the next piece
+        waiting: list[Runs] = []  # events of recordings that follow later ones by name
         for piece, bound, runs in zip(pieces, to_come, side_by_side(self._runs, pieces), strict=True):
             unfinished.append(runs)
             if piece.end[-1] < self.tables.slots[piece.recordings[-1]]:
                 continue
-            events = Runs.together([*held, self._events(Runs.together(unfinished))])
+            events = Runs.together([*waiting, self._events(Runs.together(unfinished))])
             ready = events.events.clip < bound
-            unfinished, held = [], [events.take(~ready)]
+            unfinished, waiting = [], [events.take(~ready)]
             yield self._table(events.take(ready))
 
     def _runs(self, piece: Part) -> Runs:
-        """Runs of chunks that reach the lower threshold; `clip` is the rank of the recording's name."""
+        """Return runs of chunks that reach the lower threshold; `clip` is the rank of the recording's name."""
         columns = self.levels.columns
         chunks = read_chunks(self.tables, piece, None if columns == tuple(range(CLASSES)) else columns)
         runs = find_runs(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.levels.low)
@@ -70,7 +70,7 @@ class Finder:
         return replace(runs, events=replace(runs.events, clip=clip))
 
     def _events(self, runs: Runs) -> Runs:
-        """Of the runs of whole recordings, cut or not, those that reach the upper threshold, merged, long enough."""
+        """Return the events of whole recordings: join runs cut between pieces, then apply all options."""
         runs = runs.joined()
         runs = runs.take(runs.peak >= rounded_up(self.levels.threshold[runs.events.label], runs.peak.dtype))
         return runs.joined(self._options.merge_gap_s).lasting(self._options.min_s)

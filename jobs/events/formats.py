@@ -1,4 +1,4 @@
-"""The events of one recording, in the formats of programs that show them beside the sound.
+"""The events of one recording, in the formats of programs that show them with the sound.
 
     audacity   label track: https://manual.audacityteam.org/man/importing_and_exporting_labels.html
     raven      selection table: https://www.ravensoundsoftware.com (Raven Pro User's Manual, selection tables)
@@ -20,7 +20,7 @@ RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Annotation",
     "Mid", "Peak Score", "Mean Score",
 )  # fmt: skip
-NO_EVENTS = "no events"  # name of a tier, since a TextGrid has one at least
+NO_EVENTS = "no events"  # name of a tier, since a TextGrid needs at least one
 _JAMS_VERSION = "0.3.5"
 
 
@@ -37,14 +37,14 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """A recording and the events that were found in it, sorted by start; those of a class do not touch.
+    """A recording and its events, sorted by start; events of one class do not touch.
 
     Attributes:
         recording: Its name.
         duration_s: Its length.
         rate_hz: Its sampling rate.
-        time: When it started, ISO 8601 in UTC; None if that is not known.
-        about: What made the events: keys threshold, low, min_s, merge_gap_s and others.
+        time: Its start, ISO 8601 in UTC; None if unknown.
+        about: Model and options behind the events: keys threshold, low, min_s, merge_gap_s and others.
         events: The events.
     """
 
@@ -62,7 +62,7 @@ def audacity(found: Found) -> str:
 
 
 def raven(found: Found) -> str:
-    """Render a selection table; a selection is as high as what the model hears."""
+    """Render a selection table; selections cover the frequencies that the model receives."""
     channel = re.search(r"#ch(\d+)$", found.recording)
     high_hz = min(found.rate_hz, SAMPLE_RATE_HZ) / 2
     lines = ["\t".join(RAVEN_COLUMNS)]
@@ -100,7 +100,7 @@ def textgrid(found: Found) -> str:
 
 
 def _intervals(events: Iterable[Event], end_s: float) -> list[tuple[float, float, str]]:
-    """The events of a class and what lies between them."""
+    """Return the events of a class and the gaps between them."""
     intervals, at = [], 0.0
     for event in events:
         if event.start_s > at:
@@ -148,11 +148,11 @@ def jams(found: Found) -> str:
 
 
 class Format(NamedTuple):
-    """How the events of a recording are written."""
+    """A format for the events of a recording."""
 
     render: Callable[[Found], str]
     suffix: str
-    """Behind the recording's name."""
+    """Follows the recording's name."""
 
 
 RENDERERS = {

@@ -1,4 +1,4 @@
-"""What there is to choose."""
+"""The options of `satpipe events`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from satpipe.sat.labels import Key, choose, weak_labels
 from satpipe.sat.model.config import CLASSES
 
 LOW_SHARE = 0.6
-"""The lower threshold is this part of the upper one, unless it is given: 0.3 below 0.5."""
+"""Default of the lower threshold, as a share of the upper one: 0.3 for 0.5."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class EventOptions:
     """Options of `satpipe events`, as on its command line."""
 
     labels: Key | Iterable[Key] | None = None
-    """Classes to look for; None: those of the thresholds, or all."""
+    """Classes to look for; None: those in the table of thresholds, or all."""
     threshold: float | str | Path = 0.5
-    """What the highest score of an event reaches: a number, or a table with one for each class."""
+    """Minimum of the highest score of an event: a number, or a table with one for each class."""
     low: float | None = None
-    """What all its scores reach; None: `LOW_SHARE` of the threshold."""
+    """Minimum of all scores of an event; None: `LOW_SHARE` of the threshold."""
     min_s: float = 0.0
-    """Least length; shorter events are left out."""
+    """Minimum length; shorter events are left out."""
     merge_gap_s: float = 0.0
-    """Events of a class become one if no more than this lies between them."""
+    """Maximum gap between two events of a class that are merged."""
     recordings: str | Iterable[str] | None = None
     """Names or patterns, see `Tables.choose`; None: all."""
 
@@ -40,34 +40,35 @@ class Levels:
     columns: tuple[int, ...]
     """Positions in the model's outputs, [K]."""
     threshold: Floats
-    """What the highest score of an event reaches, [K]."""
+    """Minimum of the highest score of an event, [K]."""
     low: Floats
-    """What all its scores reach, [K]."""
+    """Minimum of all its scores, [K]."""
 
 
 def levels(options: EventOptions) -> Levels:
-    """Return which classes are looked for, and with which thresholds.
+    """Return the classes to look for and their thresholds.
 
     Raises:
-        ConfigError: A threshold that is not above 0 and up to 1, a lower one above the upper one, or a negative length.
+        ConfigError: A threshold is not above 0 and at most 1, a lower one is above the upper one, or a length is
+            negative.
         LabelError: There is no such class.
-        TruthError: The table of thresholds cannot be read, or lacks classes that are asked for.
+        TruthError: The table of thresholds cannot be read, or wanted classes are missing in it.
     """
     for name, value in (("--min-s", options.min_s), ("--merge-gap-s", options.merge_gap_s)):
         if not value >= 0:
-            raise ConfigError(f"{name} is {value:g}: it takes a number from 0")
+            raise ConfigError(f"{name} must be 0 or more, not {value:g}")
     columns, threshold = _thresholds(options)
     low = threshold * LOW_SHARE if options.low is None else np.full(len(columns), options.low)
     for name, values in (("--threshold", threshold), ("--low", low)):
         bad = values[~((values > 0) & (values <= 1))]
         if len(bad):
-            raise ConfigError(f"{name} is {bad[0]:g}: it takes numbers above 0, up to 1")
+            raise ConfigError(f"{name} must be above 0 and at most 1, not {bad[0]:g}")
     above = np.flatnonzero(low > threshold)
     if len(above):
-        label, least = weak_labels()[columns[above[0]]].name, threshold[above[0]]
+        label, upper = weak_labels()[columns[above[0]]].name, threshold[above[0]]
         raise ConfigError(
-            f"--low is {options.low:g}, above the threshold {least:g} of '{label}'; without --low it is "
-            f"{LOW_SHARE:g} of each threshold"
+            f"--low must not be above the threshold, which is {upper:g} for '{label}', not {options.low:g}; by default "
+            f"it is {LOW_SHARE:g} of each threshold"
         )
     return Levels(columns, threshold, low)
 
@@ -75,7 +76,7 @@ def levels(options: EventOptions) -> Levels:
 def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats]:
     columns = None if options.labels is None else choose(options.labels)
     if columns == ():
-        raise ConfigError("there is no class to look for")
+        raise ConfigError("no class is chosen")
     path = str(options.threshold)
     try:
         value = float(path)
@@ -88,5 +89,5 @@ def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats]:
         table = ground_truth.threshold_table(path)
         columns = tuple(sorted(label.index for label in table if label.index is not None))
         if not columns:
-            raise ConfigError(f"{path} has a threshold for none of the model's classes")
+            raise ConfigError(f"{path} has no threshold for any of the model's classes")
     return columns, ground_truth.read_thresholds(path, [weak_labels()[column] for column in columns])

@@ -1,4 +1,4 @@
-"""Events into files: a table, or a file for each recording in the format of a program that shows them."""
+"""Writes events: as a table, or as a file for each recording in the format of a program that shows them."""
 
 import json
 from collections import Counter
@@ -17,33 +17,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 from satpipe.jobs.events.finder import Finder
-from satpipe.jobs.events.formats import RENDERERS, Event, Found
+from satpipe.jobs.events.formats import RENDERERS, Event, Format, Found
 from satpipe.jobs.events.options import EventOptions
 from satpipe.jobs.metrics.sound_events import Floats
-from satpipe.pipeline.storage import is_remote, locate, written_whole
+from satpipe.pipeline.storage import locate, output_file, relative_path, write_text
 from satpipe.pipeline.tables.output_folder import COMPRESSION
 from satpipe.pipeline.tables.schemas import EVENTS
-from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 TABLES = ("parquet", "csv")
 FORMATS = (*TABLES, *RENDERERS)
 ROW_GROUP = 100_000
-SHOWN = 5  # classes that are named
+SHOWN = 5  # classes that the closing line names
 _ABOUT = b"satpipe.events"
 
 
 @dataclass
 class Written:
-    """What was written.
+    """Counts of the written events.
 
     Attributes:
         place: File or folder.
-        recordings: How many were looked at.
-        with_events: In how many of them there are any.
+        recordings: Number of recordings with scores.
+        with_events: Number of recordings with events.
         labels: Events of each class.
-        notes: What a person should know before relying on them.
+        notes: What to know before relying on the events.
     """
 
     place: Path
@@ -53,14 +53,14 @@ class Written:
     notes: tuple[str, ...] = ()
 
     def count(self, events: pa.Table) -> pa.Table:
-        """Count the events of some recordings, and hand them on."""
+        """Count the events of some recordings, and return them."""
         self.with_events += len(events["recording"].unique())
         self.labels.update({each["values"]: each["counts"] for each in events["label"].value_counts().to_pylist()})
         return events
 
 
 def text(written: Written) -> str:
-    """Say what was written."""
+    """Return the closing lines of the command."""
     count, most = written.labels.total(), written.labels.most_common(SHOWN)
     lines = [f"note: {note}" for note in written.notes]
     lines.append(f"{count:,} events in {written.with_events:,} of {written.recordings:,} recordings: {written.place}")
@@ -76,37 +76,34 @@ def write(out: str | Path, options: EventOptions, to: str | Path | None = None, 
 
     Args:
         out: Output folder of `satpipe tag`, path or URL.
-        options: What is an event.
+        options: Definition of an event.
         to: A file for `parquet` and `csv`, else a folder, path or URL; by default `events.parquet` or `events.csv`, or
             a folder such as `events_raven`, in `out`, where no run of `tag` touches it.
-        format: One of `FORMATS`; by default `csv` if `to` ends so, else `parquet`.
+        format: One of `FORMATS`; by default `csv` if `to` ends in `.csv`, else `parquet`.
 
     Raises:
-        OutputError: The folder cannot be read, or nothing be written.
-        ConfigError: Options that contradict one another.
+        OutputError: The folder cannot be read, or a file cannot be written.
+        ConfigError: A threshold, length or format is not valid.
         LabelError: There is no such class.
-        TruthError: The table of thresholds cannot be read, or lacks classes.
+        TruthError: The table of thresholds cannot be read, or classes are missing in it.
     """
     kind = format or ("csv" if str(to).lower().endswith(".csv") else "parquet")
     if kind not in FORMATS:
-        raise ConfigError(f"there is no format '{kind}'; there are {', '.join(FORMATS)}")
+        raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, not '{kind}'")
     finder = Finder(out, options)
     name = f"events.{kind}" if kind in TABLES else f"events_{kind}"
     place = finder.tables.folder / name if to is None else locate(to)
     written = Written(place, int((finder.tables.chunks[finder.recordings] > 0).sum()), notes=finder.tables.notes)
     found = map(written.count, finder.events())
-    try:
-        if kind in TABLES:
-            _write_table(found, place, kind, _about(finder, options))
-        else:
-            _write_files(found, place, kind, finder, _about(finder, options))
-    except OSError as error:
-        raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
+    if kind in TABLES:
+        _write_table(found, place, kind, _about(finder, options))
+    else:
+        _write_files(found, place, RENDERERS[kind], finder, _about(finder, options))
     return written
 
 
 def _about(finder: Finder, options: EventOptions) -> dict[str, Any]:
-    """What made the events."""
+    """Return the model and options behind the events."""
     tables, levels = finder.tables, finder.levels
     mids = [weak_labels()[column].mid for column in levels.columns]
     return {
@@ -126,9 +123,7 @@ def _one_or_each(mids: list[str], values: Floats) -> float | dict[str, float]:
 
 
 def _write_table(found: Iterable[pa.Table], place: Path, kind: str, about: dict[str, Any]) -> None:
-    if not is_remote(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(place) as path, _writer(path, kind, about) as add:
+    with output_file(place) as path, _writer(path, kind, about) as add:
         rows: list[pa.Table] = [EVENTS.empty_table()]
         for table in found:
             rows.append(table)
@@ -151,7 +146,7 @@ def _writer(path: Path, kind: str, about: dict[str, Any]) -> Iterator[Callable[[
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """A table of events as text and numbers: times in ISO 8601, scores with the digits that half precision has."""
+    """Return a table of events as text and numbers: times in ISO 8601, scores with the digits of half precision."""
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_dictionary(column.type):
@@ -164,8 +159,10 @@ def _plain(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_files(found: Iterable[pa.Table], folder: Path, kind: str, finder: Finder, about: dict[str, Any]) -> None:
-    """Write a file for each recording that has chunks, also where there is no event."""
+def _write_files(
+    found: Iterable[pa.Table], folder: Path, format: Format, finder: Finder, about: dict[str, Any]
+) -> None:
+    """Write a file for each recording with chunks, also for one without events."""
     tables = finder.tables
     tagged = {tables.recordings[row]: row for row in finder.recordings if tables.chunks[row]}
 
@@ -174,12 +171,7 @@ def _write_files(found: Iterable[pa.Table], folder: Path, kind: str, finder: Fin
         rate_hz = tables.table["rate_hz"][row].as_py() or SAMPLE_RATE_HZ
         time = None if np.isnat(tables.time[row]) else f"{tables.time[row]}Z"
         content = Found(recording, float(tables.duration_s[row]), rate_hz, time, about, events)
-        *folders, name = ("__" if part == ".." else part for part in recording.split("/") if part not in ("", "."))
-        place = folder.joinpath(*folders, name + RENDERERS[kind].suffix)
-        if not is_remote(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(place) as path:
-            path.write_text(RENDERERS[kind].render(content), encoding="utf-8", newline="\n")
+        write_text(folder / (relative_path(recording) + format.suffix), format.render(content))
 
     for table in found:
         columns = [table[name].to_pylist() for name in Event._fields]

@@ -1,24 +1,25 @@
-"""What there is to choose, and what comes out."""
+"""What a report shows."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.report_data.excerpts import Excerpt
 from satpipe.jobs.report_data.grid import Grid
+from satpipe.jobs.report_data.moments import Moment
 from satpipe.sat.labels import Label
 
-SCORE_STEPS = 200  # of a quantised score: thresholds in steps of 0.005 are reached by the same chunks as before
+SCORE_STEPS = 200  # of a quantised score: the same chunks reach any threshold in steps of 0.005
+SHARE_STEPS = 255
 
 
 @dataclass(frozen=True)
 class LabelTotal:
-    """How much there is of a label."""
+    """How often a label is found."""
 
     label: Label
     duration_s: tuple[float, ...]
-    """Length together of the chunks that reach each level, [L]."""
+    """Total length of the chunks that reach each level, [L]."""
     peak: float
     """Highest score."""
 
@@ -31,31 +32,11 @@ class Detail:
     status: str
     duration_s: float
     time: np.datetime64
-    """When it started, local time; NaT where that is not known."""
+    """Start in local time; NaT if unknown."""
     labels: tuple[int, ...]
-    """Those with the highest scores in it, positions in `ReportData.labels`, [k]."""
+    """The labels with the highest scores in it, positions in `ReportData.labels`, [k]."""
     scores: npt.NDArray[np.uint8]
     """Highest score of each label and part of the recording, all parts of one length, in `SCORE_STEPS`, [k, parts]."""
-
-
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """One chunk worth listening to."""
-
-    kind: str
-    """`CERTAIN` or `DOUBTFUL`."""
-    label: int
-    """Position in `ReportData.labels`."""
-    rank: int
-    """Among the label's moments of that kind."""
-    recording: str
-    start_s: float
-    end_s: float
-    score: float
-    time: np.datetime64
-    """When it started, local time; NaT where that is not known."""
-    excerpt: Excerpt
-    """How it sounds."""
 
 
 @dataclass(frozen=True)
@@ -73,37 +54,37 @@ class ReportData:
 
     out: str
     run: dict[str, Any]
-    """What `run.json` says."""
+    """Content of `run.json`."""
     model: dict[str, Any]
-    """What made the scores, see `Tables.model`."""
+    """The model and options behind the scores, see `Tables.model`."""
     threshold: float
     time_zone: str
     recordings: int
-    """How many were looked at."""
+    """Number of recordings."""
     duration_s: float
-    """Their length together, of what could be decoded."""
+    """Total length of all that could be decoded."""
     statuses: dict[str, int]
-    """How many of them have each status, the commonest first."""
+    """Number of recordings of each status, the most common first."""
     problems: tuple[Problem, ...]
-    """The first `MOST_PROBLEMS` of those that were not tagged from start to end."""
+    """The first `MOST_PROBLEMS` recordings that were not tagged from start to end."""
     span: tuple[np.datetime64, np.datetime64] | None
     """Start of the first and end of the last recording whose time is known, local time."""
     levels: tuple[float, ...]
-    """Thresholds that counts are made at, rising, [L]."""
+    """Thresholds that chunks are counted at, rising, [L]."""
     labels: tuple[LabelTotal, ...]
-    """All that reach the lowest level anywhere, those found most first."""
+    """All that reach the lowest level anywhere, the most common first."""
     grid: Grid
     """Cells of time."""
     chunks: npt.NDArray[np.int64]
-    """In each cell, [rows, columns]."""
+    """Number of chunks in each cell, [rows, columns]."""
     shares: npt.NDArray[np.uint8]
-    """Of the chunks of a cell, the share that reaches a level: 255 times its root, of the first labels,
+    """Share of a cell's chunks that reaches a level, as 255 times its square root, of the first labels,
     [K, L, rows, columns]."""
     details: tuple[Detail, ...]
-    """Of recordings that are shown one by one."""
+    """Recordings that are shown one by one."""
     tagged: int
-    """Recordings there could be details of."""
+    """Number of recordings that could be shown one by one."""
     moments: tuple[Moment, ...]
-    """By label, the certain ones first, the most certain or doubtful first."""
+    """By label; the certain ones first; the most certain or doubtful first."""
     notes: tuple[str, ...]
-    """What a person should know before relying on it."""
+    """What to know before relying on the report."""

@@ -1,4 +1,4 @@
-"""Cells of time that chunks are counted in: hour of day and date where known, else recording and place in it."""
+"""Cells of time that chunks are counted in: time of day and date if known, else recording and time in it."""
 
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -9,11 +9,12 @@ import pandas as pd
 from satpipe.pipeline.tables.open_folder import Ints, Tables
 
 MOST_DAYS = 366  # columns
-FEW_DAYS = 14  # up to so many, hours are cut in four
+FEW_DAYS = 14  # up to this many days, hours are divided into quarters
 HOUR_MINUTES, QUARTER_MINUTES = 60, 15
-MOST_ROWS = 180  # recordings, or groups of them
-MOST_PLACES = 48  # in a recording
+MOST_ROWS = 180  # recordings or groups of recordings
+MOST_PLACES = 48  # columns of a recording
 _DAY_MINUTES = 24 * 60
+Times = npt.NDArray[np.datetime64]
 
 
 class Grid(Protocol):
@@ -22,31 +23,30 @@ class Grid(Protocol):
     kind: str
     """"clock" or "place"."""
     rows: tuple[str, ...]
-    """Time of day as in "05:00"; or names of recordings."""
+    """Times of day such as "05:00", or names of recordings."""
     columns: tuple[str, ...]
-    """Dates as in "2025-05-01"; or seconds from the start as in "120"."""
+    """Dates such as "2025-05-01", or seconds from the start such as "120"."""
     grouped: int
-    """How many days are one column, or recordings one row."""
+    """Number of days per column, or of recordings per row."""
 
     def cells(self, recordings: Ints, start_s: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Return the cell of each chunk, row by row; rows times columns for one that is in none.
+        """Return the number of each chunk's cell, row by row; rows times columns if it is in none.
 
         Args:
-            recordings: Of the chunks, positions in `Tables.recordings`, [n].
-            start_s: Of the chunks, [n].
+            recordings: The chunks' recordings, positions in `Tables.recordings`, [n].
+            start_s: The chunks' starts, [n].
         """
         ...
 
 
-def local(tables: Tables, zone: ZoneInfo, recordings: Ints, seconds: npt.ArrayLike) -> npt.NDArray[np.datetime64]:
-    """Return what the clock on the wall showed so many seconds from the start of recordings; NaT where not known."""
-    utc = pd.DatetimeIndex(tables.utc(recordings, seconds), tz="UTC")
-    time: npt.NDArray[np.datetime64] = utc.tz_convert(zone).tz_localize(None).to_numpy()
-    return time
+def local(tables: Tables, zone: ZoneInfo, recordings: Ints | list[int], seconds: npt.ArrayLike) -> Times:
+    """Return the local time a number of seconds after the start of recordings; NaT if unknown."""
+    utc = pd.DatetimeIndex(tables.utc(np.asarray(recordings, np.int32), seconds), tz="UTC")
+    return np.asarray(utc.tz_convert(zone).tz_localize(None).to_numpy())
 
 
 def grid(tables: Tables, zone: ZoneInfo, recordings: Ints) -> Grid:
-    """Return the cells for recordings, positions sorted by name."""
+    """Return the cells for recordings, given as positions sorted by name."""
     tagged = recordings[tables.chunks[recordings] > 0]
     known = tagged[~np.isnat(tables.time[tagged])]
     return ClockGrid(tables, zone, known) if len(known) else PlaceGrid(tables, tagged)
@@ -58,11 +58,11 @@ class ClockGrid:
     kind: str = "clock"
 
     def __init__(self, tables: Tables, zone: ZoneInfo, recordings: Ints) -> None:
-        """Look at which days there are; all of them have a column, unless they are spread over more than a year."""
+        """Give each day a column; if the days span more than a year, only those with recordings."""
         self._tables, self._zone = tables, zone
         first, last = (
             local(tables, zone, recordings, seconds).astype("datetime64[D]")
-            for seconds in (np.zeros(len(recordings)), tables.duration_s[recordings])
+            for seconds in (0, tables.duration_s[recordings])
         )
         days = np.arange(first.min(), last.max() + 1)
         if len(days) > MOST_DAYS:
@@ -86,12 +86,12 @@ class ClockGrid:
 
 
 class PlaceGrid:
-    """Recording and place in it."""
+    """Recording and time in it."""
 
     kind: str = "place"
 
     def __init__(self, tables: Tables, recordings: Ints) -> None:
-        """Give each recording a row, or some together if there are many."""
+        """Give each recording a row; many recordings share rows."""
         self.grouped = max(1, -(-len(recordings) // MOST_ROWS))
         self._row = np.full(len(tables.recordings), -1)
         self._row[recordings] = np.arange(len(recordings)) // self.grouped
@@ -107,8 +107,8 @@ class PlaceGrid:
         return np.asarray(self._row[recordings] * len(self.columns) + place)
 
 
-def _between(first: npt.NDArray[np.datetime64], last: npt.NDArray[np.datetime64]) -> npt.NDArray[np.datetime64]:
-    """Return the days from each first to its last one, all of them, sorted, each once."""
+def _between(first: Times, last: Times) -> Times:
+    """Return all days from each first to its last day, sorted, each once."""
     lengths = (last - first).astype(np.int64) + 1
     after = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return np.unique(np.repeat(first, lengths) + after)

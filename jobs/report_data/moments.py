@@ -1,15 +1,19 @@
-"""Chunks worth listening to: where a label is most certain, and where it could as well not be there."""
+"""Chunks worth listening to: where a label is most certain, and where it is most doubtful."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.metrics.sound_events import SAME_S, Floats, Ints
+from satpipe.jobs.report_data.grid import local
+from satpipe.pipeline.tables.open_folder import Tables
 
 CERTAIN, DOUBTFUL = "certain", "doubtful"
 KEPT = 24  # of each label while scores are read
 _Places = npt.NDArray[np.intp]
+_Chunk = tuple[int, float, float, float]  # recording, start, end, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,34 +31,38 @@ class Peaks:
     score: npt.NDArray[np.float16]
     """[n]."""
 
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.label)
-
     def take(self, rows: npt.NDArray[np.intp]) -> "Peaks":
         """Return some of them, by position."""
         return Peaks(*(column[rows] for column in vars(self).values()))
 
     @staticmethod
     def together(parts: Sequence["Peaks"]) -> "Peaks":
-        """Return those of several parts."""
+        """Return the peaks of several parts."""
         return Peaks(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
     def certain(self, threshold: float) -> "Peaks":
-        """Return the highest of each label that reach the threshold, the highest first."""
-        far = -self.score.astype(np.float64)
-        return self.take(self._first(far, np.flatnonzero(self.score.astype(np.float64) >= threshold)))
+        """Return the highest peaks of each label that reach the threshold, the highest first."""
+        score = self.score.astype(np.float64)
+        return self._first(-score, np.flatnonzero(score >= threshold))
 
     def doubtful(self, threshold: float) -> "Peaks":
-        """Return those of each label that are nearest to the threshold, the nearest first."""
-        far = np.abs(self.score.astype(np.float64) - threshold)
-        return self.take(self._first(far, np.arange(len(self))))
+        """Return the peaks of each label that are nearest to the threshold, the nearest first."""
+        return self._first(np.abs(self.score.astype(np.float64) - threshold), np.arange(len(self.label)))
 
-    def _first(self, far: Floats, rows: _Places) -> _Places:
-        """Positions of the first of each label among some: those with the least value, then the earliest."""
+    def _first(self, far: Floats, rows: _Places) -> "Peaks":
+        """Return the first peaks of each label among some: by lowest value, then by recording and time."""
         order = rows[np.lexsort((self.start_s[rows], self.recording[rows], far[rows], self.label[rows]))]
         label = self.label[order]
-        return order[np.arange(len(order)) - np.searchsorted(label, label) < KEPT]
+        return self.take(order[np.arange(len(order)) - np.searchsorted(label, label) < KEPT])
+
+    def of(self, label: int) -> list[_Chunk]:
+        """Return the chunks of a label."""
+        rows = self.take(np.flatnonzero(self.label == label))
+        columns = (rows.recording, rows.start_s, rows.end_s, rows.score)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+NO_PEAKS = Peaks(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0), np.empty(0), np.empty(0, np.float16))
 
 
 def peaks(
@@ -63,68 +71,83 @@ def peaks(
     """Return the highest chunk of each run of consecutive chunks.
 
     Args:
-        found: Chunk, class and score of what reaches the level that makes a run, sorted by class and chunk.
-        recording: Of each chunk, [n]; chunks of a recording lie together, in the order of time.
+        found: Chunk, class and score of everything that reaches the level of a run, sorted by class and chunk.
+        recording: Of each chunk, [n]; the chunks of a recording are adjacent, in the order of time.
         start_s: Of each chunk, [n].
         end_s: Of each chunk, [n].
     """
     chunk, label, score = found
+    if not len(label):
+        return NO_PEAKS
     new = np.ones(len(label), bool)
     new[1:] = (np.diff(label) != 0) | (np.diff(chunk) != 1) | (np.diff(recording[chunk]) != 0)
     new[1:] |= start_s[chunk[1:]] - end_s[chunk[:-1]] > SAME_S
     first = np.flatnonzero(new)
     run = np.cumsum(new) - 1
-    highest = np.flatnonzero(score == np.maximum.reduceat(score, first)[run]) if len(first) else first
-    at = highest[np.searchsorted(run[highest], np.arange(len(first)))]  # of several that are equal, the earliest
+    highest = np.flatnonzero(score == np.maximum.reduceat(score, first)[run])
+    at = highest[np.searchsorted(run[highest], np.arange(len(first)))]  # the earliest of several equal ones
     place = chunk[at]
     return Peaks(label[at].astype(np.int32), recording[place], start_s[place], end_s[place], score[at])
 
 
 @dataclass(frozen=True)
-class Spot:
-    """A moment that was chosen."""
+class Excerpt:
+    """The sound of a moment."""
+
+    audio: bytes | None = None
+    """Ogg Opus; None if there is no sound."""
+    start_s: float = 0.0
+    """Its start in the recording."""
+    silent: str = ""
+    """Why there is no sound; "" if there is sound, or if none was wanted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """One chunk worth listening to."""
 
     kind: str
+    """`CERTAIN` or `DOUBTFUL`."""
     label: int
-    """Rank of its label."""
+    """Position in `ReportData.labels`."""
     rank: int
     """Among the label's moments of that kind."""
-    recording: int
-    """Position in `Tables.recordings`."""
+    recording: str
     start_s: float
     end_s: float
     score: float
+    time: np.datetime64
+    """Start in local time; NaT if unknown."""
+    excerpt: Excerpt = Excerpt()
+    """Its sound."""
 
 
-def choose(certain: Peaks, doubtful: Peaks, labels: npt.NDArray[np.intp], most: int) -> list[Spot]:
-    """Choose moments of labels: of each kind so many, from different recordings as far as there are.
+def choose(
+    tables: Tables, zone: ZoneInfo, certain: Peaks, doubtful: Peaks, labels: npt.NDArray[np.intp], most: int
+) -> list[Moment]:
+    """Choose moments of labels, from different recordings where possible; no moment is of both kinds.
 
     Args:
-        certain: In order of preference, as `Peaks.certain` gives them.
+        tables: The folder.
+        zone: Time zone of local times.
+        certain: In order of preference, from `Peaks.certain`.
         doubtful: In order of preference.
         labels: Positions in the list of classes, in the order wanted.
-        most: Moments of each label and kind.
+        most: Maximum number of moments of each label and kind.
     """
-    spots = []
-    for rank, label in enumerate(labels):
-        ours = _spread(certain.take(np.flatnonzero(certain.label == label)), most)
-        others = doubtful.take(np.flatnonzero(doubtful.label == label))
-        taken = {(peak.recording, peak.start_s) for peak in _rows(ours)}
-        free = [n for n, peak in enumerate(_rows(others)) if (peak.recording, peak.start_s) not in taken]
-        theirs = _spread(others.take(np.array(free, np.intp)), most)
-        for kind, chosen in ((CERTAIN, ours), (DOUBTFUL, theirs)):
-            spots += [replace(spot, kind=kind, label=rank) for spot in _rows(chosen)]
-    return spots
+    moments = []
+    for number, label in enumerate(labels.tolist()):
+        ours = _spread(certain.of(label), most)
+        others = _spread([chunk for chunk in doubtful.of(label) if chunk not in ours], most)
+        for kind, chosen in ((CERTAIN, ours), (DOUBTFUL, others)):
+            for rank, (row, start_s, end_s, score) in enumerate(chosen):
+                time = local(tables, zone, [row], [start_s])[0]
+                moments.append(Moment(kind, number, rank, tables.recordings[row], start_s, end_s, score, time))
+    return moments
 
 
-def _rows(peaks: Peaks) -> list[Spot]:
-    columns = (peaks.recording, peaks.start_s, peaks.end_s, peaks.score)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [Spot("", 0, rank, *row) for rank, row in enumerate(rows)]
-
-
-def _spread(peaks: Peaks, most: int) -> Peaks:
-    """Return the first ones, but from different recordings as far as there are."""
-    first = np.sort(np.unique(peaks.recording, return_index=True)[1])
-    others = np.setdiff1d(np.arange(len(peaks)), first)
-    return peaks.take(np.sort(np.concatenate([first, others])[:most]))
+def _spread(chunks: list[_Chunk], most: int) -> list[_Chunk]:
+    """Return the first chunks, but from different recordings where possible."""
+    first = {chunk[0]: chunk for chunk in reversed(chunks)}.values()
+    chosen = sorted(chunks, key=lambda chunk: chunk not in first)[:most]
+    return [chunk for chunk in chunks if chunk in chosen]

@@ -1,29 +1,31 @@
-"""`satpipe synth`: sound scenes whose truth is known to the sample, from clips of single sounds over backgrounds.
+"""`satpipe synth`: sound scenes with exact ground truth, from clips of single sounds over backgrounds.
 
     audio/scene_00000.wav ...   16 kHz mono, 16 bit
     strong.tsv                  filename, onset, offset (seconds), event_label (mid); one empty row for an empty scene
-    weak.csv                    which classes are in each scene, in the form of AudioSet's segment lists
-    events.tsv                  of each event also its name, source and signal-to-noise ratio, asked and reached
+    weak.csv                    the classes in each scene, in the form of AudioSet's segment lists
+    events.tsv                  also the name, source and signal-to-noise ratio (requested, reached) of each event
     synth.json                  the options, the sources used, what was left out
 
-The rules, all times being integer samples at 16 kHz:
+The rules (all times are integer samples at 16 kHz):
 
-* A clip sounds from the first to the last 10 ms frame whose power is at most 40 dB below that of its loudest frame,
-  unless a table says from when to when. That is what is mixed, and its place is the truth; of a longer sound, the
-  first 30 s. Both ends are faded over 5 ms.
-* The number of events is Poisson distributed; of each, the label is drawn first, then one of its clips, then the
-  onset, all anew up to 20 times until it keeps 0.25 s from others of its class (crowded scenes favour short clips);
-  what then does not fit is left out and counted. A scene's end may cut an event, but 0.25 s of it stay.
-* A background shorter than the scene is repeated, its end cross-faded into its beginning over 0.5 s; a longer one is
-  entered somewhere. It is brought to one level, or below, so that its peak stays under 0.5. White noise at -70 dBFS
-  lies under it; without a background, white noise at its level takes its place. So nothing is ever digital silence.
-* The level of an event follows from the power of what lies under it. Where k events meet, none may use more than 1/k
-  of what the background leaves free under 0.99: so no scene clips, and none has to be scaled afterwards. An event that
-  this makes quieter than asked is counted, and `events.tsv` has the ratio it reached.
-* Scene k depends on the seed, k, the other options and the sources, not on the number of scenes or of workers.
+* A clip sounds from the first to the last 10 ms frame whose power is at most 40 dB below the power of its loudest
+  frame, unless a table gives its onset and offset. This part is mixed, and its position is the ground truth; of a
+  longer sound, the first 30 s are used. Both ends are faded over 5 ms.
+* The number of events is Poisson distributed. For each event the label is drawn first, then one of its clips, then the
+  onset; all three are drawn up to 20 times until the event is 0.25 s away from others of its class (crowded scenes
+  favour short clips). An event that still does not fit is left out and counted. The end of the scene may cut an event,
+  but at least 0.25 s of it remain.
+* A background shorter than the scene is repeated, its end cross-faded into its beginning over 0.5 s; a longer one
+  starts at a random position. It is brought to a common level, or a lower one so that its peak stays below 0.5. White
+  noise at -70 dBFS is added to it; without a background, white noise at its level replaces it. So there is no digital
+  silence.
+* The level of an event follows from the power of the background during the event. Where k events overlap, each may use
+  at most 1/k of what the background leaves free below 0.99: no scene clips, and none has to be scaled afterwards. An
+  event that becomes quieter than requested is counted, and `events.tsv` has the ratio it reached.
+* Scene k depends on the seed, k, the other options and the sources, but not on the number of scenes or workers.
 
-Scenes are made in threads, not in Ray tasks: decoding, NumPy and encoding leave the interpreter free, all share the
-decoded clips, and what takes seconds for an hour of sound needs no cluster that sees the clips.
+Scenes are made in threads, not in Ray tasks: decoding, NumPy and encoding release the interpreter, all threads share
+the decoded clips, and an hour of sound takes seconds, so it needs no cluster with access to the clips.
 """
 
 import os
@@ -38,30 +40,21 @@ from satpipe.jobs.synth.write import Summary, claimed, text, write_scenes
 from satpipe.sat.errors import OutputError
 
 __all__ = [
-    "Background",
-    "Clip",
-    "Event",
-    "Scene",
-    "SceneMaker",
-    "Summary",
-    "SynthOptions",
-    "crowd",
-    "draw_events",
-    "synth",
+    "Background", "Clip", "Event", "Scene", "SceneMaker", "Summary", "SynthOptions", "crowd", "draw_events", "synth",
     "text",
-]
+]  # fmt: skip
 
-MOST_WORKERS = 16  # unless more are asked for: what is left of Python between the arrays runs one at a time
+MOST_WORKERS = 16  # by default; the Python code between the array operations runs in one thread at a time
 
 
 def synth(options: SynthOptions) -> Summary:
-    """Make scenes and their truth.
+    """Make scenes and their ground truth.
 
     Raises:
-        ConfigError: Options that cannot work, or no clip that can be used.
-        LabelError: A label of the foreground is not known; the message says where it stands.
-        AudioError: A source has changed since it was looked at.
-        OutputError: The folder cannot be written, or holds something else.
+        ConfigError: The options are not valid, or no clip can be used.
+        LabelError: A label of the foreground is unknown; the message says where it is.
+        AudioError: A source has changed since it was read first.
+        OutputError: The folder cannot be written, or contains something else.
     """
     check(options)
     summary = Summary()

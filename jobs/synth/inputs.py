@@ -1,4 +1,4 @@
-"""Where sounds come from: clips that can become events, backgrounds, and what is to be heard in them."""
+"""The inputs of `satpipe synth`: clips that can become events, and backgrounds."""
 
 import csv
 import math
@@ -21,12 +21,12 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
 AUDIBLE_DB = -40  # relative to the loudest frame
-SILENCE_DB = -80  # dBFS; a clip without a louder frame is silence
-LONGEST_SAMPLES = 30 * SAMPLE_RATE_HZ  # of an event, so also what has to be known of a background ahead
+SILENCE_DB = -80  # dBFS; a clip without a louder frame is silent
+LONGEST_SAMPLES = 30 * SAMPLE_RATE_HZ  # of an event; so much of a background is read ahead
 CROSS_FADE_SAMPLES = SAMPLE_RATE_HZ // 2
 LEAST_BACKGROUND_SAMPLES = 2 * CROSS_FADE_SAMPLES
 BACKGROUND_PEAK = 0.5
-EXAMPLES = 5  # sources left out that are named in a message
+EXAMPLES = 5  # unusable sources that a message names
 _FOLDER_OF_MID = re.compile(r"_?([mgt])[_/](\w+)")
 
 
@@ -36,10 +36,10 @@ class Clip:
 
     Attributes:
         source: Its file.
-        info: What the file's header says.
+        info: Content of the file's header.
         label: Its class.
         start: First audible sample.
-        stop: The one after the last, at most LONGEST_SAMPLES later.
+        stop: The sample after the last audible one, at most LONGEST_SAMPLES later.
     """
 
     source: Source
@@ -55,9 +55,9 @@ class Background:
 
     Attributes:
         source: Its file.
-        info: What the file's header says.
+        info: Content of the file's header.
         samples: Its length, decoded.
-        gain: What brings it to its level.
+        gain: The factor that brings it to its level.
     """
 
     source: Source
@@ -66,21 +66,16 @@ class Background:
     gain: float
 
 
-@dataclass(frozen=True)
-class _Wish:
-    """What a file of the foreground is to be used for: a label, and from when to when, or None for all of it."""
-
-    label: Label
-    span_s: tuple[float, float] | None = None
+_Wish = tuple[Label, tuple[float, float] | None]  # use of a file: label; onset and offset in seconds, None: all of it
 
 
 def find_clips(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[str]) -> list[list[Clip]]:
-    """Return the clips of each label, in the order of mids."""
+    """Return the clips of each label, in the order of mids; add what cannot be used to `skipped`."""
     given = options.foreground
     folder = is_remote(given) or Path(given).is_dir()
     wishes = _wishes_of_folder(given, skipped) if folder else _wishes_of_table(Path(given))
     by_mid = defaultdict(list)
-    for clips, problems in pool.map(_clips_of_file, wishes, wishes.values()):
+    for clips, problems in pool.map(_clips, wishes, wishes.values()):
         skipped += problems
         for clip in clips:
             by_mid[clip.label.mid].append(clip)
@@ -91,10 +86,11 @@ def find_clips(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[st
 
 def _wishes_of_folder(folder: str, skipped: list[str]) -> dict[Source, list[_Wish]]:
     """Return the files in sub-folders that are named after labels."""
-    search, wishes = Search((folder,)), {}
+    search = Search((folder,))
+    wishes: dict[Source, list[_Wish]] = {}
     for source in search:
         if "/" in source.recording:
-            wishes[source] = [_Wish(_label_of_folder(source.recording, folder))]
+            wishes[source] = [(_label_of_folder(source.recording, folder), None)]
         else:
             skipped.append(f"{source.recording}: not in a sub-folder that is named after a label")
     skipped += search.problems
@@ -102,17 +98,17 @@ def _wishes_of_folder(folder: str, skipped: list[str]) -> dict[Source, list[_Wis
 
 
 def _label_of_folder(recording: str, folder: str) -> Label:
-    """Return what the first sub-folder is named after: `Bow-wow`, `Dog_bark`, `m_0bt9lr`, `m/0bt9lr` or `74`."""
+    """Return the label named by the first sub-folder: `Bow-wow`, `Dog_bark`, `m_0bt9lr`, `m/0bt9lr` or `74`."""
     first, second = recording.split("/")[:2]
     mid = _FOLDER_OF_MID.fullmatch(first) or _FOLDER_OF_MID.fullmatch(f"{first}/{second}")
     try:
         return find(f"/{mid[1]}/{mid[2]}" if mid else first.replace("_", " "))
     except LabelError as error:
-        raise LabelError(f"the sub-folder {first} of {folder}: {error}") from error
+        raise LabelError(f"sub-folder {first} of {folder}: {error}") from error
 
 
 def _wishes_of_table(path: Path) -> dict[Source, list[_Wish]]:
-    """Return the files that a table lists: path, label and, if it has them, onset_s and offset_s."""
+    """Return the files in a table with the columns path and label and, optionally, onset_s and offset_s."""
     wishes = defaultdict(list)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -120,39 +116,38 @@ def _wishes_of_table(path: Path) -> dict[Source, list[_Wish]]:
             file.seek(0)
             rows = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
             if not {"path", "label"} <= set(rows.fieldnames or ()):
-                raise ConfigError(f"{path} needs a header: path and label, and onset_s and offset_s if wanted")
+                raise ConfigError(f"{path} needs a header with path and label, and optionally onset_s and offset_s")
             for row in rows:
-                source, wish = _wish_of_row(row, path, rows.line_num)
+                source, wish = _wish_of_row(row, path, f"line {rows.line_num} of {path}")
                 wishes[source].append(wish)
     except FileNotFoundError:
-        raise ConfigError(f"there is no {path}") from None
+        raise ConfigError(f"{path} not found") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as a table: {error}") from error
     return wishes
 
 
-def _wish_of_row(row: dict[str, str], table: Path, line: int) -> tuple[Source, _Wish]:
-    where, name, times = f"line {line} of {table}", row["path"], (row.get("onset_s"), row.get("offset_s"))
+def _wish_of_row(row: dict[str, str], table: Path, where: str) -> tuple[Source, _Wish]:
+    name, times, span_s = row["path"], (row.get("onset_s"), row.get("offset_s")), None
     if not name or not row["label"]:
         raise ConfigError(f"{where}: path or label is missing")
     try:
-        wish = _Wish(find(row["label"]))
+        label = find(row["label"])
         if any(times):
-            onset_s, offset_s = (float(second or "") for second in times)
+            onset_s, offset_s = span_s = (float(times[0] or ""), float(times[1] or ""))
             if not 0 <= onset_s < offset_s < math.inf:
                 raise ValueError
-            wish = _Wish(wish.label, (onset_s, offset_s))
     except LabelError as error:
         raise LabelError(f"{where}: {error}") from error
     except ValueError:
-        raise ConfigError(f"{where}: {times[0]} to {times[1]} is no onset and a later offset in seconds") from None
+        raise ConfigError(f"{where}: onset_s {times[0]} must be at least 0 and below offset_s {times[1]}") from None
     path = table.absolute().parent / name
-    return Source(name, str(path), path.stat().st_size if path.exists() else 0, 0), wish
+    return Source(name, str(path), path.stat().st_size if path.exists() else 0, 0), (label, span_s)
 
 
 @dataclass(frozen=True, eq=False)
 class _Heard:
-    """What is in a file: power of each 10 ms frame [n], largest absolute sample, number of samples."""
+    """Sound of a file: power of each 10 ms frame [n], largest absolute sample, number of samples."""
 
     info: AudioInfo
     powers: npt.NDArray[np.float64]
@@ -162,7 +157,7 @@ class _Heard:
 
 def _listen(source: Source) -> _Heard:
     info = probe(source.path, source.size_bytes)
-    powers, peak, samples, rest = [], 0.0, 0, np.empty(0, np.float32)
+    powers, peak, samples, rest = [np.empty(0)], 0.0, 0, np.empty(0, np.float32)
     for block in Reader(source.path, info).blocks():
         samples += len(block)
         peak = max(peak, float(np.abs(block).max(initial=0)))
@@ -172,68 +167,74 @@ def _listen(source: Source) -> _Heard:
         rest = joined[whole:]
     if len(rest):
         powers.append(np.square(rest, dtype=np.float64).mean(keepdims=True))
-    return _Heard(info, np.concatenate([np.empty(0), *powers]), peak, samples)
+    return _Heard(info, np.concatenate(powers), peak, samples)
 
 
-def _clips_of_file(source: Source, wishes: Sequence[_Wish]) -> tuple[list[Clip], list[str]]:
-    """Return the clips of a file, and why some of those wanted are none."""
+def _clips(source: Source, wishes: Sequence[_Wish]) -> tuple[list[Clip], list[str]]:
+    """Return the clips of a file, and the reasons why some wishes give none."""
+    clips, problems = [], []
     try:
         heard = _listen(source)
     except AudioError as error:
         return [], [f"{source.recording}: {error}"]
-    clips, problems = [], []
-    for wish in wishes:
+    for label, span_s in wishes:
         try:
-            start, stop = _audible(heard, wish.span_s)
+            start, stop = _audible(heard, span_s)
+            clips.append(Clip(source, heard.info, label, start, min(stop, start + LONGEST_SAMPLES)))
         except AudioError as error:
             problems.append(f"{source.recording}: {error}")
-            continue
-        clips.append(Clip(source, heard.info, wish.label, start, min(stop, start + LONGEST_SAMPLES)))
     return clips, problems
 
 
 def _audible(heard: _Heard, span_s: tuple[float, float] | None) -> tuple[int, int]:
-    """Return from which sample to before which a clip sounds."""
+    """Return the first audible sample of a clip and the sample after the last."""
     start, stop = (round(second * SAMPLE_RATE_HZ) for second in span_s) if span_s else (0, heard.samples)
     if stop > heard.samples + FRAME_SAMPLES:
-        raise AudioError(f"{stop / SAMPLE_RATE_HZ:g} s lies behind its end, {heard.samples / SAMPLE_RATE_HZ:g} s")
+        length_s, end_s = heard.samples / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ
+        raise AudioError(f"its offset {end_s:g} s is after its end, {length_s:g} s")
     stop = min(stop, heard.samples)
     powers = heard.powers[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)]
-    loudest = powers.max(initial=0)
-    if loudest < 10 ** (SILENCE_DB / 10):
-        raise AudioError("only silence")
+    loudest = _loudest(powers)
     if span_s:
         return start, stop
     loud = np.flatnonzero(powers >= loudest * 10 ** (AUDIBLE_DB / 10))
     return int(loud[0]) * FRAME_SAMPLES, min(int(loud[-1] + 1) * FRAME_SAMPLES, stop)
 
 
+def _loudest(powers: npt.NDArray[np.float64]) -> float:
+    """Return the power of the loudest frame.
+
+    Raises:
+        AudioError: All frames are silent.
+    """
+    loudest = float(powers.max(initial=0))
+    if loudest < 10 ** (SILENCE_DB / 10):
+        raise AudioError("only silence")
+    return loudest
+
+
 def find_backgrounds(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[str]) -> list[Background]:
-    """Return the backgrounds, none if none are wanted."""
+    """Return the backgrounds, if any are wanted; add what cannot be used to `skipped`."""
     if options.background is None:
         return []
-    search, found, problems = Search((options.background,)), [], []
-    for looked_at in pool.map(lambda source: _background_of_file(source, options.background_db), list(search)):
-        if isinstance(looked_at, str):
-            problems.append(looked_at)
-        else:
-            found.append(looked_at)
-    problems += search.problems
+    search = Search((options.background,))
+    looked_at = list(pool.map(lambda source: _background(source, options.background_db), list(search)))
+    found = [each for each in looked_at if isinstance(each, Background)]
+    problems = [each for each in looked_at if isinstance(each, str)] + search.problems
     if not found:
         raise ConfigError("\n".join([f"no recording of {options.background} can be used", *problems[:EXAMPLES]]))
     skipped += problems
     return found
 
 
-def _background_of_file(source: Source, level_db: float) -> Background | str:
-    """Return a background, or why it is none."""
+def _background(source: Source, level_db: float) -> Background | str:
+    """Return a background, or the reason why it cannot be used."""
     try:
         heard = _listen(source)
+        if heard.samples < LEAST_BACKGROUND_SAMPLES:
+            raise AudioError(f"shorter than {LEAST_BACKGROUND_SAMPLES / SAMPLE_RATE_HZ:g} s")
+        _loudest(heard.powers)
     except AudioError as error:
         return f"{source.recording}: {error}"
-    if heard.samples < LEAST_BACKGROUND_SAMPLES:
-        return f"{source.recording}: shorter than {LEAST_BACKGROUND_SAMPLES / SAMPLE_RATE_HZ:g} s"
-    if heard.powers.max() < 10 ** (SILENCE_DB / 10):
-        return f"{source.recording}: only silence"
     gain = min(10 ** (level_db / 20) / math.sqrt(heard.powers.mean()), BACKGROUND_PEAK / heard.peak)
     return Background(source, heard.info, heard.samples, gain)

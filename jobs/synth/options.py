@@ -1,4 +1,4 @@
-"""What is asked of `satpipe synth`."""
+"""The options of `satpipe synth`."""
 
 import math
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from pathlib import Path
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
-LEAST_SAMPLES = SAMPLE_RATE_HZ // 4  # of an event that the scene's end cuts
-MOST_SCENES = 100_000  # their names have 5 digits: with 11 characters they pass for the YouTube ids of AudioSet
+LEAST_SAMPLES = SAMPLE_RATE_HZ // 4  # of an event that is cut by the scene's end
+MOST_SCENES = 100_000  # names with 5 digits have 11 characters, as YouTube ids in AudioSet's lists do
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,18 @@ class SynthOptions:
 
 
 def check(options: SynthOptions) -> None:
-    """Make sure that options can work.
+    """Check the options.
 
     Raises:
-        ConfigError: They cannot.
+        ConfigError: An option is not valid.
     """
     low_db, high_db = options.snr_db
     numbers = (options.length_s, options.events_per_minute, low_db, high_db, options.background_db)
     if not all(map(math.isfinite, numbers)):
-        raise ConfigError("an option is infinite or not a number")
+        raise ConfigError("options must be finite numbers")
     if not 1 <= options.scenes <= MOST_SCENES:
-        raise ConfigError(f"--scenes {options.scenes:,}: {MOST_SCENES:,} are the most, and 1 is the least")
+        raise ConfigError(f"--scenes must be from 1 to {MOST_SCENES:,}, not {options.scenes:,}")
     if low_db > high_db:
-        raise ConfigError(f"--snr-db {low_db:g} {high_db:g}: the lower one comes first")
+        raise ConfigError(f"--snr-db must be the lower and then the higher ratio, not {low_db:g} {high_db:g}")
     if options.samples < LEAST_SAMPLES:
-        least_s = LEAST_SAMPLES / SAMPLE_RATE_HZ
-        raise ConfigError(f"--length-s {options.length_s:g} is too short for any event: {least_s:g} is the least")
+        raise ConfigError(f"--length-s must be at least {LEAST_SAMPLES / SAMPLE_RATE_HZ:g}, not {options.length_s:g}")

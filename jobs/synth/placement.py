@@ -1,4 +1,4 @@
-"""What happens in a scene: events, drawn one after the other."""
+"""Draws the events of a scene and their places."""
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Event:
 
     Attributes:
         onset: First sample in the scene.
-        offset: The one after the last.
-        clip: What is heard.
-        snr_db: Power of the event over that of the background during the event, as asked.
+        offset: The sample after its last one.
+        clip: The sound.
+        snr_db: Requested ratio of the event's power to the power of the background during the event.
     """
 
     onset: int
@@ -33,12 +33,12 @@ def draw_events(rng: np.random.Generator, clips: list[list[Clip]], options: Synt
     """Draw the events of a scene.
 
     Args:
-        rng: Where chance comes from.
-        clips: For each label, its clips.
-        options: What is wanted.
+        rng: Random generator.
+        clips: The clips of each label.
+        options: Options of the run.
 
     Returns:
-        The events in the order of their onsets, and how many found no room.
+        The events in the order of their onsets, and the number of events that did not fit.
     """
     count = int(rng.poisson(options.events_per_minute / 60 * options.samples / SAMPLE_RATE_HZ))
     events: list[Event] = []
@@ -57,10 +57,10 @@ def draw_events(rng: np.random.Generator, clips: list[list[Clip]], options: Synt
 
 
 def crowd(event: Event, events: list[Event]) -> int:
-    """Return how many events sound at once, at most, while this one does.
+    """Return the maximum number of events that sound at once while this one does, itself included.
 
     Args:
-        event: It counts whether it is one of `events` or not.
+        event: One of `events`, or another one.
         events: In the order of their onsets.
     """
     others = [other for other in _near(event, events, 0) if other is not event]
@@ -76,7 +76,7 @@ def _fits(event: Event, events: list[Event], max_polyphony: int | None) -> bool:
 
 
 def _near(event: Event, events: list[Event], gap: int) -> list[Event]:
-    """Return the events that this one overlaps with, or is less than `gap` samples apart from."""
+    """Return the events that overlap with this one or are less than `gap` samples away."""
     first = bisect_left(events, event.onset - gap - LONGEST_SAMPLES, key=_onset)
     last = bisect_left(events, event.offset + gap, key=_onset)
     return [other for other in events[first:last] if other.offset > event.onset - gap]

@@ -1,4 +1,4 @@
-"""Scenes: events over a background, a block at a time."""
+"""Scenes: events over a background, made block by block."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 BLOCK_SAMPLES = 30 * SAMPLE_RATE_HZ
 FADE_SAMPLES = SAMPLE_RATE_HZ // 200
-LATEST_START_SAMPLES = 600 * SAMPLE_RATE_HZ  # in a background that can only be read from its beginning
+LATEST_START_SAMPLES = 600 * SAMPLE_RATE_HZ  # in a background that must be read from its beginning
 FLOOR_DB = -70
 SCENE_PEAK = 0.99
 LARGEST_WAV_BYTES = 2**32 - 2**16
@@ -26,14 +26,14 @@ LARGEST_WAV_BYTES = 2**32 - 2**16
 
 @dataclass(frozen=True)
 class Scene:
-    """What became of a scene.
+    """A finished scene.
 
     Attributes:
         file: Name of its file.
         background: Name of its background, or "".
         events: In the order of their onsets.
         reached_db: Signal-to-noise ratio of each event.
-        left_out: How many events found no room.
+        left_out: Number of events that did not fit.
     """
 
     file: str
@@ -44,24 +44,22 @@ class Scene:
 
 
 class SceneMaker:
-    """Makes scenes of given sources, any of them, in any order, in any thread.
+    """Makes scenes from given sources, in any order and in any thread.
 
     Attributes:
-        stop: Set to have scenes broken off.
+        stop: Set it to stop scenes that are being made.
     """
 
     def __init__(self, options: SynthOptions, clips: list[list[Clip]], backgrounds: list[Background]) -> None:
         """Take the sources.
 
         Args:
-            options: What is wanted.
-            clips: For each label, its clips.
-            backgrounds: One is drawn for each scene; where there is none, there is noise.
+            options: Options of the run.
+            clips: The clips of each label.
+            backgrounds: One is drawn for each scene; if empty, scenes have noise.
         """
         self.stop = Flag()
-        self._options = options
-        self._clips = clips
-        self._backgrounds = backgrounds
+        self._options, self._clips, self._backgrounds = options, clips, backgrounds
         self._library = Library()
 
     def make(self, number: int) -> Scene:
@@ -81,7 +79,7 @@ class SceneMaker:
         return Scene(file, name, events, reached_db, left_out)
 
     def _render(self, events: list[Event], background: Stream, audio: soundfile.SoundFile) -> list[float]:
-        """Write a scene, a block at a time; return the signal-to-noise ratio of each event."""
+        """Write a scene block by block; return the signal-to-noise ratio of each event."""
         samples, end = self._options.samples, 0
         reached_db: list[float] = []
         under = mixed = np.empty(0, np.float32)  # the background, alone and with events, from `begin` to `end`
@@ -97,13 +95,13 @@ class SceneMaker:
                 sound, ratio_db = self._sound(event, crowd(event, events), under[place])
                 mixed[place] += sound
                 reached_db.append(ratio_db)
-            # Rounded here: libsndfile would round for FLAC in another way than for WAV.
+            # libsndfile rounds differently for FLAC and for WAV, so samples are rounded here.
             audio.write(np.rint(mixed[:BLOCK_SAMPLES] * 2**15).astype(np.int16))
             under, mixed = under[BLOCK_SAMPLES:], mixed[BLOCK_SAMPLES:]
         return reached_db
 
     def _sound(self, event: Event, shares: int, under: Samples) -> tuple[Samples, float]:
-        """Return an event as it is mixed, and its signal-to-noise ratio."""
+        """Return an event at its level in the mix, and its signal-to-noise ratio."""
         clip = event.clip
         sound = self._library.part(clip, clip.start, clip.stop)[: len(under)].copy()
         fade = min(FADE_SAMPLES, len(sound) // 2)
@@ -111,14 +109,14 @@ class SceneMaker:
         sound[:fade] *= rise
         sound[len(sound) - fade :] *= rise[::-1]
         noise_power, power, peak = _power(under), _power(sound), float(np.abs(sound).max())
-        if not power:  # a table says that it sounds, but the part before the scene's end does not
+        if not power:  # the table gives a longer sound, but the part before the scene's end is silent
             return sound, -math.inf
         wanted = 10 ** (event.snr_db / 20) * math.sqrt(noise_power / power)
         gain = min(wanted, (SCENE_PEAK - float(np.abs(under).max())) / shares / peak)
         return sound * np.float32(gain), 10 * math.log10(gain**2 * power / noise_power)
 
     def _background(self, rng: np.random.Generator) -> tuple[str, Iterator[Samples]]:
-        """Draw a background; return its name and its sound, which has no end."""
+        """Draw a background; return its name and its endless sound."""
         chance = rng.spawn(1)[0]
         if not self._backgrounds:
             return "", noise(chance, self._options.background_db)

@@ -1,4 +1,4 @@
-"""Decoded sound: kept, taken piece by piece, repeated."""
+"""Decoded sound: cached, read in blocks of any size, repeated."""
 
 import math
 from collections import OrderedDict
@@ -12,28 +12,28 @@ from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 CACHE_BYTES = 64 * 2**20
-CACHED_SAMPLES = 300 * SAMPLE_RATE_HZ  # 19 MB; a longer background is decoded each time it is used
+CACHED_SAMPLES = 300 * SAMPLE_RATE_HZ  # 19 MB; a longer background is decoded for each use
 
 
 class Stream:
-    """Blocks of any size, taken as so many samples at a time."""
+    """Reads a chosen number of samples at once from blocks of any size."""
 
     def __init__(self, blocks: Iterable[Samples]) -> None:
         self._blocks = iter(blocks)
         self._rest = np.empty(0, np.float32)
 
     def take(self, samples: int) -> Samples:
-        """Return the next samples; not to be changed.
+        """Return the next samples; callers must not change them.
 
         Raises:
-            AudioError: There are fewer.
+            AudioError: There are fewer samples.
         """
         parts, have = [self._rest], len(self._rest)
         while have < samples:
             try:
                 parts.append(next(self._blocks))
             except StopIteration:
-                raise AudioError("a source has changed since it was looked at") from None
+                raise AudioError("a source has changed since it was read first") from None
             have += len(parts[-1])
         joined = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._rest = joined[samples:]
@@ -41,7 +41,7 @@ class Stream:
 
 
 class Library:
-    """Parts of recordings, decoded; those used last are kept. Threads share it."""
+    """Decoded parts of recordings; the most recently used are cached. Threads share it."""
 
     def __init__(self) -> None:
         self._parts: OrderedDict[tuple[str, int, int], Samples] = OrderedDict()
@@ -49,13 +49,13 @@ class Library:
         self._lock = Lock()
 
     def part(self, sound: Clip | Background, start: int, stop: int) -> Samples:
-        """Return the samples from `start` to before `stop`; not to be changed."""
+        """Return the samples from `start` up to `stop`; callers must not change them."""
         key = (sound.source.path, start, stop)
         with self._lock:
             if key in self._parts:
                 self._parts.move_to_end(key)
                 return self._parts[key]
-        samples = Stream(_decoded(sound, start)).take(stop - start).copy()  # or it would keep whole blocks
+        samples = Stream(_decoded(sound, start)).take(stop - start).copy()  # a view would keep whole blocks in memory
         with self._lock:
             if key not in self._parts:  # another thread may have been faster
                 self._parts[key] = samples
@@ -65,7 +65,7 @@ class Library:
         return samples
 
     def repeated(self, background: Background, start: int) -> Iterator[Samples]:
-        """Yield a background again and again, the end of each pass cross-faded into the beginning of the next."""
+        """Yield a background endlessly, the end of each pass cross-faded into the beginning of the next."""
         angle: Samples = np.linspace(0, math.pi / 2, CROSS_FADE_SAMPLES, dtype=np.float32)
         rise: Samples = np.sin(angle)
         fall: Samples = np.cos(angle)  # the powers of both add up to one
@@ -98,6 +98,6 @@ def _decoded(sound: Clip | Background, start: int) -> Iterator[Samples]:
 
 
 def noise(rng: np.random.Generator, level_db: float) -> Iterator[Samples]:
-    """Yield white noise without end."""
+    """Yield endless white noise."""
     while True:
         yield rng.standard_normal(SAMPLE_RATE_HZ, np.float32) * np.float32(10 ** (level_db / 20))

@@ -1,4 +1,4 @@
-"""The output folder of `satpipe synth`, and what is said of it."""
+"""Writes the scenes of `satpipe synth` and their tables to the output folder."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from satpipe.jobs.synth.inputs import EXAMPLES
 from satpipe.jobs.synth.options import SynthOptions
 from satpipe.jobs.synth.scenes import Scene, SceneMaker
-from satpipe.pipeline.storage import is_remote, written_whole
+from satpipe.pipeline.storage import is_remote, write_text, written_whole
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -25,16 +25,16 @@ PROGRAM = "satpipe synth"
 
 @dataclass
 class Summary:
-    """What a run has made.
+    """The scenes of a run, counted.
 
     Attributes:
-        duration_s: Length of all scenes together.
-        scenes: How many.
+        duration_s: Total length of all scenes.
+        scenes: Number of scenes.
         classes: Events of each class, by display name.
         foreground: Events from each file.
         background: Scenes over each file.
-        quieter: Events below the signal-to-noise ratio asked, since they would have clipped.
-        left_out: Events that found no room.
+        quieter: Events below the requested signal-to-noise ratio, since they would have clipped.
+        left_out: Events that did not fit.
         skipped: Sources that could not be used, with the reason.
     """
 
@@ -55,20 +55,20 @@ class Summary:
         self.classes.update(event.clip.label.name for event in scene.events)
         self.foreground.update(event.clip.source.recording for event in scene.events)
         self.background.update([scene.background] if scene.background else [])
-        asked = [event.snr_db for event in scene.events]
-        self.quieter += sum(reached < db - 0.01 for reached, db in zip(scene.reached_db, asked, strict=True))
+        pairs = zip(scene.reached_db, scene.events, strict=True)
+        self.quieter += sum(reached_db < event.snr_db - 0.01 for reached_db, event in pairs)
 
 
 def text(summary: Summary, out: str | Path) -> str:
-    """Say what a run has made."""
-    made = f"scenes: {summary.scenes:,}, together {timedelta(seconds=round(summary.duration_s))}"
+    """Return the closing lines of a run."""
+    made = f"{summary.scenes:,} scenes, {timedelta(seconds=round(summary.duration_s))} in total"
     lines = [f"{out} holds {made}; events: {summary.classes.total():,}; classes: {len(summary.classes)}"]
     if summary.quieter:
-        lines.append(f"  quieter than asked, so that nothing clips: {summary.quieter:,} events, see events.tsv")
+        lines.append(f"  quieter than requested, so that nothing clips: {summary.quieter:,} events, see events.tsv")
     if summary.left_out:
-        lines.append(f"  drawn, but left out since there was no room: {summary.left_out:,} events")
+        lines.append(f"  left out because they did not fit: {summary.left_out:,} events")
     if summary.skipped:
-        lines.append(f"  could not be used: {len(summary.skipped):,} sources, all in synth.json:")
+        lines.append(f"  could not be used: {len(summary.skipped):,} sources, all listed in synth.json:")
         lines += [f"    {problem}" for problem in summary.skipped[:EXAMPLES]]
         lines += ["    ..."] if len(summary.skipped) > EXAMPLES else []
     return "\n".join(lines)
@@ -76,29 +76,29 @@ def text(summary: Summary, out: str | Path) -> str:
 
 @contextmanager
 def claimed(options: SynthOptions) -> Iterator[None]:
-    """Hold the output folder, emptied of the scenes of an earlier run.
+    """Lock the output folder and remove the scenes of an earlier run from it.
 
     Raises:
-        OutputError: It holds something else, or finished scenes that are not to be replaced, or another run holds it.
+        OutputError: It contains something else or finished scenes that must not be replaced, or another run uses it.
     """
     out = options.folder
     if is_remote(options.out) or (out.exists() and not out.is_dir()):
-        raise OutputError(f"{options.out} is not a folder of this machine")
+        raise OutputError(f"{options.out} is not a local folder")
     if out.is_dir() and {path.name for path in out.iterdir()} - {".lock"}:
         try:
             earlier = json.loads((out / "synth.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             earlier = None
         if not isinstance(earlier, dict) or earlier.get("program") != PROGRAM:
-            raise OutputError(f"{out} is not empty, and not made by {PROGRAM}: give another folder")
+            raise OutputError(f"{out} is not empty and was not made by {PROGRAM}: give another folder")
         if earlier.get("finished") and not options.overwrite:
-            raise OutputError(f"{out} holds scenes already: give another folder, or --overwrite")
+            raise OutputError(f"{out} contains scenes already: give another folder or --overwrite")
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise OutputError(f"{out} is being written by another {PROGRAM}; let it finish first") from None
+        raise OutputError(f"another {PROGRAM} is writing to {out}: let it finish first") from None
     try:
         for pattern in (*TABLES, *(f".{name}.*" for name in TABLES), "audio/scene_*", "audio/.scene_*"):
             for path in out.glob(pattern):
@@ -109,9 +109,9 @@ def claimed(options: SynthOptions) -> Iterator[None]:
 
 
 def write_scenes(maker: SceneMaker, pool: ThreadPoolExecutor, options: SynthOptions, summary: Summary) -> None:
-    """Make all scenes, and write the tables as they come."""
+    """Make all scenes, and write the tables meanwhile."""
     (options.folder / "audio").mkdir(exist_ok=True)
-    _note(options, _description(options))
+    _note(options)
     length_s = options.samples / SAMPLE_RATE_HZ
     with ExitStack() as stack:
         paths = [stack.enter_context(written_whole(options.folder / name)) for name in TABLES]
@@ -127,13 +127,13 @@ def write_scenes(maker: SceneMaker, pool: ThreadPoolExecutor, options: SynthOpti
                 weak.write(f'{Path(scene.file).stem}, 0.000, {length_s:.3f}, "{mids}"\n')
                 summary.add(scene, length_s)
         finally:
-            maker.stop.set()  # or an interrupted run would wait for the end of long scenes
+            maker.stop.set()  # an interrupted run must not wait for the end of long scenes
             pool.shutdown(cancel_futures=True)
-    _note(options, _description(options) | _results(summary))
+    _note(options, summary)
 
 
 def _write_events(strong: IO[str], details: IO[str], scene: Scene) -> None:
-    """Write the events of a scene; of seconds, 7 decimals tell the very sample."""
+    """Write the events of a scene; seconds with 7 decimals identify the sample."""
     for event, reached_db in zip(scene.events, scene.reached_db, strict=True):
         clip = event.clip
         onset_s, offset_s, start_s = (samples / SAMPLE_RATE_HZ for samples in (event.onset, event.offset, clip.start))
@@ -145,31 +145,24 @@ def _write_events(strong: IO[str], details: IO[str], scene: Scene) -> None:
         strong.write(f"{scene.file}\t\t\t\n")
 
 
-def _description(options: SynthOptions) -> dict[str, object]:
-    """Return what decides on the scenes."""
+def _note(options: SynthOptions, summary: Summary | None = None) -> None:
+    """Write `synth.json`: what the scenes depend on and, at the end, what they contain."""
     others = ("out", "workers", "overwrite")
-    return {
+    content = {
         "program": PROGRAM,
-        "finished": False,
+        "finished": summary is not None,
         "options": {name: value for name, value in asdict(options).items() if name not in others},
         "rate_hz": SAMPLE_RATE_HZ,
         "versions": {name: version(name) for name in ("satpipe", "numpy", "soundfile", "soxr")},
     }
-
-
-def _results(summary: Summary) -> dict[str, object]:
-    return {
-        "finished": True,
-        "events": summary.classes.total(),
-        "quieter_than_asked": summary.quieter,
-        "left_out": summary.left_out,
-        "classes": dict(sorted(summary.classes.items())),
-        "foreground": dict(sorted(summary.foreground.items())),
-        "background": dict(sorted(summary.background.items())),
-        "skipped": summary.skipped,
-    }
-
-
-def _note(options: SynthOptions, content: dict[str, object]) -> None:
-    with written_whole(options.folder / "synth.json") as path:
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if summary is not None:
+        content |= {
+            "events": summary.classes.total(),
+            "quieter_than_asked": summary.quieter,
+            "left_out": summary.left_out,
+            "classes": dict(sorted(summary.classes.items())),
+            "foreground": dict(sorted(summary.foreground.items())),
+            "background": dict(sorted(summary.background.items())),
+            "skipped": summary.skipped,
+        }
+    write_text(options.folder / "synth.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -112,7 +112,7 @@ def test_shares_by_the_clock_are_those_of_the_scores(out: Path) -> None:
             assert (found.shares[label, level, r, c] / 255) ** 2 == pytest.approx(share, abs=1 / 255)
             assert (found.shares[label, level, r, c] > 0) == (share > 0)
     assert found.span == (np.datetime64("2025-05-02T00:10"), np.datetime64("2025-05-03T06:10:00.960"))
-    assert found.notes == ("when 1 of 3 recordings started is not known: the maps by the clock lack them",)
+    assert found.notes == ("the start of 1 of 3 recordings is unknown: maps by date and time do not include them",)
 
 
 def test_the_hour_that_comes_twice_holds_both_and_the_one_left_out_none(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_deployment_is_heard_in_the_file_with_the_moment(heard: Callable[..., 
     assert pitch_hz(decoded(moment)[:16_000]) == pytest.approx(780, abs=2)
     second.unlink()
     (moment,) = heard(folder, "0.wav", files=files).moments
-    assert moment.excerpt.silent == "its file is not where it was"
+    assert moment.excerpt.silent == "its file no longer exists"
 
 
 def test_a_recording_behind_a_url_is_heard(heard: Callable[..., ReportData], tmp_path: Path) -> None:
@@ -332,14 +332,14 @@ def test_a_recording_that_changed_or_is_gone_is_said(heard: Callable[..., Report
     (moment,) = heard(path, "a.wav", status=before).moments
     assert (moment.excerpt.audio, moment.excerpt.silent) == (None, "its file has changed since it was tagged")
     (moment,) = heard(path, "a.wav").moments
-    assert moment.excerpt.silent == "it ends before"
+    assert moment.excerpt.silent == "its file ends before this moment"
     path.write_bytes(b"x" * 1000)
     (moment,) = heard(path, "a.wav").moments
     assert "not audio" in moment.excerpt.silent
     path.unlink()
     (moment,) = heard(path, "a.wav", status=before).moments
-    assert moment.excerpt.silent == "its file is not where it was"
-    assert "its file is not where it was" in page.page(heard(path, "a.wav", status=before))
+    assert moment.excerpt.silent == "its file no longer exists"
+    assert "its file no longer exists" in page.page(heard(path, "a.wav", status=before))
 
 
 def test_the_page_is_the_same_bytes_again_with_sound(heard: Callable[..., ReportData], tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_the_command_writes_page_and_pictures(out: Path, tmp_path: Path) -> None
     done = report(out, "-o", target, "--pictures", tmp_path / "pictures", "--labels", "Bird,Owl", "--no-audio")
     assert done.exit_code == 0, done.output
     assert str(target) in done.stdout
-    assert "note: when 1 of 3 recordings started is not known" in done.stderr
+    assert "note: the start of 1 of 3 recordings is unknown" in done.stderr
     assert target.read_text().startswith("<!DOCTYPE html>")
     made = {path.relative_to(tmp_path / "pictures").with_suffix("").as_posix() for path in tmp_path.rglob("*.png")}
     assert made == {"labels_over_time", "when", "recordings/a/y.wav", "recordings/b/x.wav"}

@@ -552,7 +552,7 @@ def test_what_cannot_be_used_is_counted_and_named(clips: Path, street: Path, tmp
     assert reasons["short.wav"] == "shorter than 1 s"
     assert noted(tmp_path / "out")["skipped"] == summary.skipped
     lines = synth.text(summary, "out").splitlines()
-    assert lines[1] == "  could not be used: 7 sources, all in synth.json:"
+    assert lines[1] == "  could not be used: 7 sources, all listed in synth.json:"
     assert len(lines) == 2 + EXAMPLES + 1
 
 
@@ -563,19 +563,23 @@ def test_a_table_names_what_cannot_be_used(tmp_path: Path) -> None:
     )
     found, skipped = looked_at(tmp_path / "table.csv")
     assert len(found) == 1
-    assert skipped[:2] == ["a.wav: only silence", "a.wav: 12 s lies behind its end, 1.6 s"]
+    assert skipped[:2] == ["a.wav: only silence", "a.wav: its offset 12 s is after its end, 1.6 s"]
     assert skipped[2].startswith("gone.wav: cannot be opened")
 
 
 @pytest.mark.parametrize(
     ("table", "error", "message"),
     [
-        ("file,label\na.wav,Bell\n", ConfigError, "needs a header: path and label"),
-        ("", ConfigError, "needs a header: path and label"),
+        ("file,label\na.wav,Bell\n", ConfigError, "needs a header with path and label"),
+        ("", ConfigError, "needs a header with path and label"),
         ("path,label\na.wav,Bel\n", LabelError, "line 2 of .*did you mean 'Bell'"),
         ("path,label\na.wav,Bell\na.wav,\n", ConfigError, "line 3 of .*path or label is missing"),
         ("path,label\na.wav\n", ConfigError, "line 2 of .*path or label is missing"),
-        ("path,label,onset_s,offset_s\na.wav,Bell,1,1\n", ConfigError, "line 2 of .*1 to 1 is no onset"),
+        (
+            "path,label,onset_s,offset_s\na.wav,Bell,1,1\n",
+            ConfigError,
+            "line 2 of .*onset_s 1 must be at least 0 and below offset_s 1",
+        ),
         ("path,label,onset_s,offset_s\na.wav,Bell,-1,1\n", ConfigError, "line 2 of"),
         ("path,label,onset_s,offset_s\na.wav,Bell,1,\n", ConfigError, "line 2 of"),
         ("path,label,onset_s,offset_s\na.wav,Bell,0,nan\n", ConfigError, "line 2 of"),
@@ -596,7 +600,7 @@ def test_a_wrong_table_is_an_error_that_says_where(
 
 
 def test_other_wrong_sources_are_errors(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no .*nowhere"):
+    with pytest.raises(ConfigError, match="nowhere not found"):
         make(tmp_path / "out", tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="there is no .*nowhere"):
         make(tmp_path / "out", clips, background=str(tmp_path / "nowhere"))
@@ -608,7 +612,7 @@ def test_other_wrong_sources_are_errors(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no recording of .* can be used"):
         make(tmp_path / "out", clips, background=str(tmp_path))
     write(tmp_path / "Bel" / "a.wav", tone(440, 1))
-    with pytest.raises(LabelError, match="the sub-folder Bel of .*did you mean 'Bell'"):
+    with pytest.raises(LabelError, match="sub-folder Bel of .*did you mean 'Bell'"):
         make(tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()
 
@@ -616,12 +620,12 @@ def test_other_wrong_sources_are_errors(clips: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"snr_db": (20, 6)}, "--snr-db 20 6: the lower one comes first"),
-        ({"length_s": 0.2}, "--length-s 0.2 is too short for any event: 0.25 is the least"),
-        ({"length_s": float("nan")}, "not a number"),
-        ({"snr_db": (0, float("inf"))}, "infinite"),
-        ({"scenes": 0}, "--scenes 0"),
-        ({"scenes": 100_001}, "--scenes 100,001: 100,000 are the most"),
+        ({"snr_db": (20, 6)}, "--snr-db must be the lower and then the higher ratio, not 20 6"),
+        ({"length_s": 0.2}, "--length-s must be at least 0.25, not 0.2"),
+        ({"length_s": float("nan")}, "finite numbers"),
+        ({"snr_db": (0, float("inf"))}, "finite numbers"),
+        ({"scenes": 0}, "--scenes must be from 1 to 100,000, not 0"),
+        ({"scenes": 100_001}, "--scenes must be from 1 to 100,000, not 100,001"),
     ],
 )
 def test_options_that_cannot_work_are_errors(clips: Path, tmp_path: Path, given: dict[str, Any], message: str) -> None:
@@ -636,7 +640,7 @@ def test_scenes_are_replaced_only_when_asked(clips: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     out.mkdir()
     make(out, clips, scenes=4)
-    with pytest.raises(OutputError, match="holds scenes already"):
+    with pytest.raises(OutputError, match="contains scenes already"):
         make(out, clips, scenes=2)
     make(out, clips, scenes=2, format="flac", overwrite=True)
     make(tmp_path / "new", clips, scenes=2, format="flac")
@@ -646,20 +650,20 @@ def test_scenes_are_replaced_only_when_asked(clips: Path, tmp_path: Path) -> Non
 def test_what_others_put_there_is_left_alone(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     for _ in range(2):
-        with pytest.raises(OutputError, match="is not empty, and not made by satpipe synth"):
+        with pytest.raises(OutputError, match="is not empty and was not made by satpipe synth"):
             make(tmp_path, clips, overwrite=True)
         (tmp_path / "synth.json").write_text("[]")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["synth.json", "thesis.txt"]
-    with pytest.raises(OutputError, match="is not a folder of this machine"):
+    with pytest.raises(OutputError, match="is not a local folder"):
         make(tmp_path / "thesis.txt", clips)
-    with pytest.raises(OutputError, match="is not a folder of this machine"):
+    with pytest.raises(OutputError, match="is not a local folder"):
         synth.synth(SynthOptions("s3://bucket/out", str(clips)))
     with pytest.raises(OutputError, match="cannot be written"):
         make(tmp_path / "thesis.txt" / "out", clips)
 
 
 def test_a_folder_is_written_by_one_at_a_time(clips: Path, tmp_path: Path) -> None:
-    with FileLock(tmp_path / ".lock"), pytest.raises(OutputError, match="is being written by another"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(OutputError, match="another satpipe synth is writing to"):
         make(tmp_path, clips)
 
 
@@ -711,7 +715,7 @@ def test_the_command_makes_scenes(satpipe: Satpipe, clips: Path, street: Path, t
     more = ["--events-per-minute", 30, "--seed", 2, "--max-polyphony", 2, "--background-db", -45, "--format", "flac"]
     done = satpipe("synth", "-o", tmp_path / "out", *options, *more, "--workers", 1)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path / 'out'} holds scenes: 3, together 0:00:15; events: ")
+    assert done.stdout.startswith(f"{tmp_path / 'out'} holds 3 scenes, 0:00:15 in total; events: ")
     given = SynthOptions(tmp_path / "same", str(clips), str(street), 3, 5.0, 30.0, (3.0, 9.0), -45.0, 2, 2, "flac")
     synth.synth(given)
     assert content(tmp_path / "out") == content(tmp_path / "same")
@@ -720,7 +724,7 @@ def test_the_command_makes_scenes(satpipe: Satpipe, clips: Path, street: Path, t
 def test_the_command_says_what_is_wrong_in_a_line(satpipe: Satpipe, clips: Path, tmp_path: Path) -> None:
     done = satpipe("synth", "-o", tmp_path, "--foreground", clips, "--snr-db", 9, 3)
     assert done.returncode == 1
-    assert done.stderr == "ConfigError: --snr-db 9 3: the lower one comes first\n"
+    assert done.stderr == "ConfigError: --snr-db must be the lower and then the higher ratio, not 9 3\n"
     assert satpipe("synth", "-o", tmp_path).returncode == 2
 
 

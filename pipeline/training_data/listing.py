@@ -7,31 +7,27 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from satpipe.pipeline.recordings.find import Search
+from satpipe.pipeline.recordings.find import Search, Source
 from satpipe.sat.errors import ConfigError, LabelError
 from satpipe.sat.labels import find
 
-CLIP_TOLERANCE_S = 0.5  # encoders pad
-
-
 _PATH_COLUMNS = ("path", "file", "filename", "clip", "recording")
-
-
 _LABEL_COLUMNS = ("labels", "label", "mids", "mid", "positive_labels")
+_Rows = list[tuple[str, str | None]]  # name of a clip and its labels; None where the table has no labels
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to be.
+    """A clip to put into a training set.
 
     Attributes:
-        clip: Its name.
-        path: Of its file.
-        size_bytes: Of the file.
-        labels: Places of its classes in the model's outputs; None where nobody labelled it.
+        name: Its name in the set.
+        path: Path of its file.
+        size_bytes: Size of the file.
+        labels: Indices of its classes in the model's outputs; None if nobody labelled it.
     """
 
-    clip: str
+    name: str
     path: str
     size_bytes: int
     labels: tuple[int, ...] | None
@@ -42,10 +38,10 @@ class Listing:
     """The clips that a folder and its label table name.
 
     Attributes:
-        clips: Those whose file is there.
-        missing: Names in the table that no file in the folder has.
-        unlabelled: Files in the folder that the table does not name.
-        unknown: Labels that are none of the model's classes, and how often each is named.
+        clips: Clips whose file exists.
+        missing: Names in the table that match no file in the folder.
+        unlabelled: Number of files in the folder that the table does not name.
+        unknown: Labels that are not classes of the model, and how often each occurs.
     """
 
     clips: list[Clip]
@@ -60,12 +56,12 @@ def list_clips(
     """Find the clips of a folder.
 
     Args:
-        folder: Of audio, searched recursively.
+        folder: Folder of audio, searched recursively.
         table: CSV or TSV with a header: a column of paths in the folder (path, file, filename, clip or recording) and,
-            if any, one of labels (labels, label, mids, mid or positive_labels): mids, names or indices, separated by
-            semicolons, or by commas where they are mids or indices.
-        segments: One of AudioSet's CSVs (YouTube id, start, end, quoted mids; comment lines); a file belongs to a
-            line if it is named after the id: ID.ext, YID.ext, or either followed by an underscore and anything.
+            optionally, one of labels (labels, label, mids, mid or positive_labels): mids, names or indices, separated
+            by semicolons, or by commas if they are mids or indices.
+        segments: One of AudioSet's CSVs (YouTube id, start, end, quoted mids; comment lines). A file belongs to a
+            line if it is named after the id: ID.ext, YID.ext, or either followed by an underscore and any text.
         where: (column, value) pairs that rows of the table must have.
 
     Raises:
@@ -73,99 +69,90 @@ def list_clips(
     """
     sources = list(Search((folder,)))
     if table is not None:
-        rows, column = _table_rows(table, where)
-        by_name = {source.recording: source for source in sources}
-        names = _by_path
+        rows, by_name = _table_rows(table, where), {source.recording: source for source in sources}
     elif segments is not None:
-        rows, column = _segment_rows(segments), "YTID"
-        by_name = {}
-        for source in sources:
-            for name in _youtube_ids(Path(source.recording).stem):
-                by_name.setdefault(name, source)
-        names = _by_id
+        rows, by_name = _segment_rows(segments), _by_youtube_id(sources)
     else:
         return Listing([Clip(s.recording, s.path, s.size_bytes, None) for s in sources], [], 0, {})
     clips: list[Clip] = []
     missing: list[str] = []
     unknown: dict[str, int] = {}
-    used = set()
-    label_column = next((name for name in _LABEL_COLUMNS if rows and name in rows[0]), None)
-    for row in rows:
-        name = names(row[column])
-        if name not in by_name:
-            missing.append(row[column])
-            continue
-        source = by_name[name]
-        used.add(source.path)
-        labels = None if label_column is None else _indices(row[label_column] or "", unknown)
-        clips.append(Clip(name, source.path, source.size_bytes, labels))
+    for given, cell in rows:
+        name = Path(given).as_posix()
+        source = by_name.get(name)
+        if source is None:
+            missing.append(given)
+        else:
+            labels = None if cell is None else _indices(cell, unknown)
+            clips.append(Clip(name, source.path, source.size_bytes, labels))
     if not clips:
         raise ConfigError(
             f"none of the {len(rows):,} clips in {table or segments} is in {folder}: "
-            f"the first of the table is {rows[0][column] if rows else 'nothing'!r}, "
+            f"the first clip in the table is {rows[0][0] if rows else 'nothing'!r}, "
             f"the first in the folder {sources[0].recording if sources else 'nothing'!r}"
         )
-    twice = len(clips) - len({clip.clip for clip in clips})
-    if twice:
-        raise ConfigError(f"{table or segments} names {twice:,} clips more than once")
-    return Listing(clips, missing, len(sources) - len(used), unknown)
+    repeated = len(clips) - len({clip.name for clip in clips})
+    if repeated:
+        raise ConfigError(f"{table or segments} names {repeated:,} clips more than once")
+    return Listing(clips, missing, len(sources) - len({clip.path for clip in clips}), unknown)
 
 
-def _table_rows(path: Path, where: Sequence[tuple[str, str]]) -> tuple[list[dict[str, str]], str]:
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    head = text.partition("\n")[0]
-    delimiter = "\t" if "\t" in head else ","
-    if delimiter == "\t":
-        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _table_rows(path: Path, where: Sequence[tuple[str, str]]) -> _Rows:
+    text = _text(path)
+    if "\t" in text.partition("\n")[0]:
+        reader = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        rows = list(csv.DictReader(io.StringIO(text)))
-    columns = list(rows[0]) if rows else [name.strip() for name in head.split(delimiter)]
+        reader = csv.DictReader(io.StringIO(text))
+    columns = list(reader.fieldnames or ())
     column = next((name for name in _PATH_COLUMNS if name in columns), None)
     if column is None:
         raise ConfigError(f"{path} has no column of paths ({', '.join(_PATH_COLUMNS)}); it has {', '.join(columns)}")
     for name, _ in where:
         if name not in columns:
             raise ConfigError(f"{path} has no column {name}; it has {', '.join(columns)}")
-    return [row for row in rows if all(row[name] == value for name, value in where)], column
+    labels = next((name for name in _LABEL_COLUMNS if name in columns), None)
+    rows = (row for row in reader if all(row[name] == value for name, value in where))
+    return [(row[column] or "", None if labels is None else row[labels] or "") for row in rows]
 
 
-def _segment_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    rows = []
-    for row in csv.reader(lines, skipinitialspace=True):
+def _segment_rows(path: Path) -> _Rows:
+    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
+    rows = list(csv.reader(lines, skipinitialspace=True))
+    for row in rows:
         if len(row) < 4:
             raise ConfigError(f"{path} is not one of AudioSet's CSVs: {','.join(row)!r} has fewer than 4 fields")
-        rows.append({"YTID": row[0], "labels": row[3]})
-    return rows
+    return [(row[0], row[3]) for row in rows]
+
+
+def _by_youtube_id(sources: Sequence[Source]) -> dict[str, Source]:
+    """Map YouTube ids to files; of several files that one id can name, the first counts."""
+    found: dict[str, Source] = {}
+    for source in sources:
+        for name in _youtube_ids(Path(source.recording).stem):
+            found.setdefault(name, source)
+    return found
 
 
 def _youtube_ids(stem: str) -> Iterator[str]:
-    """Ids (of 11 characters, which can have underscores themselves) that a file of this name can be of."""
+    """Yield the ids (11 characters, which may include underscores) that a file name can start with."""
     for name in (stem, stem[1:] if stem.startswith("Y") else stem):
         yield name
         if name[11:12] in ("_", "."):
             yield name[:11]
 
 
-def _by_path(name: str) -> str:
-    return Path(name).as_posix()
-
-
-def _by_id(name: str) -> str:
-    return name
-
-
 def _indices(text: str, unknown: dict[str, int]) -> tuple[int, ...]:
-    """Places in the model's outputs of the labels in a cell; counts those that are not among them."""
+    """Return the class indices of the labels in a cell; count unknown labels."""
     keys = [text] if _index(text) is not None else text.split(";") if ";" in text else text.split(",")
     indices = set()
-    for key in filter(None, (key.strip() for key in keys)):
+    for key in filter(None, map(str.strip, keys)):
         index = _index(key)
         if index is None:
             unknown[key] = unknown.get(key, 0) + 1

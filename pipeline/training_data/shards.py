@@ -1,10 +1,10 @@
-"""Training sets: clips of audio, as compressed as they came, in Parquet shards of equal size.
+"""Training sets: clips of audio, in their original encoding, in Parquet shards of equal size.
 
-    clips.json                    what the set was made of
-    shard-00000-of-00012.parquet  tables.CLIPS; what could not be read is listed in the schema's metadata
+    clips.json                    what the set was made from
+    shard-00000-of-00012.parquet  schemas.CLIPS; the schema's metadata list the files that could not be read
 
-Shards are written one by one, each whole or not at all, so that a run that was stopped goes on with those that are
-missing.
+Shards are written one by one, each complete or not at all, so that a run that was stopped continues with the missing
+ones.
 """
 
 import hashlib
@@ -25,42 +25,41 @@ import soxr
 from satpipe.pipeline.recordings.decode import QUALITY, AudioInfo, Reader, Samples, probe
 from satpipe.pipeline.storage import filesystem, is_remote, locate, written_whole
 from satpipe.pipeline.tables.schemas import CLIPS
-from satpipe.pipeline.training_data.listing import CLIP_TOLERANCE_S, Clip, Listing
+from satpipe.pipeline.training_data.listing import Clip, Listing
 from satpipe.sat.errors import AudioError, ConfigError, OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 CLIP_S = 10.0
-"""Longest clip; what is longer is cut."""
+"""Maximum length of a clip; longer files are cut into several clips."""
 
-
+CLIP_TOLERANCE_S = 0.5  # a file may be this much longer: encoders pad
 MIN_CLIP_S = 0.1
-
-
 ROW_GROUP_CLIPS = 16  # clips that are read together
 
-
 _NAME = "shard-{:05d}-of-{:05d}.parquet"
-
-
 _PROBLEMS = b"satpipe_problems"
 
 
 class ShardWriter:
-    """A folder of shards that is being made."""
+    """A folder of shards in preparation.
+
+    Attributes:
+        folder: The folder.
+        shards: Clips of each shard.
+    """
 
     def __init__(self, folder: str | Path, listing: Listing, clips_per_shard: int) -> None:
-        """Decide which clip goes where.
+        """Assign clips to shards and describe the set in `clips.json`.
 
         Raises:
-            OutputError: The folder holds another training set.
+            OutputError: The folder contains another training set, or cannot be written.
         """
         self.folder = locate(folder)
-        shards = max(1, -(-len(listing.clips) // clips_per_shard))
-        self.shards = _deal(listing.clips, shards)
-        digest = hashlib.sha256(repr([(i.clip, i.size_bytes, i.labels) for i in listing.clips]).encode())
-        self._description = {
+        self.shards = _deal(listing.clips, max(1, -(-len(listing.clips) // clips_per_shard)))
+        digest = hashlib.sha256(repr([(c.name, c.size_bytes, c.labels) for c in listing.clips]).encode())
+        description = {
             "clips": len(listing.clips),
-            "shards": shards,
+            "shards": len(self.shards),
             "sha256": digest.hexdigest(),
             "missing": listing.missing,
             "unlabelled_files": listing.unlabelled,
@@ -69,30 +68,40 @@ class ShardWriter:
         path = self.folder / "clips.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                before = json.loads(path.read_text())
-                if before.get("sha256") != self._description["sha256"] or before.get("shards") != shards:
-                    raise OutputError(f"{self.folder} holds the shards of other clips; choose another folder")
-            else:
+            if not path.exists():
                 with written_whole(path) as temporary:
-                    temporary.write_text(json.dumps(self._description, indent=1))
+                    temporary.write_text(json.dumps(description, indent=1))
+            before = json.loads(path.read_text())
         except OSError as error:
             raise OutputError(f"{self.folder} cannot be written: {error.strerror or error}") from error
+        if any(before.get(key) != description[key] for key in ("sha256", "shards")):
+            raise OutputError(f"{self.folder} contains shards of other clips; choose another folder")
 
     def location(self, shard: int) -> Path:
-        """Where a shard is."""
+        """Return the path of a shard."""
         return self.folder / _NAME.format(shard, len(self.shards))
 
     def missing(self) -> list[int]:
-        """Shards that are not there yet."""
+        """Return the numbers of the shards that do not exist yet."""
         return [shard for shard in range(len(self.shards)) if not self.location(shard).exists()]
 
 
+def _deal(clips: list[Clip], shards: int) -> list[list[Clip]]:
+    """Deal clips out by size, back and forth, so that shards have equal clips and nearly equal bytes; then mix each."""
+    dealt: list[list[Clip]] = [[] for _ in range(shards)]
+    for place, clip in enumerate(sorted(clips, key=lambda clip: (clip.size_bytes, clip.name))):
+        turn, seat = divmod(place, shards)
+        dealt[seat if turn % 2 == 0 else shards - 1 - seat].append(clip)
+    for part in dealt:
+        part.sort(key=lambda clip: hashlib.md5(clip.name.encode(), usedforsecurity=False).digest())
+    return dealt
+
+
 def write_shard(clips: Sequence[Clip], location: Path) -> tuple[int, dict[str, str]]:
-    """Write one shard; a plain function for a worker.
+    """Write one shard; a plain function that a worker runs.
 
     Returns:
-        How many clips it has, and why others are not in it.
+        Number of clips written, and for each clip left out, the reason.
     """
     problems: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
@@ -100,35 +109,34 @@ def write_shard(clips: Sequence[Clip], location: Path) -> tuple[int, dict[str, s
         try:
             rows.extend(_rows(clip))
         except AudioError as error:
-            problems[clip.clip] = str(error)
-    schema = CLIPS.with_metadata({_PROBLEMS: json.dumps(problems).encode()})
-    table = pa.Table.from_pylist(rows, schema)
+            problems[clip.name] = str(error)
+    table = pa.Table.from_pylist(rows, CLIPS.with_metadata({_PROBLEMS: json.dumps(problems).encode()}))
     with written_whole(location) as temporary:
         pq.write_table(table, temporary, compression="none", row_group_size=ROW_GROUP_CLIPS)  # audio is compressed
     return len(rows), problems
 
 
 def _rows(clip: Clip) -> Iterator[dict[str, Any]]:
-    """Rows of one file: its bytes as they are, or pieces of CLIP_S as FLAC where it is longer."""
+    """Yield the rows of one file: its bytes unchanged, or FLAC clips of CLIP_S if it is longer."""
     info = probe(clip.path, clip.size_bytes)
     if info.problem:
         raise AudioError(info.problem, "truncated")
-    labels = None if clip.labels is None else list(clip.labels)
-    if info.container or info.duration_s > CLIP_S + CLIP_TOLERANCE_S:
-        for number, (audio, rate_hz, duration_s) in enumerate(_cut(clip.path, info)):
-            name = f"{clip.clip}#{number * CLIP_S:g}"
-            yield {"clip": name, "audio": audio, "rate_hz": rate_hz, "duration_s": duration_s, "labels": labels}
-        return
-    audio = filesystem(clip.path).cat_file(clip.path) if is_remote(clip.path) else Path(clip.path).read_bytes()
+    recoded = bool(info.container) or info.duration_s > CLIP_S + CLIP_TOLERANCE_S
+    for number, (audio, rate_hz, duration_s) in enumerate(_cut(clip.path, info) if recoded else _unchanged(clip.path)):
+        name = f"{clip.name}#{number * CLIP_S:g}" if recoded else clip.name
+        yield {"clip": name, "audio": audio, "rate_hz": rate_hz, "duration_s": duration_s, "labels": clip.labels}
+
+
+def _unchanged(path: str) -> Iterator[tuple[bytes, int, float]]:
+    audio = filesystem(path).cat_file(path) if is_remote(path) else Path(path).read_bytes()
     samples, rate_hz = decode_clip(audio)
     if len(samples) < MIN_CLIP_S * rate_hz:
         raise AudioError(f"shorter than {MIN_CLIP_S} s", "empty")
-    duration_s = len(samples) / rate_hz
-    yield {"clip": clip.clip, "audio": audio, "rate_hz": rate_hz, "duration_s": duration_s, "labels": labels}
+    yield audio, rate_hz, len(samples) / rate_hz
 
 
 def _cut(path: str, info: AudioInfo) -> Iterator[tuple[bytes, int, float]]:
-    """Yield pieces of a long file, or of one that only FFmpeg reads, as mono FLAC at 16 kHz."""
+    """Yield clips of a long file, or of one that only FFmpeg reads, as mono FLAC at 16 kHz."""
     pending = np.empty(0, np.float32)
     size = int(CLIP_S * SAMPLE_RATE_HZ)
     reader = Reader(path, info)
@@ -138,7 +146,7 @@ def _cut(path: str, info: AudioInfo) -> Iterator[tuple[bytes, int, float]]:
             yield _flac(pending[:size]), SAMPLE_RATE_HZ, CLIP_S
             pending = pending[size:]
     if reader.broken_s is not None:
-        raise AudioError(f"it breaks off after {reader.broken_s:.1f} s", "truncated")
+        raise AudioError(f"decoding stops after {reader.broken_s:.1f} s", "truncated")
     if len(pending) >= MIN_CLIP_S * SAMPLE_RATE_HZ:
         yield _flac(pending), SAMPLE_RATE_HZ, len(pending) / SAMPLE_RATE_HZ
 
@@ -150,13 +158,13 @@ def _flac(samples: Samples) -> bytes:
 
 
 def decode_clip(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]:
-    """Decode the bytes of a file to mono samples, at `rate_hz` or its own rate.
+    """Decode the bytes of a file to mono samples, at `rate_hz` or the file's own rate.
 
     Returns:
-        Samples [n], and their rate.
+        Samples [n] and their rate.
 
     Raises:
-        AudioError: They cannot be decoded.
+        AudioError: The bytes cannot be decoded.
     """
     try:
         samples, own_rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
@@ -169,40 +177,57 @@ def decode_clip(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]
 
 
 def numbered_files(folders: str, prefix: str, command: str) -> list[Path]:
-    """Return the numbered files of folders, separated by commas.
+    """Return the numbered Parquet files of one or more folders.
+
+    Args:
+        folders: Paths, separated by commas.
+        prefix: What file names start with.
+        command: Command that makes the files, for error messages.
 
     Raises:
-        ConfigError: There are none in one of them, or not all.
+        ConfigError: A folder has no such file, or not all of them.
     """
     found = []
     for folder in map(locate, folders.split(",")):
         files = sorted(folder.glob(f"{prefix}-*-of-*.parquet")) if folder.is_dir() else []
         if not files:
-            raise ConfigError(f"there is no {prefix}-00000-of-*.parquet in {folder}; `{command}` makes them")
+            raise ConfigError(f"{folder} has no {prefix}-00000-of-*.parquet; run `{command}` first")
         wanted = int(files[0].stem.rpartition("-")[2])
         if len(files) != wanted:
-            raise ConfigError(f"{folder} has {len(files)} of {wanted} files; the same `{command}` makes the others")
+            raise ConfigError(
+                f"{folder} has {len(files)} of {wanted} files; run the same `{command}` again to make the rest"
+            )
         found += files
     return found
 
 
 class Shards:
-    """A training set that is there: what is in it, and the audio of its clips."""
+    """A complete training set.
+
+    Attributes:
+        folder: The folders of the set, separated by commas.
+        files: The shards.
+        clips: Names of the clips, [N].
+        labels: Class indices of each clip, [N]; None if nobody labelled it.
+        durations_s: Length of each clip, [N].
+        places: Shard, row group and row of each clip, [N, 3].
+        problems: Files that could not be read, with the reason.
+    """
 
     def __init__(self, folder: str | Path) -> None:
-        """Read everything but the audio.
+        """Read everything except the audio.
 
         Args:
-            folder: Of the training set; or of several, separated by commas.
+            folder: Folder of the training set; or several, separated by commas.
 
         Raises:
-            ConfigError: There is no training set in a folder, or it is not complete.
+            ConfigError: A folder has no training set, or an incomplete one.
         """
         self.folder = ",".join(str(locate(part)) for part in str(folder).split(","))
         self.files = numbered_files(self.folder, "shard", "satpipe prepare")
-        names: list[str] = []
-        labels: list[list[int] | None] = []
-        places = []
+        self.clips: list[str] = []
+        self.labels: list[list[int] | None] = []
+        places: list[tuple[int, int, int]] = []
         durations: list[float] = []
         self.problems: dict[str, str] = {}
         for shard, path in enumerate(self.files):
@@ -210,12 +235,10 @@ class Shards:
                 self.problems |= json.loads((file.schema_arrow.metadata or {}).get(_PROBLEMS, b"{}"))
                 for group in range(file.num_row_groups):
                     table = _row_group(file, group, ["clip", "labels", "duration_s"])
-                    names += table["clip"].to_pylist()
-                    labels += table["labels"].to_pylist()
+                    self.clips += table["clip"].to_pylist()
+                    self.labels += table["labels"].to_pylist()
                     durations += table["duration_s"].to_pylist()
                     places += [(shard, group, row) for row in range(len(table))]
-        self.clips = names
-        self.labels = labels
         self.durations_s = np.array(durations, np.float32)
         self.places = np.array(places, np.int32).reshape(-1, 3)
 
@@ -224,11 +247,11 @@ class Shards:
 
     @cached_property
     def by_name(self) -> dict[str, int]:
-        """Number of each clip, by its name."""
+        """The number of each clip, by name."""
         return {name: number for number, name in enumerate(self.clips)}
 
     def audio(self, numbers: npt.NDArray[np.int64]) -> dict[int, bytes]:
-        """Return the compressed audio of clips by number; every row group is read once."""
+        """Return the compressed audio of clips, by number; each row group is read once."""
         found: dict[int, bytes] = {}
         places = self.places[numbers]
         for shard in np.unique(places[:, 0]):
@@ -250,16 +273,5 @@ class Shards:
 
 
 def _row_group(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-    # Without Arrow's threads: one that still lets go of a Python file's bytes when the program ends aborts it.
+    # Without Arrow's threads: a thread that still releases a Python file's bytes when the program exits aborts it.
     return file.read_row_group(group, columns, use_threads=False)
-
-
-def _deal(clips: list[Clip], shards: int) -> list[list[Clip]]:
-    """Deal clips out by size, to and fro, so that shards have as many clips and nearly as many bytes; then mix each."""
-    dealt: list[list[Clip]] = [[] for _ in range(shards)]
-    for place, clip in enumerate(sorted(clips, key=lambda clip: (clip.size_bytes, clip.clip))):
-        turn, seat = divmod(place, shards)
-        dealt[seat if turn % 2 == 0 else shards - 1 - seat].append(clip)
-    for part in dealt:
-        part.sort(key=lambda clip: hashlib.md5(clip.clip.encode(), usedforsecurity=False).digest())
-    return dealt

@@ -203,7 +203,7 @@ def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, sat
     assert typo.returncode == 1
     assert "ConfigError: there is no key 'warmup_epoch'; did you mean 'warmup_epochs'?" in typo.stderr
     gone = satpipe(*arguments(folder, "gone", "data=nowhere"), cwd=folder)
-    assert "`satpipe prepare` makes them" in gone.stderr
+    assert "run `satpipe prepare` first" in gone.stderr
     none = satpipe(*arguments(folder, "none"), "--resume", cwd=folder)
     assert "there is no run in" in none.stderr
 

@@ -145,7 +145,7 @@ def test_audiosets_csvs(tmp_path: Path) -> None:
         'abc_efghijk, 30.000, 40.000, "/m/0bt9lr"\nnot_there__, 0.000, 10.000, "/m/09x0r"\n'
     )
     listing = list_clips(str(folder), segments=segments)
-    assert {item.clip: item.labels for item in listing.items} == {
+    assert {item.name: item.labels for item in listing.clips} == {
         "--aE2O5G5WE": (95, 137), "_bcdefghij_": (0,), "abc_efghijk": (74,)
     }  # fmt: skip
     assert listing.missing == ["not_there__"]
@@ -163,13 +163,13 @@ def test_what_does_not_match_is_said(audio: Path, tmp_path: Path) -> None:
         list_clips(str(audio), tmp_path / "twice.csv")
     with pytest.raises(ConfigError, match="has no column fold"):
         list_clips(str(audio), tmp_path / "other.csv", where=[("fold", "1")])
-    with pytest.raises(ConfigError, match="`satpipe prepare` makes them"):
+    with pytest.raises(ConfigError, match="run `satpipe prepare` first"):
         Shards(tmp_path)
 
 
 def test_other_clips_need_another_folder(audio: Path, tmp_path: Path) -> None:
     write_all(audio, tmp_path / "out")
-    with pytest.raises(OutputError, match="holds the shards of other clips"):
+    with pytest.raises(OutputError, match="contains shards of other clips"):
         ShardWriter(tmp_path / "out", list_clips(str(make_clips(tmp_path / "audio", 2))), 5)
 
 

@@ -19,7 +19,7 @@ import torch
 from satpipe.jobs.benchmark.tag import machine, write
 from satpipe.jobs.export.job import ExportOptions, export
 from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
-from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.streaming import StreamingTagger

@@ -14,7 +14,8 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from satpipe.pipeline.recordings.decode import QUALITY, Reader, probe
+from satpipe.pipeline.recordings.decode import Reader, probe
+from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome

@@ -27,8 +27,9 @@ from satpipe.jobs.tag.job import describe, make_run
 from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.plan import plan
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.recordings.decode import Reader, Samples, probe
+from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ, get_config

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from satpipe.pipeline.recordings.decode import Reader, Samples, probe
+from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search, Source
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ, ModelConfig
 from satpipe.sat.model.exportable import BEFORE_SAMPLES, window_samples

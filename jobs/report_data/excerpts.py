@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import soundfile
 from satpipe.jobs.report_data.moments import Excerpt, Moment
-from satpipe.pipeline.recordings.decode import Reader, Samples, probe
+from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search, Source
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.open_folder import Tables, side_by_side
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ

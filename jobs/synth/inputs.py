@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.synth.options import SynthOptions
-from satpipe.pipeline.recordings.decode import AudioInfo, Reader, probe
+from satpipe.pipeline.recordings.audio_info import AudioInfo
+from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search, Source
 from satpipe.pipeline.storage import is_remote
 from satpipe.sat.errors import AudioError, ConfigError, LabelError

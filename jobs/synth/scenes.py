@@ -11,7 +11,7 @@ from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Backg
 from satpipe.jobs.synth.options import SynthOptions
 from satpipe.jobs.synth.placement import Event, crowd, draw_events
 from satpipe.jobs.synth.sound import Library, Stream, noise
-from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.storage import written_whole
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ

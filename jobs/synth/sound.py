@@ -7,7 +7,8 @@ from threading import Lock
 
 import numpy as np
 from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, Background, Clip
-from satpipe.pipeline.recordings.decode import Reader, Samples
+from satpipe.pipeline.recordings.decode import Reader
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 

@@ -5,7 +5,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from satpipe.pipeline.live.source import DEVICE, Gap, SourceOptions
-from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError, ConfigError
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from satpipe.pipeline.recordings.decode import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, Samples, is_known_size
+from satpipe.pipeline.recordings.audio_info import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, is_known_size
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError
 
 # numpy's type and the value of full scale, as libsndfile takes it.

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from threading import Condition, Thread
 from time import monotonic, time
 
-from satpipe.pipeline.live.resample import make_resampler
 from satpipe.pipeline.live.source import Gap, LiveSource
-from satpipe.pipeline.recordings.decode import Samples, mix, resampled, silence_invalid
+from satpipe.pipeline.recordings.decode import mix, silence_invalid
+from satpipe.pipeline.recordings.resample import Samples, low_delay, resampled
 from satpipe.sat.errors import SatpipeError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -124,12 +124,12 @@ class SourceReader:
         """Yield what comes, mixed and resampled as `satpipe.pipeline.recordings.decode` does it."""
         rate_hz = self.source.rate_hz
         frames = start = 0
-        gap, resampler, time_s = "", make_resampler(rate_hz), time()
+        gap, resampler, time_s = "", low_delay(rate_hz), time()
         for block in self.source.blocks():
             if isinstance(block, Gap):
                 yield Block(start, resampler.finish(), frames / rate_hz, time_s, gap)
                 frames += block.frames
-                start, gap, resampler = resampled(frames, rate_hz), block.reason, make_resampler(rate_hz)
+                start, gap, resampler = resampled(frames, rate_hz), block.reason, low_delay(rate_hz)
                 continue
             time_s = time()
             samples, bad = silence_invalid(mix(block))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.recordings.resample import Samples
 
 STDIN = "-"
 

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 from satpipe.pipeline.live.source import REAL_TIME, Gap, SourceOptions
-from satpipe.pipeline.recordings.decode import Samples
 from satpipe.pipeline.recordings.ffmpeg import ERRORS
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError
 
 OPEN_TIMEOUT_S = 10.0

@@ -1,4 +1,4 @@
-"""Audio in containers that libsndfile does not know, by FFmpeg. Importing it needs PyAV, the extra `ffmpeg`."""
+"""Audio files in containers that FFmpeg reads and libsndfile does not. Importing it needs PyAV, the extra `ffmpeg`."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -6,49 +6,51 @@ from itertools import chain
 
 import av
 import numpy as np
-import numpy.typing as npt
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
 
-_GUESS_LENGTH = frozenset({"aac", "ac3", "amr"})  # from the bit rate
+_GUESS_LENGTH = frozenset({"aac", "ac3", "amr"})  # FFmpeg estimates it from the bit rate
 ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError, NotImplementedError)
 
 
 class AvFile:
-    """The best audio stream of a file, decoded from its start.
+    """The best audio stream of a file, decoded from its start or from `skip_to` on.
 
     Attributes:
         rate_hz: Sampling rate.
         channels: Number of channels.
-        frames: Samples of one channel, about as many as the container announces; 0 when it does not.
-        broken: Whether `blocks` came upon something that cannot be decoded, or on another rate or number of channels.
+        frames: Approximate number of samples per channel that the container announces; 0 if it does not.
+        broken: True if `blocks` met something that cannot be decoded, or another rate or number of channels.
     """
 
+    exact_seek, problem = False, ""
+
     def __init__(self, path: str, container: str) -> None:
-        """Open a file and decode the first piece of it: of its rate, headers say what they like.
+        """Open a file and decode its first frame: the rate in headers is not reliable.
 
         Args:
-            path: Of the file.
+            path: Path of the file.
             container: FFmpeg's name of its demuxer.
 
         Raises:
-            AudioError: There is no audio in it (`unreadable`), or no sample (`empty`).
+            AudioError: The file has no audio (`unreadable`) or no samples (`empty`).
         """
         self.broken = False
         with ExitStack() as opened:
             try:
-                # Without "file:" some names would be addresses.
+                # Without "file:" some names would be treated as addresses.
                 file = opened.enter_context(RemoteFile(path)) if is_remote(path) else f"file:{path}"
                 source = opened.enter_context(av.open(file, "r", container, metadata_errors="replace"))
                 stream = source.streams.best("audio")
                 if not isinstance(stream, av.AudioStream):
-                    raise AudioError("no audio in it")
-                self._pieces = source.decode(stream)
-                first = next(self._pieces, None)
+                    raise AudioError("it has no audio")
+                self._frames = source.decode(stream)
+                first = next(self._frames, None)
             except ERRORS as error:
                 raise AudioError(f"not audio that FFmpeg reads: {getattr(error, 'strerror', error)}") from error
             if first is None:
-                raise AudioError("no samples in it", status="empty")
+                raise AudioError("it has no samples", status="empty")
             self._source, self._stream, self._first, self._skip = source, stream, first, 0
             self._sought = container not in _GUESS_LENGTH
             self.rate_hz, self.channels = first.sample_rate, first.layout.nb_channels
@@ -60,26 +62,26 @@ class AvFile:
         self._opened.close()
 
     def skip_to(self, frame: int) -> None:
-        """Have `blocks` begin at a frame, or nearly there: time stamps of containers are not always exact.
+        """Let `blocks` begin at a frame, or near it: time stamps of containers are not always exact.
 
         Raises:
-            AudioError: There are no samples that far in.
+            AudioError: FFmpeg cannot seek to the frame, or the file ends before it.
         """
         at_s = 0.0
         if self._sought:
             try:
                 self._source.seek(frame * av.time_base // self.rate_hz)
-                self._pieces = self._source.decode(self._stream)
-                first = next(self._pieces, None)
+                self._frames = self._source.decode(self._stream)
+                first = next(self._frames, None)
             except ERRORS as error:
-                raise AudioError(f"FFmpeg cannot go there: {getattr(error, 'strerror', error)}") from error
+                raise AudioError(f"FFmpeg cannot seek to frame {frame}: {getattr(error, 'strerror', error)}") from error
             if first is None:
-                raise AudioError("it ends before")
+                raise AudioError(f"it ends before frame {frame}")
             self._first, at_s = first, first.time or 0.0
         self._skip = max(0, frame - round(at_s * self.rate_hz))
 
-    def blocks(self, frames: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield blocks [n, channels] of `frames` samples or a few more, up to the end or to where decoding breaks."""
+    def blocks(self, frames: int) -> Iterator[Samples]:
+        """Yield blocks [n, channels] of `frames` samples or a few more, up to the end or to where decoding fails."""
         block, size = [], 0
         for samples in self._decoded():
             block.append(samples)
@@ -90,15 +92,15 @@ class AvFile:
         if block:
             yield np.concatenate(block)
 
-    def _decoded(self) -> Iterator[npt.NDArray[np.float32]]:
-        # Packed, whatever the decoder gives: PyAV reads beyond the planes of a frame that has 8 or more of them.
+    def _decoded(self) -> Iterator[Samples]:
+        # Interleaved, whatever the decoder gives: PyAV reads beyond the planes of a frame that has 8 or more of them.
         packer = av.AudioResampler("flt")
         try:
-            for piece in chain([self._first], self._pieces):
-                if (piece.sample_rate, piece.layout.nb_channels) != (self.rate_hz, self.channels):
+            for frame in chain([self._first], self._frames):
+                if (frame.sample_rate, frame.layout.nb_channels) != (self.rate_hz, self.channels):
                     self.broken = True
                     return
-                for packed in packer.resample(piece):
+                for packed in packer.resample(frame):
                     samples = packed.to_ndarray().reshape(-1, self.channels).astype(np.float32, copy=False)
                     yield samples[self._skip :]
                     self._skip = max(0, self._skip - len(samples))
@@ -107,10 +109,10 @@ class AvFile:
 
 
 def _announced_s(source: av.container.InputContainer, stream: av.AudioStream, container: str) -> float:
-    """Return how long an audio stream is said to be, or 0."""
+    """Return the length that the container announces for an audio stream, or 0."""
     if container in _GUESS_LENGTH:
         return 0.0
     if container == "mov" and stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    # Of several streams, the longest.
+    # With several streams, it would be the length of the longest.
     return (source.duration or 0) / av.time_base if len(source.streams) == 1 else 0.0

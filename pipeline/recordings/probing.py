@@ -1,4 +1,4 @@
-"""Headers of recordings, read by workers: one can bring a decoder down, and a hundred thousand take their time."""
+"""Read the headers of recordings on workers: a header can crash a decoder, and many headers take long to read."""
 
 import faulthandler
 from collections import deque
@@ -8,15 +8,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from satpipe.pipeline.ray_engine import Engine, Lost
-from satpipe.pipeline.recordings.decode import AudioInfo, probe
+from satpipe.pipeline.recordings.audio_info import AudioInfo
+from satpipe.pipeline.recordings.decode import probe
 from satpipe.pipeline.recordings.deployments import Deployment
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.start_times.from_headers import read_header_time
 from satpipe.sat.errors import AudioError
 
-PROBE_FILES = 64  # headers read in one go
-PROBE_LIMIT_S = 60.0  # for a header
-RETRIES = 2  # of a recording that brings its worker down, once it is alone
+PROBE_FILES = 64  # headers per task
+PROBE_LIMIT_S = 60.0  # per header
+RETRIES = 2  # of a recording that crashes its worker, once it is alone in its task
 
 
 class Unusable(NamedTuple):
@@ -27,7 +28,7 @@ class Unusable(NamedTuple):
 
 
 def probe_batch(sources: list[Source]) -> list[AudioInfo | Unusable]:
-    """Read the headers of some files; runs on a worker, since a header can bring a decoder down."""
+    """Read the headers of some files; a plain function that a worker runs."""
     found: list[AudioInfo | Unusable] = []
     for source in sources:
         with deadline(PROBE_LIMIT_S):
@@ -43,10 +44,10 @@ def _header(source: Source) -> AudioInfo:
 
 
 def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Source, AudioInfo | Unusable]]:
-    """Have workers read the headers of files; yield them in no order.
+    """Let workers read the headers of files; yield the files in any order.
 
     Args:
-        engine: Has no other work at the time.
+        engine: An engine without other tasks.
         sources: The files.
     """
     files = list(sources)
@@ -58,7 +59,7 @@ def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Sour
         for batch, found in engine.results(timeout_s=1.0):
             if not isinstance(found, Lost):
                 yield from zip(batch, found, strict=True)
-            elif len(batch) > 1:  # one of them is poison: look at each alone
+            elif len(batch) > 1:  # one of the files crashed the worker: probe each alone
                 waiting += [[source] for source in batch]
             else:
                 yield batch[0], Unusable("worker died", found.reason)
@@ -66,7 +67,7 @@ def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Sour
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """End this process if it has not come out of here by then, whatever it hangs in."""
+    """End this process if the block takes longer, whatever it hangs in."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield

@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 
-from satpipe.pipeline.recordings.decode import AudioInfo
+from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.find import Source
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording as the tables know it: a file, or one channel of it.
+    """A recording as the tables name it.
 
     Attributes:
         name: Its name in the tables.
-        source: The file.
+        source: Its file, or files.
         channel: Channel to read, counted from 1; None for the mean of all.
-        info: What the file's header says.
+        info: What the header states.
     """
 
     name: str
@@ -24,13 +24,13 @@ class Recording:
 
 
 def recordings_of(source: Source, info: AudioInfo, channels: str) -> list[Recording]:
-    """Return what is to be tagged of a file.
+    """Return the recordings to tag from a file.
 
     Args:
         source: The file.
-        info: Its header.
-        channels: `mix`, `split` (each channel is a recording of its own, called `name#ch1`, `name#ch2`, ...) or the
-            number of a channel, counted from 1.
+        info: What its header states.
+        channels: `mix`, `split` (each channel is a separate recording, named `NAME#ch1`, `NAME#ch2`, ...) or a channel
+            number from 1.
     """
     if channels == "mix" or (channels == "split" and info.channels == 1):
         return [Recording(source.recording, source, None, info)]

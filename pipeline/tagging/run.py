@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from satpipe.pipeline.ray_engine import Engine, Lost
-from satpipe.pipeline.recordings.decode import AudioInfo, file_at
+from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.deployments import file_rows, header_columns, split
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.probing import PROBE_FILES, RETRIES, Unusable, probe_batch
@@ -288,7 +288,7 @@ class TagRun:
             chunk_s = self._table.chunk_samples / SAMPLE_RATE_HZ
             end_s = info.duration_s if stop_chunk is None else stop_chunk * chunk_s
             status = "worker died"
-            first = file_at(info, start_chunk * chunk_s)
+            first = info.file_at(start_chunk * chunk_s)
             place = f" ({first.source.recording})" if first else ""
             reason = f"nothing from {start_chunk * chunk_s:.2f} s{place} to {end_s:.2f} s: {why.reason}"
         frames = max((span.outcome.frames for span in staged if span.outcome.key[4] is None), default=info.frames)

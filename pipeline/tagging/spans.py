@@ -4,9 +4,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from satpipe.pipeline.recordings.decode import exact_ratio, resampled
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.recordings.resample import exact_ratio, resampled
 from satpipe.pipeline.tables.staged import SpanKey
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
 from satpipe.sat.model.streaming import Cut, chunk_samples

@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from satpipe.pipeline.recordings.decode import AudioInfo, Reader, file_at, resampled
+from satpipe.pipeline.recordings.audio_info import AudioInfo
+from satpipe.pipeline.recordings.decode import Reader
 from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.recordings.resample import resampled
 from satpipe.pipeline.tables.schemas import staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging.spans import Span
@@ -113,7 +115,7 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
     """Say what the span's end tells about the recording; the gravest thing first."""
     info = recording.info
     outcome.frames = reader.frames_read
-    if reader.broken_s is not None and (part := file_at(info, reader.broken_s)):
+    if reader.broken_s is not None and (part := info.file_at(reader.broken_s)):
         outcome.file = part.source.recording
     if reader.frames_read == 0:
         raise AudioError("it has a header, but nothing can be decoded")
@@ -139,7 +141,7 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
 
 def _place(info: AudioInfo, reader: Reader, second: float) -> str:
     """Which second of which file of a deployment it is, and what is wrong there."""
-    part = file_at(info, second)
+    part = info.file_at(second)
     if part is None:
         return ""
     problem = f": {reader.problem}" if reader.problem else ""

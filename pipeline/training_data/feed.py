@@ -13,7 +13,7 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 import torch
-from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.training_data.shards import Shards, decode_clip
 from satpipe.pipeline.training_data.teachers import Segments
 from satpipe.sat.errors import AudioError, ConfigError

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from satpipe.pipeline.recordings.decode import Samples
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.training_data.feed import Batch, Examples, Indices, decoded
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.sat.errors import ConfigError

@@ -25,7 +25,7 @@ from satpipe.jobs.stream import StreamOptions, lines
 from satpipe.pipeline.live.reader_thread import TOO_SLOW
 from satpipe.pipeline.live.source import Gap
 from satpipe.pipeline.live.tag_live import StreamChunk, StreamEnd, StreamGap, tag_sources
-from satpipe.pipeline.recordings.decode import resampled
+from satpipe.pipeline.recordings.resample import resampled
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import ModelConfig, get_config

@@ -11,7 +11,8 @@ from audio import Samples, noise, probed, recording_of, shorten, write
 from helpers import assert_same_scores, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.recordings.decode import AudioInfo, Reader
+from satpipe.pipeline.recordings.audio_info import AudioInfo
+from satpipe.pipeline.recordings.decode import Reader
 from satpipe.pipeline.recordings.deployments import Candidate, Deployment, NotJoined, file_rows, join, split
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording

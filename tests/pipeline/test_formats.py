@@ -12,7 +12,8 @@ import soundfile
 from audio import Samples, noise, probed, read, shorten, write
 from encoded import encode
 from satpipe.pipeline.recordings import decode
-from satpipe.pipeline.recordings.decode import Reader, resampled
+from satpipe.pipeline.recordings.decode import Reader
+from satpipe.pipeline.recordings.resample import resampled
 from satpipe.sat.errors import AudioError
 
 RATES_HZ = [8000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000]
@@ -284,7 +285,7 @@ def test_without_the_extra_the_reason_names_it(
 
 
 def test_a_video_without_sound_has_no_audio_in_it(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="no audio in it") as caught:
+    with pytest.raises(AudioError, match="it has no audio") as caught:
         probed(encode(tmp_path / "a.mp4", chirp(16_000), 16_000, "mp4", video="mpeg4"))
     assert caught.value.status == "unreadable"
 

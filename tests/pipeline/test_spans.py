@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.recordings.decode import AudioInfo
+from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording, recordings_of
 from satpipe.pipeline.tagging.spans import SPAN_S, UNIT_SPANS, Span, group, spans_of

@@ -15,8 +15,8 @@ from audio import recording_of, shorten, write
 from helpers import assert_same_scores, model_by_rule, sound, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.recordings.decode import QUALITY
 from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.schemas import STAGED, STATUSES
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging import run

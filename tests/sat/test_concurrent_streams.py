@@ -10,8 +10,7 @@ from audio import noise
 from helpers import assert_same_scores, sound, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.live.resample import make_resampler
-from satpipe.pipeline.recordings.decode import resampled
+from satpipe.pipeline.recordings.resample import low_delay, resampled
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import CLASSES, ModelConfig
 from satpipe.sat.model.streaming import CUTS, Cut
@@ -99,7 +98,7 @@ def test_after_its_end_a_stream_begins_anew_and_nothing_of_it_is_kept() -> None:
 @given(st.integers(0, 20_000), st.lists(st.integers(0, 7_000), max_size=8).map(sorted))
 def test_samples_that_come_in_blocks_are_those_of_one_pass(rate_hz: int, length: int, cuts: list[int]) -> None:
     original = noise(length)
-    resampler = make_resampler(rate_hz)
+    resampler = low_delay(rate_hz)
     blocks = [resampler.push(block) for block in np.split(original, cuts)]
     ours = np.concatenate([*blocks, resampler.finish()])
     whole = soxr.ResampleStream(rate_hz, 16_000, 1, dtype="float32", quality="VHQ").resample_chunk(original, last=True)
@@ -111,7 +110,7 @@ def test_samples_that_come_in_blocks_are_those_of_one_pass(rate_hz: int, length:
 
 @pytest.mark.parametrize(("rate_hz", "most_ms"), [(8_000, 19), (22_050, 10), (44_100, 10), (48_000, 10), (192_000, 10)])
 def test_samples_are_there_within_half_a_filter(rate_hz: int, most_ms: float) -> None:
-    resampler, given_samples = make_resampler(rate_hz), 0
+    resampler, given_samples = low_delay(rate_hz), 0
     for block in np.array_split(noise(rate_hz), 100):
         given_samples += len(resampler.push(block))
     assert 1000 - given_samples / 16 <= most_ms

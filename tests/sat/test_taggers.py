@@ -22,8 +22,8 @@ from conftest import ROOT, Satpipe
 from helpers import assert_same_scores, model_by_rule, sound
 from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.plan import plan
-from satpipe.pipeline.recordings.decode import QUALITY
 from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging import tag_spans as tag

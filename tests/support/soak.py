@@ -21,8 +21,9 @@ import numpy as np
 import psutil
 import soundfile
 from satpipe.jobs.benchmark.tag import machine
-from satpipe.pipeline.recordings.decode import Reader, Samples, probe
+from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,122 @@
+"""Audio files that libsndfile reads: WAV, FLAC, Ogg, MP3, AIFF and others."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import soundfile
+from satpipe.pipeline.recordings.audio_info import is_known_size
+from satpipe.pipeline.recordings.resample import Samples, exact_ratio
+from satpipe.pipeline.storage import RemoteFile, is_remote
+from satpipe.sat.errors import AudioError
+
+EXACT_FORMATS = frozenset({"WAV", "WAVEX", "W64", "RF64", "AIFF", "AU", "CAF", "FLAC"})
+EXACT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
+_OVERSTATED = re.compile(r"^ *(?:data|SSND|riff|Data Size|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_OPEN_END = re.compile(r"File ended unexpectedly|lacks an end-of-stream bit")
+
+
+class SndFile:
+    """A file, decoded from its start or from `skip_to` on.
+
+    Attributes:
+        rate_hz: Sampling rate.
+        channels: Number of channels.
+        frames: Samples per channel, according to the header.
+        broken: True if `blocks` met something that cannot be decoded.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open a file.
+
+        Raises:
+            AudioError: The file cannot be opened, or is not audio that libsndfile reads.
+        """
+        self.broken = False
+        self._path, self._at = path, 0
+        self._file = _open(path)
+        self.frames, self.rate_hz, self.channels = self._file.frames, self._file.samplerate, self._file.channels
+
+    @property
+    def exact_seek(self) -> bool:
+        """True if reading from the middle gives exactly the samples, at 16 kHz, of reading from the start."""
+        exact = self._file.format in EXACT_FORMATS and self._file.subtype in EXACT_SUBTYPES
+        return exact and exact_ratio(self.rate_hz)
+
+    @property
+    def problem(self) -> str:
+        """Why the file is shorter than its header states, or ""; libsndfile itself reads what exists."""
+        log = self._file.extra_info
+        for claimed, actual in _OVERSTATED.findall(log):
+            missing = int(claimed) - int(actual)
+            if missing > 64 and is_known_size(int(claimed)):
+                return f"the header announces {missing:,} bytes more than the file has"
+        return "the file ends without its end-of-stream mark" if _OPEN_END.search(log) else ""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def skip_to(self, frame: int) -> None:
+        """Let `blocks` begin at a frame."""
+        self._at = frame
+        try:
+            self._file.seek(frame)
+        except soundfile.LibsndfileError:
+            self.broken = True
+
+    def blocks(self, frames: int) -> Iterator[Samples]:
+        """Yield blocks [n, channels] of up to `frames` samples, up to the end or to where decoding fails."""
+        while not self.broken:
+            try:
+                block = self._file.read(frames, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError:
+                self._file.check_source()
+                # The break is within this block: approach it in smaller and smaller steps.
+                frames //= 2
+                self.broken = not frames
+                self._file.close()
+                self._file = _open(self._path)
+                if self._at:
+                    self.skip_to(self._at)
+                continue
+            self._file.check_source()
+            if not len(block):
+                return
+            self._at += len(block)
+            yield block
+
+
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read on from its current position.
+
+    After every read of a seekable file, soundfile seeks to where it already is; in an MP3 file this lands in a
+    slightly different place, and the samples after it differ.
+    """
+
+    def __init__(self, file: RemoteFile | int) -> None:
+        self._source = file  # first, since a file that cannot be opened is closed too
+        super().__init__(file)
+
+    def seekable(self) -> bool:
+        return False
+
+    def check_source(self) -> None:
+        """Raise an AudioError if the file seemed to end only because its store could not be read."""
+        if isinstance(self._source, RemoteFile) and self._source.error:
+            raise AudioError(f"its store could not be read: {self._source.error}")
+
+    def close(self) -> None:
+        super().close()
+        if isinstance(self._source, RemoteFile):
+            self._source.close()
+
+
+def _open(path: str) -> _SoundFile:
+    try:
+        # By descriptor: given a name, libsndfile treats any file called .au, .snd, .vox or .gsm as audio.
+        return _SoundFile(RemoteFile(path) if is_remote(path) else os.open(path, os.O_RDONLY))
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"not audio that libsndfile reads: {error.error_string.strip()}") from error
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise AudioError(f"cannot be opened: {getattr(error, 'strerror', error)}") from error

@@ -567,7 +567,7 @@ def prepare(folder: str, out: str, *, where: tuple[str, ...], **given: Any) -> i
 
     The same command continues a run that was stopped. Exit code 3: some clips are missing or cannot be read.
     """
-    from satpipe.jobs.tag import messages as text
+    from satpipe.jobs.train import messages as text
     from satpipe.jobs.train import prepare
 
     done = prepare.prepare(folder, out, where=_pairs(where), report=_count("shards"), **given)
@@ -614,8 +614,8 @@ def psl(
 @_ADDRESS
 def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], resume: bool, address: str | None) -> int:
     """Train one STAGE of the paper's pipeline; CONFIG is a YAML file, or the name of one that comes with satpipe."""
-    from satpipe.jobs.tag import messages as text
     from satpipe.jobs.train import job as train
+    from satpipe.jobs.train import messages as text
     from satpipe.jobs.train.config import load_config
 
     settings = load_config(stage, config, overrides)

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from satpipe.jobs.tag.job import EXAMPLES, Summary
+from satpipe.jobs.tag.job import Summary
 from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.status import Status
 from satpipe.jobs.tag.time_options import some
-from satpipe.jobs.train.prepare import Prepared
 from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.sat.weights.hub import BUNDLED_SOURCE
 
@@ -36,38 +34,6 @@ def plan(plan: Plan, *, prune: bool) -> str:
     lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
-
-
-def prepared(done: Prepared) -> str:
-    """What a training set has, and what is not in it."""
-    labels = f"of {done.classes} classes" if done.classes else "without labels"
-    lines = [f"{_count(done.clips, 'clip')} in {done.folder}, {labels}"]
-    if done.classes:
-        lines.append(f"{done.unseen} of the model's classes never occur")
-    for label, count in list(done.listing.unknown.items())[:EXAMPLES]:
-        lines.append(f"label {label!r} is none of the model's classes: left out {count} times")
-    if done.listing.missing:
-        lines.append(
-            f"{_count(len(done.listing.missing), 'clip')} of the table not found: {done.listing.missing[0]} ..."
-        )
-    if done.listing.unlabelled:
-        lines.append(f"{_count(done.listing.unlabelled, 'file')} not in the table: left out")
-    if done.problems:
-        lines.append(f"{_count(len(done.problems), 'clip')} cannot be read:")
-        lines += [f"  {clip}: {reason}" for clip, reason in list(done.problems.items())[:EXAMPLES]]
-    return "\n".join(lines)
-
-
-def metrics(line: dict[str, Any]) -> str:
-    """One line of a training run's figures."""
-    values = ", ".join(f"{key} {_figure(value)}" for key, value in line.items() if key not in ("epoch", "update"))
-    return f"epoch {line['epoch']}, update {line['update']}: {values}"
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
 
 
 def summary(summary: Summary, out: str | Path) -> str:

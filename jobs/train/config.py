@@ -1,118 +1,155 @@
-"""Settings of `satpipe train`: a YAML file, `--set key=value` over it, checked before anything starts."""
+"""Settings of `satpipe train`: a YAML file and `--set key=value`, checked before anything starts."""
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CONFIGS, get_config
 
-STAGES = ("mae", "full", "sat")
+Stage = Literal["mae", "full", "sat"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 CONFIG_FOLDER = Path(__file__).parent / "recipes"
-CHOICES = {
-    "stage": STAGES,
-    "optimizer": ("adamw", "adam8bit"),
-    "precision": ("fp32", "bf16"),
-    "schedule": ("cosine", "flat"),
-    "input_norm": ("batch", "fixed"),
-    "device": ("auto", "cpu", "cuda"),
-}
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything a run depends on besides the data itself; each field is a key of the YAML files."""
+class TrainConfig(BaseModel):
+    """Everything a run depends on except the data itself; each field is a key of the YAML files."""
 
-    stage: str
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    stage: Stage
     """mae, full or sat."""
     arch: str
     """Name of the model's configuration."""
     data: str = ""
     """Folder of the training set (`satpipe prepare`), or several, separated by commas."""
     labels: str = ""
-    """Folder of the teacher's labels (`satpipe psl`); stage sat needs them, stage full takes them for the set's own."""
+    """Folder of the teacher's labels (`satpipe psl`). Stage sat requires them; stage full uses them instead of the
+    labels of the training set."""
     validation: str = ""
-    """Folder of the training set to validate on; none if empty."""
+    """Folder of the training set to validate on; no validation if empty."""
     validation_labels: str = ""
-    """Folder of the teacher's labels of that set; without it the set's own labels count."""
+    """Folder of the teacher's labels of that set; if empty, the set's own labels count."""
     init: str = ""
     """Checkpoint to start from: the export of an earlier stage; random weights if empty."""
 
-    epochs: int
+    epochs: Count
     """Epochs of the whole run."""
     clips_per_epoch: int = 0
-    """Clips (or pieces, or views) that are an epoch; all there are if 0."""
-    batch: int = 32
-    """Clips of a step and worker."""
-    accumulate: int = 1
+    """Clips (or segments, or views) per epoch; 0: all."""
+    batch: Count = 32
+    """Clips per step and worker."""
+    accumulate: Count = 1
     """Steps whose gradients make one update."""
-    workers: int = 1
+    workers: Count = 1
     """Processes that train, each on its own part of a batch."""
-    threads: int = 1
-    """Processors of one worker."""
-    device: str = "auto"
-    """cpu, cuda, or cuda where there is one."""
-    precision: str = "bf16"
-    """What matrices are multiplied in: bf16 or fp32."""
+    threads: Count = 1
+    """Processors per worker."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cpu, cuda, or auto for cuda if there is a GPU."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Precision of matrix products: bf16 or fp32."""
     seed: int = 0
+    """Random seed."""
 
-    optimizer: str = "adamw"
+    optimizer: Literal["adamw", "adam8bit"] = "adamw"
     """adamw, or adam8bit (bitsandbytes)."""
-    lr: float
+    lr: Annotated[float, Field(gt=0)]
     """Highest learning rate."""
     lr_end: float = 0.0
     """Learning rate at the end."""
     warmup_epochs: float = 0.0
-    schedule: str = "cosine"
-    """cosine: half a cycle from the warm-up to the end; flat: at `lr` until the last `decay_epochs`, then linear."""
+    """Epochs over which the learning rate rises linearly from 0 to `lr`."""
+    schedule: Literal["cosine", "flat"] = "cosine"
+    """cosine: half a cycle from the warm-up to the end; flat: `lr` until the last `decay_epochs`, then linear."""
     decay_epochs: float = 0.0
+    """Length of the decay of the flat schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's running means of gradients and of their squares."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     clip_norm: float = 1.0
-    """Longest gradient; not clipped if 0."""
-    ema: float = 0.0
-    """Decay of the running average of the weights that is validated and exported; none if 0."""
-    input_norm: str = "batch"
-    """batch: statistics of the mel bands are learned as in any batch-norm; fixed: taken once from the data."""
+    """Maximum norm of the gradient; 0: not clipped."""
+    ema: Share = 0.0
+    """Decay of the running average of the weights that is validated and exported; 0: no average."""
+    input_norm: Literal["batch", "fixed"] = "batch"
+    """batch: statistics of the mel bands are learned as in any batch-norm; fixed: computed once from the data."""
 
     balance: float = 0.0
-    """Exponent of the label frequency by which clips are drawn; 0 draws all alike."""
+    """Exponent of the label frequency by which clips are drawn; 0: all clips are equally likely."""
     frequency_floor: float = 1.0
-    """Added to a label's frequency, so that the rarest do not outweigh all others."""
+    """Added to a label's frequency, so that the rarest labels do not outweigh all others."""
     shift: bool = False
+    """Rotate waveforms in time by a random length."""
     polarity: bool = False
+    """Invert the polarity of half of the waveforms."""
     gain_db: float = 0.0
+    """Random gain: maximum change in dB of waveforms, standard deviation in dB of views."""
     mixup_alpha: float = 0.0
+    """Parameter of mixup's beta distribution; 0: no mixup."""
     mask_frames: int = 0
+    """Maximum width of the random mask in time."""
     mask_bands: int = 0
-    patch_out: float = 0.0
-    drop_path: float = 0.0
+    """Maximum width of the random mask in frequency."""
+    patch_out: Share = 0.0
+    """Share of the time and frequency positions left out in stage full."""
+    drop_path: Share = 0.0
+    """Probability that a clip skips the last block in stage full; it skips earlier blocks less often."""
     decoder_depth: int = 8
     """Blocks of the MAE's decoder."""
 
     teacher: str = ""
-    """Stage sat: EfficientAT weights (or a model of ours) that label augmented and mixed views while it trains,
-    instead of `labels`, which then only say how often each class is drawn."""
-    reuse: int = 1
-    """How often each view is used within its epoch, each time masked and amplified anew."""
-    mix: float = 0.5
+    """Stage sat: EfficientAT weights (or a SAT model) that label augmented and mixed views during training, instead
+    of `labels`, which then only give how often each class is drawn."""
+    reuse: Count = 1
+    """How often each view is used within its epoch, with a new mask and gain each time."""
+    mix: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the views that are two sounds."""
 
-    validate_every: int = 1
+    validate_every: Count = 1
     """Epochs between validations."""
     checkpoint_steps: int = 0
-    """Updates between checkpoints, besides the one at the end of each epoch; 0: none between."""
-    average_best: int = 1
+    """Updates between checkpoints within an epoch; 0: only at the end of each epoch."""
+    average_best: Count = 1
     """How many of the best checkpoints are averaged into the export; 1: the last one is exported."""
     half: bool = False
     """Export in half precision."""
     max_failures: int = 3
     """How often a lost worker is replaced before the run gives up."""
-    log_steps: int = 50
+    log_steps: Count = 50
+    """Updates between lines of metrics."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read YAML's values as they are meant: true is not a number, and every scalar is a valid text."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if kind is str:
+            return "" if value is None else str(value)
+        if kind in (bool, int, float) and isinstance(value, bool) != (kind is bool):
+            raise ValueError("true or false" if kind is bool else "a number")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        streaming = self.stage == "sat"
+        if get_config(self.arch).streaming != streaming:
+            kind = "streaming" if streaming else "full-context"
+            names = ", ".join(name for name, other in CONFIGS.items() if other.streaming == streaming)
+            raise ConfigError(f"arch must be a {kind} model for stage {self.stage} ({names}), not {self.arch!r}")
+        if self.warmup_epochs + self.decay_epochs > self.epochs:
+            raise ConfigError(f"warmup_epochs and decay_epochs must add up to at most the {self.epochs} epochs")
+        if not self.data:
+            raise ConfigError("data must be the folder of a training set, as in --set data=FOLDER")
+        if streaming and not self.labels:
+            raise ConfigError("labels must be the folder of a teacher's labels (`satpipe psl`) for stage sat")
+        return self
 
 
 def load_config(stage: str, config: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -120,92 +157,67 @@ def load_config(stage: str, config: str, overrides: Sequence[str] = ()) -> Train
 
     Args:
         stage: mae, full or sat.
-        config: A YAML file, or the name of one that comes with satpipe.
-        overrides: key=value texts that replace what the file says.
+        config: A YAML file, or the name of a configuration that comes with satpipe.
+        overrides: key=value texts that replace keys of the file.
 
     Raises:
-        ConfigError: No such file, unknown key (the nearest one is named), or a value that cannot be.
+        ConfigError: The file does not exist, a key is unknown (the nearest one is named), or a value is not allowed.
     """
+    path = _find(config)
+    given = _read(path)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set must be key=value, not {override!r}")
+        given[key.strip()] = yaml.safe_load(value) if value else ""
+    if given.setdefault("stage", stage) != stage:
+        raise ConfigError(f"{path} is for stage {given['stage']}, not {stage}")
+    try:
+        return TrainConfig(**given)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_problems(error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _find(config: str) -> Path:
     path = Path(config)
     if not path.is_file():
         path = CONFIG_FOLDER / f"{config.removesuffix('.yaml')}.yaml"
     if not path.is_file():
         names = sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml"))
-        near = get_close_matches(config, names, n=1, cutoff=0.3)
-        hint = f"did you mean {near[0]}?" if near else f"those that come with satpipe are {', '.join(names)}"
-        raise ConfigError(f"there is no configuration {config}; {hint}")
+        hint = _nearest(config, names) or f"satpipe comes with {', '.join(names)}"
+        raise ConfigError(f"configuration {config} not found; {hint}")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         given = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(given, dict):
         raise ConfigError(f"{path} is not a table of keys and values")
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {override}: it takes key=value")
-        given[key.strip()] = yaml.safe_load(value) if value else ""
-    given.setdefault("stage", stage)
-    types = get_type_hints(TrainConfig)
-    values = {key: _value(str(key), value, types) for key, value in given.items()}
-    lacking = [
-        field.name
-        for field in dataclasses.fields(TrainConfig)
-        if field.default is dataclasses.MISSING and field.name not in values
-    ]
-    if lacking:
-        raise ConfigError(f"{path} does not say {', '.join(lacking)}")
-    settings = TrainConfig(**values)
-    if settings.stage != stage:
-        raise ConfigError(f"{path} is for stage {settings.stage}, not {stage}")
-    _check(settings)
-    return settings
+    return {str(key): value for key, value in given.items()}
 
 
-def _value(key: str, value: Any, types: dict[str, Any]) -> Any:
-    if key not in types:
-        near = get_close_matches(key, types, n=1, cutoff=0.3)
-        raise ConfigError(f"there is no key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
-    wanted = types[key]
-    try:
-        if wanted is bool:
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
-        if wanted is int:
-            if isinstance(value, bool) or int(value) != float(value):
-                raise ValueError
-            return int(value)
-        if wanted is float:
-            return float(value)  # YAML takes 5e-4 for a text
-        if wanted is str:
-            return "" if value is None else str(value)
-        return tuple(float(part) for part in value)
-    except (TypeError, ValueError):
-        kind = "two numbers" if wanted not in (bool, int, float, str) else wanted.__name__
-        raise ConfigError(f"{key} is {value!r}: it takes {kind}") from None
+def _problems(error: ValidationError) -> str:
+    """Name each key that is wrong and what is allowed."""
+    found = error.errors()
+    missing = [str(each["loc"][0]) for each in found if each["type"] == "missing" and len(each["loc"]) == 1]
+    if missing:
+        return f"keys missing: {', '.join(missing)}"
+    return "; ".join(_problem(str(each["loc"][0]), each) for each in found)
 
 
-def _check(settings: TrainConfig) -> None:
-    for key, choices in CHOICES.items():
-        if getattr(settings, key) not in choices:
-            raise ConfigError(f"{key} is '{getattr(settings, key)}': it takes {', '.join(choices)}")
-    config = get_config(settings.arch)
-    if config.streaming != (settings.stage == "sat"):
-        kind = "streaming" if settings.stage == "sat" else "full-context"
-        names = ", ".join(name for name, other in CONFIGS.items() if other.streaming == (settings.stage == "sat"))
-        raise ConfigError(f"stage {settings.stage} trains {kind} models: {names}; {settings.arch} is none")
-    for key in ("epochs", "batch", "accumulate", "workers", "threads", "reuse", "validate_every", "average_best"):
-        if getattr(settings, key) < 1:
-            raise ConfigError(f"{key} is {getattr(settings, key)}: it takes numbers from 1")
-    for key in ("patch_out", "drop_path", "ema", "mix"):
-        if not 0 <= getattr(settings, key) <= 1 or (key != "mix" and getattr(settings, key) == 1):
-            raise ConfigError(f"{key} is {getattr(settings, key)}: it takes shares from 0 to under 1")
-    if settings.lr <= 0:
-        raise ConfigError(f"lr is {settings.lr}: it takes numbers above 0")
-    if settings.warmup_epochs + settings.decay_epochs > settings.epochs:
-        raise ConfigError(f"warm-up and decay take longer than the {settings.epochs} epochs there are")
-    if not settings.data:
-        raise ConfigError("data is empty: it takes the folder of a training set, as in --set data=FOLDER")
-    if settings.stage == "sat" and not settings.labels:
-        raise ConfigError("labels is empty: stage sat takes the folder of a teacher's labels (`satpipe psl`)")
+def _problem(key: str, problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "extra_forbidden":
+        hint = _nearest(key, TrainConfig.model_fields)
+        return f"unknown key '{key}'" + (f"; {hint}" if hint else "")
+    allowed = "two numbers" if key == "betas" else re.sub(r", (unable|got) .*|^\D* error, ", "", problem["msg"])
+    return f"{key} must be {allowed.removeprefix('Input should be ')}, not {problem['input']!r}"
+
+
+def _nearest(name: str, names: Any) -> str:
+    near = get_close_matches(name, names, n=1, cutoff=0.3)
+    return f"did you mean {near[0]}?" if near else ""

@@ -1,25 +1,24 @@
-"""Sounds from Debian's packages, cut into clips as a table says: `python -m satpipe.jobs.train.extra_audio OUT`.
+"""`satpipe extra-audio`: sounds from Debian's packages, cut into clips.
 
 OUT/audio/PACKAGE/NAME_START.flac  16 kHz mono
 OUT/manifest.tsv                   path, package, version, file, licence, split
 
-The table, extra_audio.tsv.gz, names every clip of the set that the bundled model was trained on (split train), and of
-the one that it is judged by (split held-out). Licences are those that the package's copyright file names for its data.
+extra_audio.tsv.gz lists all clips of the set that the bundled model was trained on (split train), and of the set on
+which it is evaluated (split held-out). Licences are those in the copyright file of each package.
 """
 
 import csv
 import gzip
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from pathlib import Path
 from shutil import which
 
-import click
 import soundfile
 from satpipe.pipeline.training_data.shards import decode_clip
-from satpipe.sat.errors import AudioError, ConfigError, SatpipeError
+from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 TABLE = Path(__file__).parent / "extra_audio.tsv.gz"
@@ -27,15 +26,15 @@ MANIFEST = "manifest.tsv"
 Row = dict[str, str]
 
 
-def rows_of(table: Path, packages: frozenset[str] = frozenset()) -> list[Row]:
-    """Read the rows of some packages, or of all if none is named."""
+def rows_of(table: Path, packages: Collection[str] = ()) -> list[Row]:
+    """Read the rows of the given packages, by default of all."""
     with gzip.open(table, "rt", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     return [row for row in rows if not packages or row["package"] in packages]
 
 
 def clip_path(row: Row) -> str:
-    """Where a clip goes below OUT/audio; the same for no two rows."""
+    """Return the path of a clip below OUT/audio, which is unique to its row."""
     parts = Path(row["file"]).with_suffix("").parts[-2:]
     return f"{row['package']}/{'_'.join(parts)}_{row['start_s']}{Path(row['file']).suffix}.flac"
 
@@ -44,11 +43,11 @@ def fetch(package: str, version: str, folder: Path) -> None:
     """Download a package and unpack it into a folder.
 
     Raises:
-        ConfigError: There is no apt here, or it has no such version.
+        ConfigError: apt is not installed, or it cannot find this version.
     """
     if not which("apt-get") or not which("dpkg-deb"):
         raise ConfigError(
-            "the packages are fetched with apt-get and dpkg-deb: run this on Debian 12 or in its container"
+            "apt-get and dpkg-deb, which fetch the packages, are not installed: use Debian 12 or its container"
         )
     found = subprocess.run(
         ["apt-get", "download", f"{package}={version}"], cwd=folder, capture_output=True, text=True, check=False
@@ -56,19 +55,19 @@ def fetch(package: str, version: str, folder: Path) -> None:
     files = list(folder.glob("*.deb"))
     if found.returncode or not files:
         raise ConfigError(
-            f"apt-get has no {package} {version}; Debian 12's main section or snapshot.debian.org has it\n"
+            f"apt-get cannot find {package} {version}; Debian 12's main section or snapshot.debian.org has it\n"
             f"{found.stderr.strip()}"
         )
     subprocess.run(["dpkg-deb", "-x", str(files[0]), str(folder)], check=True)
 
 
 def cut(rows: list[Row], unpacked: Path, audio: Path) -> Iterator[str]:
-    """Write the clips of one package; yield what cannot be made.
+    """Write the clips of one package; yield a message for each clip that cannot be made.
 
     Args:
-        rows: Of the table, all of one package.
+        rows: Rows of the table, all of one package.
         unpacked: Folder of the package's files.
-        audio: Folder that the clips go to.
+        audio: Folder of the clips.
     """
     for row in rows:
         target = audio / clip_path(row)
@@ -83,12 +82,22 @@ def cut(rows: list[Row], unpacked: Path, audio: Path) -> Iterator[str]:
         soundfile.write(target, clip.clip(-1, 1), SAMPLE_RATE_HZ, subtype="PCM_16")
 
 
-def make(out: Path, rows: list[Row]) -> list[str]:
-    """Make the set in a folder; clips of packages that are there already are kept.
+def make(out: Path, packages: Collection[str] = ()) -> list[str]:
+    """Make the set in a folder; existing clips are kept.
+
+    Args:
+        out: The folder.
+        packages: Only these packages; all if empty.
 
     Returns:
-        What could not be made, and why.
+        A message for each clip that could not be made.
+
+    Raises:
+        ConfigError: A package is unknown or cannot be fetched.
     """
+    rows = rows_of(TABLE, packages)
+    if not rows:
+        raise ConfigError(f"{TABLE.name} contains no package {', '.join(packages)}")
     problems: list[str] = []
     for package, group in groupby(rows, key=lambda row: row["package"]):
         wanted = list(group)
@@ -102,23 +111,3 @@ def make(out: Path, rows: list[Row]) -> list[str]:
         writer.writeheader()
         writer.writerows(made)
     return problems
-
-
-@click.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--package", "packages", multiple=True, help="Only this one; may be given several times.")
-def main(out: Path, packages: tuple[str, ...]) -> None:
-    """Fetch the packages and cut the clips into OUT."""
-    try:
-        rows = rows_of(TABLE, frozenset(packages))
-        if not rows:
-            raise ConfigError(f"{TABLE.name} has none of {', '.join(packages)}")
-        for problem in make(out, rows):
-            click.echo(problem, err=True)
-    except SatpipeError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"{out / MANIFEST} lists the clips")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 OUT/run.json            settings and versions
 OUT/metrics.jsonl       loss, learning rate, speed; validation after each epoch (also in OUT/tensorboard)
-OUT/ray/                Ray's own state and checkpoints; a run continues from them
+OUT/ray/                state and checkpoints of Ray Train, from which a run continues
 OUT/model.safetensors   the export, which `satpipe tag --model` loads
 """
 
@@ -13,7 +13,6 @@ import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -21,8 +20,9 @@ from typing import Any
 
 import torch
 from satpipe.jobs.train.config import TrainConfig
+from satpipe.jobs.train.group import STATE
 from satpipe.jobs.train.log import METRICS, lines
-from satpipe.jobs.train.worker import ERROR, STATE, train_worker
+from satpipe.jobs.train.worker import ERROR, train_worker
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.training_data.shards import Shards
@@ -36,23 +36,23 @@ from satpipe.sat.training.parameters import average
 from satpipe.sat.weights import checkpoint
 
 EXPORT = "model.safetensors"
-# What may differ when a run continues: the rest decides which numbers come out.
+# Keys that may change when a run continues; all others determine the result.
 CHANGEABLE = frozenset(
     {"epochs", "decay_epochs", "validate_every", "checkpoint_steps", "log_steps", "max_failures", "average_best"}
 )
 PLACES = ("data", "labels", "validation", "validation_labels", "init", "teacher")
-_NAME = "ray"  # of Ray's folder in the run's
+_NAME = "ray"  # of Ray's folder within the run's
 _VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")
 _POLL_S = 1.0
-# Tensors of the same sizes come and go with every step; glibc would give their pages back, and fetch new ones. Large
-# pages make a step of stage sat 5 % faster.
+# Each step allocates and frees tensors of the same sizes; by default glibc returns their pages to the system.
+# Large pages make a step of stage sat 5 % faster.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 Report = Callable[[dict[str, Any]], None]
-"""Told each line of metrics as it comes."""
+"""Called with each line of metrics."""
 
 
 def train(
@@ -66,36 +66,36 @@ def train(
     """Run one stage to its end, and export the model.
 
     Args:
-        settings: What `load_config` returned.
-        out: Folder of the run; on a cluster one that every node sees.
-        address: Of a running Ray cluster; Ray is started here by default.
-        resume: Continue the run that is in the folder.
-        report: Told what is measured.
+        settings: From `load_config`.
+        out: Folder of the run; on a cluster a folder that every node sees.
+        address: Address of a running Ray cluster; by default Ray is started on this machine.
+        resume: Continue the run in the folder.
+        report: Called with each line of metrics.
 
     Returns:
         The exported file.
 
     Raises:
-        ConfigError: A folder or file of the settings is not what it should be.
-        OutputError: The folder holds a run and `resume` is not given, or a run of other settings.
-        TrainingError: The run cannot go on; the last checkpoint is kept.
+        ConfigError: A folder or file of the settings is missing or does not fit the others.
+        OutputError: The folder contains a run and `resume` is not given, or a run with other settings.
+        TrainingError: The run cannot continue; the last checkpoint is kept.
     """
     _check_inputs(settings)
-    # Workers have folders of their own.
-    settings, out = replace(settings, **_places(settings, lambda place: str(locate(place)))), out.absolute()
+    # Workers run in other folders.
+    settings = settings.model_copy(update=_places(settings, lambda place: str(locate(place))))
+    out = out.absolute()
     _claim(out, settings, resume)
     workers = settings.workers * max(1, settings.threads)
     if address is None and (os.cpu_count() or 1) > workers:
         workers = os.cpu_count() or workers
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     with _reported(out / METRICS, report), ray_engine.start(address, workers, settings.device) as ray:
-        use_gpu = ray.slots.gpus > 0
-        checkpoints = _fit(settings, out, use_gpu)
+        checkpoints = _fit(settings, out, use_gpu=ray.slots.gpus > 0)
     return export(settings, out, checkpoints)
 
 
 def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, Any]:
-    """Folders and files that settings name, each changed."""
+    """Return the folders and files of the settings by key, each changed."""
     return {
         name: ",".join(change(part) for part in given.split(","))
         for name in PLACES
@@ -103,8 +103,8 @@ def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, An
     }
 
 
-def _fit(settings: TrainConfig, out: Path, use_gpu: bool) -> list[Path]:
-    """Have Ray train; return the checkpoints it kept, best or latest first."""
+def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
+    """Train with Ray; return the checkpoints it kept, best or latest first."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -112,11 +112,13 @@ def _fit(settings: TrainConfig, out: Path, use_gpu: bool) -> list[Path]:
     kept = settings.average_best
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"settings": asdict(settings), "run": str(out)},
+        train_loop_config={"settings": settings.model_dump(), "run": str(out)},
         scaling_config=ScalingConfig(
-            num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker=_resources(settings, use_gpu)
+            num_workers=settings.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": float(settings.threads)} | ({"GPU": 1.0} if use_gpu else {}),
         ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the one of Ray Train before version 2
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees that of Ray Train 1
             name=_NAME,
             storage_path=str(out),
             worker_runtime_env={"env_vars": _KEEP_MEMORY},
@@ -140,10 +142,6 @@ def _fit(settings: TrainConfig, out: Path, use_gpu: bool) -> list[Path]:
     return [Path(result.checkpoint.path)]
 
 
-def _resources(settings: TrainConfig, use_gpu: bool) -> dict[str, float]:
-    return {"CPU": float(settings.threads), **({"GPU": 1.0} if use_gpu else {})}
-
-
 def _failure(out: Path, error: Exception) -> Exception:
     if (out / ERROR).exists():
         noted = json.loads((out / ERROR).read_text())
@@ -155,11 +153,7 @@ def _failure(out: Path, error: Exception) -> Exception:
 
 
 def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
-    """Write the model of a run, the mean of several checkpoints' where there are several.
-
-    Returns:
-        The file.
-    """
+    """Write the model of a run, averaged over its checkpoints; return the file."""
     states, seen, seconds = [], 0, 0.0
     for folder in checkpoints:
         saved = torch.load(folder / STATE, map_location="cpu", weights_only=True)
@@ -173,8 +167,8 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
     measured = [line for line in lines(out / METRICS) if "map" in line] if (out / METRICS).exists() else []
     metadata = {
         "stage": settings.stage,
-        # Names alone: where they lie on this machine is nobody else's business.
-        "settings": json.dumps(asdict(settings) | _places(settings, lambda place: PurePath(place).name)),
+        # Names without paths: where the folders are on this machine is private.
+        "settings": json.dumps(settings.model_dump() | _places(settings, lambda place: PurePath(place).name)),
         "labels": json.dumps([label.mid for label in weak_labels()]),
         "data": json.dumps({"clips": len(shards), "hours": round(float(shards.durations_s.sum()) / 3600, 2)}),
         "samples_seen": str(seen),
@@ -190,7 +184,7 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
 
 
 def _check_inputs(settings: TrainConfig) -> None:
-    """Find out here, not on a worker, what is wrong with the data."""
+    """Find errors in the data here, not on a worker."""
     shards = Shards(settings.data)
     if settings.labels:
         Segments(settings.labels, shards)
@@ -208,22 +202,22 @@ def _check_inputs(settings: TrainConfig) -> None:
 
 
 def _claim(out: Path, settings: TrainConfig, resume: bool) -> None:
-    """Note the settings in the run's folder, or check that the run in it had the same."""
+    """Write the settings to the run's folder, or check that the run in it has the same."""
     path = out / "run.json"
     (out / ERROR).unlink(missing_ok=True)
-    given = json.loads(json.dumps(asdict(settings)))
+    given = settings.model_dump(mode="json")
     if path.exists():
         if not resume:
-            raise OutputError(f"{out} holds a run; --resume continues it, another folder starts another one")
+            raise OutputError(f"{out} already contains a run; add --resume to continue it, or choose another folder")
         before = json.loads(path.read_text())["settings"]
         changed = [key for key in given if key not in CHANGEABLE and before.get(key) != given[key]]
         if changed:
             raise OutputError(
-                f"the run in {out} has {changed[0]} {before.get(changed[0])!r}, not {given[changed[0]]!r}; it can only "
-                f"continue as it began (except {', '.join(sorted(CHANGEABLE))})"
+                f"the run in {out} has {changed[0]} {before.get(changed[0])!r}, not {given[changed[0]]!r}; --resume "
+                f"can only change {', '.join(sorted(CHANGEABLE))}"
             )
     elif resume:
-        raise OutputError(f"there is no run in {out} to continue")
+        raise OutputError(f"{out} contains no run to continue")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
@@ -243,7 +237,7 @@ def _claim(out: Path, settings: TrainConfig, resume: bool) -> None:
 
 @contextmanager
 def _reported(path: Path, report: Report) -> Iterator[None]:
-    """Hand lines of metrics on as workers write them, for as long as the block lasts; keep Ray's own log quiet."""
+    """Report lines of metrics as workers write them, and silence Ray's log, within the block."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     done = threading.Event()
 
@@ -253,7 +247,7 @@ def _reported(path: Path, report: Report) -> Iterator[None]:
             last = done.wait(_POLL_S)
             with suppress(OSError, json.JSONDecodeError):
                 there = list(lines(path))
-                shown = min(shown, len(there))  # lines are dropped when a worker was lost
+                shown = min(shown, len(there))  # there are fewer after a worker was lost
                 for line in there[shown:]:
                     report(line)
                 shown = len(there)

@@ -1,4 +1,4 @@
-"""Figures of a training run: JSON lines, and TensorBoard where it is installed."""
+"""Metrics of a training run: JSON lines, and TensorBoard if it is installed."""
 
 import json
 import math
@@ -11,10 +11,10 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Figures of a run as JSON lines and for TensorBoard."""
+    """Metrics of a run as JSON lines and for TensorBoard."""
 
     def __init__(self, run: Path, update: int) -> None:
-        """Open both; what was written after `update`, before a worker was lost, is dropped."""
+        """Open both; drop the lines that a lost worker wrote after `update`."""
         self._path = run / METRICS
         if self._path.exists():
             kept = [line for line in lines(self._path) if line["update"] <= update]
@@ -29,7 +29,7 @@ class MetricsLog:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=update + 1)
 
     def write(self, figures: dict[str, Any]) -> None:
-        """Add one line; what is no number is null."""
+        """Add one line, with null for NaN and infinity."""
         figures = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(figures) + "\n")
@@ -40,13 +40,13 @@ class MetricsLog:
             self._board.flush()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a file of JSON lines."""
+    """Yield the complete lines of a file of JSON lines."""
     for line in path.read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)

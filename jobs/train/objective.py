@@ -1,6 +1,8 @@
-"""What `satpipe train` makes smaller: the loss of a batch at each stage."""
+"""What `satpipe train` minimises: the loss of a batch at each stage."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,9 +17,11 @@ from satpipe.sat.weights import checkpoint
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+NORM_BATCHES = 16  # from which `input_norm: fixed` computes its statistics
+
 
 class CropLoss(nn.Module):
-    """Log-mel values of crops and their labels in, loss of stage sat out (paper section 4.4)."""
+    """Loss of stage sat of log-mel values and labels (paper section 4.4)."""
 
     def __init__(self, tagger: SAT, dtype: torch.dtype) -> None:
         super().__init__()
@@ -29,7 +33,7 @@ class CropLoss(nn.Module):
 
 
 class Objective(nn.Module):
-    """Batch in, loss out: what is wrapped for data-parallel training."""
+    """Loss of a batch, as the module that is wrapped for data-parallel training."""
 
     def __init__(self, settings: TrainConfig) -> None:
         super().__init__()
@@ -41,7 +45,9 @@ class Objective(nn.Module):
             self.autoencoder = MaskedAutoencoder(config, settings.decoder_depth)
         self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        self._crop_loss = [CropLoss(self.tagger, self.dtype)]  # in a list, so that its weights are not saved twice
+        self._crop_loss = [
+            CropLoss(self.tagger, self.dtype)
+        ]  # in a list: not a submodule, whose weights would be twice
         parameters.initialise(self.tagger)
         if settings.init:
             start = checkpoint.load(settings.init)
@@ -55,21 +61,28 @@ class Objective(nn.Module):
         return self
 
     def record(self, batch: int) -> None:
-        """Record what a GPU does for a batch of stage sat, forward and backward, to be replayed from then on.
+        """Record what a GPU does for a batch of stage sat, forward and backward, and replay it from then on.
 
         A step is thousands of small kernels, which take longer to start one by one than to run. Not for data-parallel
-        training, whose hooks a replay does not call, nor where gradients are accumulated: it overwrites the last ones.
+        training, since a replay does not call its hooks, nor for accumulated gradients, which a replay overwrites.
         """
         device = self.log_mel.window.device
         frames = torch.zeros(batch, MEL_BANDS, 2 * self.tagger.config.chunk_frames, device=device)
         labels = torch.zeros(batch, CLASSES, device=device)
         before = {name: tensor.clone() for name, tensor in self.tagger.state_dict().items()}
-        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # recorded on a stream of its own
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # recorded on another stream
         torch.cuda.make_graphed_callables(self._crop_loss[0], (frames, labels))
-        self.tagger.load_state_dict(before)  # statistics of the mel bands are not those of trial runs
+        self.tagger.load_state_dict(before)  # without the statistics of the trial runs
+
+    def fix_norm(self, batches: Iterable[Tensor]) -> None:
+        """Set mean and variance of each mel band to those of the first batches of waveforms or log-mel values."""
+        bands = torch.cat(
+            [self.frames(inputs).transpose(0, 1).flatten(1) for inputs in islice(batches, NORM_BATCHES)], 1
+        )
+        self.tagger.init_bn.load_state_dict({"running_mean": bands.mean(1), "running_var": bands.var(1)}, strict=False)
 
     def frames(self, inputs: Tensor) -> Tensor:
-        """Waveforms [B, n] or log-mel values -> clamped log-mel values of what the model reads, [B, 64, F]."""
+        """Return clamped log-mel values of what the model reads, [B, 64, F], of waveforms [B, n] or log-mel values."""
         if inputs.ndim == 3:
             return inputs
         config = self.tagger.config
@@ -80,23 +93,21 @@ class Objective(nn.Module):
         return clamp_dynamic_range(frames)
 
     def forward(self, inputs: Tensor, labels: Tensor | None, rng: np.random.Generator) -> Tensor:
-        """Loss of one batch."""
+        """Return the loss of one batch; `labels` are None in stage mae only."""
         settings = self.settings
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         frames = self.frames(inputs)
         if settings.mask_frames or settings.mask_bands:
             frames = augment.mask(frames, rng, most_frames=settings.mask_frames, most_bands=settings.mask_bands)
         if settings.stage == "sat":
-            assert labels is not None
             loss: Tensor = self._crop_loss[0](frames, labels)
             return loss
         with torch.autocast(frames.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.autoencoder is not None:
                 return self.autoencoder(frames, generator)  # type: ignore[no-any-return]
-            assert labels is not None
-            # On a processor the backward of torch's fused attention is slow: the whole step takes 1.6 times as long.
+            # On a CPU the backward pass of torch's fused attention is slow: the whole step takes 1.6 times as long.
             with sdpa_kernel(SDPBackend.MATH) if frames.device.type == "cpu" else nullcontext():
                 logits = forward.full_context_logits(
                     self.tagger, frames, generator, patch_out=settings.patch_out, drop_path=settings.drop_path
                 )
-        return losses.binary_cross_entropy(logits, labels)
+        return losses.binary_cross_entropy(logits, labels)  # type: ignore[arg-type]

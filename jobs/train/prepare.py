@@ -1,4 +1,4 @@
-"""`satpipe prepare` and `satpipe psl`: audio to training sets, training sets to a teacher's labels."""
+"""`satpipe prepare` and `satpipe psl`: from audio to training sets, and from training sets to a teacher's labels."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,18 +20,20 @@ from satpipe.sat.weights.registry import resolve
 RETRIES = 2
 RESULTS_TIMEOUT_S = 1.0
 Report = Callable[[int, int], None]
-"""Told how many shards are done, and of how many."""
+"""Called with the number of shards done, and of all shards."""
 
 
 @dataclass
 class Prepared:
-    """What a run of `prepare` left behind.
+    """Result of a run of `prepare`.
 
     Attributes:
-        listing: The clips that were named.
-        clips: Clips in the shards.
-        problems: Clips that could not be read, and why.
-        folder: Of the shards.
+        listing: The clips of the table or folder.
+        clips: Number of clips in the shards.
+        problems: Clips that could not be read, each with the reason.
+        folder: Folder of the shards.
+        classes: Number of classes that occur.
+        unseen: Number of the model's classes that do not occur.
     """
 
     listing: Listing
@@ -54,22 +56,22 @@ def prepare(
     address: str | None = None,
     report: Report = lambda done, total: None,
 ) -> Prepared:
-    """Make a training set; what is there already is kept.
+    """Make a training set; existing shards are kept.
 
     Args:
-        folder: Of audio.
+        folder: Folder of audio.
         out: Folder of the shards.
         table: Label table; see `list_clips`.
         segments: One of AudioSet's CSVs instead.
         where: (column, value) pairs that rows of the table must have.
-        clips_per_shard: About how many clips a shard has.
-        workers: Most shards made at the same time.
-        address: Of a running Ray cluster.
-        report: Told how far it is.
+        clips_per_shard: Approximate number of clips per shard.
+        workers: Maximum number of shards made at the same time.
+        address: Address of a running Ray cluster.
+        report: Called with the progress.
 
     Raises:
         ConfigError: A file or column is missing, or the table and the folder do not match.
-        OutputError: The folder cannot be written, or has other shards.
+        OutputError: The folder cannot be written, or contains other shards.
     """
     listing = list_clips(folder, table, segments, where)
     writer = ShardWriter(out, listing, clips_per_shard)
@@ -95,37 +97,37 @@ def label(
     address: str | None = None,
     report: Report = lambda done, total: None,
 ) -> tuple[int, list[str]]:
-    """Have a teacher label a training set; what is there already is kept.
+    """Label a training set with a teacher; existing labels are kept.
 
     Args:
-        shards_folder: Of the training set.
+        shards_folder: Folder of the training set.
         out: Folder of the tables.
         teacher: File of weights, or a Parquet table of scores (file or folder).
-        options: How clips are cut, and what is kept.
+        options: How clips are cut into segments, and which scores are kept.
         where: (column, value) pairs that rows of a teacher's table must have.
-        workers: Most shards labelled at the same time.
-        address: Of a running Ray cluster.
-        report: Told how far it is.
+        workers: Maximum number of shards labelled at the same time.
+        address: Address of a running Ray cluster.
+        report: Called with the progress.
 
     Returns:
-        The number of labelled pieces, and clips that the teacher's table has nothing about.
+        The number of labelled segments, and the clips that are not in the teacher's table.
 
     Raises:
         CheckpointError: The teacher cannot be read.
-        ConfigError: The teacher's table is about other clips, or the teacher does not read pieces so long.
-        OutputError: The folder cannot be written, or has labels of another teacher, other clips or other pieces.
+        ConfigError: The teacher's table is of other clips, or the teacher does not read segments of this length.
+        OutputError: The folder cannot be written, or contains labels of another teacher, other clips or segments.
     """
     shards = Shards(shards_folder)
     folder = locate(out)
     if teacher.endswith(".parquet") or Path(teacher).is_dir():
         _describe(folder, shards, {"teacher": Path(teacher).name, "where": [list(pair) for pair in where]})
-        table, lacking = from_table(Path(teacher), set(shards.clips), where)
+        table, missing = from_table(Path(teacher), set(shards.clips), where)
         with written_whole(folder / "psl-00000-of-00001.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
-        return len(table), lacking
+        return len(table), missing
     loaded = resolve(teacher)
     if not isinstance(loaded, Checkpoint):
-        loaded.adapted(options.piece_s)  # can it read so much?
+        loaded.adapted(options.piece_s)  # raises if it cannot read such segments
     _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}
@@ -145,13 +147,13 @@ def _finish(ray: Engine, total: int, report: Report) -> None:
     while ray.in_flight:
         for shard, result in ray.results(RESULTS_TIMEOUT_S):
             if isinstance(result, Lost):
-                raise OutputError(f"shard {shard} was not made: {result.reason}")
+                raise OutputError(f"shard {shard} could not be made: {result.reason}")
             done += 1
             report(done, total)
 
 
 def _describe(folder: Path, shards: Shards, made: dict[str, object]) -> None:
-    """Note what the labels are of, or check that it is the same."""
+    """Write what the labels were made from, or check that it is unchanged."""
     description = json.loads(json.dumps({**made, "clips": len(shards), "shards": str(shards.folder)}))
     path = folder / "psl.json"
     try:
@@ -161,7 +163,7 @@ def _describe(folder: Path, shards: Shards, made: dict[str, object]) -> None:
             changed = [key for key in description if before.get(key) != description[key]]
             if changed:
                 raise OutputError(
-                    f"{folder} holds labels made with another {changed[0]}: {before.get(changed[0])!r}, not "
+                    f"{folder} contains labels made with another {changed[0]}: {before.get(changed[0])!r}, not "
                     f"{description[changed[0]]!r}; choose another folder"
                 )
             return

@@ -1,23 +1,90 @@
-"""How true a tagger is to its teacher, or to weak labels: average precision over the clips of a validation set."""
+"""How well a tagger agrees with its teacher or with weak labels: average precision over a validation set."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from satpipe.jobs.train.batches import CLIP_SAMPLES
+from satpipe.jobs.train.config import TrainConfig
+from satpipe.jobs.train.group import Group
+from satpipe.pipeline.training_data.feed import Examples, in_order, labelled_segments, whole_clips
+from satpipe.pipeline.training_data.shards import Shards
+from satpipe.pipeline.training_data.teachers import Segments
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.sat import segment_scores
 from torch import Tensor
 
-TRUE_SCORE = 0.5  # a teacher's score from which a class counts as there
-TRUE_PIECES = (10, 3)  # classes with as many true pieces are averaged over
+TRUE_SCORE = 0.5  # a class is true if its teacher's score is at least this
+TRUE_PIECES = (10, 3)  # minimum number of true segments of the classes that are averaged over
+BATCH = 32
 Scores = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Validation:
+    """A validation set.
+
+    Attributes:
+        examples: Clips with weak labels, or segments that a teacher labelled.
+        samples: Length of an example at 16 kHz.
+        by_teacher: True if a teacher labelled it.
+        group: The workers that share the work.
+    """
+
+    examples: Examples
+    samples: int
+    by_teacher: bool
+    group: Group
+
+    def measure(self, model: SAT, log_mel: LogMel) -> dict[str, Any]:
+        """Return the metrics of a model; `map`, by which checkpoints are ranked, is NaN if no class has enough.
+
+        Against weak labels, that is the mAP over the classes that occur; against a teacher, `teacher_figures`.
+        """
+        if not self.by_teacher:
+            (scores,), labels = self._scores(lambda waveforms: [segment_scores(model, log_mel, waveforms)])
+            return {"map": mean_average_precision(scores, labels >= TRUE_SCORE, 1)[0]}
+        (on, off), labels = self._scores(lambda waveforms: with_and_without_memory(model, log_mel, waveforms))
+        metrics = teacher_figures(on, off, labels)
+        known = (metrics[f"teacher_map_{count}"] for count in TRUE_PIECES)
+        return metrics | {"map": next((value for value in known if not math.isnan(value)), math.nan)}
+
+    def _scores(self, tag: Callable[[Tensor], list[Tensor]]) -> tuple[list[Scores], Scores]:
+        """Return the scores of all examples, of which each worker tags its share, and their labels."""
+        group, parts = self.group, []
+        with torch.inference_mode():
+            for numbers, batch in in_order(self.examples, self.samples, BATCH, group.rank, group.world):
+                scores = [part.cpu().numpy() for part in tag(batch.inputs.to(group.device))]
+                parts.append((numbers, batch.labels.numpy(), *scores))  # type: ignore[union-attr]  # all are labelled
+        every, labels, *found = (np.concatenate(column) for column in zip(*group.gather(parts), strict=True))
+        order = np.argsort(every)
+        return [part[order] for part in found], labels[order]
+
+
+def make_validation(settings: TrainConfig, group: Group) -> Validation | None:
+    """Return the validation set of a run, if it has one."""
+    if not settings.validation or settings.stage == "mae":
+        return None
+    shards = Shards(settings.validation)
+    if settings.validation_labels:
+        return taught(shards, Segments(settings.validation_labels, shards), group)
+    return Validation(whole_clips(shards, labelled=True), CLIP_SAMPLES, False, group)
+
+
+def taught(shards: Shards, segments: Segments, group: Group) -> Validation:
+    """Return a validation set that a teacher has labelled."""
+    samples = round(segments.segment_s * SAMPLE_RATE_HZ)
+    return Validation(labelled_segments(shards, segments), samples, True, group)
+
+
 def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> list[Tensor]:
-    """Mean scores of the whole chunks of pieces, memory on and off; what a full-context model says of them, twice.
+    """Return the mean scores of the whole chunks of segments, memory on and off; alike for a full-context model.
 
     Shape:
         [B, n] samples at 16 kHz -> two of [B, 527]
@@ -37,10 +104,10 @@ def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> l
 
 
 def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> dict[str, Any]:
-    """Teacher-mAP, memory on and off: what the teacher gives TRUE_SCORE counts as true.
+    """Return the teacher-mAP, memory on and off: a class is true if the teacher's score is at least TRUE_SCORE.
 
     Shape:
-        [N, 527] each, N pieces
+        [N, 527] each, N segments
     """
     figures: dict[str, Any] = {}
     for name, scores in (("", remembering), ("_memory_off", forgetting)):
@@ -51,14 +118,14 @@ def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> 
     return figures
 
 
-def mean_average_precision(scores: Scores, truth: npt.NDArray[np.bool_], least: int) -> tuple[float, int]:
-    """Average precision, mean over the classes with at least so many true rows; NaN where there is none.
+def mean_average_precision(scores: Scores, truth: npt.NDArray[np.bool_], minimum: int) -> tuple[float, int]:
+    """Return the average precision, mean over the classes with at least `minimum` true rows; NaN without any.
 
     Shape:
         [N, 527], [N, 527] -> mean, number of classes
     """
     from sklearn.metrics import average_precision_score
 
-    classes = np.nonzero(truth.sum(0) >= least)[0]
+    classes = np.nonzero(truth.sum(0) >= minimum)[0]
     values = [average_precision_score(truth[:, c], scores[:, c]) for c in classes]
     return (float(np.mean(values)) if values else math.nan), len(classes)

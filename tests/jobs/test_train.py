@@ -1,22 +1,27 @@
-"""Training through the command: losses, checkpoints, lost workers, and what the export is good for."""
+"""Training: losses, checkpoints, lost workers, and what the export is good for."""
 
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from conftest import COMMAND, Satpipe
 from helpers import model_by_rule
 from satpipe.jobs.train import worker as train_worker
 from satpipe.jobs.train.config import load_config
+from satpipe.jobs.train.job import export
+from satpipe.jobs.train.worker import Worker
 from satpipe.sat.errors import CheckpointError, TrainingError
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
@@ -24,34 +29,42 @@ from satpipe.sat.training import augmentation as augment
 from satpipe.sat.training import forward, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder, patches
 from satpipe.sat.weights.checkpoint import load, save
-from test_shards import make_clips, write_all, write_labels
+from training import Alone, make_clips, write_all, write_labels
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray Train's use of Ray Data
 RNG = 3
+CLIPS = 8
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training set of 12 clips, its labels by a teacher, and a small table of weak labels."""
+    """A training set of a few clips, its labels by a teacher, and a small table of weak labels."""
     folder = tmp_path_factory.mktemp("training")
-    audio = make_clips(folder / "audio", 12, 4.0)
+    audio = make_clips(folder / "audio", CLIPS, 3.0)
     table = folder / "labels.csv"
-    table.write_text("path,labels\n" + "".join(f"{n:03}.flac,{('Speech', 'Dog')[n % 2]}\n" for n in range(12)))
+    table.write_text("path,labels\n" + "".join(f"{n:03}.flac,{('Speech', 'Dog')[n % 2]}\n" for n in range(CLIPS)))
     shards = write_all(audio, folder / "set", table=table)
     save(model_by_rule(get_config("audiotransformer_tiny")), folder / "teacher.safetensors")
     write_labels(shards, folder / "labels", folder / "teacher.safetensors")
     return folder
 
 
+def sets(*given: str) -> list[str]:
+    return [word for setting in given for word in ("--set", setting)]
+
+
 def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
-    given = ("data=set", "labels=labels", "epochs=2", "schedule=flat", "clips_per_epoch=12", "batch=2", "workers=2")
-    given += overrides
-    return ["train", "sat", "smoke_sat", "-o", str(folder / out), *(w for s in given for w in ("--set", s))]
+    given = ("data=set", "labels=labels", "epochs=2", "schedule=flat", "clips_per_epoch=6", "batch=1", "workers=2")
+    return ["train", "sat", "smoke_sat", "-o", str(folder / out), *sets(*given, *overrides)]
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(run: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found: dict[int, float] = {}
-    for line in lines:
+    for line in lines(run):
         if "loss" in line:
             assert line["update"] not in found
             found[line["update"]] = line["loss"]
@@ -59,122 +72,127 @@ def losses(run: Path) -> dict[int, float]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder: Path, satpipe: Satpipe) -> dict[int, float]:
-    done = satpipe(*arguments(folder, "undisturbed"), "--set", "validation=set", cwd=folder)
+def undisturbed(folder: Path, satpipe_here: Satpipe) -> dict[int, float]:
+    done = satpipe_here(*arguments(folder, "undisturbed", "validation=set"), cwd=folder)
     assert done.returncode == 0, done.stderr
     return losses(folder / "undisturbed")
 
 
 @pytest.mark.slow
 def test_a_run_leaves_figures_and_a_model_that_tags(
-    folder: Path, undisturbed: dict[int, float], satpipe: Satpipe, tmp_path: Path
+    folder: Path, undisturbed: dict[int, float], satpipe_here: Satpipe, tmp_path: Path
 ) -> None:
     run = folder / "undisturbed"
     assert sorted(undisturbed) == list(range(1, 7))
     assert list((run / "tensorboard").iterdir())
-    figures = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [0 < line["map"] <= 1 for line in figures if "map" in line] == [True] * 2
+    assert [0 < line["map"] <= 1 for line in lines(run) if "map" in line] == [True] * 2
     exported = load(run / "model.safetensors")
     assert exported.config.name == "SAT_T_2s"
     assert exported.metadata["stage"] == "sat"
-    assert exported.metadata["samples_seen"] == "24"
+    assert exported.metadata["samples_seen"] == "12"
     assert len(json.loads(exported.metadata["labels"])) == 527
-    assert json.loads(exported.metadata["data"])["clips"] == 12
-    assert json.loads(exported.metadata["settings"])["data"] == "set"  # not where it lies
-    done = satpipe("tag", folder / "audio" / "000.flac", "-o", tmp_path, "--model", run / "model.safetensors")
+    assert json.loads(exported.metadata["data"])["clips"] == CLIPS
+    assert json.loads(exported.metadata["settings"])["data"] == "set"  # without its path
+    done = satpipe_here("tag", folder / "audio" / "000.flac", "-o", tmp_path, "--model", run / "model.safetensors")
     assert done.returncode == 0, done.stderr
     assert len(pd.read_parquet(tmp_path / "scores")) > 0
-
-
-def killed(folder: Path, out: str, when: Any, victim: Any) -> "subprocess.Popen[str]":
-    """Start a run and kill what `victim` names when `when` holds."""
-    process = subprocess.Popen(
-        [str(COMMAND), *arguments(folder, out, "checkpoint_steps=1")],
-        cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not when():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.01)
-    for pid in victim(process):
-        os.kill(pid, signal.SIGKILL)
-    return process
 
 
 def updates(run: Path) -> int:
     return len(losses(run)) if (run / "metrics.jsonl").exists() else 0
 
 
-def of_session(process: "subprocess.Popen[str]", name: str) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    return [int(pid) for pid, sid, args in rows if int(sid) == process.pid and name in args]
+def wait_for(condition: Callable[[], bool], still_there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline
+        assert still_there()
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
 def test_a_killed_run_continues_with_the_same_losses(
-    folder: Path, undisturbed: dict[int, float], satpipe: Satpipe
+    folder: Path, undisturbed: dict[int, float], satpipe_here: Satpipe
 ) -> None:
     run = folder / "killed"
-    process = killed(folder, "killed", lambda: updates(run) >= 4, lambda process: of_session(process, ""))
-    process.communicate()
+    process = subprocess.Popen(
+        [str(COMMAND), *arguments(folder, "killed", "checkpoint_steps=1")],
+        cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: updates(run) >= 4, lambda: process.poll() is None)
+    listed = subprocess.run(["ps", "-eo", "pid,sid"], capture_output=True, text=True, check=True).stdout
+    for pid, session in (map(int, line.split()) for line in listed.splitlines()[1:]):
+        if session == process.pid:
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
     assert updates(run) < 6
     assert not (run / "model.safetensors").exists()
-    again = satpipe(*arguments(folder, "killed", "checkpoint_steps=1"), cwd=folder)
-    assert "holds a run; --resume continues it" in again.stderr
-    other = satpipe(*arguments(folder, "killed", "checkpoint_steps=1", "lr=1"), "--resume", cwd=folder)
-    assert "has lr 0.0005, not 1.0; it can only continue as it began" in other.stderr
+    again = satpipe_here(*arguments(folder, "killed", "checkpoint_steps=1"), cwd=folder)
+    assert "already contains a run; add --resume to continue it" in again.stderr
+    other = satpipe_here(*arguments(folder, "killed", "checkpoint_steps=1", "lr=1"), "--resume", cwd=folder)
+    assert "has lr 0.0005, not 1.0; --resume can only change average_best, " in other.stderr
     longer = arguments(folder, "killed", "checkpoint_steps=1", "epochs=3", "decay_epochs=1")
-    done = satpipe(*longer, "--resume", cwd=folder)
+    done = satpipe_here(*longer, "--resume", cwd=folder)
     assert done.returncode == 0, done.stderr
     first = {update: loss for update, loss in losses(run).items() if update <= len(undisturbed)}
     assert first == pytest.approx(undisturbed, rel=1e-5)
-    rates = [line["lr"] for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "lr" in line]
+    rates = [line["lr"] for line in lines(run) if "lr" in line]
     assert rates == [5e-4] * 7 + [pytest.approx(5e-4 * share) for share in (2 / 3, 1 / 3)]
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_replaced(folder: Path, undisturbed: dict[int, float]) -> None:
-    run = folder / "lost"
-    process = killed(
-        folder, "lost", lambda: updates(run) >= 3, lambda process: of_session(process, "ray::RayTrainWorker")[:1]
-    )
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors
+def test_a_lost_worker_is_replaced(folder: Path, undisturbed: dict[int, float], satpipe_here: Satpipe) -> None:
+    run, killed = folder / "lost", []
+
+    def kill() -> None:
+        wait_for(lambda: updates(run) >= 3, main.is_alive)
+        workers = psutil.Process().children(recursive=True)
+        killed.append(next(each for each in workers if "ray::RayTrainWorker" in " ".join(each.cmdline())))
+        killed[0].kill()
+
+    killer = threading.Thread(target=kill)
+    main = threading.main_thread()
+    killer.start()
+    done = satpipe_here(*arguments(folder, "lost", "checkpoint_steps=1"), cwd=folder)
+    killer.join()
+    assert done.returncode == 0, done.stderr
+    assert len(killed) == 1
     assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
 
 
-@pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe: Satpipe) -> None:
+def large_weights(folder: Path) -> Path:
+    """Weights whose loss overflows."""
     broken = load(folder / "teacher.safetensors")
     model = SAT(get_config("SAT_T_2s"))
     parameters.start_from(model, broken.state)
     with torch.no_grad():
         model.outputlayer[1].weight.fill_(3e38)
     save(model, folder / "large.safetensors")
-    overrides = ("init=large.safetensors", "precision=fp32", "workers=1")
-    done = satpipe(*arguments(folder, "diverged", *overrides), cwd=folder)
+    return folder / "large.safetensors"
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe_here: Satpipe) -> None:
+    overrides = (f"init={large_weights(folder)}", "precision=fp32", "workers=1")
+    done = satpipe_here(*arguments(folder, "diverged", *overrides), cwd=folder)
     assert done.returncode == 1
     assert "TrainingError: the loss became" in done.stderr
     assert "at update 0 (epoch 0, batch 0 of worker 0: " in done.stderr
 
 
 @pytest.mark.slow
-def test_full_context_with_everything_the_paper_names(folder: Path, satpipe: Satpipe) -> None:
+def test_full_context_with_everything_the_paper_names(folder: Path, satpipe_here: Satpipe) -> None:
     """And with a teacher's labels, of clips that have none of their own."""
-    bare = write_all(folder / "audio", folder / "bare")
+    bare = write_all(make_clips(folder / "few", 4, 2.0), folder / "bare")
     write_labels(bare, folder / "bare-labels", folder / "teacher.safetensors")
     given = (
         "data=bare", "labels=bare-labels", "validation=bare", "validation_labels=bare-labels",
-        "epochs=3", "clips_per_epoch=12", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
-        "average_best=4", "arch=audiotransformer_small", "init=small.safetensors",
+        "epochs=3", "clips_per_epoch=4", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
+        "average_best=4", "init=teacher.safetensors",
     )  # fmt: skip
-    save(model_by_rule(get_config("audiotransformer_small")), folder / "small.safetensors")
-    sets = [word for setting in given for word in ("--set", setting)]
-    done = satpipe("train", "full", "smoke_full", "-o", folder / "full", *sets, cwd=folder)
+    done = satpipe_here("train", "full", "smoke_full", "-o", folder / "full", *sets(*given), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert sorted(losses(folder / "full")) == list(range(1, 10))
+    assert sorted(losses(folder / "full")) == list(range(1, 4))
     states = [torch.load(path, weights_only=True) for path in (folder / "full" / "ray").glob("*/state.pt")]
     assert len(states) == 3
     weights = [state["objective"]["tagger.outputlayer.1.weight"] for state in states]
@@ -183,29 +201,32 @@ def test_full_context_with_everything_the_paper_names(folder: Path, satpipe: Sat
 
 
 @pytest.mark.slow
-def test_views_and_running_averages(folder: Path, satpipe: Satpipe) -> None:
+def test_views_and_running_averages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled model's recipe, for two updates."""
+    monkeypatch.chdir(folder)
     given = (
         "data=set", "labels=labels", "teacher=teacher.safetensors", "validation=set", "validation_labels=labels",
         "epochs=1", "clips_per_epoch=8", "batch=4", "reuse=1", "workers=1", "warmup_epochs=0", "decay_epochs=0",
+        "threads=1",
     )  # fmt: skip
-    sets = [word for setting in given for word in ("--set", setting)]
-    done = satpipe("train", "sat", "bundled", "-o", folder / "views", *sets, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    exported = load(folder / "views" / "model.safetensors")
+    settings, run = load_config("sat", "bundled", given), folder / "views"
+    group = Alone(run / "checkpoints")
+    Worker(settings, run, group).train()
+    assert [metrics["update"] for metrics in group.metrics] == [2]
+    exported = load(export(settings, run, group.checkpoints))
     assert json.loads(exported.metadata["metrics"])["classes_3"] > 0
-    assert exported.state["init_bn.running_mean"].abs().gt(1).sum() > 50  # fixed: taken from the data, in dB
+    assert exported.state["init_bn.running_mean"].abs().gt(1).sum() > 50  # fixed: computed from the data, in dB
     assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
 
 
-def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, satpipe: Satpipe) -> None:
-    typo = satpipe(*arguments(folder, "typo", "warmup_epoch=1"), cwd=folder)
+def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, satpipe_here: Satpipe) -> None:
+    typo = satpipe_here(*arguments(folder, "typo", "warmup_epoch=1"), cwd=folder)
     assert typo.returncode == 1
-    assert "ConfigError: there is no key 'warmup_epoch'; did you mean 'warmup_epochs'?" in typo.stderr
-    gone = satpipe(*arguments(folder, "gone", "data=nowhere"), cwd=folder)
+    assert "smoke_sat.yaml: unknown key 'warmup_epoch'; did you mean warmup_epochs?" in typo.stderr
+    gone = satpipe_here(*arguments(folder, "gone", "data=nowhere"), cwd=folder)
     assert "run `satpipe prepare` first" in gone.stderr
-    none = satpipe(*arguments(folder, "none"), "--resume", cwd=folder)
-    assert "there is no run in" in none.stderr
+    none = satpipe_here(*arguments(folder, "none"), "--resume", cwd=folder)
+    assert "contains no run to continue" in none.stderr
 
 
 def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -213,7 +234,8 @@ def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, t
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes\nmore")
 
     monkeypatch.setattr(train_worker, "Worker", full)
-    settings = asdict(load_config("sat", "sat_tiny_2s", ["data=a", "labels=b"]))
+    monkeypatch.setattr(train_worker, "RayGroup", lambda: None)
+    settings = load_config("sat", "sat_tiny_2s", ["data=a", "labels=b"]).model_dump()
     with pytest.raises(
         TrainingError, match="a batch of 32 does not fit into memory: lower batch, and raise accumulate"
     ):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from satpipe.jobs.train.config import CONFIG_FOLDER, load_config
-from satpipe.jobs.train.worker import learning_rate
+from satpipe.jobs.train.learner import learning_rate
 from satpipe.sat.errors import ConfigError
 
 GIVEN = ("data=clips", "labels=labels")
@@ -52,26 +52,33 @@ def test_overrides_and_files(tmp_path: Path) -> None:
     settings = load_config("sat", str(path), [*GIVEN, "lr=2e-3", "shift=true", "betas=[0.9, 0.95]", "init="])
     assert (settings.stage, settings.lr, settings.shift, settings.betas) == ("sat", 2e-3, True, (0.9, 0.95))
     assert settings.init == ""
+    assert load_config("sat", str(path), [*GIVEN, "batch=4.0", "data=2025"]).data == "2025"  # every scalar is a text
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("warmup_epoch=3", "there is no key 'warmup_epoch'; did you mean 'warmup_epochs'?"),
-        ("lr=fast", "lr is 'fast': it takes float"),
-        ("batch=2.5", "batch is 2.5: it takes int"),
-        ("shift=1", "shift is 1: it takes bool"),
-        ("betas=0.9", "betas is 0.9: it takes two numbers"),
-        ("batch=0", "batch is 0: it takes numbers from 1"),
-        ("patch_out=1", "patch_out is 1.0: it takes shares from 0 to under 1"),
-        ("optimizer=sgd", "optimizer is 'sgd': it takes adamw, adam8bit"),
+        ("warmup_epoch=3", "sat_tiny_2s.yaml: unknown key 'warmup_epoch'; did you mean warmup_epochs?"),
+        ("lr=fast", "sat_tiny_2s.yaml: lr must be a valid number, not 'fast'"),
+        ("batch=2.5", "batch must be a valid integer, not 2.5"),
+        ("batch=true", "batch must be a number, not True"),
+        ("shift=1", "shift must be true or false, not 1"),
+        ("betas=0.9", "betas must be two numbers, not 0.9"),
+        ("betas=[0.9]", r"betas must be two numbers, not \[0.9\]"),
+        ("batch=0", "batch must be greater than or equal to 1, not 0"),
+        ("patch_out=1", "patch_out must be less than 1, not 1"),
+        ("lr=0", "lr must be greater than 0, not 0"),
+        ("optimizer=sgd", "optimizer must be 'adamw' or 'adam8bit', not 'sgd'"),
         ("arch=SAT_T_3s", "there is no configuration 'SAT_T_3s'; did you mean SAT_T_"),
-        ("arch=audiotransformer_tiny", "stage sat trains streaming models: SAT_T_2s, .*audiotransformer_tiny is none"),
+        (
+            "arch=audiotransformer_tiny",
+            "arch must be a streaming model for stage sat .SAT_T_2s, .*not 'audiotransformer_tiny'",
+        ),
         ("stage=full", "is for stage full, not sat"),
-        ("warmup_epochs=900", "warm-up and decay take longer than the 250 epochs there are"),
-        ("data=", "data is empty"),
-        ("labels=", "labels is empty: stage sat takes the folder of a teacher's labels"),
-        ("lr", "--set lr: it takes key=value"),
+        ("warmup_epochs=900", "warmup_epochs and decay_epochs must add up to at most the 250 epochs"),
+        ("data=", "data must be the folder of a training set"),
+        ("labels=", "labels must be the folder of a teacher's labels .* for stage sat"),
+        ("lr", "--set must be key=value, not 'lr'"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, message: str) -> None:
@@ -80,7 +87,7 @@ def test_a_wrong_setting_is_named(override: str, message: str) -> None:
 
 
 def test_a_wrong_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no configuration sat_tony_2s; did you mean sat_tiny_2s?"):
+    with pytest.raises(ConfigError, match="configuration sat_tony_2s not found; did you mean sat_tiny_2s?"):
         load_config("sat", "sat_tony_2s")
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="is not a table of keys and values"):
@@ -89,7 +96,7 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not readable YAML"):
         load_config("sat", str(tmp_path / "no.yaml"))
     (tmp_path / "less.yaml").write_text("arch: SAT_T_2s\n")
-    with pytest.raises(ConfigError, match="does not say epochs, lr"):
+    with pytest.raises(ConfigError, match="less.yaml: keys missing: epochs, lr"):
         load_config("sat", str(tmp_path / "less.yaml"), GIVEN)
 
 

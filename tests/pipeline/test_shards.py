@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import Satpipe
-from helpers import model_by_rule, sound
+from helpers import model_by_rule
 from satpipe.jobs.train.prepare import label, prepare
 from satpipe.pipeline.training_data.feed import Feed, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.listing import list_clips
@@ -18,7 +18,6 @@ from satpipe.pipeline.training_data.teachers import (
     SegmentOptions,
     Segments,
     from_table,
-    label_shard,
     load_teacher,
     segment_starts_s,
 )
@@ -28,32 +27,7 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.taggers.efficientat import random_state
 from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import save
-
-
-def make_clips(folder: Path, count: int = 12, seconds: float = 5.0) -> Path:
-    """Sounds of different lengths and rates."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        rate_hz = (16_000, 44_100, 32_000)[number % 3]
-        samples = sound(int(rate_hz * (seconds + number % 4)), number).numpy()
-        soundfile.write(folder / f"{number:03}.flac", samples.clip(-1, 1), rate_hz)
-    return folder
-
-
-def write_all(folder: Path, out: Path, clips_per_shard: int = 5, table: Path | None = None) -> Shards:
-    """Without Ray."""
-    writer = ShardWriter(out, list_clips(str(folder), table), clips_per_shard)
-    for shard in writer.missing():
-        write_shard(writer.shards[shard], writer.location(shard))
-    return Shards(out)
-
-
-def write_labels(shards: Shards, out: Path, teacher: Path) -> Segments:
-    out.mkdir()
-    for shard in range(len(shards.files)):
-        location = out / f"psl-{shard:05d}-of-{len(shards.files):05d}.parquet"
-        label_shard(shards.folder, shard, str(teacher), SegmentOptions(), location)
-    return Segments(out, shards)
+from training import make_clips, write_all, write_labels
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_the_tables_of_the_reference_are_those_of_the_code(pages: dict[str, Beau
     assert "from the recording's start" in start.get_text()
     configurations = pages["reference/configurations.html"].get_text()
     assert all(path.stem in configurations for path in CONFIG_FOLDER.glob("*.yaml"))
-    assert all(key in configurations for key in TrainConfig.__dataclass_fields__)
+    assert all(key in configurations for key in TrainConfig.model_fields)
 
 
 @pytest.mark.slow

@@ -1,0 +1,78 @@
+"""The batches of each stage, and their augmentation."""
+
+import math
+
+import numpy as np
+import torch
+from satpipe.jobs.train.config import TrainConfig
+from satpipe.jobs.train.group import Group
+from satpipe.pipeline.training_data.feed import Batch, Feed, labelled_segments, whole_clips
+from satpipe.pipeline.training_data.shards import CLIP_S, Shards
+from satpipe.pipeline.training_data.teachers import Segments, load_teacher
+from satpipe.pipeline.training_data.views import Views
+from satpipe.sat.errors import TrainingError
+from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
+from satpipe.sat.training import augmentation as augment
+from torch import Tensor
+
+CLIP_SAMPLES = round(CLIP_S * SAMPLE_RATE_HZ)
+
+
+def make_feed(settings: TrainConfig, group: Group) -> Feed | Views:
+    """Return this worker's source of batches.
+
+    Raises:
+        ConfigError: There are fewer examples than one batch per worker.
+        TrainingError: The labels are of segments that are not two chunks of the model.
+    """
+    shards, config = Shards(settings.data), get_config(settings.arch)
+    sizes = {"batch": settings.batch, "per_epoch": settings.clips_per_epoch}
+    place = {"seed": settings.seed, "rank": group.rank, "world": group.world}
+    drawn = {"balance": settings.balance, "floor": settings.frequency_floor}
+    if settings.stage == "mae":
+        return Feed(whole_clips(shards, labelled=False), crop_samples=CLIP_SAMPLES, **sizes, **place)
+    if not settings.labels:
+        return Feed(whole_clips(shards, labelled=True, **drawn), crop_samples=CLIP_SAMPLES, **sizes, **place)
+    segments = Segments(settings.labels, shards)
+    examples = labelled_segments(shards, segments, **drawn)
+    if settings.stage == "full":
+        return Feed(examples, crop_samples=CLIP_SAMPLES, **sizes, **place)
+    if settings.teacher:
+        return Views(
+            examples, load_teacher(settings.teacher, group.device), chunk_frames=config.chunk_frames,
+            reuse=settings.reuse, mix=settings.mix, device=group.device, **sizes, **place,
+        )  # fmt: skip
+    return Feed(examples, crop_samples=_two_chunks(segments, config.chunk_samples), **sizes, **place)
+
+
+def _two_chunks(segments: Segments, chunk_samples: int) -> int:
+    """Return the length of the labelled segments in samples."""
+    samples = round(segments.segment_s * SAMPLE_RATE_HZ)
+    if not 2 * chunk_samples <= samples < 3 * chunk_samples:
+        raise TrainingError(
+            f"the labels are of segments of {segments.segment_s:g} s, but the model reads two chunks of "
+            f"{chunk_samples / SAMPLE_RATE_HZ:g} s: make labels with `satpipe psl --piece-s "
+            f"{math.ceil(2 * chunk_samples / SAMPLE_RATE_HZ)}`"
+        )
+    return samples
+
+
+def augmented(
+    settings: TrainConfig, batch: Batch, rng: np.random.Generator, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Move a batch to a device and augment it; return inputs and labels."""
+    inputs = batch.inputs.to(device)
+    labels = None if batch.labels is None else batch.labels.to(device)
+    if inputs.ndim == 3:  # log-mel values, to which a gain is added
+        if settings.gain_db:
+            inputs = inputs + torch.from_numpy(rng.normal(0, settings.gain_db, (len(inputs), 1, 1))).to(inputs)
+        return inputs, labels
+    if settings.shift:
+        inputs = augment.shift(inputs, rng)
+    if settings.gain_db:
+        inputs = augment.gain(inputs, rng, settings.gain_db)
+    if settings.polarity:
+        inputs = augment.polarity(inputs, rng)
+    if settings.mixup_alpha and labels is not None:
+        inputs, labels = augment.mixup(inputs, labels, rng, settings.mixup_alpha)
+    return inputs, labels

@@ -93,7 +93,7 @@ ifdef FULL
 	$(BIN)/satpipe tag $(CONSISTENCY)/recordings -o $(CONSISTENCY)/full_10s --model $(FULL)
 	$(BIN)/satpipe tag $(CONSISTENCY)/recordings -o $(CONSISTENCY)/full_2s --model $(FULL) --delay-s 2
 endif
-	$(BIN)/satpipe report --consistency Bird,Vehicle -o $(CONSISTENCY)/report \
+	$(BIN)/satpipe report-consistency --labels Bird,Vehicle -o $(CONSISTENCY)/report \
 	  $(addprefix $(CONSISTENCY)/,memory alone $(if $(FULL),full_10s full_2s))
 	cp $(CONSISTENCY)/report/consistency.json $(CONSISTENCY)/report/consistency.svg reports
 	$(BIN)/python -m satpipe.reports.readme

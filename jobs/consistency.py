@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from satpipe.jobs.metrics.sound_events import Floats, detect, rounded_up
+from satpipe.jobs.options.results import ConsistencyOptions
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import SHOWN, Tables
@@ -83,7 +84,9 @@ class Consistency:
     """What a person should know before relying on them."""
 
 
-def consistency(outs: Sequence[str | Path], labels: Sequence[int], threshold: float = 0.5) -> Consistency:
+def consistency(
+    outs: Sequence[str | Path], labels: Sequence[int], threshold: float = ConsistencyOptions.threshold
+) -> Consistency:
     """Compare the scores of folders.
 
     Args:

@@ -6,18 +6,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from satpipe.jobs.options.tag import StreamOptions
 from satpipe.pipeline.live.open_source import open_source
 from satpipe.pipeline.live.raw_samples import ENCODINGS
-from satpipe.pipeline.live.reader_thread import MAX_LAG_S
-from satpipe.pipeline.live.source import STDIN, LiveSource, SourceOptions
+from satpipe.pipeline.live.source import STDIN, LiveSource
 from satpipe.pipeline.live.tag_live import StreamChunk, StreamEnd, StreamGap, tag_sources
 from satpipe.pipeline.tables.schemas import best_labels
 from satpipe.sat.errors import ConfigError
@@ -26,30 +25,12 @@ from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import MEL_BANDS, SAMPLE_RATE_HZ
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
-from satpipe.sat.model.streaming import Cut, chunk_samples
+from satpipe.sat.model.streaming import chunk_samples
 from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import Checkpoint
-from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import resolve
 
 Line = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StreamOptions(SourceOptions):
-    """Options of `satpipe stream`, as on its command line; those of its sources are inherited."""
-
-    sources: tuple[str, ...] = ()
-    max_lag_s: float = MAX_LAG_S
-    model: str = BUNDLED
-    arch: str | None = None
-    cut: Cut = "gapless"
-    memory: Literal["on", "off"] = "on"
-    delay_s: float | None = None
-    precision: str = "fp32"
-    threshold: float = 0.1
-    top_k: int = 10
-    scores: bool = False
 
 
 def stream(options: StreamOptions) -> bool:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from satpipe.jobs.benchmark.tag import machine, write
-from satpipe.jobs.export.job import ExportOptions, export
+from satpipe.jobs.export.job import export
 from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
+from satpipe.jobs.options.models import ExportOptions
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.network import SAT

@@ -23,8 +23,9 @@ import soundfile
 import soxr
 import torch
 from satpipe.jobs.benchmark import parts
+from satpipe.jobs.options.measure import BenchmarkOptions, Device
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe, make_run
-from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.plan import plan
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.recordings.decode import Reader, probe
@@ -49,7 +50,9 @@ ON_PROCESSORS = ("fp32", "bf16")
 YEAR_H = 8766
 
 
-def benchmark(recordings: Path, hours: float, say: Callable[[str], None], device: str = "cpu") -> dict[str, Any]:
+def benchmark(
+    recordings: Path, hours: float, say: Callable[[str], None], device: Device = BenchmarkOptions.device
+) -> dict[str, Any]:
     """Measure, and return the figures.
 
     Args:
@@ -204,7 +207,7 @@ def _command(*args: object) -> float:
 
 
 @contextmanager
-def _workers(device: str) -> Iterator[Callable[..., tuple[float, dict[str, float]]]]:
+def _workers(device: Device) -> Iterator[Callable[..., tuple[float, dict[str, float]]]]:
     """Start Ray once; give a function that tags a file and returns the seconds it took, and its workers' by stage."""
     with ray_engine.start(None, None, device) as ray:
 

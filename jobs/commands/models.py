@@ -1,16 +1,24 @@
-"""`satpipe models`: the models there are, and fetching the published ones."""
+"""Commands about models: list, fetch, export."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
+from satpipe.jobs.commands.shared import options
+from satpipe.jobs.options.models import ExportOptions
+
+group = click.Group("Models")
 
 
-@click.group(invoke_without_command=True)
+@group.group(invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List the models: size, published mAP, licence, whether present."""
+    """List the models, or fetch one.
+
+    The list shows size, published mAP, licence, and whether the weights are present.
+    """
     if context.invoked_subcommand is None:
         _print_models()
 
@@ -20,13 +28,29 @@ def models(context: click.Context) -> None:
 def pull(name: str) -> None:
     """Fetch the published checkpoint NAME into the cache.
 
-    The cache is a folder of the user's, or the one that SATPIPE_CACHE names; SATPIPE_HUB_URL names a mirror.
+    The cache is in your home folder, or where SATPIPE_CACHE says; SATPIPE_HUB_URL selects a mirror.
     """
     from satpipe.sat.weights import hub
 
     with _shown_progress(name) as progress:
         path = hub.pull(name, progress)
     click.echo(f"{name} is in {path}")
+
+
+@group.command()
+@click.argument("model", metavar="MODEL")
+@options(ExportOptions)
+def export(**given: Any) -> int:
+    """Write a model as one file that runs without satpipe.
+
+    MODEL is a name or a path as for `tag --model`. The file maps the waveform of one chunk and the memory to scores and
+    the memory for the next chunk.
+    """
+    from satpipe.jobs.export import job
+
+    options = ExportOptions(**given)
+    click.echo(job.text(job.export(options), options))
+    return 0
 
 
 def _print_models() -> None:
@@ -64,7 +88,7 @@ def _print_models() -> None:
 
 @contextmanager
 def _shown_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a download: a bar on a terminal, elsewhere a line now and then."""
+    """Show the progress of a download: a bar on a terminal, else a line now and then."""
     if not sys.stdout.isatty():
         yield _Lines(name)
         return
@@ -81,7 +105,7 @@ def _shown_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 class _Lines:
-    """Prints a line for each tenth of a download, or for every 10 MB where its size is not known."""
+    """Prints a line for each tenth of a download, or for every 10 MB if its size is not known."""
 
     def __init__(self, name: str) -> None:
         self._name = name

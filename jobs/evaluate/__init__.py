@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from satpipe.jobs.evaluate.curves import Curves
-from satpipe.jobs.evaluate.options import EvaluateOptions
 from satpipe.jobs.evaluate.result import EvaluationResult, compare, folders, read, read_curves, write
 from satpipe.jobs.evaluate.strong_figures import StrongEvaluator
 from satpipe.jobs.evaluate.weak_figures import WeakEvaluator
+from satpipe.jobs.options.results import EvaluateOptions
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import ConfigError
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from satpipe.jobs import ground_truth
 from satpipe.jobs.evaluate.curves import Curves
-from satpipe.jobs.evaluate.options import EvaluateOptions
 from satpipe.jobs.evaluate.result import EXAMPLES, EvaluationResult
 from satpipe.jobs.metrics.bootstrap import interval, resample
 from satpipe.jobs.metrics.sound_events import Floats
+from satpipe.jobs.options.results import EvaluateOptions
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import Tables

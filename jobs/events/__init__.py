@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 from satpipe.jobs.events.finder import Finder
-from satpipe.jobs.events.options import EventOptions
 from satpipe.jobs.events.write import FORMATS, Written, text, write
+from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.sat.labels import Key
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from satpipe.jobs.events.options import EventOptions, levels
+from satpipe.jobs.events.levels import levels
 from satpipe.jobs.metrics.sound_events import Runs, find_runs, rounded_up
+from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.tables.chunk_scores import read_chunks
 from satpipe.pipeline.tables.open_folder import Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import EVENTS

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.events.formats import RENDERERS, Event, Format, Found
-from satpipe.jobs.events.options import EventOptions
 from satpipe.jobs.metrics.sound_events import Floats
+from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.storage import locate, output_file, relative_path, write_text
 from satpipe.pipeline.tables.output_folder import COMPRESSION
 from satpipe.pipeline.tables.schemas import EVENTS

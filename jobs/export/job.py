@@ -11,7 +11,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
 
 import torch
 from satpipe.jobs.export.runtime import (
@@ -23,6 +22,7 @@ from satpipe.jobs.export.runtime import (
     read,
     torchscript_deprecation_ignored,
 )
+from satpipe.jobs.options.models import ExportOptions
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
@@ -31,27 +31,12 @@ from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.hub import PUBLISHED, PUBLISHED_LICENCE
 from satpipe.sat.weights.registry import external_taggers, load_checkpoint
 
-Format = Literal["onnx", "torchscript"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 TOLERANCE = 1e-4
 """By how much a score of a file that is not int8 may differ from the Python model's."""
 METADATA_FILE = "metadata.json"
 """Name of the file within a TorchScript file that holds the metadata."""
 _OPSET = 20  # the first with GELU
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Options of `satpipe export`, as on its command line."""
-
-    model: str
-    out: Path
-    format: Format = "onnx"
-    int8: bool = False
-    arch: str | None = None
-    delay_s: float | None = None
-    check: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,8 +123,6 @@ def describe(options: ExportOptions, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _refuse_impossible(options: ExportOptions) -> None:
-    if options.format not in FORMATS:
-        raise ConfigError(f"there is no format '{options.format}'; there are {' and '.join(FORMATS)}")
     if options.format == "torchscript":
         if options.int8:
             raise ConfigError("int8 is made by ONNX Runtime: it takes --format onnx")

@@ -3,16 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 from satpipe.jobs.ground_truth.text_file import NO_VALUE
 from satpipe.jobs.metrics.sound_events import Ints
+from satpipe.jobs.options.results import Unknown as Unknown
 from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import Label, find
-
-Unknown = Literal["error", "skip"]
-"""What becomes of a label that satpipe does not know: an error, or it is left out and counted."""
 
 
 class Vocabulary:

@@ -10,10 +10,10 @@ ones have scores nearest to the threshold, above or below: with a slightly diffe
 more, or one fewer.
 """
 
+from satpipe.jobs.options.results import ReportOptions
 from satpipe.jobs.report_data.collection import collect
 from satpipe.jobs.report_data.contents import Detail, LabelTotal, Problem, ReportData
 from satpipe.jobs.report_data.moments import CERTAIN, DOUBTFUL, Excerpt, Moment
-from satpipe.jobs.report_data.options import ReportOptions
 
 __all__ = [
     "CERTAIN", "DOUBTFUL", "Detail", "Excerpt", "LabelTotal", "Moment", "Problem", "ReportData", "ReportOptions",

@@ -6,12 +6,12 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.options.results import ReportOptions
 from satpipe.jobs.report_data.contents import SHARE_STEPS, Detail, LabelTotal, Problem, ReportData
 from satpipe.jobs.report_data.count import Counter
 from satpipe.jobs.report_data.excerpts import with_sound
 from satpipe.jobs.report_data.grid import grid, local
 from satpipe.jobs.report_data.moments import choose as choose_moments
-from satpipe.jobs.report_data.options import ReportOptions
 from satpipe.pipeline.start_times.resolver import find_zone
 from satpipe.pipeline.tables.open_folder import Ints, Tables
 from satpipe.sat.errors import ConfigError

@@ -32,8 +32,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import soundfile
+from satpipe.jobs.options.measure import SynthOptions
 from satpipe.jobs.synth.inputs import Background, Clip, find_backgrounds, find_clips
-from satpipe.jobs.synth.options import SynthOptions, check
 from satpipe.jobs.synth.placement import Event, crowd, draw_events
 from satpipe.jobs.synth.scenes import Scene, SceneMaker
 from satpipe.jobs.synth.write import Summary, claimed, text, write_scenes
@@ -56,7 +56,6 @@ def synth(options: SynthOptions) -> Summary:
         AudioError: A source has changed since it was read first.
         OutputError: The folder cannot be written, or contains something else.
     """
-    check(options)
     summary = Summary()
     with ThreadPoolExecutor(options.workers or min(os.cpu_count() or 1, MOST_WORKERS)) as pool:
         clips = find_clips(options, pool, summary.skipped)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.synth.options import SynthOptions
+from satpipe.jobs.options.measure import SynthOptions
 from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search, Source

@@ -4,8 +4,8 @@ from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 
 import numpy as np
+from satpipe.jobs.options.measure import MIN_SAMPLES, SynthOptions
 from satpipe.jobs.synth.inputs import LONGEST_SAMPLES, Clip
-from satpipe.jobs.synth.options import LEAST_SAMPLES, SynthOptions
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 GAP_SAMPLES = SAMPLE_RATE_HZ // 4  # between events of a class: more than the usual collar of 200 ms
@@ -47,7 +47,7 @@ def draw_events(rng: np.random.Generator, clips: list[list[Clip]], options: Synt
             of_label = clips[rng.integers(len(clips))]
             clip = of_label[rng.integers(len(of_label))]
             length = clip.stop - clip.start
-            onset = int(rng.integers(options.samples - min(length, LEAST_SAMPLES) + 1))
+            onset = int(rng.integers(options.samples - min(length, MIN_SAMPLES) + 1))
             snr_db = float(rng.uniform(*options.snr_db))
             event = Event(onset, min(onset + length, options.samples), clip, snr_db)
             if _fits(event, events, options.max_polyphony):

@@ -7,8 +7,8 @@ from threading import Event as Flag
 
 import numpy as np
 import soundfile
+from satpipe.jobs.options.measure import SynthOptions
 from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Background, Clip
-from satpipe.jobs.synth.options import SynthOptions
 from satpipe.jobs.synth.placement import Event, crowd, draw_events
 from satpipe.jobs.synth.sound import Library, Stream, noise
 from satpipe.pipeline.recordings.resample import Samples

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from filelock import FileLock, Timeout
+from satpipe.jobs.options.measure import SynthOptions
 from satpipe.jobs.synth.inputs import EXAMPLES
-from satpipe.jobs.synth.options import SynthOptions
 from satpipe.jobs.synth.scenes import Scene, SceneMaker
 from satpipe.pipeline.storage import is_remote, write_text, written_whole
 from satpipe.sat.errors import OutputError

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from satpipe.jobs.tag.options import TagOptions
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.time_options import joined
 from satpipe.jobs.tag.todo import Held
@@ -75,7 +75,7 @@ class Summary:
         return not self.problems and set(self.statuses) <= {"ok"}
 
 
-def tag(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
+def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
     """Tag what the plan leaves to do.
 
     Args:

@@ -25,12 +25,12 @@ def plan(plan: Plan, *, prune: bool) -> str:
         lines.append(
             "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches."
         )
-    lines.append(f"found: {_count(plan.files, 'recording')}, {plan.todo_bytes / 1e6:,.1f} MB to tag in {plan.todo}")
+    lines.append(f"found: {count(plan.files, 'recording')}, {plan.todo_bytes / 1e6:,.1f} MB to tag in {plan.todo}")
     if plan.stale:
-        lines.append(f"       {_count(len(plan.stale), 'recording')} changed or failed before: tagged again")
+        lines.append(f"       {count(len(plan.stale), 'recording')} changed or failed before: tagged again")
     if plan.gone:
         then = "rows removed" if prune else "rows kept, --prune removes them"
-        lines.append(f"       {_count(len(plan.gone), 'recording')} in the tables not there any more: {then}")
+        lines.append(f"       {count(len(plan.gone), 'recording')} in the tables not there any more: {then}")
     lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
@@ -43,11 +43,11 @@ def summary(summary: Summary, out: str | Path) -> str:
         speed = summary.tagged_s / summary.elapsed_s
         took = timedelta(seconds=round(summary.elapsed_s))
         lines.append(f"tagged {summary.tagged_s / 3600:.2f} h in {took} ({speed:.0f} x realtime)")
-    lines.append(f"{out} holds {_count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
+    lines.append(f"{out} holds {count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
     problems = sum(summary.statuses.values()) - summary.statuses.get("ok", 0)
     if problems:
         kinds = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "ok")
-        lines.append(f"  {_count(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:")
+        lines.append(f"  {count(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:")
         lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
         lines += ["    ..."] if problems > len(summary.examples) else []
     lines += [f"  not searched: {problem}" for problem in summary.problems]
@@ -59,7 +59,7 @@ def _joints(summary: Summary) -> list[str]:
     if summary.files is None:
         return []
     files, deployments = summary.files
-    lines = [f"joined: {_count(files, 'file')} to {_count(deployments, 'deployment')}"]
+    lines = [f"joined: {count(files, 'file')} to {count(deployments, 'deployment')}"]
     overlaps = [f"{first} and {second} ({s:,.1f} s)" for first, second, s in summary.not_joined.overlaps]
     if overlaps:
         lines.append(f"  not joined since they overlap: {len(overlaps):,}, such as {some(overlaps)}")
@@ -93,7 +93,7 @@ def _times(summary: Summary) -> list[str]:
 
 def _sources(counts: Mapping[str, int], total: int) -> str:
     sources = ", ".join(f"{counts[source]:,} from {source}" for source in SOURCES if counts.get(source))
-    return f"{sum(counts.values()):,} of {_count(total, 'recording')}{f' ({sources})' if sources else ''}"
+    return f"{sum(counts.values()):,} of {count(total, 'recording')}{f' ({sources})' if sources else ''}"
 
 
 def status(status: Status) -> str:
@@ -107,19 +107,20 @@ def status(status: Status) -> str:
         state = "not finished; the same command continues"
     arch, source = run.get("identity", {}).get("arch", "?"), run.get("model", {}).get("source", "?")
     lines = [f"{state}, started {run.get('started', '?')}", f"model: {arch}, {source}"]
-    lines.append(f"in the tables: {_count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
+    lines.append(f"in the tables: {count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
     lines.append(f"start known of {_sources(status.times, total)}")
     if status.staged:
-        lines.append(f"tagged, not in the tables yet: {_count(status.staged, 'unit')} of work")
+        lines.append(f"tagged, not in the tables yet: {count(status.staged, 'unit')} of work")
     if status.log:
         lines.append(f"log: {status.log}")
     problems = total - status.recordings.get("ok", 0)
     if problems:
-        lines.append(f"{_count(problems, 'recording')} with a problem:")
+        lines.append(f"{count(problems, 'recording')} with a problem:")
         lines += [f"  {recording}: {reason}" for recording, reason in status.problems.items()]
         lines += ["  ..."] if problems > len(status.problems) else []
     return "\n".join(lines)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number and a noun in the right form."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

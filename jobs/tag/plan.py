@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from satpipe.jobs.tag.options import TagOptions
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.time_options import clock_notes, make_clock
 from satpipe.jobs.tag.todo import Held
 from satpipe.pipeline.recordings.find import Search

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.pipeline.ray_engine import Engine
 from satpipe.pipeline.recordings.deployments import Candidate, NotJoined, join
 from satpipe.pipeline.recordings.find import Source
@@ -12,9 +12,6 @@ from satpipe.pipeline.recordings.probing import Unusable, probe_each
 from satpipe.pipeline.start_times.from_csv import read_clock_drifts, read_times
 from satpipe.pipeline.start_times.resolver import RecordedFile, StartTimeResolver, find_zone
 from satpipe.sat.errors import ConfigError
-
-if TYPE_CHECKING:
-    from satpipe.jobs.tag.options import TagOptions
 
 SHOWN = 3  # names in one line
 

@@ -3,17 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.pipeline.recordings.deployments import Deployment, fingerprint
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.start_times.from_names import NameParser
 from satpipe.pipeline.tables.output_folder import Output
-
-if TYPE_CHECKING:
-    from satpipe.jobs.tag.options import TagOptions
 
 State = tuple[str, int, int]
 """Name, size and time stamp of a file."""
@@ -40,7 +37,7 @@ class _Row:
 class Held:
     """The rows of an output folder, by file."""
 
-    def __init__(self, output: Output | None, options: "TagOptions") -> None:
+    def __init__(self, output: Output | None, options: TagOptions) -> None:
         """Read them.
 
         Args:

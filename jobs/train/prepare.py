@@ -10,8 +10,9 @@ from satpipe.pipeline import ray_engine
 from satpipe.pipeline.ray_engine import Engine, Lost
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.training_data.listing import Listing, list_clips
+from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.pipeline.training_data.shards import Shards, ShardWriter, write_shard
-from satpipe.pipeline.training_data.teachers import SegmentOptions, from_table, label_shard
+from satpipe.pipeline.training_data.teachers import from_table, label_shard
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.weights.checkpoint import Checkpoint
@@ -51,7 +52,7 @@ def prepare(
     table: Path | None = None,
     segments: Path | None = None,
     where: Sequence[tuple[str, str]] = (),
-    clips_per_shard: int = 500,
+    clips_per_shard: int,
     workers: int | None = None,
     address: str | None = None,
     report: Report = lambda done, total: None,

@@ -14,7 +14,6 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 QUEUE_S = 4.0  # of a source that can wait
 LIVE_QUEUE_S = 60.0  # of one that cannot: HLS and radio stations send many seconds at once
-MAX_LAG_S = 4.0
 POLL_S = 0.1
 TOO_SLOW = "this machine is too slow: what waited was dropped"
 UNFORESEEN = "reading it ended in a way that nobody foresaw"

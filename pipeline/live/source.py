@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from satpipe.pipeline.recordings.resample import Samples
+from satpipe.pipeline.option import Option, Options
+
+if TYPE_CHECKING:
+    from satpipe.pipeline.recordings.resample import Samples
 
 STDIN = "-"
+MAX_LAG_S = 4.0
 
 
 DEVICE = "device:"
@@ -43,7 +47,7 @@ class LiveSource(Protocol):
     rate_hz: int
     channels: int
 
-    def blocks(self) -> Iterator[Samples | Gap]:
+    def blocks(self) -> "Iterator[Samples | Gap]":
         """Yield blocks [n, channels] as they come, to the end.
 
         Raises:
@@ -55,21 +59,33 @@ class LiveSource(Protocol):
 
 
 @dataclass(frozen=True)
-class SourceOptions:
-    """How sources are to be read.
+class SourceOptions(Options):
+    """How live sources are read."""
 
-    Attributes:
-        encoding: Of raw samples, one of `pcm.ENCODINGS`; None: WAV, or DEFAULT_ENCODING on standard input.
-        rate_hz: Of raw samples, or asked of a device.
-        channels: The same.
-        live: Sources that could wait are taken for ones that cannot.
-        idle_s: A file that does not grow for so long has ended; a URL or a device that is silent for so long is lost.
-        reconnect_s: How long a live URL that is lost is tried again.
-    """
-
-    encoding: str | None = None
-    rate_hz: int | None = None
-    channels: int | None = None
-    live: bool = False
-    idle_s: float = 10.0
-    reconnect_s: float = 30.0
+    encoding: Annotated[
+        str | None,
+        Option(
+            "Encoding of raw samples: s16le, f32le, ...; by default WAV, or s16le from -.",
+            metavar="NAME",
+            flags=("--format",),
+        ),
+    ] = None
+    rate_hz: Annotated[
+        int | None, Option("Sampling rate of raw samples, by default 16000, or of a device.", minimum=1)
+    ] = None
+    channels: Annotated[
+        int | None,
+        Option("Channels of raw samples, by default 1, or of a device; their mean is tagged.", minimum=1),
+    ] = None
+    live: Annotated[
+        bool, Option("Treat the input as live: timestamp it and drop audio when processing is too slow.")
+    ] = False
+    idle_s: Annotated[
+        float,
+        Option(
+            "Treat a file as finished after this many seconds without growth, and a URL or device as lost after this "
+            "many seconds without data.",
+            minimum=0,
+        ),
+    ] = 10.0
+    reconnect_s: Annotated[float, Option("Seconds during which a lost live URL is opened again.", minimum=0)] = 30.0

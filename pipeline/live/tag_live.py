@@ -11,8 +11,8 @@ from threading import Condition
 from time import monotonic, time
 
 import torch
-from satpipe.pipeline.live.reader_thread import MAX_LAG_S, POLL_S, Block, SourceReader
-from satpipe.pipeline.live.source import LiveSource
+from satpipe.pipeline.live.reader_thread import POLL_S, Block, SourceReader
+from satpipe.pipeline.live.source import MAX_LAG_S, LiveSource
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.streaming import chunk_samples

@@ -15,8 +15,6 @@ from typing import Any
 from satpipe.pipeline.recordings.audio_info import AudioInfo, Part
 from satpipe.pipeline.recordings.find import Source
 
-GAP_S = 2.0  # names are rounded to the second, and recorders need a moment to change files
-
 
 @dataclass(frozen=True)
 class Deployment(Source):

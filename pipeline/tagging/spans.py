@@ -11,9 +11,6 @@ from satpipe.pipeline.tables.staged import SpanKey
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
 from satpipe.sat.model.streaming import Cut, chunk_samples
 
-SPAN_S = 600.0  # with 23 s of warm-up for SAT-2s: 4 % of work done twice
-
-
 _MARGIN_S = 1.0  # for resampling and for frames that reach beyond a chunk
 UNIT_SPANS = 256  # recordings that may share a unit, however short
 
@@ -45,7 +42,7 @@ class Span:
         return max(0.0, end_s - self.start_chunk * chunk_s)
 
 
-def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float = SPAN_S) -> list[Span]:
+def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float) -> list[Span]:
     """Cut a recording into spans of at most `span_s`; one that cannot be read exactly from its middle stays whole."""
     info, size = recording.info, chunk_samples(config, cut)
     samples = resampled(info.frames, info.rate_hz, config.rate_hz)

@@ -4,7 +4,6 @@ psl.json                    which teacher, of which clips, in which pieces
 psl-00000-of-00012.parquet  tables.SEGMENTS, one file for each shard of clips
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from satpipe.pipeline.storage import written_whole
 from satpipe.pipeline.tables.schemas import SEGMENTS
+from satpipe.pipeline.training_data.segments import SegmentOptions, segment_starts_s
 from satpipe.pipeline.training_data.shards import Shards, decode_clip, numbered_files
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import CLASSES
@@ -24,7 +24,6 @@ from satpipe.sat.weights.registry import resolve
 from torch import Tensor
 
 BATCH_PIECES = 16
-MIN_SCORE = 0.003  # what a teacher gives less is left out of the table
 
 
 @lru_cache(maxsize=1)
@@ -36,22 +35,6 @@ def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
         ConfigError: There is no such tagger.
     """
     return resolve(model).tagger(device=device)
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """How clips are cut for the teacher, and what is kept of what it says."""
-
-    piece_s: float = 4.0
-    hop_s: float = 2.0
-    top_k: int = CLASSES
-    min_score: float = MIN_SCORE
-
-
-def segment_starts_s(duration_s: float, options: SegmentOptions) -> list[float]:
-    """Where the pieces of a clip start; the last one reaches its end, or past it."""
-    count = 1 + max(0, int(np.ceil((duration_s - options.piece_s) / options.hop_s - 1e-6)))
-    return [number * options.hop_s for number in range(count)]
 
 
 def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOptions, location: Path) -> int:

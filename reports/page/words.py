@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from satpipe.jobs.events.options import LOW_SHARE
+from satpipe.jobs.events.levels import LOW_SHARE
 from satpipe.jobs.report_data import ReportData
 from satpipe.jobs.report_data.excerpts import MOST_GAIN
 from satpipe.pipeline.tables.schemas import STATUSES

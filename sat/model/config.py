@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 from satpipe.sat.errors import ConfigError
 
@@ -15,6 +15,16 @@ PATCH_SAMPLES = PATCH_FRAMES * HOP_SAMPLES
 FREQUENCY_PATCHES = MEL_BANDS // PATCH_BANDS
 CLASSES = 527
 DEPTH = 12
+BUNDLED = "bundled"  # name of the model that comes with satpipe
+
+Cut = Literal["gapless", "script"]
+"""How a recording is cut into chunks (the chunking mode).
+
+gapless: one log-mel stream, cut every `chunk_frames` frames; every sample is used. This is how the models were trained.
+script: the nominal delay of waveform per chunk, each with its own spectrogram whose last frames are not used, and a
+memory, if the model has one, warmed up with digital silence. This is what the published inference script does.
+"""
+CUTS: tuple[Cut, ...] = get_args(Cut)
 
 
 class ChunkConfig(Protocol):

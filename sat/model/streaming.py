@@ -1,9 +1,9 @@
 """From samples to scores, online: cut a stream of samples into chunks and tag each as soon as it is complete."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
+from satpipe.sat.model.config import CUTS as CUTS
 from satpipe.sat.model.config import (
     FREQUENCY_PATCHES,
     HOP_SAMPLES,
@@ -14,19 +14,11 @@ from satpipe.sat.model.config import (
     ChunkConfig,
     ModelConfig,
 )
+from satpipe.sat.model.config import Cut as Cut
 from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, LogMelStream, clamp_dynamic_range, to_device
 from satpipe.sat.model.network import SAT, Memory
 from torch import Tensor
 from torch.nn import functional as F
-
-Cut = Literal["gapless", "script"]
-"""How a recording becomes chunks.
-
-gapless: one log-mel stream, cut every `chunk_frames` frames; every sample is seen. As the models were trained.
-script: the nominal delay of waveform at a time, each with a spectrogram of its own whose last frames are not seen, and
-a memory, where there is one, warmed with digital silence. What the published inference script does.
-"""
-CUTS: tuple[Cut, ...] = get_args(Cut)
 
 
 def chunk_samples(config: ChunkConfig, cut: Cut) -> int:

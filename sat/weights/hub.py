@@ -25,13 +25,12 @@ import requests
 import torch
 from filelock import FileLock
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
+from satpipe.sat.model.config import BUNDLED as BUNDLED
 from satpipe.sat.model.config import CONFIGS, ModelConfig
 from satpipe.sat.model.network import SAT
 from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import load
 
-BUNDLED = "bundled"
-"""Name of the model that comes with satpipe, the default."""
 BUNDLED_CONFIGS = {BUNDLED: "SAT_T_2s", "bundled_1s": "SAT_T_1s"}
 """The same weights read chunks of 2 s, or of 1 s with the first half of the time positions."""
 BUNDLED_SOURCE = "bundled with satpipe"

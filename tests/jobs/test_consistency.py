@@ -1,4 +1,4 @@
-"""`satpipe report --consistency`: figures against plain loops, the picture, and what is refused."""
+"""`satpipe report-consistency`: figures against plain loops, the picture, and what is refused."""
 
 import csv
 import json
@@ -119,8 +119,8 @@ def test_delays_that_differ_are_compared_in_seconds(tmp_path: Path, monkeypatch:
 @pytest.fixture(scope="module")
 def reported(satpipe: Satpipe, outs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("report")
-    labels = ("--consistency", f"Bird,{LABELS[1]}", "--consistency", "dog")
-    done = satpipe("report", *labels, *outs, "-o", folder, "--threshold", 0.3)
+    labels = ("--labels", f"Bird,{LABELS[1]}", "--labels", "dog")
+    done = satpipe("report-consistency", *labels, *outs, "-o", folder, "--threshold", 0.3)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -199,23 +199,23 @@ def test_folders_of_other_recordings_are_refused(outs: list[Path], tmp_path: Pat
 
 def test_a_folder_that_is_not_finished_is_said_to_be(satpipe: Satpipe, tmp_path: Path) -> None:
     write_output(tmp_path / "out", {"a.wav": by_rule(3, 0)}, run={k: v for k, v in RUN.items() if k != "finished"})
-    done = satpipe("report", "--consistency", "Bird", tmp_path / "out")
+    done = satpipe("report-consistency", "--labels", "Bird", tmp_path / "out")
     assert (done.returncode, "not finished" in done.stdout) == (0, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--consistency", "Brid"), 1, "did you mean 'Bird'"),
-        (("--consistency", "Bird,Hubub"), 1, "there is no label 'Hubub'; did you mean 'Hubbub"),
-        (("--consistency", "Bird", "--threshold", "0"), 2, "threshold"),
-        (("--consistency", ","), 1, "one or more labels"),
+        (("--labels", "Brid"), 1, "did you mean 'Bird'"),
+        (("--labels", "Bird,Hubub"), 1, "there is no label 'Hubub'; did you mean 'Hubbub"),
+        (("--labels", "Bird", "--threshold", "0"), 2, "threshold"),
+        (("--labels", ","), 1, "one or more labels"),
     ],
 )
 def test_bad_input_is_one_clear_message(
     satpipe: Satpipe, outs: list[Path], arguments: tuple[str, ...], code: int, message: str
 ) -> None:
-    done = satpipe("report", *arguments, outs[0])
+    done = satpipe("report-consistency", *arguments, outs[0])
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
 
 

@@ -19,8 +19,9 @@ from helpers import assert_same_scores, model_by_rule, parity_waveform, sound, s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from satpipe.jobs.benchmark import export as benchmark_export
-from satpipe.jobs.export.job import TOLERANCE, Exported, ExportOptions, export
+from satpipe.jobs.export.job import TOLERANCE, Exported, export
 from satpipe.jobs.export.runtime import Call, difference, open_onnx, open_torchscript, read, score
+from satpipe.jobs.options.models import ExportOptions
 from satpipe.sat.errors import AudioError, CheckpointError, ConfigError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import CONFIGS, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, ModelConfig, get_config

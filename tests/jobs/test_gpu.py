@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import Satpipe
 from helpers import model_by_rule, sound
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag import messages as text
-from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.plan import plan
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective

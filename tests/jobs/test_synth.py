@@ -23,9 +23,9 @@ from encoded import encode
 from filelock import FileLock
 from satpipe.jobs import synth
 from satpipe.jobs.ground_truth import match, read_strong, read_weak
+from satpipe.jobs.options.measure import MIN_SAMPLES
 from satpipe.jobs.synth import Clip, Event, Summary, SynthOptions, crowd, draw_events
 from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, EXAMPLES, LONGEST_SAMPLES, find_clips
-from satpipe.jobs.synth.options import LEAST_SAMPLES
 from satpipe.jobs.synth.placement import GAP_SAMPLES
 from satpipe.jobs.synth.sound import Library
 from satpipe.pipeline.recordings.find import Source
@@ -329,7 +329,7 @@ def test_a_scene_s_end_cuts_events_but_leaves_a_quarter_of_a_second(sounds: list
         for event in draw_events(np.random.default_rng(seed), sounds, options)[0]:
             wanted, length = event.clip.stop - event.clip.start, event.offset - event.onset
             assert 0 <= event.onset < event.offset <= options.samples
-            assert length == wanted or (event.offset == options.samples and length >= LEAST_SAMPLES)
+            assert length == wanted or (event.offset == options.samples and length >= MIN_SAMPLES)
             cut += length < wanted
     assert cut > 50
 
@@ -622,8 +622,8 @@ def test_other_wrong_sources_are_errors(clips: Path, tmp_path: Path) -> None:
     [
         ({"snr_db": (20, 6)}, "--snr-db must be the lower and then the higher ratio, not 20 6"),
         ({"length_s": 0.2}, "--length-s must be at least 0.25, not 0.2"),
-        ({"length_s": float("nan")}, "finite numbers"),
-        ({"snr_db": (0, float("inf"))}, "finite numbers"),
+        ({"length_s": float("nan")}, "--length-s must be at least 0.25, not nan"),
+        ({"snr_db": (0, float("inf"))}, "--snr-db must be the lower and then the higher ratio, not 0 inf"),
         ({"scenes": 0}, "--scenes must be from 1 to 100,000, not 0"),
         ({"scenes": 100_001}, "--scenes must be from 1 to 100,000, not 100,001"),
     ],

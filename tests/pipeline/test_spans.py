@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording, recordings_of
-from satpipe.pipeline.tagging.spans import SPAN_S, UNIT_SPANS, Span, group, spans_of
+from satpipe.pipeline.tagging.spans import UNIT_SPANS, Span, group, spans_of
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ, ModelConfig, get_config
 from satpipe.sat.model.streaming import CUTS, Cut, chunk_samples, count_chunks
 
@@ -21,6 +21,7 @@ cuts = st.sampled_from(CUTS)
 lengths = st.integers(1, DAY_FRAMES) | st.builds(
     lambda chunks, more: max(1, 30_720 * chunks + more), st.integers(0, 3000), st.integers(-1, 1)
 )
+SPAN_S = 600.0
 spans_s = st.floats(0.001, 2 * SPAN_S)
 few_examples = settings(max_examples=100, deadline=None)
 
@@ -61,7 +62,7 @@ def test_a_recording_that_cannot_be_read_from_its_middle_stays_whole(cut: Cut, f
 
 
 def test_a_day_becomes_spans_of_ten_minutes() -> None:
-    spans = spans_of(recording(DAY_FRAMES), CONFIG, "gapless")
+    spans = spans_of(recording(DAY_FRAMES), CONFIG, "gapless", SPAN_S)
     assert len(spans) == 145  # of 312 chunks, 599 s
     assert spans[1].duration_s(CONFIG, "gapless") == 599.04
 

@@ -13,8 +13,8 @@ from audio import noise, shorten, write
 from conftest import Satpipe
 from guano import GuanoFile
 from outputs import scores_of, write_output
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.messages import plan as plan_text
-from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.plan import plan
 from satpipe.pipeline.start_times.resolver import StartTimeResolver
 from satpipe.pipeline.tables.dataframes import in_files, read_recordings, read_tags

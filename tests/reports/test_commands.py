@@ -348,7 +348,7 @@ COMMANDS = {
     "satpipe evaluate --compare compared/out compared/out_alone": Command(
         prints("segment-F1, 1.92 s"), (EVALUATE_BOTH,)
     ),
-    "satpipe report --evaluation results -o pictures": Command(
+    "satpipe report-evaluation results -o pictures": Command(
         writes(
             *(
                 f"pictures/{name}"
@@ -368,7 +368,7 @@ COMMANDS = {
     "satpipe evaluate out_scenes --strong scenes/strong.tsv --weak scenes/weak.csv -o results_scenes": Command(
         prints("20 of 20 clips found"), (TAG_SCENES,)
     ),
-    "satpipe report --consistency Bird,Vehicle out_sat out_alone -o steadiness": Command(
+    "satpipe report-consistency --labels Bird,Vehicle out_sat out_alone -o steadiness": Command(
         check_steadiness, (TAG_SAT, TAG_ALONE)
     ),
     "satpipe profile SAT_T_2s": Command(prints("| SAT_T_2s | 5.5 | 48 | 48/48 |")),

@@ -1,4 +1,4 @@
-"""`satpipe report --evaluation`: curves against scikit-learn and psds-eval, branches, pictures, tables."""
+"""`satpipe report-evaluation`: curves against scikit-learn and psds-eval, branches, pictures, tables."""
 
 import json
 import re
@@ -248,7 +248,7 @@ def test_a_class_that_is_not_evaluated_still_decides_on_the_branch(tmp_path: Pat
 @pytest.fixture(scope="module")
 def drawn(satpipe: Satpipe, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    done = satpipe("report", "--evaluation", made / "card", "-o", folder)
+    done = satpipe("report-evaluation", made / "card", "-o", folder)
     assert done.returncode == 0, done.stderr
     names = {"classes_average_precision", "classes_segment_f1", "classes_onset_f1", "precision_recall_clips"}
     names |= {"precision_recall_chunks", "psd_roc", "ceilings", "branches"}
@@ -330,13 +330,13 @@ def test_what_cannot_be_drawn_is_one_clear_message(satpipe: Satpipe, made: Path,
     broken = shutil.copytree(made / "card", tmp_path / "broken")
     (broken / "curves.parquet").write_bytes(b"PAR1 nothing")
     for arguments, code, message in (
-        (("--evaluation", made / "card", "-o", tmp_path / "o", "--labels", "Brid"), 1, "did you mean 'Bird'"),
-        (("--evaluation", old, "-o", tmp_path / "o"), 1, "curves.parquet is missing"),
-        (("--evaluation", broken, "-o", tmp_path / "o"), 1, "broken/curves.parquet"),
-        (("--evaluation", made, "-o", tmp_path / "o"), 1, "evaluate.json cannot be read"),
-        (("--evaluation", made / "card"), 2, "-o DIR"),
+        ((made / "card", "-o", tmp_path / "o", "--labels", "Brid"), 1, "did you mean 'Bird'"),
+        ((old, "-o", tmp_path / "o"), 1, "curves.parquet is missing"),
+        ((broken, "-o", tmp_path / "o"), 1, "broken/curves.parquet"),
+        ((made, "-o", tmp_path / "o"), 1, "evaluate.json cannot be read"),
+        ((made / "card",), 2, "'-o' / '--out'"),
     ):
-        done = satpipe("report", *arguments)
+        done = satpipe("report-evaluation", *arguments)
         assert (done.returncode, message in done.stderr) == (code, True), done.stderr
     card, curves = read(made / "card"), read_curves(made / "card")
     absent = next(n for n, label in enumerate(weak_labels()) if not _in_truth(card, label.mid))
@@ -428,7 +428,7 @@ def test_several_cards_share_the_tables(satpipe: Satpipe, made: Path, tmp_path: 
     for name, delay_s in (("one", 2.0), ("ten", 10.0)):
         card = evaluate(made / "out", options)
         write(card | {"model": card["model"] | {"delay_s": delay_s}, "out": name}, tmp_path / name)
-    done = satpipe("report", "--evaluation", tmp_path / "one", tmp_path / "ten", "-o", tmp_path / "o")
+    done = satpipe("report-evaluation", tmp_path / "one", tmp_path / "ten", "-o", tmp_path / "o")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "o").iterdir()} == {
         "one",

@@ -20,7 +20,7 @@ import torch
 from audio import recording_of, shorten, write
 from conftest import ROOT, Satpipe
 from helpers import assert_same_scores, model_by_rule, sound
-from satpipe.jobs.tag.options import TagOptions
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.plan import plan
 from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.recordings.resample import QUALITY

@@ -16,9 +16,9 @@ from typing import Any
 
 from satpipe.jobs.benchmark import tag as benchmark
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.synth import SynthOptions, synth
 from satpipe.jobs.tag.job import tag
-from satpipe.jobs.tag.options import TagOptions
 from satpipe.jobs.tag.plan import plan
 from satpipe.sat.labels import Label, ancestors, weak_labels
 

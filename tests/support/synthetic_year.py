@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe
-from satpipe.jobs.tag.options import TagOptions
 from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome

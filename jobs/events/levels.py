@@ -1,36 +1,17 @@
-"""The options of `satpipe events`."""
+"""The classes to look for, and their thresholds."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from satpipe.jobs import ground_truth
 from satpipe.jobs.metrics.sound_events import Floats
+from satpipe.jobs.options.results import EventOptions
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.labels import Key, choose, weak_labels
+from satpipe.sat.labels import choose, weak_labels
 from satpipe.sat.model.config import CLASSES
 
 LOW_SHARE = 0.6
 """Default of the lower threshold, as a share of the upper one: 0.3 for 0.5."""
-
-
-@dataclass(frozen=True)
-class EventOptions:
-    """Options of `satpipe events`, as on its command line."""
-
-    labels: Key | Iterable[Key] | None = None
-    """Classes to look for; None: those in the table of thresholds, or all."""
-    threshold: float | str | Path = 0.5
-    """Minimum of the highest score of an event: a number, or a table with one for each class."""
-    low: float | None = None
-    """Minimum of all scores of an event; None: `LOW_SHARE` of the threshold."""
-    min_s: float = 0.0
-    """Minimum length; shorter events are left out."""
-    merge_gap_s: float = 0.0
-    """Maximum gap between two events of a class that are merged."""
-    recordings: str | Iterable[str] | None = None
-    """Names or patterns, see `Tables.choose`; None: all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +35,11 @@ def levels(options: EventOptions) -> Levels:
         LabelError: There is no such class.
         TruthError: The table of thresholds cannot be read, or wanted classes are missing in it.
     """
-    for name, value in (("--min-s", options.min_s), ("--merge-gap-s", options.merge_gap_s)):
-        if not value >= 0:
-            raise ConfigError(f"{name} must be 0 or more, not {value:g}")
     columns, threshold = _thresholds(options)
     low = threshold * LOW_SHARE if options.low is None else np.full(len(columns), options.low)
-    for name, values in (("--threshold", threshold), ("--low", low)):
-        bad = values[~((values > 0) & (values <= 1))]
-        if len(bad):
-            raise ConfigError(f"{name} must be above 0 and at most 1, not {bad[0]:g}")
+    bad = threshold[~((threshold > 0) & (threshold <= 1))]
+    if len(bad):
+        raise ConfigError(f"--threshold must be above 0 and at most 1, not {bad[0]:g}")
     above = np.flatnonzero(low > threshold)
     if len(above):
         label, upper = weak_labels()[columns[above[0]]].name, threshold[above[0]]

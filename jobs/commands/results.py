@@ -1,0 +1,155 @@
+"""Commands that work on the tables of an output folder."""
+
+from typing import Any
+
+import click
+from satpipe.jobs.commands.shared import OUT, log, options
+from satpipe.jobs.options.results import ConsistencyOptions, EvaluateOptions, EventOptions, ReportOptions
+
+group = click.Group("Results")
+OUTS = click.argument("outs", nargs=-1, required=True, metavar="OUT...")
+
+
+@group.command()
+@OUT
+@click.option("-o", "--to", metavar="FILE|DIR", help="By default events.parquet or events.csv in OUT, or a folder.")
+@click.option(
+    "--format",
+    type=click.Choice(["parquet", "csv", "audacity", "raven", "textgrid", "jams"]),
+    help="One table, or a file for each recording; by default parquet, or csv if FILE ends in .csv.",
+)
+@options(EventOptions)
+def events(*, out: str, to: str | None, format: str | None, **given: Any) -> int:
+    """Turn scores into sound events.
+
+    Writes a table, or files for Audacity, Raven, Praat and ELAN. An event is a run of chunks whose scores all reach
+    --low and at least one of which reaches --threshold; then gaps are closed, and short events left out.
+    """
+    from satpipe.jobs import events
+
+    click.echo(events.text(events.write(out, EventOptions(**_with_labels(given)), to, format)))
+    return 0
+
+
+@group.command()
+@OUT
+@click.option("-o", "--out", "target", metavar="FILE", help="The page; by default report.html in OUT.")
+@options(ReportOptions)
+@click.option("--pictures", metavar="DIR", help="Also write the maps as PNG and SVG.")
+def report(*, out: str, target: str | None, pictures: str | None, **given: Any) -> int:
+    """Write a page about OUT to look at, filter and listen to.
+
+    The page is one HTML file that needs no network.
+    """
+    from satpipe.jobs import report_data
+    from satpipe.reports import maps, page
+
+    found = report_data.collect(out, ReportOptions(**_with_labels(given)))
+    for note in found.notes:
+        log(f"note: {note}")
+    click.echo(page.write(found, target or f"{out.rstrip('/')}/{page.NAME}"))
+    if pictures:
+        names, left_out = maps.pictures(found, pictures)
+        click.echo(f"{pictures}: {', '.join(names)}")
+        if left_out:
+            log(f"note: {left_out}")
+    return 0
+
+
+@group.command()
+@click.argument("outs", nargs=-1, metavar="OUT...")
+@options(EvaluateOptions)
+@click.option(
+    "-o",
+    "--out",
+    "folder",
+    metavar="DIR",
+    help="Write evaluate.json and classes.csv there; if there are several OUT, to a folder for each.",
+)
+@click.option("--table1", is_flag=True, help="Print the paper's Table 1 with its figures and yours.")
+@click.option("--table2", is_flag=True, help="Print the paper's Table 2 with its figures and yours.")
+@click.option("--table3", is_flag=True, help="Print the paper's Table 3 with its figures and yours.")
+@click.option("--compare", nargs=2, metavar="A B", help="Show two results written with -o side by side.")
+def evaluate(
+    *,
+    outs: tuple[str, ...],
+    folder: str | None,
+    table1: bool,
+    table2: bool,
+    table3: bool,
+    compare: tuple[str, str] | None,
+    **given: Any,
+) -> int:
+    """Compare OUT with ground truth, next to the paper's figures."""
+    from satpipe.jobs import evaluate
+    from satpipe.reports import evaluation
+
+    if compare:
+        first, second = map(evaluate.read, compare)
+        evaluate.compare(first, second)
+        click.echo(evaluation.comparison(first, second))
+        return 0
+    if not outs:
+        raise click.UsageError("give an output folder of `satpipe tag` to evaluate")
+    cards = []
+    for out, place in zip(outs, evaluate.folders(folder, outs), strict=True):
+        card = evaluate.evaluate(out, EvaluateOptions(**given))
+        if place:
+            evaluate.write(card, place)
+        click.echo(evaluation.card(card))
+        cards.append(card)
+    for number, wanted in enumerate((table1, table2, table3), 1):
+        if wanted:
+            click.echo(evaluation.table(cards, number))
+    return 0
+
+
+@group.command()
+@click.argument("results", nargs=-1, required=True, metavar="RESULT...")
+@click.option("-o", "--out", "target", required=True, metavar="DIR", help="Folder of the figures and tables.")
+@options(ReportOptions, "labels")
+def report_evaluation(results: tuple[str, ...], target: str, labels: tuple[str, ...] | None) -> int:
+    """Draw evaluation results, and fill in the paper's tables.
+
+    RESULT is a folder written by `satpipe evaluate -o`. With --labels, only the curves of these classes are drawn.
+    """
+    from satpipe.jobs import evaluate
+    from satpipe.reports import evaluation_pictures
+    from satpipe.sat.labels import choose, separated
+
+    wanted = choose(separated(labels)) if labels else None
+    read = [evaluate.read(result) for result in results]
+    for result, found, place in zip(results, read, evaluate.folders(target, results), strict=True):
+        names = evaluation_pictures.pictures(found, evaluate.read_curves(result), place, wanted)
+        click.echo(f"{place}: {', '.join(names)}")
+    for path in evaluation_pictures.write_tables(read, target):
+        click.echo(path)
+    return 0
+
+
+@group.command()
+@OUTS
+@options(ConsistencyOptions)
+@click.option("-o", "--out", "target", metavar="DIR", help="Folder of the figure and its data.")
+def report_consistency(outs: tuple[str, ...], labels: tuple[str, ...], target: str | None, threshold: float) -> int:
+    """Compare scores over time of the same recordings in several OUT."""
+    from satpipe.jobs import consistency
+    from satpipe.reports import consistency_pictures as pages
+    from satpipe.sat.labels import choose, separated
+
+    found = consistency.consistency(outs, choose(separated(labels)), threshold)
+    notes = list(found.notes)
+    if target:
+        consistency.write(found, target)
+        notes += filter(None, [pages.picture(found, target)])
+    for note in notes:
+        click.echo(f"note: {note}")
+    click.echo(pages.table(found.figures, threshold).markdown())
+    return 0
+
+
+def _with_labels(given: dict[str, Any]) -> dict[str, Any]:
+    """Split the labels of a command line that are given with commas between them."""
+    from satpipe.sat.labels import separated
+
+    return given | {"labels": separated(given["labels"] or ()) or None}

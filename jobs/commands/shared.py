@@ -1,0 +1,91 @@
+"""Click options from options dataclasses, and what several commands share."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+from satpipe.pipeline.option import Declared, declared
+
+SOME_FAILED = 3
+"""Exit code of a command that finished although some recordings could not be processed."""
+FILE = click.Path(dir_okay=False, path_type=Path)
+OUT = click.argument("out", metavar="OUT")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options(of: type, *only: str) -> Callable[[Command], Command]:
+    """Give a command the options of a dataclass.
+
+    Args:
+        of: The dataclass; its fields with an `Option` are used.
+        only: Names of the fields; by default all.
+    """
+
+    def add(command: Command) -> Command:
+        for each in reversed(declared(of)):
+            if not only or each.name in only:
+                command = _option(each)(command)
+        return command
+
+    return add
+
+
+def _option(each: Declared) -> Callable[[Command], Command]:
+    text, flags, default = each.option.help, each.flags, each.default
+    if each.kinds == (bool,):
+        if default:
+            flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
+        return click.option(each.name, *flags, is_flag=True, default=default, show_default=default, help=text)
+    settings: dict[str, Any] = {"metavar": each.option.metavar, "required": default is MISSING}
+    item = _item(each)
+    if item:
+        settings |= {"multiple": True, "type": _Pair() if get_origin(item) is tuple else str}
+        settings |= {"callback": lambda context, parameter, values: values or default}
+        text = f"{text} Repeatable."
+    elif default is not None and default is not MISSING:
+        settings |= {"default": default, "show_default": True}
+    return click.option(each.name, *flags, help=text, **({"type": _type(each)} if not item else {}), **settings)
+
+
+def _item(each: Declared) -> Any:
+    """Return the type of an option's values if it can be repeated, else None."""
+    for kind in each.kinds:
+        if get_origin(kind) in (tuple, Iterable) and (Ellipsis in get_args(kind) or get_origin(kind) is Iterable):
+            return get_args(kind)[0]
+    return None
+
+
+def _type(each: Declared) -> Any:
+    kind, option = each.kinds[0] if len(each.kinds) == 1 else str, each.option
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if get_origin(kind) is tuple:
+        return get_args(kind)
+    if kind in (int, float) and (option.minimum, option.maximum) != (None, None):
+        limited: Any = click.IntRange if kind is int else click.FloatRange
+        return limited(option.minimum, option.maximum, option.above, option.below)
+    return FILE if kind is Path else kind
+
+
+class _Pair(click.ParamType[tuple[str, str]]):
+    """Text such as COLUMN=VALUE, as a pair."""
+
+    name = "pair"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[str, str]:
+        column, equals, wanted = value.partition("=")
+        if not equals:
+            self.fail(f"must be COLUMN=VALUE, not {value}", param, context)
+        return column, wanted
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Return a function that prints how many of some things are done."""
+    return lambda done, total: click.echo(f"{done} of {total} {what}", err=True)
+
+
+def log(line: str) -> None:
+    """Print a line about the progress of a command."""
+    click.echo(line, err=True)

@@ -1,0 +1,63 @@
+"""Commands that tag recordings and live audio."""
+
+from typing import Any
+
+import click
+from satpipe.jobs.commands.shared import OUT, SOME_FAILED, options
+from satpipe.jobs.options.tag import StreamOptions, TagOptions
+
+group = click.Group("Tag")
+
+
+@group.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@options(TagOptions)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
+    """Tag recordings: files, folders (searched recursively) or glob patterns.
+
+    The same command continues a run that was stopped. Exit code 0: all recordings tagged; 3: finished, but some
+    recordings are not tagged from start to end (see the recordings table); 1: not finished.
+    """
+    from satpipe.jobs.tag import job, messages, progress
+    from satpipe.jobs.tag.plan import plan as make_plan
+
+    options = TagOptions(**given)
+    plan = make_plan(options)
+    if not quiet:
+        click.echo(messages.plan(plan, prune=options.prune))
+    if dry_run:
+        return 0
+    with progress.shown(quiet=quiet) as report:
+        summary = job.run(options, plan, report)
+    if not quiet:
+        click.echo(messages.summary(summary, options.out))
+    return 0 if summary.complete else SOME_FAILED
+
+
+@group.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@options(StreamOptions)
+def stream(**given: Any) -> int:
+    """Tag live audio: print one line of JSON per chunk as soon as it is heard.
+
+    SOURCE is - for standard input (the default), device:NAME, the URL of an RTSP or HTTP stream, or a WAV file that is
+    still being written. Several sources share the model. Ctrl-C ends it. Exit code 3: a source broke off.
+    """
+    from satpipe.jobs import stream
+
+    return 0 if stream.stream(StreamOptions(**given)) else SOME_FAILED
+
+
+@group.command()
+@OUT
+def status(out: str) -> int:
+    """Show the progress and the problems of the run that writes OUT.
+
+    OUT is the output folder of a `satpipe tag` that is running or has ended.
+    """
+    from satpipe.jobs.tag import messages, status
+
+    click.echo(messages.status(status.status(out)))
+    return 0

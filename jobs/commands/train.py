@@ -1,0 +1,74 @@
+"""Commands that prepare training data and train models."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from satpipe.jobs.commands.shared import SOME_FAILED, log, options, progress
+from satpipe.jobs.options.tag import ClusterOptions
+from satpipe.jobs.options.train import LabelOptions, PrepareOptions, SegmentOptions
+
+group = click.Group("Train")
+
+
+@group.command()
+@click.argument("folder")
+@options(PrepareOptions)
+def prepare(folder: str, **given: Any) -> int:
+    """Make a training set from the audio in FOLDER.
+
+    The set consists of Parquet shards of clips, with labels if a table has them. The same command continues a run that
+    was stopped. Exit code 3: some clips are missing or cannot be read.
+    """
+    from satpipe.jobs.train import messages, prepare
+
+    done = prepare.prepare(folder, report=progress("shards"), **given)
+    click.echo(messages.prepared(done))
+    return SOME_FAILED if done.problems or done.listing.missing else 0
+
+
+@group.command()
+@click.argument("shards")
+@options(LabelOptions)
+@options(SegmentOptions)
+def psl(shards: str, out: str, teacher: str, where: Any, workers: int | None, address: str | None, **cut: Any) -> int:
+    """Label a training set with a teacher: pseudo strong labels.
+
+    SHARDS is a folder written by `satpipe prepare`; the teacher labels its segments once.
+    """
+    from satpipe.jobs.train import prepare
+
+    given = {"where": where, "workers": workers, "address": address, "report": progress("shards")}
+    labelled, missing = prepare.label(shards, out, teacher, SegmentOptions(**cut), **given)
+    click.echo(f"{labelled:,} segments are labelled in {out}")
+    if missing:
+        click.echo(f"{len(missing):,} clips are not in {teacher}, such as {missing[0]}")
+    return SOME_FAILED if missing else 0
+
+
+@group.command()
+@click.argument("stage", type=click.Choice(["mae", "full", "sat"]))
+@click.argument("config")
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a key of CONFIG. Repeatable.")
+@click.option("--resume", is_flag=True, help="Continue the run in the folder.")
+@options(ClusterOptions, "address")
+def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], resume: bool, address: str | None) -> int:
+    """Train one stage of the paper's training pipeline.
+
+    CONFIG is a YAML file, or the name of one that comes with satpipe.
+    """
+    from satpipe.jobs.train import job, messages
+    from satpipe.jobs.train.config import load_config
+
+    settings = load_config(stage, config, overrides)
+
+    def report(line: dict[str, Any]) -> None:
+        log(messages.metrics(line))
+
+    path = job.train(settings, out, address=address, resume=resume, report=report)
+    next_step = (
+        "--set init= starts stage full from it" if stage == "mae" else f"`satpipe tag --model {path}` tags with it"
+    )
+    click.echo(f"the model is in {path}; {next_step}")
+    return 0

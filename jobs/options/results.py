@@ -1,0 +1,115 @@
+"""Options of `satpipe evaluate`, `events` and `report`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from satpipe.pipeline.option import Option, Options
+from satpipe.sat.labels import Key
+
+Unknown = Literal["error", "skip"]
+"""What to do with a label that satpipe does not know: raise an error, or skip and count it."""
+
+Labels = Annotated[
+    Key | Iterable[Key] | None,
+    Option(
+        "Only these classes, by name or mid; under:NAME selects a class and all below it in the ontology.",
+        metavar="LABEL[,LABEL]",
+    ),
+]
+Recordings = Annotated[
+    str | Iterable[str] | None, Option("Only these recordings; a pattern such as `site1/*` is allowed.", metavar="NAME")
+]
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """Options of `satpipe evaluate`."""
+
+    weak: Annotated[
+        str | Path | None,
+        Option("Weak labels: AudioSet's eval_segments.csv, or a table with a header.", metavar="CSV"),
+    ] = None
+    strong: Annotated[
+        str | Path | None,
+        Option("Strong labels: files of AudioSet, DCASE, Audacity or Raven.", metavar="TSV|FOLDER"),
+    ] = None
+    mapping: Annotated[
+        str | Path | None,
+        Option("Columns recording and clip, if their names do not show which belong together.", metavar="CSV"),
+    ] = None
+    classes: Annotated[str, Option("Classes of strong labels.", metavar="381|407|416|527|FILE")] = "381"
+    unknown: Annotated[Unknown, Option("What to do with labels that AudioSet does not have.")] = "error"
+    threshold: Annotated[
+        str, Option("Minimum score of a detection, or a table with one for each class.", metavar="S|CSV")
+    ] = "0.5"
+    tune: Annotated[
+        str | Path | None,
+        Option("Clips to choose the thresholds of classes on; the other clips are evaluated.", metavar="FILE"),
+    ] = None
+    segment_s: Annotated[
+        float | None, Option("Length of segments; by default the model's chunk.", minimum=0, above=True)
+    ] = None
+    collar_s: Annotated[float, Option("Collar of event metrics.", minimum=0)] = 0.2
+    offset_fraction: Annotated[
+        float, Option("Collar of an offset as a fraction of the event's length, where that is longer.", minimum=0)
+    ] = 0.5
+    median_filter: Annotated[
+        int, Option("Length of the median filter over scores, an odd number of chunks; 1: none.", minimum=1)
+    ] = 1
+    min_s: Annotated[float, Option("Minimum length of detected events.", minimum=0)] = 0.0
+    psds_thresholds: Annotated[int, Option("Number of thresholds of the PSDS; 0: no PSDS.", minimum=0)] = 50
+    bootstrap: Annotated[int, Option("Number of bootstrap samples for confidence intervals; 0: none.", minimum=0)] = 200
+    level: Annotated[float, Option("Confidence level of the intervals.", minimum=0.5, maximum=1, below=True)] = 0.95
+    seed: Annotated[int, Option("Random seed of the bootstrap.", minimum=0)] = 0
+
+
+@dataclass(frozen=True)
+class EventOptions(Options):
+    """Options of `satpipe events`."""
+
+    labels: Labels = None
+    threshold: Annotated[
+        float | str | Path,
+        Option(
+            "Minimum of the highest score of an event, or a table with one for each class.",
+            metavar="S|CSV",
+        ),
+    ] = 0.5
+    low: Annotated[
+        float | None,
+        Option("Minimum of all scores of an event; by default 0.6 of the threshold.", minimum=0, maximum=1, above=True),
+    ] = None
+    min_s: Annotated[float, Option("Minimum length of an event; shorter ones are left out.", minimum=0)] = 0.0
+    merge_gap_s: Annotated[
+        float, Option("Events of a class are merged if the gap between them is at most this.", minimum=0)
+    ] = 0.0
+    recordings: Recordings = None
+
+
+@dataclass(frozen=True)
+class ConsistencyOptions(Options):
+    """Options of `satpipe report-consistency`."""
+
+    labels: Annotated[
+        tuple[str, ...],
+        Option("Classes to compare; under:NAME selects a class and all below it.", metavar="LABEL[,LABEL]"),
+    ]
+    threshold: Annotated[
+        float, Option("Score from which a label counts as found.", minimum=0, maximum=1, above=True)
+    ] = 0.5
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """Options of `satpipe report`."""
+
+    labels: Labels = None
+    recordings: Recordings = None
+    threshold: Annotated[
+        float,
+        Option("Score from which a label counts as found; the page offers others.", minimum=0, maximum=1, above=True),
+    ] = 0.5
+    time_zone: Annotated[str, Option("Time zone of the times shown, such as Europe/Berlin.", metavar="NAME")] = "UTC"
+    audio: Annotated[bool, Option("Include short excerpts of the recordings to listen to.")] = True

@@ -1,0 +1,109 @@
+"""Options of `satpipe tag` and `satpipe stream`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from satpipe.pipeline.live.source import MAX_LAG_S, SourceOptions
+from satpipe.pipeline.option import Option, Options
+from satpipe.sat.model.config import BUNDLED, CLASSES, Cut
+
+MODEL = "See `satpipe models`; for ast, beats, efficientat, htsat or another registered tagger, add its weights."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """Which model tags, and how."""
+
+    model: Annotated[str, Option(MODEL, metavar="NAME|PATH|NAME:WEIGHTS")] = BUNDLED
+    arch: Annotated[
+        str | None, Option("Configuration of the model, if its file does not name one.", metavar="NAME")
+    ] = None
+    cut: Annotated[
+        Cut, Option("Chunking mode. gapless: every sample is used; script: as in the published inference script.")
+    ] = "gapless"
+    memory: Annotated[
+        Literal["on", "off"], Option("off: tag each chunk alone, with nothing carried over from the previous one.")
+    ] = "on"
+    delay_s: Annotated[
+        float | None,
+        Option(
+            "Seconds that a full-context model or another tagger reads per chunk; by default the model's own.",
+            flags=("--delay-s", "--delay"),
+        ),
+    ] = None
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], Option("Number format of the model.")] = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions(Options):
+    """Where work runs."""
+
+    workers: Annotated[
+        int | None,
+        Option("Maximum number of workers; by default one per CPU, or up to 8 per GPU.", minimum=1),
+    ] = None
+    address: Annotated[
+        str | None, Option("Address of a running Ray cluster; by default Ray is started here for the run.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class TagOptions(ClusterOptions, ModelOptions):
+    """Options of `satpipe tag`."""
+
+    inputs: tuple[str, ...]
+    out: Annotated[str | Path, Option("Output folder, or s3://bucket/folder.", flags=("-o", "--out"))]
+    threshold: Annotated[float, Option("Minimum score of a row in the tags table.", minimum=0, maximum=1)] = 0.1
+    top_k: Annotated[int, Option("Maximum number of rows per chunk in the tags table.", minimum=1, maximum=CLASSES)] = (
+        10
+    )
+    scores: Annotated[bool, Option("Write all 527 scores of each chunk.")] = True
+    channels: Annotated[str, Option("N is a channel number from 1.", metavar="mix|split|N")] = "mix"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model runs.")] = "auto"
+    span_s: Annotated[
+        float, Option("Seconds of a long recording that one worker tags in one go; changes no score.", minimum=10)
+    ] = 600.0  # with 23 s of warm-up for SAT-2s: 4 % of the work is done twice
+    max_batch_memory: Annotated[
+        str | None, Option("Maximum memory for one batch of a worker's model, such as 256MB.", metavar="SIZE")
+    ] = None
+    time_zone: Annotated[
+        str | None,
+        Option("Time zone of start times without one, such as Europe/Berlin; by default UTC.", metavar="ZONE"),
+    ] = None
+    time_pattern: Annotated[
+        str | None,
+        Option(
+            "Where file names contain the start time, such as `rec-%d%m%y-%H%M*`; by default it is found.",
+            metavar="PATTERN",
+        ),
+    ] = None
+    times: Annotated[
+        str | Path | None,
+        Option("Columns recording, time[, end_time]; overrides file names and headers.", metavar="CSV"),
+    ] = None
+    clock_marks: Annotated[
+        str | Path | None,
+        Option("Columns recordings, recorded_time, true_time: corrects a recorder's clock.", metavar="CSV"),
+    ] = None
+    join: Annotated[bool, Option("Read consecutive files of a recorder as one recording.")] = False
+    join_gap_s: Annotated[
+        float,
+        Option("Maximum gap or overlap in seconds between consecutive files.", minimum=0),
+    ] = 2.0  # names are rounded to the second, and recorders need a moment to change files
+    prune: Annotated[bool, Option("Remove the rows of recordings whose files no longer exist.")] = False
+    retry_failed: Annotated[bool, Option("Tag recordings again that were not tagged from start to end.")] = False
+    overwrite: Annotated[bool, Option("First remove the tables in the output folder.")] = False
+
+
+@dataclass(frozen=True)
+class StreamOptions(SourceOptions, ModelOptions):
+    """Options of `satpipe stream`."""
+
+    sources: tuple[str, ...] = ()
+    max_lag_s: Annotated[
+        float, Option("Live audio that waits longer than this for the model is dropped.", minimum=0, above=True)
+    ] = MAX_LAG_S
+    threshold: Annotated[float, Option("Minimum score of a tag.", minimum=0, maximum=1)] = 0.1
+    top_k: Annotated[int, Option("Maximum number of tags per chunk.", minimum=1, maximum=CLASSES)] = 10
+    scores: Annotated[bool, Option("Also print all 527 scores of each chunk.")] = False

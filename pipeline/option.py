@@ -1,0 +1,178 @@
+"""How an option is declared: once, as an annotated field of a dataclass.
+
+    @dataclass(frozen=True)
+    class EventOptions(Options):
+        min_s: Annotated[float, Option("Minimum length of an event.", minimum=0)] = 0.0
+
+The field has the option's name, type, default, limits and help text. The command line (`satpipe.jobs.commands.shared`),
+the signatures and docstrings of Python functions (`takes`) and the documentation follow from it.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from functools import lru_cache, wraps
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from satpipe.sat.errors import ConfigError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field of an options dataclass is for.
+
+    Attributes:
+        help: What it does, in one or two short sentences.
+        minimum: Lowest value.
+        maximum: Highest value.
+        above: The value must be above the minimum.
+        below: The value must be below the maximum.
+        metavar: Placeholder for the value in the help of a command.
+        flags: Its names on the command line, if not `--` and the field's name.
+    """
+
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    above: bool = False
+    below: bool = False
+    metavar: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Declared(NamedTuple):
+    """A field of an options dataclass with an `Option`."""
+
+    name: str
+    annotation: Any
+    """Its type."""
+    kinds: tuple[Any, ...]
+    """Members of its type if that is a union, without None; else its type."""
+    default: Any
+    """Its default; `MISSING` if the option is required."""
+    option: Option
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names on the command line."""
+        return self.option.flags or ("--" + self.name.replace("_", "-"),)
+
+
+@lru_cache
+def declared(options: Any) -> tuple[Declared, ...]:
+    """Return the options of a dataclass, required ones first."""
+    hints = get_type_hints(options, include_extras=True)
+    found = []
+    for field in fields(options):
+        hint = hints[field.name]
+        extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        for option in extras:
+            if isinstance(option, Option):
+                annotation = get_args(hint)[0]
+                members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+                kinds = tuple(kind for kind in members if kind is not NoneType)
+                found.append(Declared(field.name, annotation, kinds, field.default, option))
+    return tuple(sorted(found, key=lambda each: each.default is not MISSING))
+
+
+class Options:
+    """Base of options dataclasses: values outside their limits are refused."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: A value is not allowed; the option is named.
+        """
+        cls: Any = type(self)
+        for each in declared(cls):
+            value = getattr(self, each.name)
+            if value is not None and (wanted := _wanted(each, value)):
+                shown = f"{value:,g}" if isinstance(value, Real) else repr(value)
+                raise ConfigError(f"{each.flags[-1]} must be {wanted}, not {shown}")
+
+
+def _wanted(each: Declared, value: Any) -> str:
+    """Return what an option must be; "" if the value is so."""
+    if len(each.kinds) != 1:
+        return ""
+    (kind,) = each.kinds
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return "" if value in choices else f"{', '.join(choices[:-1])} or {choices[-1]}"
+    if kind not in (int, float):
+        return ""
+    number = Integral if kind is int else Real
+    if isinstance(value, bool) or not isinstance(value, number):
+        return "a whole number" if kind is int else "a number"
+    return "" if math.isfinite(value) and _within(each, value) else limits(each.option)
+
+
+def _within(each: Declared, value: Any) -> bool:
+    low, high = each.option.minimum, each.option.maximum
+    enough = low is None or (value > low if each.option.above else value >= low)
+    return bool(enough and (high is None or (value < high if each.option.below else value <= high)))
+
+
+def limits(option: Option) -> str:
+    """Return the limits of a number in words."""
+    low, high = option.minimum, option.maximum
+    if low is not None and high is not None and not (option.above or option.below):
+        return f"from {low:,g} to {high:,g}"
+    words = [] if low is None else [f"{'above' if option.above else 'at least'} {low:,g}"]
+    words += [] if high is None else [f"{'below' if option.below else 'at most'} {high:,g}"]
+    return " and ".join(words) or "a finite number"
+
+
+def takes(options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a function with `**options` the signature and the docstring that list them.
+
+    Args:
+        options: The dataclass that the function makes of them.
+
+    Returns:
+        A decorator. The function raises TypeError for an option that does not exist.
+    """
+    known = declared(options)
+    names = [each.name for each in known]
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = list(inspect.signature(function).parameters.values())[:-1]
+        allowed = {*names, *(each.name for each in parameters)}
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in allowed:
+                    near = get_close_matches(name, names, n=1)
+                    meant = f"; did you mean '{near[0]}'?" if near else ""
+                    raise TypeError(f"{function.__name__}() has no option '{name}'{meant}")
+            for each in known:
+                if each.default is MISSING and each.name not in kwargs:
+                    raise TypeError(f"{function.__name__}() needs the option '{each.name}'")
+            return function(*args, **kwargs)
+
+        listed = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if each.default is MISSING else each.default,
+                annotation=each.annotation,
+            )
+            for each in known
+        ]
+        signature = inspect.signature(function)
+        checked.__signature__ = signature.replace(parameters=[*parameters, *listed])  # type: ignore[attr-defined]
+        lines = [f"    {each.name}: {each.option.help}" for each in known]
+        text = inspect.getdoc(function) or ""
+        checked.__doc__ = text.replace("\nReturns:", "\n".join(["\nKeyword Args:", *lines, "\nReturns:"]), 1)
+        return checked
+
+    return decorate

@@ -1,0 +1,24 @@
+"""How clips are cut into segments for a teacher."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from satpipe.pipeline.option import Option, Options
+from satpipe.sat.model.config import CLASSES
+
+
+@dataclass(frozen=True)
+class SegmentOptions(Options):
+    """How clips are cut for the teacher, and which of its scores are kept."""
+
+    piece_s: Annotated[float, Option("Length of a segment in seconds: two chunks of the student.", minimum=0.5)] = 4.0
+    hop_s: Annotated[float, Option("Seconds from the start of a segment to the next.", minimum=0.1)] = 2.0
+    top_k: Annotated[int, Option("Maximum number of classes per segment.", minimum=1, maximum=CLASSES)] = CLASSES
+    min_score: Annotated[float, Option("Minimum score to keep.", minimum=0, maximum=1)] = 0.003
+
+
+def segment_starts_s(duration_s: float, options: SegmentOptions) -> list[float]:
+    """Return where the segments of a clip start; the last one reaches the clip's end or extends past it."""
+    count = 1 + max(0, math.ceil((duration_s - options.piece_s) / options.hop_s - 1e-6))
+    return [number * options.hop_s for number in range(count)]

@@ -1,8 +1,8 @@
-"""The Ray layer: where work runs. What the work is, it does not know."""
+"""The Ray layer decides where work runs; it does not know what the work is."""
 
+import logging
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,19 +12,23 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError, WorkerCrashedError
 from satpipe.sat.errors import ConfigError, SatpipeError
 
+log = logging.getLogger("satpipe")
+
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+RETRIES = 2  # of an item whose worker is lost, once it is alone
 REACH_TIMEOUT_S = 10.0
 OUT_OF_MEMORY_RETRIES = 2
-MOST_ON_A_GPU = 8  # workers: each takes half a gigabyte of the GPU for itself, model and batch left out
-LOCAL_OBJECT_STORE_BYTES = 512 * 2**20  # holds the model's weights, nothing else of size
+MOST_ON_A_GPU = 8  # workers: each takes half a gigabyte of the GPU in addition to model and batch
+LOCAL_OBJECT_STORE_BYTES = 512 * 2**20  # for the model's weights; everything else is small
 
 
 @dataclass(frozen=True)
 class Lost:
-    """In place of a result: the work brought its worker down, or failed in a way nobody foresaw, at every try.
+    """Takes the place of a result: at every try the work ended its worker or failed with an unexpected error.
 
     Attributes:
-        reason: What Ray says of it.
+        reason: Ray's explanation.
     """
 
     reason: str
@@ -32,34 +36,28 @@ class Lost:
 
 @dataclass(frozen=True)
 class Slots:
-    """What one piece of work takes.
-
-    Attributes:
-        cpus: Processors.
-        gpus: Graphics processors.
-    """
+    """Processors and graphics processors that a Ray task takes."""
 
     cpus: float = 1
     gpus: float = 0
 
 
 class Engine:
-    """Hands functions to Ray tasks and their results back as they come.
+    """Runs functions as Ray tasks and returns their results as they come.
 
-    Tasks, not actors: Ray starts them wherever a processor is free, on nodes that join later too, starts them
-    again when a worker or a node is lost, and can end one that hangs. Worker processes live on from task to task, so
-    what a function caches in its module, a model above all, is loaded once in each.
+    Tasks, not actors: Ray starts them wherever a processor is free, also on nodes that join later, and starts them
+    again when a worker or a node is lost. Worker processes live on from task to task, so that what a function caches
+    in its module, above all a model, is loaded once per worker.
     """
 
     def __init__(self, slots: Slots, workers: int | None) -> None:
         self.slots = slots
         self._workers = workers
-        self._pending: dict[Any, Any] = {}
-        self._done: deque[tuple[Any, Any]] = deque()
+        self._pending: dict[Any, tuple[Any, Callable[[], None] | None]] = {}
 
     @property
     def width(self) -> int:
-        """Pieces of work that can run at the same time at present; grows and shrinks with the cluster."""
+        """Number of Ray tasks that can run at the same time now; grows and shrinks with the cluster."""
         resources = ray.cluster_resources()
         fits = [
             int(resources.get(name, 0) // each)
@@ -71,62 +69,85 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Pieces of work submitted whose results are not back."""
+        """Number of Ray tasks submitted whose results are not back."""
         return len(self._pending)
 
     def submit(self, ticket: Any, function: Callable[..., Any], *args: Any, retries: int = 0) -> None:
-        """Have `function(*args)` run somewhere.
+        """Run `function(*args)` on some worker.
 
         Args:
             ticket: Comes back with the result.
             function: Importable by name on every node.
             args: Its arguments; large ones as references from `share`.
-            retries: How often it is tried again when its worker is lost.
+            retries: How often to try again when the worker is lost.
         """
+        self._pending[self._start(function, args, retries)] = (ticket, None)
+
+    def submit_items(self, ticket: Any, function: Callable[..., Any], items: list[Item], *args: Any) -> None:
+        """Run `function(items, *args)` on some worker; if it is lost, run the function on each item alone.
+
+        So the item to blame is found. The ticket that comes back is `(ticket, items)`, with those items that the
+        result is for.
+        """
+
+        def alone() -> None:
+            for item in items:
+                self.submit_items(ticket, function, [item], *args)
+
+        several = len(items) > 1
+        reference = self._start(function, (items, *args), 0 if several else RETRIES)
+        self._pending[reference] = ((ticket, items), alone if several else None)
+
+    def _start(self, function: Callable[..., Any], args: tuple[Any, ...], retries: int) -> Any:
         options = {"num_cpus": self.slots.cpus, "num_gpus": self.slots.gpus, "max_retries": retries}
-        reference = _call.options(**options, scheduling_strategy="SPREAD").remote(function, *args)
-        self._pending[reference] = ticket
+        return _call.options(**options, scheduling_strategy="SPREAD").remote(function, *args)
 
     def results(self, timeout_s: float) -> Iterator[tuple[Any, Any]]:
-        """Wait for results up to `timeout_s`; yield (ticket, result) of what has come, a `Lost` for what is lost.
+        """Wait for results up to `timeout_s`; yield (ticket, result) for each, a `Lost` where the work is lost.
 
         Raises:
-            SatpipeError: That a function raised; it stops the run.
+            SatpipeError: A function raised it.
         """
         if not self._pending:
             return
         ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=timeout_s)
-        if ready:  # and whatever else is there by now
+        if ready:  # and all others that have come by now
             ready, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
         for reference in ready:
-            yield self._pending.pop(reference), _result(reference)
+            ticket, alone = self._pending.pop(reference)
+            result = _result(reference)
+            if isinstance(result, Lost) and alone:
+                log.warning("lost several items, each is tried again alone: %s", result.reason)
+                alone()
+            else:
+                yield ticket, result
 
     def share(self, value: Any) -> list[Any]:
-        """Put a large value where every worker can get it; pass what this returns, and `fetch` it there."""
+        """Put a large value where every worker can `fetch` it, given what this returns."""
         return [ray.put(value)]
 
 
 def fetch(shared: list[Any]) -> Any:
-    """Return the value behind what `Engine.share` returned."""
+    """Return the value that `Engine.share` has put away."""
     return ray.get(shared[0])
 
 
 @contextmanager
 def start(address: str | None, workers: int | None, device: str) -> Iterator[Engine]:
-    """Start Ray on this machine, or join a cluster, and give it back at the end.
+    """Start Ray on this machine, or join a cluster, and leave it at the end.
 
-    A Ray that this process has started or joined already is used as it is, and left running.
+    If this process has already started or joined a Ray, that one is used and left running.
 
     Args:
         address: Of a running cluster; None to start one here.
-        workers: Most pieces of work at the same time; by default one for each processor.
-        device: `cpu`, `cuda`, or `auto` for GPUs where there are any.
+        workers: Maximum number of Ray tasks at the same time; by default one per processor.
+        device: `cpu`, `cuda`, or `auto` for GPUs if the cluster has any.
 
     Raises:
-        ConfigError: No cluster answers at the address, or there is no GPU.
+        ConfigError: No cluster answers at the address, or Ray has no GPU.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about anyone's recordings leaves the machine
-    # Ray tries what was ended for lack of memory again for ever; one recording that takes too much would hold the run.
+    # Ray retries what was ended for lack of memory for ever; a recording that takes too much would block the run.
     os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
     os.environ.setdefault("RAY_preload_python_modules", "torch")  # while Ray itself still starts
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -135,7 +156,7 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         options |= {"address": address}
     else:
         options |= {
-            "address": "local",  # not one that happens to run here, nor that of RAY_ADDRESS
+            "address": "local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
             "num_cpus": workers,
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
@@ -150,7 +171,7 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
         if device == "cuda" and not gpus:
-            raise ConfigError("there is no GPU that Ray knows of; --device cpu will do")
+            raise ConfigError("Ray has found no GPU; use --device cpu")
         on_gpu = gpus and device != "cpu"
         yield Engine(Slots(gpus=1 / sharing(resources.get("CPU", 0), gpus)) if on_gpu else Slots(), workers)
     finally:
@@ -159,16 +180,16 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
 
 
 def sharing(cpus: float, gpus: float) -> int:
-    """Workers that share a GPU, with a processor each: while one decodes, others have the GPU compute.
+    """Return how many workers share a GPU, with a processor each: while one decodes, others use the GPU.
 
-    A power of two, since Ray counts in whole ten-thousandths of a GPU.
+    The number is a power of two, since Ray counts in ten-thousandths of a GPU.
     """
     workers = max(1, min(int(cpus // gpus), MOST_ON_A_GPU))
     return 1 << (workers.bit_length() - 1)
 
 
 def _reach(address: str) -> None:
-    """Find out at once what Ray takes minutes to tell: that nothing answers at a HOST:PORT."""
+    """Find out at once, not after minutes as Ray does, that nothing answers at a HOST:PORT."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdecimal():
         return

@@ -21,20 +21,20 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "htt
 
 
 def is_remote(name: str | Path) -> bool:
-    """Whether a name is a URL rather than a path of this machine."""
+    """Return True if a name is a URL, not a path of this machine."""
     return "://" in str(name)
 
 
 def locate(name: str | Path) -> Path:
-    """Return a location: an absolute path of this machine, or a `UPath`, which is used like one, of a URL.
+    """Return a location: an absolute path of this machine, or for a URL a `UPath`, which is used like a path.
 
     Raises:
-        ConfigError: The scheme of a URL is not known, or takes an extra that is not installed.
+        ConfigError: The scheme of a URL is not known, or needs an extra that is not installed.
     """
     if not is_remote(name):
         return Path(name).absolute()
     filesystem(str(name))
-    location: Any = UPath(name, use_listings_cache=False)  # what other workers wrote a moment ago counts
+    location: Any = UPath(name, use_listings_cache=False)  # to see what other workers wrote a moment ago
     return location  # type: ignore[no-any-return]
 
 
@@ -42,52 +42,52 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
     """Return the file system of a URL.
 
     Raises:
-        ConfigError: Its scheme is not known, or takes an extra that is not installed.
+        ConfigError: The scheme is not known, or needs an extra that is not installed.
     """
     scheme = url.partition("://")[0]
     try:
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
         extra = EXTRAS.get(scheme, scheme)
-        raise ConfigError(f"{url} takes an extra: pip install 'satpipe[{extra}]'") from error
+        raise ConfigError(f"{url} needs the extra '{extra}': pip install 'satpipe[{extra}]'") from error
     except ValueError as error:
-        raise ConfigError(f"{url}: there is no scheme {scheme}://") from error
+        raise ConfigError(f"{url}: {scheme}:// is not a known scheme") from error
 
 
 class RemoteFile(io.RawIOBase):
-    """A file behind a URL, read in ranges as they are asked for.
+    """A file at a URL, read in ranges on demand.
 
-    Decoders in C read it through callbacks that cannot raise: an error ends the file for them, and is kept here.
+    Decoders in C read it through callbacks that cannot raise: an error ends the file for them and is kept here.
 
     Attributes:
         error: Why reading broke off, or "".
     """
 
     def __init__(self, url: str, block_bytes: int | None = None) -> None:
-        """Open it.
+        """Open the file.
 
         Args:
-            url: Where it is.
-            block_bytes: How much is read at a time; by default what the store takes for best, which may be megabytes.
+            url: Its location.
+            block_bytes: Size of a range; the default of the store may be megabytes.
 
         Raises:
-            ConfigError: The scheme takes an extra that is not installed.
-            OSError: It cannot be opened.
+            ConfigError: The scheme needs an extra that is not installed.
+            OSError: The file cannot be opened.
         """
         super().__init__()
         self.error = ""
         self._file = filesystem(url).open(url, "rb", block_size=block_bytes)
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read as much as there is into a buffer; nothing where reading breaks off."""
+        """Read into a buffer, as much as is left; nothing where reading breaks off."""
         try:
             content = self._file.read(len(buffer))
         except (OSError, ValueError, RuntimeError) as error:
@@ -97,11 +97,11 @@ class RemoteFile(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a place."""
+        """Move to a position."""
         return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return int(self._file.tell())
 
     def close(self) -> None:
@@ -112,10 +112,10 @@ class RemoteFile(io.RawIOBase):
 
 @contextmanager
 def written_whole(location: Any) -> Iterator[Path]:
-    """Give a file of this machine to write to; `location` appears with its content when all is written, or not at all.
+    """Give a local file to write to; `location` appears with its content when everything is written, or not at all.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The location cannot be written.
     """
     if is_remote(location):
         with tempfile.TemporaryDirectory(prefix="satpipe-") as folder:

@@ -16,7 +16,9 @@ import soxr
 import torch
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.resample import QUALITY
-from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables.batches import Finished, TableOptions
+from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.model.batching import BATCH_CHUNKS
@@ -55,10 +57,12 @@ def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str,
     scores = torch.rand(WRITTEN_CHUNKS, CLASSES).numpy()
 
     def write() -> None:
-        with output.stage() as staged:
+        with output.staging.stage() as staged:
             staged.write(staged_table([0] * WRITTEN_CHUNKS, list(range(WRITTEN_CHUNKS)), scores))
             spans = staged.conclude([SpanOutcome(("noise", 0, 0, 0, None), WRITTEN_CHUNKS)])
-        output.publish([Finished(row, spans)], TableOptions("", config.chunk_samples, 0.1, 10, scores=True), new_name())
+        output.batches.publish(
+            [Finished(row, spans)], TableOptions("", config.chunk_samples, 0.1, 10, scores=True), new_name()
+        )
 
     run = {"id": "", "identity": {"scores": True}}
     with torch.inference_mode(), _one_thread(), output.claim(run):

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from satpipe.pipeline.storage import locate, written_whole
-from satpipe.pipeline.tables.output_folder import reading
+from satpipe.pipeline.tables.files import reading
 from satpipe.sat.errors import ConfigError, OutputError
 
 CARD, CLASSES, CURVES = "evaluate.json", "classes.csv", "curves.parquet"

@@ -48,7 +48,7 @@ class Finder:
         Raises:
             OutputError: A file of scores is damaged or rows are missing in it; it is named.
         """
-        pieces = list(self.tables.pieces(self.tables.part(self.recordings)))
+        pieces = list(self.tables.blocks(self.tables.part(self.recordings)))
         least_rank = [int(self._rank[piece.recordings].min()) for piece in pieces]
         to_come = np.minimum.accumulate([*least_rank, len(self._rank)][::-1])[::-1][1:]
         unfinished: list[Runs] = []  # of a recording that continues in the next piece

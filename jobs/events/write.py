@@ -21,7 +21,7 @@ from satpipe.jobs.events.formats import RENDERERS, Event, Format, Found
 from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.storage import locate, output_file, relative_path, write_text
-from satpipe.pipeline.tables.output_folder import COMPRESSION
+from satpipe.pipeline.tables.files import COMPRESSION
 from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels

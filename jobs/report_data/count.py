@@ -80,7 +80,7 @@ class Counter:
             OutputError: A file of scores is damaged or rows are missing in it; it is named.
         """
         reached = self.reached.reshape(-1)
-        for one in side_by_side(self._count, self._tables.pieces(part)):
+        for one in side_by_side(self._count, self._tables.blocks(part)):
             np.add.at(reached, one.codes, 1)
             self.chunks += np.bincount(one.cells, minlength=len(self.chunks))
             self.duration_s += one.duration_s.reshape(self.duration_s.shape)

@@ -21,7 +21,8 @@ from satpipe.jobs.tag.todo import Held
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.recordings.deployments import NotJoined
 from satpipe.pipeline.storage import locate
-from satpipe.pipeline.tables.output_folder import Output, TableOptions
+from satpipe.pipeline.tables.batches import TableOptions
+from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.start_times import TimesKnown, set_times
 from satpipe.pipeline.tagging.progress import Progress
 from satpipe.pipeline.tagging.run import TagRun
@@ -91,7 +92,7 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     progress, elapsed_s = Progress(), 0.0
     description = describe(options, plan.checkpoint)
     with output.claim(description, overwrite=options.overwrite), _logged(output, description):
-        output.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
+        output.batches.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
         not_joined = NotJoined()
         if plan.todo:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
@@ -101,12 +102,12 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
                 if options.join:
                     sources, not_joined = joined(ray, sources, plan.clock, options.join_gap_s)
                     sources, stale = held.left(sources)
-                    output.remove(stale)
+                    output.batches.remove(stale)
                 run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
                 run.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
-        times = set_times(output, plan.clock, split=options.channels == "split", gap_s=options.join_gap_s)
-        recordings = output.recordings(["status", "reason", "recording", "duration_s", "files"])
+        times = set_times(output.batches, plan.clock, split=options.channels == "split", gap_s=options.join_gap_s)
+        recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files"])
         finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
         output.note(description | finished)
     counts = recordings["status"].value_counts().to_pylist()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from satpipe.pipeline.tables.lock import is_locked
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import OutputError
 
@@ -46,16 +47,16 @@ def status(folder: str | Path) -> Status:
     output = Output(folder)
     run = output.run()
     if run is None:
-        raise OutputError(f"{folder} is no output folder of satpipe's: it has no run.json")
-    table = output.recordings(["recording", "status", "reason", "duration_s", "time_source"])
+        raise OutputError(f"{folder} is not an output folder of satpipe: it has no run.json")
+    table = output.batches.recordings(["recording", "status", "reason", "duration_s", "time_source"])
     bad = table.filter(pc.not_equal(table["status"], "ok")).slice(length=PROBLEMS).to_pylist()
     return Status(
         run=run,
-        running=output.is_claimed(),
+        running=is_locked(output.folder),
         recordings=_counts(table["status"]),
         duration_s=pc.sum(table["duration_s"]).as_py() or 0.0,
         times=_counts(table["time_source"].drop_null()),
-        staged=output.count_staged(),
+        staged=output.staging.count(),
         problems={row["recording"]: f"{row['status']}: {row['reason']}" for row in bad},
         log=(output.last_log() or [""])[-1],
     )

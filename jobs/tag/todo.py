@@ -49,7 +49,7 @@ class Held:
         """
         self._join = options.join
         self._by_file: dict[str, list[_Row]] = defaultdict(list)
-        rows = output.recordings(_READ) if output else pa.table({name: [] for name in _READ})
+        rows = output.batches.recordings(_READ) if output else pa.table({name: [] for name in _READ})
         columns = [pc.cast(rows[name], pa.int64()) if name == "modified" else rows[name] for name in _READ]
         for name, size_bytes, modified_ns, channels, status, files in zip(
             *(column.to_pylist() for column in columns), strict=True

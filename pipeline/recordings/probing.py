@@ -17,7 +17,6 @@ from satpipe.sat.errors import AudioError
 
 PROBE_FILES = 64  # headers per task
 PROBE_LIMIT_S = 60.0  # per header
-RETRIES = 2  # of a recording that crashes its worker, once it is alone in its task
 
 
 class Unusable(NamedTuple):
@@ -54,15 +53,12 @@ def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Sour
     waiting = deque(files[at : at + PROBE_FILES] for at in range(0, len(files), PROBE_FILES))
     while waiting or engine.in_flight:
         while waiting and engine.in_flight < 2 * engine.width:
-            batch = waiting.popleft()
-            engine.submit(batch, probe_batch, batch, retries=RETRIES if len(batch) == 1 else 0)
-        for batch, found in engine.results(timeout_s=1.0):
-            if not isinstance(found, Lost):
-                yield from zip(batch, found, strict=True)
-            elif len(batch) > 1:  # one of the files crashed the worker: probe each alone
-                waiting += [[source] for source in batch]
-            else:
+            engine.submit_items("probe", probe_batch, waiting.popleft())
+        for (_, batch), found in engine.results(timeout_s=1.0):
+            if isinstance(found, Lost):
                 yield batch[0], Unusable("worker died", found.reason)
+            else:
+                yield from zip(batch, found, strict=True)
 
 
 @contextmanager

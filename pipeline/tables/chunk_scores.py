@@ -1,4 +1,4 @@
-"""Scores of chunks out of an output folder: of the chunks and classes wanted, and no more of them in memory."""
+"""Read scores from an output folder: only the chunks and classes that are wanted come into memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from satpipe.pipeline.tables.files import reading
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
-from satpipe.pipeline.tables.output_folder import reading
 from satpipe.pipeline.tables.schemas import SCORES
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import CLASSES
 
 SAME_S = 1e-6  # times that differ by less are the same
+_AGAIN = "run `satpipe tag --overwrite`"
 _CHUNK = ["recording", "chunk", "start_s", "end_s"]
 
 
@@ -23,18 +24,18 @@ _CHUNK = ["recording", "chunk", "start_s", "end_s"]
 class ChunkScores:
     """Scores of the chunks of some recordings, for some classes.
 
-    The chunks of a recording lie together, in the order of time, and the recordings in the order they were asked for.
-    Where a worker died, some can be missing in between.
+    The chunks of a recording are adjacent, in the order of time; the recordings are in the order they were asked for.
+    Where a worker died, chunks in between can be missing.
     """
 
     recordings: tuple[str, ...]
     """Names, [R]."""
     first: npt.NDArray[np.int64]
-    """Where the chunks of each recording begin, and where the last one's end, [R + 1]."""
+    """Position of the first chunk of each recording, and the number of chunks, [R + 1]."""
     clip: Ints
-    """Of each chunk: position of its recording in `recordings`, [n]."""
+    """Position of each chunk's recording in `recordings`, [n]."""
     chunk: Ints
-    """Number in the recording, from 0, [n]."""
+    """Number of each chunk in its recording, from 0, [n]."""
     start_s: Floats
     """From the recording's start, [n]."""
     end_s: Floats
@@ -54,15 +55,15 @@ def read_chunks(
 ) -> ChunkScores:
     """Read scores of chunks.
 
-    Files are read a row group at a time, several at once, and only those that hold a wanted recording.
+    Only files that contain a wanted recording are read, row group by row group, several at the same time.
 
     Args:
-        tables: Where from.
-        wanted: Names of recordings, each once, or a part of them; by default all. One without chunks adds none.
+        tables: The folder.
+        wanted: Names of recordings, each once, or a part of them; by default all. A recording without chunks adds none.
         columns: Positions of the classes wanted in the model's outputs, [K]; by default all.
 
     Raises:
-        OutputError: There is no such recording, or a file is damaged or lacks rows; it is named.
+        OutputError: A recording does not exist, or a file is damaged or incomplete; the message names it.
     """
     part = wanted if isinstance(wanted, Part) else tables.part(tables.rows(wanted))
     filler = _Filler(tables, part, np.arange(CLASSES) if columns is None else np.asarray(columns, np.int64))
@@ -72,7 +73,7 @@ def read_chunks(
 
 
 class _Filler:
-    """Puts the rows of files where they belong."""
+    """Puts the rows of files into their places."""
 
     def __init__(self, tables: Tables, part: Part, columns: npt.NDArray[np.int64]) -> None:
         sizes = part.end - part.begin
@@ -94,7 +95,7 @@ class _Filler:
         self._filled = np.zeros(count, bool)
 
     def fill(self, file: tuple[str, npt.NDArray[np.bool_]]) -> None:
-        """Take what is wanted from a file: its name, and which of the recordings it holds."""
+        """Take what is wanted from a file, given its name and which of the recordings it contains."""
         name, here = file
         part = self._part.take(here)
         if not len(part):
@@ -103,16 +104,16 @@ class _Filler:
         with reading(path), path.open("rb") as opened:
             table = pq.ParquetFile(opened)
             if not table.schema_arrow.equals(SCORES):
-                raise OutputError(f"{path} is not a table of scores as this version of satpipe writes it")
+                raise OutputError(f"{path} is not a scores table of this version of satpipe")
             for group in range(table.num_row_groups):
                 if _may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
                     self._fill_group(table, group, path)
 
     def filled(self) -> ChunkScores:
-        """Return what was read, when all files are.
+        """Return what was read, after the last file.
 
         Raises:
-            OutputError: Chunks are missing. They may, where a worker died.
+            OutputError: Chunks are missing although no worker died.
         """
         read, filled = self.read, self._filled
         if filled.all():
@@ -123,7 +124,8 @@ class _Filler:
         if missing.any():
             row = int(np.argmax(missing))
             path = self._tables.folder / "scores" / self._tables.by_file(recordings[read.clip[[row]]])[0][0]
-            raise OutputError(f"{path} lacks chunk {read.chunk[row]} of {read.recordings[read.clip[row]]}: tag anew")
+            name = read.recordings[read.clip[row]]
+            raise OutputError(f"{path} does not have chunk {read.chunk[row]} of {name}: {_AGAIN}")
         clip = read.clip[filled]
         return replace(
             read,
@@ -140,16 +142,16 @@ class _Filler:
         recording, chunk, start_s = self._recordings(about["recording"]), *_numbers(about, "chunk", "start_s")
         known = recording >= 0
         if np.any(known & ((chunk < 0) | (chunk >= self._tables.slots[self._part.recordings][recording]))):
-            raise OutputError(f"{path} has scores of more chunks than the recordings table: tag anew")
+            raise OutputError(f"{path} has scores of more chunks than the recordings table: {_AGAIN}")
         if np.any(known & (np.abs(start_s - chunk * self._tables.model["chunk_s"]) > SAME_S)):
-            raise OutputError(f"{path} has other chunks than run.json says: it comes from another run, so tag anew")
+            raise OutputError(f"{path} has other chunks than run.json, it comes from another run: {_AGAIN}")
         rows = np.flatnonzero(known & (chunk >= self._part.begin[recording]) & (chunk < self._part.end[recording]))
         if not len(rows):
             return
         recording, chunk = recording[rows], chunk[rows]
         to = self.read.first[recording] + chunk - self._part.begin[recording]
         if self._filled[to].any() or np.bincount(to - to.min()).max() > 1:
-            raise OutputError(f"{path} has scores of a chunk twice: tag anew")
+            raise OutputError(f"{path} has scores of a chunk twice: {_AGAIN}")
         self._filled[to] = True
         self.read.start_s[to] = start_s[rows]
         self.read.end_s[to] = about["end_s"].to_numpy()[rows]
@@ -163,7 +165,7 @@ class _Filler:
             before += len(part)
 
     def _recordings(self, column: pa.ChunkedArray) -> Ints:
-        """Position of each row's recording among those wanted; -1 for none."""
+        """Return the position of each row's recording among those wanted; -1 if it is not wanted."""
         parts = [np.empty(0, np.int32)]
         for part in column.chunks:
             names = np.array([self._place.get(name, -1) for name in part.dictionary.to_pylist()], np.int32)
@@ -172,7 +174,7 @@ class _Filler:
 
 
 def _may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:
-    """Whether a row group can hold chunks of these numbers; its statistics tell, if there are any."""
+    """Return True if a row group can contain chunks of these numbers, according to its statistics, if it has any."""
     known = group.column(_CHUNK.index("chunk")).statistics
     return known is None or not known.has_min_max or (known.max >= begin and known.min < end)
 

@@ -1,4 +1,4 @@
-"""What an output folder holds: its recordings, and which chunks of them are wanted.
+"""An output folder to read from: its recordings, and which of their chunks are wanted.
 
 A file of a table counts once the recordings table has the file of the same name, see `output_folder`.
 """
@@ -18,17 +18,20 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from satpipe.pipeline.tables.output_folder import Output, read_recordings
+from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.batches import read_recordings
+from satpipe.pipeline.tables.files import read_run
 from satpipe.pipeline.tables.schemas import RECORDINGS
+from satpipe.pipeline.tables.staged import Staging
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.streaming import chunk_samples
 
-THREADS = 8  # files read at a time; each takes the memory of a row group, about 20 MB
-PIECE_CHUNKS = 65_536  # 35 h of SAT-2s: 69 MB of scores
+THREADS = 8  # files read at the same time; each takes the memory of a row group, about 20 MB
+BLOCK_CHUNKS = 65_536  # 35 h of SAT-2s: 69 MB of scores
 SHOWN = 5  # names in one message
-SEARCHED = 20_000  # names that a wrong one is compared with
+SEARCHED = 20_000  # names that an unknown name is compared with
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 _In = TypeVar("_In")
@@ -37,7 +40,7 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some chunks of some recordings: what is wanted of the scores."""
+    """Some chunks of some recordings."""
 
     recordings: Ints
     """Positions in `Tables.recordings`, each once, [R]."""
@@ -51,7 +54,7 @@ class Part:
         return int((self.end - self.begin).sum(dtype=np.int64))
 
     def take(self, rows: npt.NDArray[Any]) -> "Part":
-        """Return some of the recordings: by a boolean mask [R], or by position."""
+        """Return some of the recordings, by a boolean mask [R] or by position."""
         return Part(self.recordings[rows], self.begin[rows], self.end[rows])
 
 
@@ -59,32 +62,29 @@ class Tables:
     """An output folder.
 
     Attributes:
-        folder: Where it is, a path or a URL.
-        run: What `run.json` says.
+        folder: Its location, a path or a URL.
+        run: Content of `run.json`.
         table: The recordings table, with the columns of `satpipe.pipeline.tables.schemas.RECORDINGS`.
-        recordings: Names of all recordings in the tables, also of those that could not be tagged.
-        duration_s: Of each recording; NaN where nothing could be decoded, [R].
-        chunks: Of each recording; 0 where nothing could be tagged, [R].
-        statuses: Of each recording, one of `satpipe.pipeline.tables.schemas.STATUSES`.
-        time: When each recording started, UTC; NaT where that is not known, [R].
-        notes: What a person should know before relying on figures made of them.
+        recordings: Names of all recordings in the tables, including those that could not be tagged.
+        duration_s: Length of each recording; NaN where nothing could be decoded, [R].
+        chunks: Number of chunks of each recording; 0 where nothing could be tagged, [R].
+        statuses: Status of each recording, one of `satpipe.pipeline.tables.schemas.STATUSES`.
+        time: Start of each recording, UTC; NaT where it is not known, [R].
+        notes: What a person should know before relying on figures computed from the tables.
     """
 
     def __init__(self, out: str | Path, *, scores: bool = True) -> None:
-        """Look at them; scores are not read yet.
+        """Read the recordings table; scores are not read yet.
 
         Args:
             out: Output folder, path or URL.
-            scores: Whether they will be read: then it is an error if there are none.
+            scores: Whether scores will be read; if so, a folder without scores is an error.
 
         Raises:
-            OutputError: It is none, has no scores, has other classes than this version's, or cannot be read.
+            OutputError: `out` is not an output folder, has no scores, has other classes than this version, or cannot
+                be read.
         """
-        output = Output(out)
-        run = output.run()
-        if run is None:
-            raise OutputError(f"{out} is no output folder of satpipe's: it has no run.json")
-        self.folder, self.run = output.folder, run
+        self.folder, self.run = open_run(out)
         if scores:
             self._check_scores()
         paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)
@@ -95,17 +95,17 @@ class Tables:
         self.chunks: Ints = np.array(self.table["chunks"].to_numpy(), np.int32)
         self.statuses: tuple[str, ...] = tuple(self.table["status"].to_pylist())
         self.time: npt.NDArray[np.datetime64] = self.table["time"].to_numpy()
-        self.notes = _notes(output, run)
+        self.notes = self._notes()
         self._clock_rate: Floats = self.table["clock_rate"].fill_null(1.0).to_numpy()
         self._files = [path.name for path in paths]
         self._file = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self._place = {name: number for number, name in enumerate(self.recordings)}
         if len(self._place) < len(self.recordings):
-            raise OutputError(f"{out} has recordings twice, as a killed run leaves them: run `satpipe tag` again")
+            raise OutputError(f"{out} has recordings twice, as after a killed run: run `satpipe tag` again")
 
     @cached_property
     def model(self) -> dict[str, Any]:
-        """What made the scores.
+        """The model that computed the scores.
 
         Keys are arch, source, sha256, cut, memory ("on" or "off"), delay_s, precision, chunk_samples (from the start of
         a chunk to the start of the next, at 16 kHz) and chunk_s.
@@ -116,14 +116,14 @@ class Tables:
     def slots(self) -> Ints:
         """Number of the chunk after each recording's last one, [R].
 
-        That is how many chunks it has, unless a worker died: then some in between can be missing.
+        This is the number of its chunks, unless a worker died: then some in between can be missing.
         """
         with_gaps = (np.array(self.statuses, object) == "worker died") & (self.chunks > 0)
         all_chunks = np.ceil(self.duration_s / self.model["chunk_s"] - 1e-9)
         return np.where(with_gaps, np.fmax(all_chunks, self.chunks), self.chunks).astype(np.int32)
 
     def utc(self, recordings: Ints, seconds: npt.ArrayLike) -> npt.NDArray[np.datetime64]:
-        """Return when it was, in UTC: so many seconds from the start of recordings; NaT where that is not known.
+        """Return the times, in UTC, at seconds after the start of recordings; NaT where they are not known.
 
         Args:
             recordings: Positions, [n].
@@ -134,7 +134,7 @@ class Tables:
         return time
 
     def seconds(self, recordings: Ints, utc: np.datetime64) -> Floats:
-        """Return how many seconds after the start of recordings it was at a time; NaN where that is not known.
+        """Return the seconds from the start of recordings to a time; NaN where they are not known.
 
         Args:
             recordings: Positions, [n].
@@ -149,7 +149,7 @@ class Tables:
             recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
 
         Raises:
-            OutputError: There is none of that name, with the nearest ones named, or none that the pattern matches.
+            OutputError: No recording has that name or matches the pattern; the message gives the nearest names.
         """
         if recordings is None:
             return np.array(sorted(range(len(self.recordings)), key=self.recordings.__getitem__), np.int32)
@@ -167,14 +167,14 @@ class Tables:
 
     def _nearest(self, name: str) -> str:
         near = get_close_matches(name, islice(self.recordings, SEARCHED), n=3)
-        return f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(self.recordings):,} others"
+        return f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(self.recordings):,} recordings"
 
     def part(self, recordings: Ints) -> Part:
         """Return all chunks of recordings, given by position."""
         return Part(recordings, np.zeros(len(recordings), np.int32), self.slots[recordings])
 
     def by_file(self, recordings: Ints) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-        """Return the files that hold recordings, and which of the recordings each holds [R].
+        """Return the files that contain recordings, and which of the recordings each contains [R].
 
         Args:
             recordings: Positions.
@@ -188,20 +188,20 @@ class Tables:
             least[number] = min(least.get(number, self.recordings[row]), self.recordings[row])
         return [(self._files[number], file == number) for number in sorted(least, key=least.__getitem__)]
 
-    def pieces(self, part: Part) -> Iterator[Part]:
-        """Cut a part into pieces of at most `PIECE_CHUNKS` chunks, each of recordings of one file.
+    def blocks(self, part: Part) -> Iterator[Part]:
+        """Cut a part into blocks of at most `BLOCK_CHUNKS` chunks, each of recordings of one file.
 
         Files come as in `by_file`, recordings of a file as in the part, chunks of a recording in the order of time.
         """
         part = part.take(part.end > part.begin)
         for _, here in self.by_file(part.recordings):
-            yield from _cut(part.take(here), PIECE_CHUNKS)
+            yield from _cut(part.take(here), BLOCK_CHUNKS)
 
     def rows(self, names: Sequence[str] | None = None) -> Ints:
         """Return positions of recordings by their exact names; by default of all, in the order of the tables.
 
         Raises:
-            OutputError: There is none of that name.
+            OutputError: A recording does not exist.
         """
         if names is None:
             return np.arange(len(self.recordings), dtype=np.int32)
@@ -214,14 +214,32 @@ class Tables:
     def _check_scores(self) -> None:
         if not self.run.get("identity", {}).get("scores", False):
             raise OutputError(
-                f"{self.folder} has no scores of chunks: `satpipe tag ... --scores` into another folder makes them"
+                f"{self.folder} has no scores of chunks: run `satpipe tag ... --scores` into another folder"
             )
         _check_labels(self.folder, self.run.get("labels", []))
-        self.model  # noqa: B018  (it is an error if run.json does not say)
+        self.model  # noqa: B018  (an error if run.json does not contain it)
+
+    def _notes(self) -> tuple[str, ...]:
+        if "finished" in self.run and not Staging(self.folder).count():
+            return ()
+        return (f"{self.folder} is not finished: recordings may be missing; the same `satpipe tag` command continues",)
+
+
+def open_run(out: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the location of an output folder and the content of its `run.json`.
+
+    Raises:
+        OutputError: `out` is not an output folder.
+    """
+    folder = locate(out)
+    run = read_run(folder)
+    if run is None:
+        raise OutputError(f"{out} is not an output folder of satpipe: it has no run.json")
+    return folder, run
 
 
 def side_by_side(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """Yield what a function gives for each item, in their order; a few run at the same time, in threads."""
+    """Yield the results of a function for each item, in order; a few run at the same time, in threads."""
     threads = min(THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         running: deque[Future[_Out]] = deque()
@@ -234,7 +252,7 @@ def side_by_side(function: Callable[[_In], _Out], items: Iterable[_In]) -> Itera
 
 
 def _cut(part: Part, at_most: int) -> Iterator[Part]:
-    """Cut a part into pieces of at most so many chunks."""
+    """Cut a part into blocks of at most this many chunks."""
     stop = np.cumsum(part.end - part.begin, dtype=np.int64)
     start = stop - (part.end - part.begin)
     for low in range(0, len(part), at_most):
@@ -245,7 +263,7 @@ def _cut(part: Part, at_most: int) -> Iterator[Part]:
 
 
 def _check_labels(out: str | Path, labels: list[dict[str, Any]]) -> None:
-    """See that the scores are in the order of this version's classes."""
+    """Check that the scores are in the order of this version's classes."""
     theirs = [label.get("mid") for label in labels]
     ours = [label.mid for label in weak_labels()]
     if theirs == ours:
@@ -259,7 +277,7 @@ def _check_labels(out: str | Path, labels: list[dict[str, Any]]) -> None:
 
 
 def _model(out: str | Path, run: dict[str, Any]) -> dict[str, Any]:
-    """What made the scores; folders of satpipe 0.1 say less, and had memory where the model has one."""
+    """Return `Tables.model`; in folders of satpipe 0.1 keys are missing, and a model with a memory used it."""
     identity, model = run["identity"], run.get("model", {})
     try:
         samples = model.get("chunk_samples") or chunk_samples(get_config(identity["arch"]), identity["cut"])
@@ -279,11 +297,4 @@ def _model(out: str | Path, run: dict[str, Any]) -> dict[str, Any]:
             "chunk_s": samples / SAMPLE_RATE_HZ,
         }
     except (KeyError, TypeError, ConfigError) as error:
-        raise OutputError(f"{out}: run.json does not say what made the scores: {error}") from error
-
-
-def _notes(output: Output, run: dict[str, Any]) -> tuple[str, ...]:
-    staged = output.count_staged()
-    if "finished" in run and not staged:
-        return ()
-    return (f"{output.folder} is not finished: recordings may be missing; the same `satpipe tag` command continues",)
+        raise OutputError(f"{out}: run.json does not contain the model of the scores: {error}") from error

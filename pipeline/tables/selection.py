@@ -1,80 +1,110 @@
-"""Which recordings and chunks of an output folder are meant: by name, by seconds, by time of day."""
+"""Which part of an output folder is wanted: recordings by name, chunks by seconds or time of day, classes, scores."""
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 import pandas as pd
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables
 from satpipe.sat.errors import ConfigError
+from satpipe.sat.labels import Key, choose
 
+Labels = Key | Iterable[Key]
+"""One class or several: a name, a mid, or `under:` and one of these for all below it, see `sat.labels.choose`."""
 Recordings = str | Iterable[str]
 """A name, a pattern such as `site1/*`, or several."""
 Time = str | date | np.datetime64
-"""A date, or a date and time; in UTC if it names no time zone."""
+"""A date, or a date and time; in UTC unless it has a time zone."""
 
-_PART_OF_CHUNK = 1e-9  # times this close to the border of two chunks are on it
+PART_OF_CHUNK = 1e-9  # times this close to the border of two chunks are on it
 
 
-def select(
-    tables: Tables,
-    recordings: Recordings | None = None,
-    start_s: float | None = None,
-    end_s: float | None = None,
-    since: Time | None = None,
-    until: Time | None = None,
-) -> Part:
-    """Return the chunks that are asked for.
+@dataclass(frozen=True)
+class Selection:
+    """Part of an output folder; by default all of it.
 
-    Args:
-        tables: Where they are.
-        recordings: Names, each may be a pattern such as `site1/*`; by default all, sorted by name.
-        start_s: Only chunks that end after so many seconds of their recording.
-        end_s: Only chunks that start before so many seconds of their recording.
+    Attributes:
+        recordings: A name, a pattern such as `site1/*`, or several; None: all, sorted by name.
+        labels: One class or several; None: all 527.
+        min_score: Minimum score.
+        start_s: Only chunks that end after this many seconds of their recording.
+        end_s: Only chunks that start before this many seconds of their recording.
         since: Only chunks that end after this time.
         until: Only chunks that start before this time.
-
-    Raises:
-        OutputError: There is no such recording.
-        ConfigError: It is no time, or the time of no recording is known.
     """
-    rows, low_s, high_s = within(tables, tables.choose(recordings), start_s, end_s, since, until)
-    chunk_s, most = tables.model["chunk_s"], tables.slots[rows]
-    begin = np.clip(np.floor(low_s / chunk_s + _PART_OF_CHUNK), 0, most).astype(np.int32)
-    end = np.clip(np.ceil(high_s / chunk_s - _PART_OF_CHUNK), begin, most).astype(np.int32)
-    return Part(rows, begin, end)
 
+    recordings: Recordings | None = None
+    labels: Labels | None = None
+    min_score: float = 0.0
+    start_s: float | None = None
+    end_s: float | None = None
+    since: Time | None = None
+    until: Time | None = None
 
-def within(
-    tables: Tables, rows: Ints, start_s: float | None, end_s: float | None, since: Time | None, until: Time | None
-) -> tuple[Ints, Floats, Floats]:
-    """Return those recordings of some that have something between the times, and from and to which second that is."""
-    low_s = np.full(len(rows), 0.0 if start_s is None else start_s)
-    high_s = np.full(len(rows), np.inf if end_s is None else end_s)
-    if since is None and until is None:
-        kept = (high_s > 0) & ((low_s == 0) | (low_s < tables.duration_s[rows]))
+    @property
+    def columns(self) -> list[int] | None:
+        """Positions of the classes in the model's outputs; None: all.
+
+        Raises:
+            LabelError: A class does not exist.
+        """
+        return None if self.labels is None else list(choose(self.labels))
+
+    def part(self, tables: Tables) -> Part:
+        """Return the chunks of a folder that are selected.
+
+        Raises:
+            OutputError: A recording does not exist.
+            ConfigError: A time is not valid, or the start of no recording is known.
+        """
+        rows, low_s, high_s = self.within(tables)
+        chunk_s, most = tables.model["chunk_s"], tables.slots[rows]
+        begin = np.clip(np.floor(low_s / chunk_s + PART_OF_CHUNK), 0, most).astype(np.int32)
+        end = np.clip(np.ceil(high_s / chunk_s - PART_OF_CHUNK), begin, most).astype(np.int32)
+        return Part(rows, begin, end)
+
+    def within(self, tables: Tables) -> tuple[Ints, Floats, Floats]:
+        """Return the recordings that have something between the times, and from and to which second that is.
+
+        Raises:
+            OutputError: A recording does not exist.
+            ConfigError: A time is not valid, or the start of no recording is known.
+        """
+        rows = tables.choose(self.recordings)
+        if self._by_clock:
+            known = ~np.isnat(tables.time[rows])
+            if not known.any():
+                raise ConfigError(f"{tables.folder} does not show when these recordings started: they have no time")
+            rows = rows[known]
+        low_s = np.full(len(rows), 0.0 if self.start_s is None else self.start_s)
+        high_s = np.full(len(rows), np.inf if self.end_s is None else self.end_s)
+        if self.since is not None:
+            low_s = np.maximum(low_s, tables.seconds(rows, _utc(self.since)))
+        if self.until is not None:
+            high_s = np.minimum(high_s, tables.seconds(rows, _utc(self.until)))
+        undecoded = np.isnan(tables.duration_s[rows]) & (low_s == 0) & (not self._by_clock)
+        kept = (high_s > 0) & (undecoded | (low_s < tables.duration_s[rows]))
         return rows[kept], low_s[kept], high_s[kept]
-    unknown = np.isnat(tables.time[rows])
-    if unknown.all():
-        raise ConfigError(f"{tables.folder} does not say when these recordings started: no row of them has a time")
-    if unknown.any():
-        note = f"{unknown.sum():,} of {len(rows):,} recordings are left out: when they started is not known"
-        warnings.warn(note, stacklevel=4)
-    rows, low_s, high_s = rows[~unknown], low_s[~unknown], high_s[~unknown]
-    if since is not None:
-        low_s = np.maximum(low_s, tables.seconds(rows, _utc(since)))
-    if until is not None:
-        high_s = np.minimum(high_s, tables.seconds(rows, _utc(until)))
-    kept = (high_s > 0) & (low_s < tables.duration_s[rows])
-    return rows[kept], low_s[kept], high_s[kept]
+
+    def notes(self, tables: Tables) -> Iterator[str]:
+        """Yield what the user should know about the selection."""
+        if self._by_clock:
+            rows = tables.choose(self.recordings)
+            unknown = np.count_nonzero(np.isnat(tables.time[rows]))
+            if 0 < unknown < len(rows):
+                yield f"{unknown:,} of {len(rows):,} recordings are left out: their start is not known"
+
+    @property
+    def _by_clock(self) -> bool:
+        return self.since is not None or self.until is not None
 
 
 def _utc(time: Time) -> np.datetime64:
     try:
         stamp = pd.Timestamp(time)
     except ValueError as error:
-        raise ConfigError(f"{time!r} is no time: {error}") from error
+        raise ConfigError(f"{time!r} is not a valid time: {error}") from error
     if pd.isna(stamp):
-        raise ConfigError(f"{time!r} is no time")
+        raise ConfigError(f"{time!r} is not a valid time")
     return (stamp if stamp.tz is None else stamp.tz_convert(None)).to_datetime64()

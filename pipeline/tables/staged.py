@@ -1,27 +1,42 @@
-"""Spans that are tagged but not yet in the tables."""
+"""Staged scores: spans that are tagged but not yet in the tables, one file for each task."""
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from satpipe.pipeline.storage import is_remote
+from satpipe.pipeline.tables.files import COMPRESSION, metadata, new_name, row_groups, whole
+from satpipe.pipeline.tables.schemas import STAGED
+from satpipe.sat.errors import OutputError
 
 SpanKey = tuple[str, int, int, int, int | None]
+"""Recording, size and time stamp of its file, first chunk, the chunk after the last one (None: to the end)."""
+
+FOLDER = "_staged"
+_OUTCOMES = b"satpipe.outcomes"
+_Owner = TypeVar("_Owner")
 
 
 @dataclass
 class SpanOutcome:
-    """What became of a span.
+    """The result of tagging a span, without its scores.
 
     Attributes:
-        key: Of the span.
-        chunks: Rows it has in the unit's table.
+        key: Which span.
+        chunks: Number of its rows in the task's table.
         frames: Frames of the file up to where this span has read it.
-        status: Of the recording, as far as this span knows; one of `tables.STATUSES`.
+        status: Status of the recording, as far as this span shows; one of `schemas.STATUSES`.
         reason: In words, for the recordings table.
-        broken: Decoding broke off before the end that the header announces, so that the spans after it, and how many
-            there are, cannot be believed.
-        file: In which file of a deployment; "" of a single file.
+        broken: Decoding broke off before the end that the header announces, so that the header's length, and with it
+            the number of spans, cannot be trusted.
+        file: The file of a deployment in which decoding broke off; "" for a single file.
     """
 
     key: SpanKey
@@ -33,18 +48,15 @@ class SpanOutcome:
     file: str = ""
 
 
-_OUTCOMES = b"satpipe.outcomes"
-
-
 @dataclass
 class StagedSpan:
     """A span whose scores are staged.
 
     Attributes:
         file: Name of the staged file.
-        place: Of the span in that file.
-        outcome: What became of it.
-        spans: How many spans share that file.
+        place: Position of the span in that file.
+        outcome: The result of tagging it.
+        spans: Number of spans in that file.
     """
 
     file: str
@@ -65,6 +77,82 @@ class StagedFile:
         self._writer.write_table(table)
 
     def conclude(self, outcomes: list[SpanOutcome]) -> list[StagedSpan]:
-        """Add what became of the unit's spans; the file is of use only with it."""
+        """Add the outcomes of the task's spans, without which the file is useless."""
         self._writer.add_key_value_metadata({_OUTCOMES: json.dumps([vars(outcome) for outcome in outcomes])})
-        return [StagedSpan(self._name, place, outcome, len(outcomes)) for place, outcome in enumerate(outcomes)]
+        return _spans(self._name, outcomes)
+
+
+class Staging:
+    """The staged files of an output folder."""
+
+    def __init__(self, output: Path) -> None:
+        """Name the output folder; nothing is read or written yet."""
+        self._output = output
+        self._folder = output / FOLDER
+
+    @contextmanager
+    def stage(self) -> Iterator[StagedFile]:
+        """Give a file for the scores of a task; it stays until a batch has taken them up.
+
+        Raises:
+            OutputError: The folder cannot be written, for example because the disk is full.
+        """
+        name = new_name()
+        options = {"compression": COMPRESSION, "use_dictionary": False, "write_statistics": False}
+        with (
+            whole(self._output, f"{FOLDER}/{name}") as path,
+            pq.ParquetWriter(path, STAGED, **options) as writer,
+        ):
+            yield StagedFile(name, writer)
+
+    def spans(self) -> dict[SpanKey, StagedSpan]:
+        """Return the spans that are staged, by this run or earlier ones. Damaged files are removed."""
+        found = {}
+        for path in sorted(self._folder.glob("*.parquet")):
+            try:
+                outcomes = json.loads(metadata(path).get(_OUTCOMES, b"[]"))
+            except OutputError:  # its spans are tagged again
+                path.unlink()
+                continue
+            made = [SpanOutcome(**{**outcome, "key": tuple(outcome["key"])}) for outcome in outcomes]
+            found.update({span.outcome.key: span for span in _spans(path.name, made)})
+        return found
+
+    def count(self) -> int:
+        """Return the number of staged files."""
+        return sum(1 for _ in self._folder.glob("*.parquet"))
+
+    def rows(self, wanted: Iterable[tuple[StagedSpan, _Owner]]) -> Iterator[tuple[_Owner, pa.Table]]:
+        """Yield the rows of spans in their order, row group by row group, each table with the span's owner.
+
+        Raises:
+            OutputError: A staged file cannot be read; the message names it.
+        """
+        for name, together in groupby(wanted, key=lambda pair: pair[0].file):
+            owners = {span.place: owner for span, owner in together}
+            for rows in row_groups(self._folder / name):
+                for place in pc.unique(rows["span"]).to_pylist():
+                    if place in owners:
+                        yield owners[place], rows.filter(pc.equal(rows["span"], place))
+
+    def discard(self, files: Iterable[str]) -> None:
+        """Remove staged files."""
+        for name in set(files):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def recover(self) -> None:
+        """Remove files that a killed run has not written to their end."""
+        for path in self._folder.glob("*"):
+            if path.suffix != ".parquet" or path.name.startswith("."):
+                path.unlink()
+
+    def clear(self) -> None:
+        """Remove everything that is staged."""
+        for path in self._folder.glob("*"):
+            path.unlink(missing_ok=True)
+        if not is_remote(self._folder) and self._folder.exists():
+            self._folder.rmdir()
+
+
+def _spans(name: str, outcomes: list[SpanOutcome]) -> list[StagedSpan]:
+    return [StagedSpan(name, place, outcome, len(outcomes)) for place, outcome in enumerate(outcomes)]

@@ -1,4 +1,4 @@
-"""The columns of the recordings table that say when: filled at the end of a run, whenever what it was told changed."""
+"""The time columns of the recordings table, filled at the end of a run and again when the time options change."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,19 +9,19 @@ import pyarrow as pa
 from satpipe.pipeline.start_times.from_headers import HeaderTime
 from satpipe.pipeline.start_times.resolver import Ambiguities, RecordedFile, StartTime, StartTimeResolver
 from satpipe.pipeline.tables import schemas
-from satpipe.pipeline.tables.output_folder import Output
+from satpipe.pipeline.tables.batches import Batches
 
 COLUMNS = ("time", "clock_rate", "time_source")
 
 
 @dataclass
 class TimesKnown:
-    """Of how many recordings it is known when they started.
+    """For how many recordings the start is known.
 
     Attributes:
-        sources: How many, by what told it.
-        unknown: Names of those of which nothing tells.
-        ambiguities: Names of those whose time rests on a rule.
+        sources: Number of recordings by the source of their start time.
+        unknown: Names of the recordings whose start is not known.
+        ambiguities: Names of the recordings whose start rests on an assumption.
     """
 
     sources: Counter[str] = field(default_factory=Counter)
@@ -29,20 +29,20 @@ class TimesKnown:
     ambiguities: Ambiguities = field(default_factory=Ambiguities)
 
 
-def set_times(output: Output, clock: StartTimeResolver, *, split: bool, gap_s: float) -> TimesKnown:
-    """Fill the columns, and write those files of the table anew in which they change.
+def set_times(batches: Batches, clock: StartTimeResolver, *, split: bool, gap_s: float) -> TimesKnown:
+    """Fill the columns, and write the files of the table in which they change.
 
     Args:
-        output: The folder, claimed.
-        clock: Tells when files started.
-        split: Whether channels are recordings of their own, called `NAME#ch1`, ...
-        gap_s: How far the files of a deployment may be apart from where its samples put them before a clock rate says
-            so.
+        batches: The tables, in a claimed folder.
+        clock: Gives the start of files.
+        split: Whether channels are separate recordings, called `NAME#ch1`, ...
+        gap_s: Maximum difference between the start of a deployment's last file and the place of its samples; above it,
+            the deployment gets a clock rate.
 
     Raises:
         OutputError: A file cannot be read or written.
     """
-    files = list(output.recordings_by_file())
+    files = list(batches.recordings_by_file())
     rows = [row for _, table in files for row in table.select(_READ).to_pylist()]
     parts = [_files(row, split) for row in rows]
     by_name = {file.name: file for each in parts for file in each}  # channels of a file share it
@@ -59,7 +59,7 @@ def set_times(output: Output, clock: StartTimeResolver, *, split: bool, gap_s: f
         changed = _with(table, times[at : at + len(table)])
         at += len(table)
         if not changed.equals(table):
-            output.replace_recordings(name, changed)
+            batches.commit(name, changed)
     return known
 
 
@@ -67,7 +67,7 @@ _READ = ["recording", "duration_s", "header", "header_time", "files"]
 
 
 def _files(row: dict[str, Any], split: bool) -> list[RecordedFile]:
-    """What is known of the files of a recording."""
+    """Return the files of a recording with what their headers give."""
     if row["files"]:
         return [RecordedFile(each["file"], each["duration_s"], _stamp(each)) for each in row["files"]]
     file, mark, _ = row["recording"].rpartition("#ch") if split else ("", "", "")
@@ -79,7 +79,7 @@ def _stamp(row: dict[str, Any]) -> HeaderTime | None:
 
 
 def _of_deployment(files: list[dict[str, Any]], told: list[StartTime | None], gap_s: float) -> StartTime | None:
-    """The time of the first file, and a rate where the later ones are not where its samples put them."""
+    """Return the time of the first file, with a clock rate if the last file is not where its samples are."""
     first, last = told[0], told[-1]
     if first is None or last is None or not files[-1]["start_s"]:
         return first

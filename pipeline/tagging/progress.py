@@ -9,22 +9,32 @@ class Progress:
     """How far a run is; lengths in seconds of audio.
 
     Attributes:
-        files: Found, less those done in earlier runs.
-        files_probed: Of these, headers read.
-        found_s: Length of the recordings whose headers are read, by estimate also of the others.
-        done_s: Of it, tagged.
-        resumed_s: Of that, by an earlier run.
-        recordings: Finished in this run, by status.
+        files: Files to tag.
+        size_bytes: Their size.
+        files_probed: Files whose headers are read.
+        probed_bytes: Their size.
+        probed_s: Length of their recordings.
+        done_s: Length tagged, including `resumed_s`.
+        resumed_s: Length that earlier runs had tagged.
+        recordings: Number of recordings finished in this run, by status.
         seconds: Workers' time by stage.
     """
 
     files: int = 0
+    size_bytes: int = 0
     files_probed: int = 0
-    found_s: float = 0.0
+    probed_bytes: int = 0
+    probed_s: float = 0.0
     done_s: float = 0.0
     resumed_s: float = 0.0
     recordings: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def found_s(self) -> float:
+        """Length of all recordings, estimated from the size of files whose headers are not read yet."""
+        unprobed = self.files_probed < self.files and self.probed_bytes
+        return self.probed_s * (self.size_bytes / self.probed_bytes if unprobed else 1.0)
 
     @property
     def tagged_s(self) -> float:
@@ -33,5 +43,5 @@ class Progress:
 
     @property
     def failures(self) -> int:
-        """Recordings that were not tagged from start to end."""
+        """Number of recordings that were not tagged from start to end."""
         return self.recordings.total() - self.recordings["ok"]

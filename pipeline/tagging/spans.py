@@ -1,4 +1,4 @@
-"""Plan the work: recordings to spans, spans to units that one worker tags in one go."""
+"""Spans: the parts of recordings that are tagged in one call, and their grouping into tasks."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
@@ -12,17 +12,17 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
 from satpipe.sat.model.streaming import Cut, chunk_samples
 
 _MARGIN_S = 1.0  # for resampling and for frames that reach beyond a chunk
-UNIT_SPANS = 256  # recordings that may share a unit, however short
+TASK_SPANS = 256  # maximum number of recordings per task
 
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a recording that is tagged in one go.
+    """A part of a recording that is tagged in one call.
 
     Attributes:
-        recording: What it is a part of.
-        start_chunk: First chunk wanted.
-        stop_chunk: The chunk after the last one wanted; None: to the end of the recording.
+        recording: The recording.
+        start_chunk: First chunk.
+        stop_chunk: The chunk after the last one; None: to the end of the recording.
     """
 
     recording: Recording
@@ -30,20 +30,20 @@ class Span:
     stop_chunk: int | None = None
 
     @property
-    def key(self) -> "SpanKey":
-        """What tells it from every other span, and from the same span of a file that has changed since."""
+    def key(self) -> SpanKey:
+        """Identifies the span, and changes when the file changes."""
         source = self.recording.source
         return (self.recording.name, source.size_bytes, source.modified_ns, self.start_chunk, self.stop_chunk)
 
     def duration_s(self, config: ChunkConfig, cut: Cut) -> float:
-        """Length in seconds, as far as the header can be believed."""
+        """Length in seconds, according to the header."""
         chunk_s = chunk_samples(config, cut) / SAMPLE_RATE_HZ
         end_s = self.recording.info.duration_s if self.stop_chunk is None else self.stop_chunk * chunk_s
         return max(0.0, end_s - self.start_chunk * chunk_s)
 
 
 def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float) -> list[Span]:
-    """Cut a recording into spans of at most `span_s`; one that cannot be read exactly from its middle stays whole."""
+    """Cut a recording into spans of at most `span_s`; if it cannot be read exactly from its middle, it stays whole."""
     info, size = recording.info, chunk_samples(config, cut)
     samples = resampled(info.frames, info.rate_hz, config.rate_hz)
     chunks = -(-samples * SAMPLE_RATE_HZ // (size * config.rate_hz))
@@ -54,23 +54,23 @@ def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float)
     return [Span(recording, start, start + per_span if start + per_span < chunks else None) for start in starts]
 
 
-def group(spans: Iterable[Span], config: ChunkConfig, cut: Cut, unit_s: float) -> Iterator[list[Span]]:
-    """Put short spans together into units of about `unit_s` seconds; order is kept."""
-    unit: list[Span] = []
+def group(spans: Iterable[Span], config: ChunkConfig, cut: Cut, task_s: float) -> Iterator[list[Span]]:
+    """Group short spans into tasks of about `task_s` seconds; order is kept."""
+    task: list[Span] = []
     total_s = 0.0
     for span in spans:
         duration_s = span.duration_s(config, cut)
-        if unit and (total_s + duration_s > unit_s or len(unit) == UNIT_SPANS):
-            yield unit
-            unit, total_s = [], 0.0
-        unit.append(span)
+        if task and (total_s + duration_s > task_s or len(task) == TASK_SPANS):
+            yield task
+            task, total_s = [], 0.0
+        task.append(span)
         total_s += duration_s
-    if unit:
-        yield unit
+    if task:
+        yield task
 
 
 def narrow(span: Span, config: ChunkConfig, cut: Cut) -> Span:
-    """The same span, with no more files of its deployment than it takes: a worker need not be told of thousands."""
+    """Return the span with only those files of its deployment that it needs: a deployment can have thousands."""
     recording, info = span.recording, span.recording.info
     if not info.parts:
         return span

@@ -1,4 +1,4 @@
-"""Tag one unit of work: a plain function, the same in a test, in a worker, on any machine."""
+"""Tag one task: a plain function, the same in a test, in a worker and on any machine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,30 +21,30 @@ from satpipe.sat.taggers.interface import Tagger
 STAGED_ROWS = 2048  # 4 MB of float32 scores
 
 
-def tag_unit(
-    unit: list[Span], tagger: Tagger, write: Callable[[pa.Table], None]
+def tag_task(
+    task: list[Span], tagger: Tagger, write: Callable[[pa.Table], None]
 ) -> tuple[list[SpanOutcome], dict[str, float]]:
     """Tag spans of recordings one after the other, their chunks sharing batches.
 
-    A recording that cannot be read, or not to its end, is an outcome with a status, never an exception; what was
+    A recording that cannot be read, or not to its end, gives an outcome with a status, never an exception; what was
     read before the break is tagged.
 
     Args:
-        unit: The spans.
-        tagger: SAT, or any other.
-        write: Takes tables of scores, schema `tables.STAGED`, a few thousand rows at a time, in order.
+        task: The spans.
+        tagger: SAT, or any other tagger.
+        write: Takes tables of scores, schema `schemas.STAGED`, a few thousand rows per call, in order.
 
     Returns:
         An outcome for each span, in order, and the time spent by stage: read (decode and resample), log_mel, model,
         write.
     """
-    outcomes = [SpanOutcome(span.key) for span in unit]
+    outcomes = [SpanOutcome(span.key) for span in task]
     seconds = dict.fromkeys(("read", "log_mel", "model", "write"), 0.0)
     rows = _Rows(write, seconds)
     begun = perf_counter()
-    chunks = _chunks(unit, outcomes, tagger, seconds)
+    chunks = _chunks(task, outcomes, tagger, seconds)
     for (place, index), score in tagger.score(chunks):
-        if index >= unit[place].start_chunk:
+        if index >= task[place].start_chunk:
             rows.add(place, index, score)
             outcomes[place].chunks += 1
     rows.flush()
@@ -74,10 +74,10 @@ class _Rows:
 
 
 def _chunks(
-    unit: list[Span], outcomes: list[SpanOutcome], tagger: Tagger, seconds: dict[str, float]
+    task: list[Span], outcomes: list[SpanOutcome], tagger: Tagger, seconds: dict[str, float]
 ) -> Iterator[tuple[tuple[int, int], Any]]:
-    """Yield ((place in the unit, chunk), chunk) of each span, warm-up chunks before it included."""
-    for place, (span, outcome) in enumerate(zip(unit, outcomes, strict=True)):
+    """Yield ((place in the task, chunk number), chunk) for each span, including the warm-up chunks before it."""
+    for place, (span, outcome) in enumerate(zip(task, outcomes, strict=True)):
         try:
             for chunk in _chunks_of(span, outcome, tagger, seconds):
                 yield (place, chunk.index), chunk
@@ -112,7 +112,7 @@ def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[s
 
 
 def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> None:
-    """Say what the span's end tells about the recording; the gravest thing first."""
+    """Set the status that the end of the span gives the recording, the most serious one first."""
     info = recording.info
     outcome.frames = reader.frames_read
     if reader.broken_s is not None and (part := info.file_at(reader.broken_s)):
@@ -131,7 +131,7 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
     elif reader.invalid_s is not None:
         outcome.status = "invalid samples"
         place = f"{reader.invalid_s:.3f} s{_place(info, reader, reader.invalid_s)}"
-        outcome.reason = f"NaN, infinite or absurdly large samples, the first at {place}: taken as silence"
+        outcome.reason = f"NaN, infinite or absurdly large samples, the first at {place}: treated as silence"
     elif resampled(reader.frames_read, info.rate_hz) < PATCH_SAMPLES:
         outcome.status = "short"
         outcome.reason = (
@@ -140,7 +140,7 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
 
 
 def _place(info: AudioInfo, reader: Reader, second: float) -> str:
-    """Which second of which file of a deployment it is, and what is wrong there."""
+    """Return the file of a deployment and its second, and what is wrong there."""
     part = info.file_at(second)
     if part is None:
         return ""

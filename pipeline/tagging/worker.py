@@ -1,4 +1,4 @@
-"""The work that runs on a Ray worker: tagging spans and publishing finished recordings."""
+"""The functions that run on Ray workers: tag spans and publish finished recordings."""
 
 import os
 import socket
@@ -8,29 +8,30 @@ from typing import Any
 import torch
 from satpipe.pipeline.ray_engine import fetch
 from satpipe.pipeline.recordings.probing import deadline
-from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions
-from satpipe.pipeline.tables.staged import StagedSpan
+from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.batches import Batches, Finished, TableOptions
+from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.pipeline.tagging.spans import Span
-from satpipe.pipeline.tagging.tag_spans import tag_unit
+from satpipe.pipeline.tagging.tag_spans import tag_task
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
 from satpipe.sat.model.streaming import Cut
 from satpipe.sat.taggers.interface import LoadedTagger, Tagger
 
-UNIT_LIMIT_S = 600.0  # for a unit, besides as long as it plays; a worker that takes longer hangs, and is ended
+TASK_LIMIT_S = 600.0  # for a task, in addition to its length; a worker that takes longer hangs and is ended
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker needs to know besides its unit.
+    """What a worker needs to know in addition to its task.
 
     Attributes:
         folder: The output folder, path or URL.
         model_id: The model's sha256.
-        config: Its configuration, which may be another than its file's.
-        cut: How recordings are cut.
+        config: The model's configuration, which may differ from that in its file.
+        cut: The chunking mode.
         precision: One of `satpipe.sat.model.precision.PRECISIONS`.
         cuda: Whether to use a GPU.
-        batch_chunks: Chunks to run at once; None: as many as are quickest.
+        batch_chunks: Chunks per batch; None: the fastest number.
     """
 
     folder: str
@@ -43,29 +44,33 @@ class WorkerOptions:
 
 
 def tag_and_stage(
-    unit: list[Span], options: WorkerOptions, shared: list[Any]
+    task: list[Span], options: WorkerOptions, shared: list[Any]
 ) -> tuple[list[StagedSpan], dict[str, float], str]:
-    """Tag a unit and put its scores into the output folder; runs on a worker, and says which."""
+    """Tag a task and stage its scores.
+
+    Returns:
+        The staged spans, the time spent by stage, and the worker: HOST:PROCESS.
+    """
     tagger = load_tagger(options, shared)
-    # A header that does not tell the length: no format has fewer than 100 bytes a second.
-    longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in unit)
+    # For a header without the length: no format has fewer than 100 bytes per second.
+    longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in task)
     chunks = longest_s * SAMPLE_RATE_HZ / options.config.chunk_samples
-    limit_s = UNIT_LIMIT_S + longest_s + chunks * tagger.chunk_limit_s
-    with deadline(limit_s), Output(options.folder).stage() as staged:
-        outcomes, seconds = tag_unit(unit, tagger, staged.write)
+    limit_s = TASK_LIMIT_S + longest_s + chunks * tagger.chunk_limit_s
+    with deadline(limit_s), Staging(locate(options.folder)).stage() as staged:
+        outcomes, seconds = tag_task(task, tagger, staged.write)
         return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
 
 
 def publish(folder: str, batch: list[Finished], options: TableOptions, name: str) -> None:
     """Write finished recordings into the tables; runs on a worker."""
-    Output(folder).publish(batch, options, name)
+    Batches(locate(folder)).publish(batch, options, name)
 
 
 _loaded: dict[WorkerOptions, Tagger] = {}
 
 
 def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
-    """Make the model ready, once in each worker process."""
+    """Load the model, once per worker process."""
     key = replace(options, folder="")
     if key not in _loaded:
         checkpoint: LoadedTagger = fetch(shared)
@@ -75,7 +80,7 @@ def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
 
 
 def make_tagger(checkpoint: LoadedTagger, options: WorkerOptions) -> Tagger:
-    """Build the model in the precision and on the device asked for."""
-    torch.set_num_threads(1)  # workers are as many as processors
+    """Build the model in the requested precision, on the requested device."""
+    torch.set_num_threads(1)  # there is a worker for each processor
     device = torch.device("cuda" if options.cuda else "cpu")
     return checkpoint.tagger(options.cut, device, options.precision, options.batch_chunks)

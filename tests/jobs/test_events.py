@@ -154,7 +154,7 @@ def test_events_are_those_of_plain_loops(
     folder, waves = random
     low = threshold * part
     expected = by_hand(waves, columns, threshold, low, min_s, gap_s)
-    with patch.object(results, "PIECE_CHUNKS", piece):
+    with patch.object(results, "BLOCK_CHUNKS", piece):
         found = events(folder, labels=columns, threshold=threshold, low=low, min_s=min_s, merge_gap_s=gap_s)
     assert [(r, c) for r, _, c, *_ in expected] == [(row.recording, find(row.mid).index) for row in found.itertuples()]
     for place, column in ((1, "start_s"), (3, "end_s"), (4, "peak_score"), (5, "mean_score")):
@@ -167,7 +167,7 @@ def test_the_order_of_files_and_the_size_of_pieces_change_nothing(
     folder, waves = random
     write_output(tmp_path, *({name: wave} for name, wave in reversed(waves.items())))
     one = events(folder, threshold=0.8).astype({"recording": str})
-    with patch.object(results, "PIECE_CHUNKS", 7):
+    with patch.object(results, "BLOCK_CHUNKS", 7):
         other = events(tmp_path, threshold=0.8).astype({"recording": str})
     pd.testing.assert_frame_equal(one, other, check_categorical=False)
     assert len(one) > 1000
@@ -448,9 +448,7 @@ def test_chunks_of_another_run_are_refused(out: Path, tmp_path: Path) -> None:
     short = table.set_column(at, table.schema.field(at), [table["start_s"].to_numpy() / 2])
     pq.write_table(short, out / "scores" / source.name)
     (out / "recordings" / source.name).write_bytes((tmp_path / "o" / "recordings" / source.name).read_bytes())
-    with pytest.raises(
-        OutputError, match=f"{source.name} has other chunks than run.json says: it comes from another run"
-    ):
+    with pytest.raises(OutputError, match=f"{source.name} has other chunks than run.json, it comes from another run"):
         events(out)
 
 
@@ -482,7 +480,7 @@ def test_the_command(satpipe: Satpipe, out: Path) -> None:
 
 
 def test_what_is_no_output_folder_is_said(out: Path) -> None:
-    with pytest.raises(OutputError, match="tags is no output folder of satpipe's: it has no run.json"):
+    with pytest.raises(OutputError, match="tags is not an output folder of satpipe: it has no run.json"):
         events(out / "tags")
 
 

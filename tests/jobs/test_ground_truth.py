@@ -33,7 +33,7 @@ from satpipe.jobs.ground_truth import (
     within,
 )
 from satpipe.jobs.metrics.sound_events import Events
-from satpipe.pipeline.tables import output_folder as output_module
+from satpipe.pipeline.tables import files
 from satpipe.pipeline.tables.chunk_scores import read_chunks
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
@@ -708,7 +708,7 @@ CHUNKS = {"x/a.wav": 3, "b.wav": 5, "none.wav": 0, "c.wav": 1, "d.wav": 20}
 def test_scores_are_read_recording_by_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, row_group: int
 ) -> None:
-    monkeypatch.setattr(output_module, "ROW_GROUP_CHUNKS", row_group)
+    monkeypatch.setattr(files, "ROW_GROUP_CHUNKS", row_group)
     folder = str(tmp_path / "out") if where == "local" else f"memory://out{row_group}"
     make(folder, {"x/a.wav": 3, "b.wav": 5, "none.wav": 0}, {"c.wav": 1, "d.wav": 20})
     found = Tables(folder)
@@ -749,9 +749,9 @@ def test_many_recordings_and_long_ones_take_little_time(tmp_path: Path) -> None:
 
 def test_a_folder_without_scores_says_how_to_make_them(out: Path, tmp_path: Path) -> None:
     make(tmp_path / "bare", run={**RUN, "identity": {**IDENTITY, "scores": False}})
-    with pytest.raises(OutputError, match="has no scores of chunks: `satpipe tag ... --scores` into another folder"):
+    with pytest.raises(OutputError, match="has no scores of chunks: run `satpipe tag ... --scores` into another"):
         Tables(tmp_path / "bare")
-    with pytest.raises(OutputError, match="is no output folder of satpipe's: it has no run.json"):
+    with pytest.raises(OutputError, match="is not an output folder of satpipe: it has no run.json"):
         Tables(tmp_path)
     with pytest.raises(OutputError, match="has no recording e.wav, f.wav"):
         read_chunks(Tables(out), ["e.wav", "c.wav", "f.wav"])
@@ -774,7 +774,7 @@ def test_scores_of_other_classes_are_refused(tmp_path: Path) -> None:
 def test_a_run_that_is_not_finished_is_noted(tmp_path: Path) -> None:
     running = {key: value for key, value in RUN.items() if key != "finished"}
     make(tmp_path / "running", {"a.wav": 1}, run=running)
-    with make(tmp_path / "staged", {"a.wav": 1}, done=False).stage() as file:
+    with make(tmp_path / "staged", {"a.wav": 1}, done=False).staging.stage() as file:
         file.conclude([])
     for name in ("running", "staged"):
         (note,) = Tables(tmp_path / name).notes
@@ -787,7 +787,7 @@ def test_what_a_killed_run_left_does_not_count(out: Path) -> None:
     shutil.copy(batch, out / "scores" / "unpublished.parquet")
     np.testing.assert_array_equal(read_chunks(Tables(out)).scores, expected.scores)
     shutil.copy(out / "recordings" / batch.name, out / "recordings" / "unpublished.parquet")
-    with pytest.raises(OutputError, match="has recordings twice, as a killed run leaves them"):
+    with pytest.raises(OutputError, match="has recordings twice, as after a killed run"):
         Tables(out)
 
 
@@ -795,16 +795,16 @@ def test_tables_that_are_not_whole_are_an_error(out: Path) -> None:
     batch = next(path for path in (out / "scores").iterdir() if "b.wav" in pq.read_table(path)["recording"].to_pylist())
     whole = pq.read_table(batch)
     pq.write_table(whole.slice(1), batch)
-    with pytest.raises(OutputError, match=f"{batch.name} lacks chunk 0 of x/a.wav: tag anew"):
+    with pytest.raises(OutputError, match=f"{batch.name} does not have chunk 0 of x/a.wav: run `satpipe tag --over"):
         read_chunks(Tables(out))
     pq.write_table(whole.take([*range(len(whole) - 1), 0]), batch)
-    with pytest.raises(OutputError, match=f"{batch.name} has scores of a chunk twice: tag anew"):
+    with pytest.raises(OutputError, match=f"{batch.name} has scores of a chunk twice: run `satpipe tag --overwrite`"):
         read_chunks(Tables(out))
     pq.write_table(whole.drop(["end_s"]), batch)
-    with pytest.raises(OutputError, match="is not a table of scores as this version of satpipe writes it"):
+    with pytest.raises(OutputError, match="is not a scores table of this version of satpipe"):
         read_chunks(Tables(out))
     batch.write_bytes(b"PAR1")
-    with pytest.raises(OutputError, match=f"{batch.name} cannot be read, or is not a table of satpipe's"):
+    with pytest.raises(OutputError, match=f"{batch.name} cannot be read, or is not a satpipe table"):
         read_chunks(Tables(out))
     batch.unlink()
     with pytest.raises(OutputError, match=f"{batch.name} cannot be read"):
@@ -815,7 +815,7 @@ def test_tables_that_are_not_whole_are_an_error(out: Path) -> None:
 def test_a_run_that_does_not_say_what_made_it_is_an_error(out: Path) -> None:
     path = out / "run.json"
     path.write_text(json.dumps({**RUN, "identity": {"scores": True}}))
-    with pytest.raises(OutputError, match="run.json does not say what made the scores"):
+    with pytest.raises(OutputError, match="run.json does not contain the model of the scores"):
         Tables(out)
 
 

@@ -457,7 +457,7 @@ def test_the_set_by_rule_as_files(small_set: audioset_size.StrongSet, tmp_path: 
     np.testing.assert_array_equal(rows["start_time_seconds"], made.truth.onset_s)
     np.testing.assert_array_equal(rows["end_time_seconds"], made.truth.offset_s)
     made.write_output(tmp_path / "out")
-    recordings = Output(tmp_path / "out").recordings()
+    recordings = Output(tmp_path / "out").batches.recordings()
     assert recordings["recording"].to_pylist() == [f"{segment}.wav" for segment in made.segments]
     scores = pq.read_table(tmp_path / "out" / "scores")
     np.testing.assert_array_equal(scores["start_s"], made.start_s)

@@ -182,7 +182,7 @@ def test_a_recording_over_time_has_the_highest_score_of_each_part(out: Path) -> 
 
 def test_pieces_do_not_show(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = look(out)
-    monkeypatch.setattr("satpipe.pipeline.tables.open_folder.PIECE_CHUNKS", 37)
+    monkeypatch.setattr("satpipe.pipeline.tables.open_folder.BLOCK_CHUNKS", 37)
     monkeypatch.setattr("satpipe.pipeline.tables.open_folder.THREADS", 1)
     cut = look(out)
     assert page._numbers(cut) == page._numbers(whole)

@@ -12,14 +12,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import synthetic_year
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from outputs import CHUNK_S, IDENTITY, RUN, set_clock, write_output
 from satpipe.pipeline.tables import dataframes as read
 from satpipe.pipeline.tables import open_folder as results
 from satpipe.pipeline.tables.dataframes import read_recordings, read_scores, read_tags, scan_scores
+from satpipe.pipeline.tables.selection import PART_OF_CHUNK
 from satpipe.sat.errors import ConfigError, LabelError, OutputError
-from satpipe.sat.labels import weak_labels
+from satpipe.sat.labels import choose, weak_labels
 
 START = datetime(2025, 5, 1, 4, 0, 0, tzinfo=UTC)
 ABOUT = ["recording", "chunk", "start_s", "end_s", "time"]
@@ -37,7 +38,7 @@ WAVES = {"pond/b.wav": wave(1, 30), "pond/a.wav": wave(2, 4), "street/a.wav": wa
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings whose files are not in the order of names; one is empty, of one nobody knows when it started."""
     folder = tmp_path_factory.mktemp("out")
-    with patch("satpipe.pipeline.tables.output_folder.ROW_GROUP_CHUNKS", 4):
+    with patch("satpipe.pipeline.tables.files.ROW_GROUP_CHUNKS", 4):
         write_output(folder, {name: WAVES[name] for name in ("pond/b.wav", "none.wav")})
         write_output(folder, {name: WAVES[name] for name in ("street/a.wav", "pond/a.wav")})
     set_clock(folder, {"pond/a.wav": (START, None), "pond/b.wav": (START + timedelta(hours=1), 1.5)})
@@ -71,7 +72,7 @@ def test_tags_are_those_of_the_table(out: Path) -> None:
     plain = found.drop(columns="time").astype({name: str for name in ("recording", "mid", "label")})
     pd.testing.assert_frame_equal(plain, table.reset_index(drop=True))
     several = [table.label.iloc[0], "under:Music"]
-    wanted = table[table.label.isin([weak_labels()[n].name for n in read.choose(several)]) & (table.score >= 0.999)]
+    wanted = table[table.label.isin([weak_labels()[n].name for n in choose(several)]) & (table.score >= 0.999)]
     found = read_tags(out, labels=several, min_score=0.999)
     assert list(zip(found.recording, found.chunk, found.label, strict=True)) == list(
         zip(wanted.recording, wanted.chunk, wanted.label, strict=True)
@@ -111,24 +112,27 @@ def test_times_of_chunks(out: Path) -> None:
 SECONDS = st.none() | st.floats(-5, 70) | st.integers(-2, 32).map(lambda chunk: chunk * CHUNK_S)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(start_s=SECONDS, end_s=SECONDS)
+@example(start_s=None, end_s=2**-24)
 @pytest.mark.parametrize("read_some", [read_tags, read_scores], ids=["tags", "scores"])
 def test_seconds_choose_the_chunks_that_overlap(
     out: Path, read_some: Callable[..., pd.DataFrame], start_s: float | None, end_s: float | None
 ) -> None:
-    labels = ["Dog", "Speech", "under:Music"]
+    labels = ["Dog", "Speech"]
     every = read_some(out, labels=labels)
-    kept = (every.end_s > (start_s or 0) + 1e-6) & (every.start_s < (np.inf if end_s is None else end_s - 1e-6))
+    overlap_s = np.minimum(every.end_s - (start_s or 0), (np.inf if end_s is None else end_s) - every.start_s)
+    # A time this close to the border of two chunks is on the border; times up to 62 s are rounded by less than 1e-13 s.
+    assume(not overlap_s.between(1e-12, 1.01 * PART_OF_CHUNK * CHUNK_S).any())
     found = read_some(out, labels=labels, start_s=start_s, end_s=end_s)
-    expected = every[kept].reset_index(drop=True)
+    expected = every[overlap_s > 1e-12].reset_index(drop=True)
     assert found[["chunk", "start_s"]].equals(expected[["chunk", "start_s"]])
     assert found.recording.tolist() == expected.recording.tolist()
 
 
 def test_times_choose_recordings_and_chunks(out: Path) -> None:
     since = "2025-05-01 05:00:20"
-    with pytest.warns(UserWarning, match="2 of 4 recordings are left out: when they started is not known"):
+    with pytest.warns(UserWarning, match="2 of 4 recordings are left out: their start is not known"):
         found = read_scores(out, labels="Dog", since=since, until=pd.Timestamp("2025-05-01T07:00:40+02:00"))
     assert set(found.recording) == {"pond/b.wav"}
     assert found.start_s.iloc[0] * 1.5 <= 20 < found.end_s.iloc[0] * 1.5
@@ -144,7 +148,7 @@ def test_times_choose_recordings_and_chunks(out: Path) -> None:
 
 
 def test_a_year_goes_by_in_parts(out: Path, everything: pd.DataFrame) -> None:
-    with patch.object(results, "PIECE_CHUNKS", 8):
+    with patch.object(results, "BLOCK_CHUNKS", 8):
         parts = list(scan_scores(out, labels=["Dog", "Cat"], start_s=CHUNK_S))
         whole = read_scores(out, labels=["Dog", "Cat"], start_s=CHUNK_S)
     assert max(map(len, parts)) == 8
@@ -176,7 +180,7 @@ def test_nothing_is_still_a_table(tmp_path: Path, out: Path) -> None:
 
 
 def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
-    with patch("satpipe.pipeline.tables.output_folder.ROW_GROUP_CHUNKS", 4):
+    with patch("satpipe.pipeline.tables.files.ROW_GROUP_CHUNKS", 4):
         write_output(tmp_path, {"a.wav": wave(1, 3)}, {"b.wav": wave(2, 3)})
     for table in ("tags", "scores"):
         for path in (tmp_path / table).iterdir():
@@ -185,7 +189,7 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
     assert len(read_scores(tmp_path, recordings="a.wav")) == 3
     assert set(read_tags(tmp_path, recordings="a.wav").recording) == {"a.wav"}
     for read_some in (read_scores, read_tags):
-        with pytest.raises(OutputError, match=r"\.parquet cannot be read, or is not a table of satpipe's"):
+        with pytest.raises(OutputError, match=r"\.parquet cannot be read, or is not a satpipe table"):
             read_some(tmp_path)
 
 
@@ -213,9 +217,9 @@ def test_where_a_worker_died_chunks_are_missing(tmp_path: Path) -> None:
         ({"labels": "Brid"}, LabelError, "no label 'Brid'; did you mean 'Bird'"),
         ({"recordings": "pond/c.wav"}, OutputError, "has no recording pond/c.wav; did you mean pond/"),
         ({"recordings": ["pond/a.wav", "lake/*"]}, OutputError, r"has no recording lake/\*"),
-        ({"since": "dawn"}, ConfigError, "'dawn' is no time"),
-        ({"until": pd.NaT, "recordings": "pond/a.wav"}, ConfigError, "NaT is no time"),
-        ({"since": "2025", "recordings": "street/*"}, ConfigError, "does not say when these recordings started"),
+        ({"since": "dawn"}, ConfigError, "'dawn' is not a valid time"),
+        ({"until": pd.NaT, "recordings": "pond/a.wav"}, ConfigError, "NaT is not a valid time"),
+        ({"since": "2025", "recordings": "street/*"}, ConfigError, "does not show when these recordings started"),
     ],
 )
 @pytest.mark.parametrize("read_some", [read_tags, read_scores, scan_scores], ids=["tags", "scores", "parts"])
@@ -229,7 +233,7 @@ def test_what_is_not_there_is_said(
 
 def test_folders_that_are_none_or_not_finished(tmp_path: Path) -> None:
     for read_some in (read_recordings, read_tags, read_scores):
-        with pytest.raises(OutputError, match="is no output folder of satpipe's: it has no run.json"):
+        with pytest.raises(OutputError, match="is not an output folder of satpipe: it has no run.json"):
             read_some(tmp_path)
     bare = {**RUN, "identity": {**IDENTITY, "scores": False}}
     write_output(tmp_path / "bare", run=bare)

@@ -18,7 +18,7 @@ from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.tagging.spans import Span, narrow, spans_of
 from satpipe.sat.model.streaming import CUTS, Cut
-from test_tag_spans import SMALL, _one_thread, scores_of, tag_unit, tagged, tagger  # noqa: F401  (used by its name)
+from test_tag_spans import SMALL, _one_thread, scores_of, tag_task, tagged, tagger  # noqa: F401  (used by its name)
 
 START = datetime(2025, 5, 10, 3, 20, tzinfo=UTC)
 
@@ -91,7 +91,7 @@ def test_memory_goes_on_from_file_to_file_wherever_spans_begin(
     whole, joined = night
     expected, _ = tagged(whole, cut)
     spans = [narrow(span, SMALL, cut) for span in spans_of(joined, SMALL, cut, span_s)]
-    result = tag_unit(spans, tagger(cut))
+    result = tag_task(spans, tagger(cut))
     assert {outcome.status for outcome in result.outcomes} == {"ok"}
     assert result.outcomes[-1].frames == whole.info.frames
     scores = torch.cat([scores_of(result, place) for place in range(len(spans))])
@@ -208,7 +208,7 @@ def test_a_break_is_told_with_file_and_second_and_nothing_is_read_behind_it(tmp_
     _, outcome = tagged(joined)
     assert (outcome.file, outcome.frames) == ("1.flac", 100_001)
     assert "6.250 s of 18.750 s, 0.000 s of 1.flac: " in outcome.reason
-    result = tag_unit([Span(joined, 8, None)], tagger())  # begins in the last file, which is not there any more
+    result = tag_task([Span(joined, 8, None)], tagger())  # begins in the last file, which is not there any more
     assert result.outcomes[0].file == "2.flac"
     assert "No such file" in result.outcomes[0].reason
     assert result.outcomes[0].chunks == 0
@@ -219,7 +219,7 @@ def test_a_bad_sample_is_told_in_time_of_its_file(tmp_path: Path) -> None:
     samples[70_000] = np.nan
     _, outcome = tagged(deployment(*pieces(tmp_path, samples, [30_000], 16_000, subtype="FLOAT")))
     assert outcome.status == "invalid samples"
-    assert "the first at 4.375 s, 2.500 s of 1.wav: taken as silence" in outcome.reason
+    assert "the first at 4.375 s, 2.500 s of 1.wav: treated as silence" in outcome.reason
 
 
 def test_a_file_that_grew_since_it_was_looked_at_is_a_break(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from satpipe.pipeline.recordings.probing import Unusable, probe_batch
 from satpipe.pipeline.recordings.recording import recordings_of
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.pipeline.tagging.spans import spans_of
-from satpipe.pipeline.tagging.tag_spans import tag_unit
+from satpipe.pipeline.tagging.tag_spans import tag_task
 from satpipe.sat.model.config import get_config
 from satpipe.sat.taggers.sat import SATTagger
 
@@ -136,7 +136,7 @@ def tagged(path: str) -> Result:
     else:
         [recording] = recordings_of(source, info, "mix")
         spans = spans_of(recording, SMALL, "gapless", SPAN_S)
-        outcomes, _ = tag_unit([*spans[: MOST_SPANS - 1], *spans[MOST_SPANS - 1 :][-1:]], _tagger(), tables.append)
+        outcomes, _ = tag_task([*spans[: MOST_SPANS - 1], *spans[MOST_SPANS - 1 :][-1:]], _tagger(), tables.append)
         statuses, reason = [outcome.status for outcome in outcomes], outcomes[-1].reason
     finite = all(np.isfinite(np.array(table["scores"].to_pylist())).all() for table in tables)
     growth_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kb) / 1024

@@ -14,11 +14,13 @@ import soundfile
 import torch
 from audio import recording_of
 from helpers import model_by_rule
-from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables.batches import Finished, TableOptions
+from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging.spans import Span
-from satpipe.pipeline.tagging.tag_spans import STAGED_ROWS, tag_unit
+from satpipe.pipeline.tagging.tag_spans import STAGED_ROWS, tag_task
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 from satpipe.sat.model.streaming import chunk_samples
 from satpipe.sat.taggers.sat import SATTagger
@@ -51,12 +53,12 @@ def tag(path: Path, out: Path, model: str) -> dict[str, float]:
     recording = recording_of(path)
     output = Output(out)
     with output.claim(RUN):
-        with output.stage() as staged:
-            outcomes, _ = tag_unit([Span(recording)], tagger, staged.write)
+        with output.staging.stage() as staged:
+            outcomes, _ = tag_task([Span(recording)], tagger, staged.write)
             spans = staged.conclude(outcomes)
         tagged_mb = peak_mb()
         row = row_of(outcomes[0].chunks, recording.info.duration_s)
-        output.publish([Finished(row, spans)], TABLE, new_name())
+        output.batches.publish([Finished(row, spans)], TABLE, new_name())
         output.finish()
     return {"chunks": outcomes[0].chunks, "tagged": tagged_mb, "published": peak_mb()}
 
@@ -66,12 +68,12 @@ def publish(chunks: int, out: Path) -> dict[str, float]:
     scores = np.random.default_rng(0).random((STAGED_ROWS, CLASSES), np.float32) ** 20
     output = Output(out)
     with output.claim(RUN):
-        with output.stage() as staged:
+        with output.staging.stage() as staged:
             for start in range(0, chunks, STAGED_ROWS):
                 count = min(STAGED_ROWS, chunks - start)
                 staged.write(staged_table([0] * count, list(range(start, start + count)), scores[:count]))
             spans = staged.conclude([SpanOutcome(("long.wav", 0, 0, 0, None), chunks)])
-        output.publish([Finished(row_of(chunks, chunks * 2.0), spans)], TABLE, new_name())
+        output.batches.publish([Finished(row_of(chunks, chunks * 2.0), spans)], TABLE, new_name())
         output.finish()
     return {"chunks": chunks, "published": peak_mb()}
 

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.tables import output_folder as output_module
-from satpipe.pipeline.tables import schemas
-from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables import batches, files, schemas
+from satpipe.pipeline.tables.batches import Batches, Finished, TableOptions
+from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.staged import SpanKey, SpanOutcome, StagedSpan
 from satpipe.sat.errors import OutputError
 from satpipe.sat.labels import weak_labels
@@ -54,7 +55,7 @@ def stage(output: Output, **chunks: int) -> dict[str, StagedSpan]:
     places = [place for place, each in enumerate(chunks.values()) for _ in range(each)]
     indices = [index for each in chunks.values() for index in range(each)]
     outcomes = [SpanOutcome(key_of(name), each, 100) for name, each in chunks.items()]
-    with output.stage() as file:
+    with output.staging.stage() as file:
         if places:
             scores = np.concatenate([scores_by_rule(name, each) for name, each in chunks.items()])
             file.write(schemas.staged_table(places, indices, scores))
@@ -73,7 +74,7 @@ def finished(output: Output, **chunks: int) -> list[Finished]:
 def publish(output: Output, options: TableOptions = OPTIONS, **chunks: int) -> str:
     """Stage and publish a batch of recordings; returns its name."""
     name = new_name()
-    output.publish(finished(output, **chunks), options, name)
+    output.batches.publish(finished(output, **chunks), options, name)
     return name
 
 
@@ -104,7 +105,7 @@ def contents(folder: Path, *, without: str = "") -> dict[str, list[dict[str, Any
     return {table: [row for row in rows(folder, table) if row["recording"] != without] for table in TABLES}
 
 
-def files(folder: Path) -> dict[str, set[str]]:
+def files_of(folder: Path) -> dict[str, set[str]]:
     return {table: {path.name for path in (folder / table).iterdir()} for table in TABLES}
 
 
@@ -187,7 +188,7 @@ def test_no_label_is_kept_that_is_worse_than_one_left_out(chunks: int, top_k: in
 def test_a_recording_without_scores_has_its_row_and_no_others(out: Path) -> None:
     with claimed(out) as output:
         bad = Finished(row_of("bad", 0, status="unreadable", rate_hz=None, channels=None))
-        output.publish([bad], OPTIONS, new_name())
+        output.batches.publish([bad], OPTIONS, new_name())
     [row] = [row for row in rows(out, "recordings") if row["recording"] == "bad"]
     assert row["status"] == "unreadable"
     assert row["duration_s"] is row["rate_hz"] is row["channels"] is None
@@ -202,10 +203,10 @@ def test_spans_of_a_recording_are_put_together_from_several_units(tmp_path: Path
         for start in (6, 3, 0):  # the last one was ready first
             other = SpanOutcome(key_of("other"))
             outcome = SpanOutcome(("long", 100, 0, start, start + 3 if start < 6 else None), 3, 100)
-            with output.stage() as file:
+            with output.staging.stage() as file:
                 file.write(schemas.staged_table([1] * 3, list(range(start, start + 3)), scores[start : start + 3]))
                 spans.append(file.conclude([other, outcome])[1])
-        output.publish([Finished(row_of("long", 9), spans[::-1])], OPTIONS, new_name())
+        output.batches.publish([Finished(row_of("long", 9), spans[::-1])], OPTIONS, new_name())
     [path] = (tmp_path / "scores").iterdir()
     table = pq.read_table(path)
     assert table["chunk"].to_pylist() == list(range(9))
@@ -213,7 +214,7 @@ def test_spans_of_a_recording_are_put_together_from_several_units(tmp_path: Path
 
 
 def test_a_batch_may_be_larger_than_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_module, "ROW_GROUP_CHUNKS", 4)
+    monkeypatch.setattr(files, "ROW_GROUP_CHUNKS", 4)
     with claimed(tmp_path) as output:
         name = publish(output, OPTIONS, **{f"recording {number}": 3 for number in range(6)})
     assert pq.ParquetFile(tmp_path / "scores" / name).num_row_groups == 3
@@ -286,14 +287,14 @@ def test_publishing_twice_under_one_name_counts_once(tmp_path: Path) -> None:
         batch = finished(output, a=3, b=5)
         shutil.copytree(tmp_path / "_staged", tmp_path / "kept")
         name = new_name()
-        output.publish(batch, OPTIONS, name)
+        output.batches.publish(batch, OPTIONS, name)
         once = contents(tmp_path)
         shutil.copytree(tmp_path / "kept", tmp_path / "_staged", dirs_exist_ok=True)  # the first died before this
-        output.publish(batch, OPTIONS, name)
-        output.publish(batch, OPTIONS, name)
+        output.batches.publish(batch, OPTIONS, name)
+        output.batches.publish(batch, OPTIONS, name)
         assert list((tmp_path / "_staged").iterdir()) == []
     assert contents(tmp_path) == once
-    assert files(tmp_path) == {table: {name} for table in TABLES}
+    assert files_of(tmp_path) == {table: {name} for table in TABLES}
 
 
 def test_what_is_staged_is_known_to_the_next_run(tmp_path: Path) -> None:
@@ -301,16 +302,16 @@ def test_what_is_staged_is_known_to_the_next_run(tmp_path: Path) -> None:
         before = stage(output, a=3, b=0)
         stage(output, c=1)
     with claimed(tmp_path) as output:
-        staged = output.staged()
+        staged = output.staging.spans()
         assert staged.keys() == {key_of("a"), key_of("b"), key_of("c")}
         assert [staged[key_of(name)] for name in ("a", "b")] == [before["a"], before["b"]]
-        output.publish([Finished(row_of("a", 3), [staged[key_of("a")]])], OPTIONS, new_name())
+        output.batches.publish([Finished(row_of("a", 3), [staged[key_of("a")]])], OPTIONS, new_name())
     assert [row["chunk"] for row in rows(tmp_path, "scores")] == [0, 1, 2]
 
 
 def test_a_unit_that_fails_while_it_is_staged_leaves_nothing(tmp_path: Path) -> None:
     def fail(output: Output) -> None:
-        with output.stage() as file:
+        with output.staging.stage() as file:
             file.write(schemas.staged_table([0], [0], scores_by_rule("a", 1)))
             raise ZeroDivisionError
 
@@ -318,7 +319,7 @@ def test_a_unit_that_fails_while_it_is_staged_leaves_nothing(tmp_path: Path) -> 
         with pytest.raises(ZeroDivisionError):
             fail(output)
         assert list((tmp_path / "_staged").iterdir()) == []
-        assert output.staged() == {}
+        assert output.staging.spans() == {}
 
 
 @pytest.mark.parametrize("full_at", TABLES)
@@ -338,13 +339,13 @@ def test_a_disk_that_fills_up_while_publishing_costs_nothing_that_was_staged(
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", fill_up)
             with pytest.raises(OutputError, match=f"{out} cannot be written: No space left"):
-                output.publish(batch, OPTIONS, new_name())
+                output.batches.publish(batch, OPTIONS, new_name())
     with claimed(out) as output:
         assert contents(out) == before
-        assert files(out)["tags"] == files(out)["scores"] == files(out)["recordings"]
-        [span] = output.staged().values()
+        assert files_of(out)["tags"] == files_of(out)["scores"] == files_of(out)["recordings"]
+        [span] = output.staging.spans().values()
         assert span == batch[0].spans[0]
-        output.publish([Finished(row_of("e", 4), [span])], OPTIONS, new_name())
+        output.batches.publish([Finished(row_of("e", 4), [span])], OPTIONS, new_name())
     assert contents(out, without="e") == before
     assert [row["chunk"] for row in rows(out, "scores") if row["recording"] == "e"] == [0, 1, 2, 3]
 
@@ -357,16 +358,16 @@ def test_a_batch_without_its_recordings_file_does_not_count_and_is_published_aga
         before = contents(tmp_path)
         stage(output, b=5)
         shutil.copytree(tmp_path / "_staged", tmp_path / "kept")
-        [span] = output.staged().values()
+        [span] = output.staging.spans().values()
         name = new_name()
-        output.publish([Finished(row_of("b", 5), [span])], OPTIONS, name)
+        output.batches.publish([Finished(row_of("b", 5), [span])], OPTIONS, name)
         complete = contents(tmp_path)
     (tmp_path / "recordings" / name).unlink()
     shutil.copytree(tmp_path / "kept", tmp_path / "_staged", dirs_exist_ok=True)
     with claimed(tmp_path) as output:
         assert contents(tmp_path) == before
-        [span] = output.staged().values()
-        output.publish([Finished(row_of("b", 5), [span])], OPTIONS, new_name())
+        [span] = output.staging.spans().values()
+        output.batches.publish([Finished(row_of("b", 5), [span])], OPTIONS, new_name())
     assert contents(tmp_path) == complete
 
 
@@ -375,7 +376,7 @@ def test_removing_recordings_leaves_the_others_as_they_were(out: Path) -> None:
     untouched = {path: path.read_bytes() for path in out.glob("*/*.parquet") if holds(out, path.name, "a")}
     assert len(untouched) == 3
     with claimed(out) as output:
-        output.remove({"d", "never heard of"})
+        output.batches.remove({"d", "never heard of"})
     assert contents(out) == before
     for path, content in untouched.items():
         assert path.read_bytes() == content
@@ -392,11 +393,11 @@ def holds(folder: Path, name: str, recording: str) -> bool:
 def test_removing_all_recordings_of_a_batch_leaves_the_other_batch(out: Path) -> None:
     before = [row for row in rows(out, "tags") if row["recording"] in "ab"]
     with claimed(out) as output:
-        output.remove({"c", "d"})
-        output.remove(set())
+        output.batches.remove({"c", "d"})
+        output.batches.remove(set())
     assert rows(out, "tags") == before
     with claimed(out) as output:
-        assert sorted(output.recordings(["recording"])["recording"].to_pylist()) == ["a", "b"]
+        assert sorted(output.batches.recordings(["recording"])["recording"].to_pylist()) == ["a", "b"]
     assert len(pd.read_parquet(out / "tags")) == len(before)
 
 
@@ -407,16 +408,16 @@ def test_a_run_that_dies_while_it_removes_recordings_leaves_no_row_twice(
 ) -> None:
     shutil.copytree(out, tmp_path / "before")
     with claimed(out) as output, monkeypatch.context() as patch:
-        patch.setattr(output_module, "new_name", lambda: new)
-        output.remove({"b"})
+        patch.setattr(batches, "new_name", lambda: new)
+        output.batches.remove({"b"})
     after = contents(out)
-    [old] = files(tmp_path / "before")["recordings"] - files(out)["recordings"]
+    [old] = files_of(tmp_path / "before")["recordings"] - files_of(out)["recordings"]
     for table in left:  # as if the new batch was written, and some of the old one not yet removed
         shutil.copy(tmp_path / "before" / table / old, out / table / old)
     with claimed(out) as output:
         assert contents(out) == after
-        assert sorted(output.recordings()["recording"].to_pylist()) == ["a", "c", "d"]
-        output.remove({"a"})  # the batch that replaced is replaced in turn
+        assert sorted(output.batches.recordings()["recording"].to_pylist()) == ["a", "c", "d"]
+        output.batches.remove({"a"})  # the batch that replaced is replaced in turn
     with claimed(out):
         assert contents(out) == {table: [r for r in every if r["recording"] != "a"] for table, every in after.items()}
 
@@ -430,25 +431,25 @@ def test_a_run_that_dies_before_the_new_batch_counts_has_removed_nothing(
         raise KeyboardInterrupt
 
     with claimed(out) as output, monkeypatch.context() as patch:
-        patch.setattr(Output, "_commit", die)
+        patch.setattr(Batches, "commit", die)
         with pytest.raises(KeyboardInterrupt):
-            output.remove({"b"})
+            output.batches.remove({"b"})
     with claimed(out):
         assert contents(out) == before
-        assert files(out)["tags"] == files(out)["scores"] == files(out)["recordings"]
+        assert files_of(out)["tags"] == files_of(out)["scores"] == files_of(out)["recordings"]
 
 
 def test_temporary_files_of_a_run_that_died_are_removed(out: Path) -> None:
-    before = files(out)
+    before = files_of(out)
     for table in TABLES:
         (out / table / ".abc.parquet.12345678").write_bytes(b"half a table")
     (out / "_staged").mkdir()
     (out / "_staged" / ".abc.parquet.12345678").write_bytes(b"half a table")
     assert len(pd.read_parquet(out / "tags")) == expected_tags()  # nobody sees them meanwhile
     with claimed(out) as output:
-        assert files(out) == before
+        assert files_of(out) == before
         assert list((out / "_staged").iterdir()) == []
-        assert output.staged() == {}
+        assert output.staging.spans() == {}
 
 
 def test_finishing_leaves_nothing_but_the_tables(out: Path) -> None:
@@ -462,7 +463,7 @@ def test_rows_of_a_run_that_was_overtaken_are_refused(out: Path) -> None:
     before = contents(out)
     with claimed(out, {"id": "two", "identity": IDENTITY}) as output:
         with pytest.raises(OutputError, match="taken over by another run"):
-            output.publish(finished(output, e=1), OPTIONS, new_name())
+            output.batches.publish(finished(output, e=1), OPTIONS, new_name())
         publish(output, replace(OPTIONS, run_id="two"), f=1)
     with claimed(out):
         assert contents(out, without="f") == before
@@ -477,7 +478,7 @@ def test_a_run_is_written_down(out: Path) -> None:
 
 def test_a_folder_without_a_run_has_none(tmp_path: Path) -> None:
     assert Output(tmp_path / "nowhere").run() is None
-    assert len(Output(tmp_path / "nowhere").recordings()) == 0
+    assert len(Output(tmp_path / "nowhere").batches.recordings()) == 0
 
 
 @pytest.mark.parametrize(("key", "value"), [("model_sha256", "def"), ("threshold", 0.1), ("scores", False), ("new", 1)])
@@ -500,7 +501,7 @@ def test_tables_of_other_options_can_be_overwritten(out: Path) -> None:
         stage(output, left=1)
     with claimed(out, other, overwrite=True) as output:
         assert contents(out) == {table: [] for table in TABLES}
-        assert output.staged() == {}
+        assert output.staging.spans() == {}
         publish(output, replace(OPTIONS, run_id="two"), e=2)
     assert {row["recording"] for row in rows(out, "recordings")} == {"e"}
     assert Output(out).run() == other
@@ -569,7 +570,7 @@ def test_a_recordings_file_that_cannot_be_read_is_named(out: Path, how: str) -> 
     path = sorted((out / "recordings").iterdir())[1]
     damage(path, how)
     with pytest.raises(OutputError, match=str(path)):
-        Output(out).recordings()
+        Output(out).batches.recordings()
     with pytest.raises(OutputError, match=str(path)), claimed(out):
         pass
 
@@ -580,9 +581,9 @@ def test_a_table_that_cannot_be_rewritten_is_named(out: Path, table: str, how: s
     [path] = [path for path in (out / table).iterdir() if holds(out, path.name, "a")]
     damage(path, how)
     with claimed(out) as output, pytest.raises(OutputError, match=str(path)):
-        output.remove({"a"})
+        output.batches.remove({"a"})
     with claimed(out) as output:
-        assert sorted(output.recordings()["recording"].to_pylist()) == ["a", "b", "c", "d"]
+        assert sorted(output.batches.recordings()["recording"].to_pylist()) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("how", ["empty", "text", "cut off"])
@@ -592,8 +593,8 @@ def test_a_staged_file_that_cannot_be_read_is_named_and_then_done_without(out: P
         [path] = (out / "_staged").iterdir()
         damage(path, how)
         with pytest.raises(OutputError, match=str(path)):
-            output.publish(batch, OPTIONS, new_name())
-        assert output.staged() == {}
+            output.batches.publish(batch, OPTIONS, new_name())
+        assert output.staging.spans() == {}
         assert not path.exists()
 
 
@@ -603,7 +604,7 @@ def test_bytes_that_changed_within_a_table_are_an_error_that_names_it(out: Path)
     content[1000:3000] = bytes(2000)
     path.write_bytes(content)
     with claimed(out) as output, pytest.raises(OutputError, match=str(path)):
-        output.remove({"c"})
+        output.batches.remove({"c"})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "{}"])
@@ -616,16 +617,16 @@ def test_a_run_file_that_is_not_one_is_an_error(out: Path, content: str) -> None
 
 def test_a_table_is_empty_until_something_is_published(tmp_path: Path) -> None:
     with claimed(tmp_path) as output:
-        assert output.recordings().schema.equals(schemas.RECORDINGS)
-        assert output.recordings(["recording", "status"]).schema.names == ["recording", "status"]
-        assert isinstance(output.recordings(), pa.Table)
+        assert output.batches.recordings().schema.equals(schemas.RECORDINGS)
+        assert output.batches.recordings(["recording", "status"]).schema.names == ["recording", "status"]
+        assert isinstance(output.batches.recordings(), pa.Table)
 
 
 def test_recordings_of_one_unit_can_be_published_in_two_batches(out: Path) -> None:
     with claimed(out) as output:
         first, second = finished(output, e=4, f=5)
-        output.publish([first], OPTIONS, new_name())
-        output.publish([second], OPTIONS, new_name())
+        output.batches.publish([first], OPTIONS, new_name())
+        output.batches.publish([second], OPTIONS, new_name())
         output.finish()
     table = pd.read_parquet(out / "scores").astype({"recording": str})
     assert dict(table.groupby("recording").size().loc[["e", "f"]]) == {"e": 4, "f": 5}

@@ -1,4 +1,4 @@
-"""The plan: every chunk of every recording in one span, every span in one unit."""
+"""The plan: every chunk of every recording in one span, every span in one task."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording, recordings_of
-from satpipe.pipeline.tagging.spans import UNIT_SPANS, Span, group, spans_of
+from satpipe.pipeline.tagging.spans import TASK_SPANS, Span, group, spans_of
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ, ModelConfig, get_config
 from satpipe.sat.model.streaming import CUTS, Cut, chunk_samples, count_chunks
 
@@ -80,31 +80,31 @@ def test_a_span_of_a_file_that_changed_has_another_key() -> None:
     seconds=st.lists(st.integers(1, 1000), max_size=40),
     cut=cuts,
     span_s=st.floats(1, 600),
-    unit_s=st.floats(0.1, 1000),
+    task_s=st.floats(0.1, 1000),
 )
-def test_units_hold_each_span_once_and_in_order(seconds: list[int], cut: Cut, span_s: float, unit_s: float) -> None:
+def test_tasks_hold_each_span_once_and_in_order(seconds: list[int], cut: Cut, span_s: float, task_s: float) -> None:
     planned = [
         span
         for place, length in enumerate(seconds)
         for span in spans_of(recording(length * SAMPLE_RATE_HZ, name=str(place)), CONFIG, cut, span_s)
     ]
-    units = list(group(planned, CONFIG, cut, unit_s))
-    assert [span for unit in units for span in unit] == planned
-    lengths_s = [[span.duration_s(CONFIG, cut) for span in unit] for unit in units]
-    assert all(len(unit) == 1 or sum(unit) <= unit_s + 1e-6 for unit in lengths_s)
-    # A span was put into the next unit because it did not fit any more.
-    for unit, following in pairwise(lengths_s):
-        assert len(unit) == UNIT_SPANS or sum(unit) + following[0] > unit_s - 1e-6
+    tasks = list(group(planned, CONFIG, cut, task_s))
+    assert [span for task in tasks for span in task] == planned
+    lengths_s = [[span.duration_s(CONFIG, cut) for span in task] for task in tasks]
+    assert all(len(task) == 1 or sum(task) <= task_s + 1e-6 for task in lengths_s)
+    # A span was put into the next task because it did not fit any more.
+    for task, following in pairwise(lengths_s):
+        assert len(task) == TASK_SPANS or sum(task) + following[0] > task_s - 1e-6
 
 
-def test_a_unit_holds_so_many_recordings_and_no_more_however_short() -> None:
-    planned = [Span(recording(160, name=str(place))) for place in range(2 * UNIT_SPANS + 3)]
-    units = list(group(planned, CONFIG, "gapless", 1e6))
-    assert [len(unit) for unit in units] == [UNIT_SPANS, UNIT_SPANS, 3]
-    assert [span for unit in units for span in unit] == planned
+def test_a_task_holds_so_many_recordings_and_no_more_however_short() -> None:
+    planned = [Span(recording(160, name=str(place))) for place in range(2 * TASK_SPANS + 3)]
+    tasks = list(group(planned, CONFIG, "gapless", 1e6))
+    assert [len(task) for task in tasks] == [TASK_SPANS, TASK_SPANS, 3]
+    assert [span for task in tasks for span in task] == planned
 
 
-def test_no_spans_make_no_unit() -> None:
+def test_no_spans_make_no_task() -> None:
     assert list(group([], CONFIG, "gapless", 60)) == []
 
 

@@ -91,11 +91,11 @@ def test_folders_of_before_there_were_times_get_them(tmp_path: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table.drop(["time", "clock_rate", "time_source", "header", "header_time", "files"]), path)
     output = Output(tmp_path)
-    assert output.recordings(["recording", "time"])["time"].to_pylist() == [None, None]
-    known = set_times(output, StartTimeResolver(), split=False, gap_s=2)
+    assert output.batches.recordings(["recording", "time"])["time"].to_pylist() == [None, None]
+    known = set_times(output.batches, StartTimeResolver(), split=False, gap_s=2)
     assert (known.sources, known.unknown) == ({"name": 1}, ["b.wav"])
     before = state(tmp_path, "recordings")
-    set_times(output, StartTimeResolver(), split=False, gap_s=2)
+    set_times(output.batches, StartTimeResolver(), split=False, gap_s=2)
     assert state(tmp_path, "recordings") == before
     assert read_recordings(tmp_path).time.dt.hour.tolist()[0] == 3
 
@@ -103,7 +103,7 @@ def test_folders_of_before_there_were_times_get_them(tmp_path: Path) -> None:
 def test_channels_have_the_time_of_their_file(tmp_path: Path) -> None:
     names = [f"20251026_02{minute}00.wav#ch{channel}" for minute in (10, 40) for channel in (1, 2)]
     write_output(tmp_path, {name: scores_of(500) for name in names})  # 16 minutes each
-    set_times(Output(tmp_path), StartTimeResolver(zone="Europe/Berlin"), split=True, gap_s=2)
+    set_times(Output(tmp_path).batches, StartTimeResolver(zone="Europe/Berlin"), split=True, gap_s=2)
     assert read_recordings(tmp_path).time.dt.strftime("%H:%M").tolist() == ["00:10", "00:10", "00:40", "00:40"]
 
 
@@ -168,9 +168,9 @@ def test_a_clock_that_runs_away_from_the_samples_of_a_deployment_gives_a_rate(tm
         ]
         frame["files"] = [rows]
         pq.write_table(
-            Output(tmp_path).recordings().schema.empty_table().from_pandas(frame, pq.read_schema(path)), path
+            Output(tmp_path).batches.recordings().schema.empty_table().from_pandas(frame, pq.read_schema(path)), path
         )
-        set_times(Output(tmp_path), StartTimeResolver(), split=False, gap_s=2)
+        set_times(Output(tmp_path).batches, StartTimeResolver(), split=False, gap_s=2)
         (found,) = recordings(tmp_path).clock_rate
         assert found == (pytest.approx(rate) if rate else pytest.approx(np.nan, nan_ok=True))
     events = pd.DataFrame({"recording": [names[0], "x.wav", names[0]], "start_s": [3_599.5, 7.0, 4.5]}, index=[5, 3, 4])

@@ -19,8 +19,8 @@ from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.schemas import STAGED, STATUSES
 from satpipe.pipeline.tables.staged import SpanOutcome
-from satpipe.pipeline.tagging import run
 from satpipe.pipeline.tagging import tag_spans as tag
+from satpipe.pipeline.tagging import worker
 from satpipe.pipeline.tagging.spans import Span, spans_of
 from satpipe.pipeline.tagging.worker import WorkerOptions, load_tagger
 from satpipe.sat.model.config import CLASSES, PATCH_SAMPLES, SAMPLE_RATE_HZ, get_config
@@ -56,9 +56,9 @@ class Tagged:
     outcomes: list[SpanOutcome]
 
 
-def tag_unit(unit: list[Span], tagger: SATTagger) -> Tagged:
+def tag_task(unit: list[Span], tagger: SATTagger) -> Tagged:
     written: list[pa.Table] = []
-    outcomes, seconds = tag.tag_unit(unit, tagger, written.append)
+    outcomes, seconds = tag.tag_task(unit, tagger, written.append)
     assert seconds.keys() == {"read", "log_mel", "model", "write"}
     assert all(table.schema.equals(STAGED) and len(table) for table in written)
     return Tagged(pa.concat_tables(written) if written else STAGED.empty_table(), outcomes)
@@ -75,7 +75,7 @@ def scores_of(result: Tagged, place: int = 0) -> Tensor:
 
 def tagged(recording: Recording, cut: Cut = "gapless") -> tuple[Tensor, SpanOutcome]:
     """A recording in one span, alone."""
-    result = tag_unit([Span(recording)], tagger(cut))
+    result = tag_task([Span(recording)], tagger(cut))
     return scores_of(result), result.outcomes[0]
 
 
@@ -108,12 +108,12 @@ def test_the_scores_do_not_depend_on_where_the_recording_is_cut(
     whole, _ = tagged(recording, cut)
     spans = spans_of(recording, SMALL, cut, span_s)
     assert len(spans) > 1
-    result = tag_unit(spans, tagger(cut))
+    result = tag_task(spans, tagger(cut))
     assert [outcome.key for outcome in result.outcomes] == [span.key for span in spans]
     assert result.table["chunk"].to_pylist() == list(range(len(whole)))
     assert_same_scores(torch.cat([scores_of(result, place) for place in range(len(spans))]), whole)
     for place, span in reversed(list(enumerate(spans))):  # each in a unit of its own, the last one first
-        assert_same_scores(scores_of(tag_unit([span], tagger(cut))), scores_of(result, place))
+        assert_same_scores(scores_of(tag_task([span], tagger(cut))), scores_of(result, place))
 
 
 @settings(max_examples=25, deadline=None)
@@ -127,7 +127,7 @@ def test_the_scores_do_not_depend_on_where_a_recording_of_any_length_is_cut(
     chunks = count_chunks(SMALL, cut, samples)
     starts = [0, *sorted(bound for bound in bounds if bound < chunks)]
     spans = [Span(recording, start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
-    result = tag_unit(spans, tagger(cut))
+    result = tag_task(spans, tagger(cut))
     assert result.table["chunk"].to_pylist() == list(range(chunks))
     scores = torch.cat([scores_of(result, place) for place in range(len(spans))])
     assert_same_scores(scores, stream(tagger(cut).model, waveform, cut))
@@ -146,7 +146,7 @@ def test_a_recording_may_end_anywhere_near_the_end_of_a_chunk_or_span(tmp_path: 
     assert len(expected) == (5 if beyond <= 0 else 6)
     assert_same_scores(tagged(recording, cut)[0], expected)
     last = 4 if beyond <= 0 else 5
-    result = tag_unit([Span(recording, 0, last), Span(recording, last, None)], tagger(cut))
+    result = tag_task([Span(recording, 0, last), Span(recording, last, None)], tagger(cut))
     assert [outcome.chunks for outcome in result.outcomes] == [last, 1]
     assert_same_scores(torch.cat([scores_of(result, 0), scores_of(result, 1)]), expected)
     assert {outcome.status for outcome in result.outcomes} == {"ok"}
@@ -154,7 +154,7 @@ def test_a_recording_may_end_anywhere_near_the_end_of_a_chunk_or_span(tmp_path: 
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> dict[str, Recording]:
-    """Recordings good and bad, each of which `tag_unit` can be given."""
+    """Recordings good and bad, each of which `tag_task` can be given."""
     made = {}
 
     def add(name: str, waveform: Tensor, **options: str) -> Path:
@@ -178,7 +178,7 @@ def mixed(tmp_path: Path) -> dict[str, Recording]:
 
 
 def test_a_bad_recording_is_an_outcome_with_a_status_and_a_reason(mixed: dict[str, Recording]) -> None:
-    outcomes = dict(zip(mixed, tag_unit(list(map(Span, mixed.values())), tagger()).outcomes, strict=True))
+    outcomes = dict(zip(mixed, tag_task(list(map(Span, mixed.values())), tagger()).outcomes, strict=True))
     assert {name: outcome.status for name, outcome in outcomes.items()} == {
         "good.wav": "ok",
         "gone.wav": "unreadable",
@@ -210,7 +210,7 @@ def test_the_scores_of_a_recording_do_not_depend_on_what_else_is_in_the_unit(
     mixed: dict[str, Recording], batch_chunks: int
 ) -> None:
     for recordings in (list(mixed.values()), list(mixed.values())[::-1]):
-        result = tag_unit(list(map(Span, recordings)), tagger(batch_chunks=batch_chunks))
+        result = tag_task(list(map(Span, recordings)), tagger(batch_chunks=batch_chunks))
         for place, recording in enumerate(recordings):
             alone, outcome = tagged(recording)
             assert_same_scores(scores_of(result, place), alone)
@@ -232,7 +232,7 @@ def test_every_span_of_a_broken_recording_that_meets_the_break_says_so(mixed: di
     recording = mixed["broken.flac"]
     whole, _ = tagged(recording)
     spans = spans_of(recording, SMALL, "gapless", 2.0)
-    result = tag_unit(spans, tagger())
+    result = tag_task(spans, tagger())
     broken = [outcome.broken for outcome in result.outcomes]
     assert broken == sorted(broken)
     assert [outcome.status == "truncated" for outcome in result.outcomes] == broken
@@ -274,16 +274,16 @@ def test_a_unit_without_chunks_is_a_table_without_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", sound(1000).numpy() / 4)
     recording = recording_of(path)
     path.unlink()
-    result = tag_unit([Span(recording)], tagger())
+    result = tag_task([Span(recording)], tagger())
     assert (len(result.table), [outcome.chunks for outcome in result.outcomes]) == (0, [0])
-    assert tag_unit([], tagger()).outcomes == []
+    assert tag_task([], tagger()).outcomes == []
 
 
 def test_a_worker_makes_another_model_of_the_same_weights_with_another_configuration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "fetch", lambda shared: shared[0])
-    monkeypatch.setattr(run, "_loaded", {})
+    monkeypatch.setattr(worker, "fetch", lambda shared: shared[0])
+    monkeypatch.setattr(worker, "_loaded", {})
     state = model_by_rule(SMALL).state_dict()
     for config in (SMALL, SMALL.without_memory(), SMALL):
         options = WorkerOptions("", "abc", config, "gapless", "fp32", cuda=False)
@@ -294,10 +294,10 @@ def test_a_worker_makes_another_model_of_the_same_weights_with_another_configura
 
 def test_scores_are_handed_over_a_few_at_a_time(mixed: dict[str, Recording], monkeypatch: pytest.MonkeyPatch) -> None:
     unit = list(map(Span, mixed.values()))
-    at_once = tag_unit(unit, tagger())
+    at_once = tag_task(unit, tagger())
     monkeypatch.setattr(tag, "STAGED_ROWS", 4)
     written: list[pa.Table] = []
-    outcomes, _ = tag.tag_unit(unit, tagger(), written.append)
+    outcomes, _ = tag.tag_task(unit, tagger(), written.append)
     assert outcomes == at_once.outcomes
     assert {len(table) for table in written[:-1]} == {4}
     assert pa.concat_tables(written).combine_chunks().equals(at_once.table.combine_chunks())

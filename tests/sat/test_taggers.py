@@ -78,7 +78,7 @@ def ready(tagger: Tagger, delay_s: float = 1.0, *, memory: bool = True) -> Tagge
 
 def tagged(unit: list[Span], tagger: Tagger) -> tuple[list[int], Tensor, list[SpanOutcome]]:
     tables: list[Any] = []
-    outcomes, _ = tag.tag_unit(unit, tagger, tables.append)
+    outcomes, _ = tag.tag_task(unit, tagger, tables.append)
     chunks = [chunk for table in tables for chunk in table["chunk"].to_pylist()]
     scores = [np.array(table["scores"].to_pylist(), np.float32) for table in tables]
     return chunks, torch.from_numpy(np.concatenate(scores)) if scores else torch.empty(0, 527), outcomes

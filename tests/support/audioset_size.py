@@ -18,7 +18,9 @@ import numpy.typing as npt
 from satpipe.jobs.metrics.sound_events import Events
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe
-from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables.batches import Finished, TableOptions
+from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import Label, strong_labels
@@ -88,7 +90,7 @@ class StrongSet:
         output = Output(folder)
         with output.claim(run):
             for begin in range(0, len(self.segments), CLIPS_AT_ONCE):
-                output.publish(
+                output.batches.publish(
                     self._stage(output, range(begin, min(begin + CLIPS_AT_ONCE, len(self.segments)))), table, new_name()
                 )
             output.finish()
@@ -99,7 +101,7 @@ class StrongSet:
         names = [f"{self.segments[clip]}.wav" for clip in clips]
         chunks = [int(bounds[clip + 1] - bounds[clip]) for clip in clips]
         outcomes = [SpanOutcome((name, 100, 0, 0, None), each) for name, each in zip(names, chunks, strict=True)]
-        with output.stage() as file:
+        with output.staging.stage() as file:
             for begin in range(0, len(clips), 100):  # row groups that are quick to look through
                 places = range(begin, min(begin + 100, len(clips)))
                 rows = slice(bounds[clips[places[0]]], bounds[clips[places[-1]] + 1])

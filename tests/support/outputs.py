@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables import schemas
-from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables.batches import Finished, TableOptions
+from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import find, weak_labels
 from satpipe.sat.model.config import CLASSES
@@ -53,7 +55,7 @@ def write_output(
         for batch in batches:
             there = {n: np.setdiff1d(np.arange(len(s)), list((died or {}).get(n, ()))) for n, s in batch.items()}
             tagged = [name for name, chunks in there.items() if len(chunks)]
-            with output.stage() as file:
+            with output.staging.stage() as file:
                 for place, name in enumerate(tagged):
                     chunks = there[name]
                     file.write(schemas.staged_table([place] * len(chunks), chunks.tolist(), batch[name][chunks]))
@@ -63,7 +65,7 @@ def write_output(
                 Finished(_row(name, len(scores), len(there[name])), [spans[name]] if name in spans else [])
                 for name, scores in batch.items()
             ]
-            output.publish(finished, OPTIONS, new_name())
+            output.batches.publish(finished, OPTIONS, new_name())
         if done:
             output.finish()
     return output

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe
-from satpipe.pipeline.tables.output_folder import Finished, Output, TableOptions, new_name
+from satpipe.pipeline.tables.batches import Finished, TableOptions
+from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import find
@@ -146,7 +148,7 @@ def write_output(
         for first in range(0, len(hours), HOURS_PER_FILE):
             some = hours[first : first + HOURS_PER_FILE]
             rng = np.random.default_rng((seed, first))
-            output.publish(
+            output.batches.publish(
                 _stage(output, some, (_scores(Moments(*hour), noises, rng) for hour in some)), table, new_name()
             )
         output.finish()
@@ -176,7 +178,7 @@ def _scores(at: Moments, noises: npt.NDArray[np.float32], rng: np.random.Generat
 
 def _stage(output: Output, hours: list[tuple[str, datetime]], scores: Iterator[Any]) -> list[Finished]:
     names = [f"{site}/{begin:%Y%m%d_%H%M%S}.WAV" for site, begin in hours]
-    with output.stage() as file:
+    with output.staging.stage() as file:
         for place, values in enumerate(scores):
             file.write(staged_table([place] * CHUNKS, list(range(CHUNKS)), values))
         staged = file.conclude([SpanOutcome((name, 100, 0, 0, None), CHUNKS) for name in names])

@@ -1,0 +1,193 @@
+"""Batches of finished recordings: how rows get into the tables, and out again."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from satpipe.pipeline.tables import schemas
+from satpipe.pipeline.tables.files import (
+    COMPRESSION,
+    TableWriter,
+    metadata,
+    new_name,
+    read_run,
+    reading,
+    row_groups,
+    table_writer,
+    whole,
+)
+from satpipe.pipeline.tables.staged import StagedSpan, Staging
+from satpipe.sat.errors import OutputError
+from satpipe.sat.model.config import CLASSES
+
+_REPLACES = b"satpipe.replaces"
+
+
+@dataclass
+class Finished:
+    """A recording that is ready to be published.
+
+    Attributes:
+        row: Its row of the recordings table.
+        spans: Its staged spans, in the order of time; none for a recording without scores.
+    """
+
+    row: dict[str, Any]
+    spans: list[StagedSpan] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What determines the rows of the tables, and which run writes them.
+
+    Attributes:
+        run_id: Of the run, as in `run.json`.
+        chunk_samples: From the start of a chunk to the start of the next, at 16 kHz.
+        threshold: Minimum score of a row of the tags table.
+        top_k: Maximum number of rows of the tags table per chunk.
+        scores: Whether the scores table is written.
+    """
+
+    run_id: str
+    chunk_samples: int
+    threshold: float
+    top_k: int
+    scores: bool
+
+
+class Batches:
+    """The tables of an output folder, as batches: files of one name in `tags`, `scores` and `recordings`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the output folder; nothing is read or written yet."""
+        self._folder = folder
+
+    def publish(self, batch: list[Finished], options: TableOptions, name: str) -> None:
+        """Write a batch of finished recordings into the tables and remove its staged files.
+
+        Publishing twice under the same `name` (from `new_name`), as after the loss of a worker, counts once.
+
+        Raises:
+            OutputError: The folder cannot be written, for example because the disk is full; staged files stay.
+        """
+        staging = Staging(self._folder)
+        spans = [(span, finished.row) for finished in batch for span in finished.spans]
+        if not (self._folder / "recordings" / name).exists():
+            with ExitStack() as stack:
+                tags = stack.enter_context(table_writer(self._folder, "tags", name))
+                scores = stack.enter_context(table_writer(self._folder, "scores", name)) if options.scores else None
+                for row, rows in staging.rows(spans):
+                    _add(row, rows, options, tags, scores)
+                if (read_run(self._folder) or {}).get("id") != options.run_id:
+                    # A worker can outlive its killed run for a moment; its rows must not get into the next run's.
+                    raise OutputError(f"{self._folder} was taken over by another run")
+            self.commit(name, pa.Table.from_pylist([finished.row for finished in batch], schema=schemas.RECORDINGS))
+        # Files that this batch holds only in part stay until all is published.
+        held = Counter(span.file for span, _ in spans)
+        staging.discard(span.file for span, _ in spans if held[span.file] == span.spans)
+
+    def recordings(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the recordings table.
+
+        Raises:
+            OutputError: A file cannot be read; the message names it.
+        """
+        parts = [table for _, table in self.recordings_by_file()]
+        none = pa.Table.from_batches([], schemas.RECORDINGS)  # not empty_table(), which imports pandas
+        return pa.concat_tables([none, *parts]).select(columns or schemas.RECORDINGS.names)
+
+    def recordings_by_file(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the files of the recordings table: name and content, with all columns.
+
+        Raises:
+            OutputError: A file cannot be read; the message names it.
+        """
+        for path in self._files():
+            yield path.name, read_recordings(path)
+
+    def commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
+        """Write a file of the recordings table, with which the batch of that name counts.
+
+        Args:
+            name: Of the batch; its recordings file may exist already.
+            recordings: The rows.
+            replaces: Name of another batch, which counts no more.
+        """
+        if replaces:
+            recordings = recordings.replace_schema_metadata({_REPLACES: replaces.encode()})
+        with whole(self._folder, f"recordings/{name}") as path:
+            pq.write_table(recordings, path, compression=COMPRESSION)
+
+    def remove(self, recordings: set[str]) -> None:
+        """Remove all rows of some recordings; batches that hold any of them are written again without them."""
+        names = pa.array(recordings, pa.string())
+        for old, table in self.recordings_by_file():
+            removed = pc.is_in(table["recording"], names)
+            if not pc.any(removed).as_py():
+                continue
+            new = new_name()
+            for kind in ("tags", "scores"):
+                if (path := self._folder / kind / old).exists():
+                    with table_writer(self._folder, kind, new) as writer:
+                        for rows in row_groups(path):
+                            removed_rows = pc.is_in(pc.cast(rows["recording"], pa.string()), names)
+                            writer.add(rows.filter(pc.invert(removed_rows)))
+            self.commit(new, table.filter(pc.invert(removed)), replaces=old)
+            self._remove_batch(old)
+
+    def clear(self) -> None:
+        """Remove all rows."""
+        for kind in schemas.SCHEMAS:
+            for path in (self._folder / kind).glob("*"):
+                path.unlink()
+
+    def recover(self) -> None:
+        """Remove what a killed run left half done: batches that were replaced, and files that do not count."""
+        for path in self._files():
+            replaced = metadata(path).get(_REPLACES, b"").decode() if path.exists() else ""
+            if replaced:
+                self._remove_batch(replaced)
+        counted = {path.name for path in self._files()}
+        for kind in schemas.SCHEMAS:
+            for path in (self._folder / kind).glob("*"):
+                if path.name not in counted:
+                    path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted((self._folder / "recordings").glob("*.parquet"))
+
+    def _remove_batch(self, name: str) -> None:
+        for kind in ("recordings", "tags", "scores"):
+            (self._folder / kind / name).unlink(missing_ok=True)
+
+
+def _add(
+    row: dict[str, Any], staged: pa.Table, options: TableOptions, tags: TableWriter, scores: TableWriter | None
+) -> None:
+    """Add the staged rows of a recording to the tables, given its row of the recordings table."""
+    chunks = staged["chunk"].to_numpy()
+    values = staged["scores"].combine_chunks().flatten().to_numpy().reshape(-1, CLASSES)
+    times = schemas.chunk_times(chunks, options.chunk_samples, row["duration_s"])
+    name = row["recording"]
+    tags.add(schemas.tag_rows(name, chunks, values, times, threshold=options.threshold, top_k=options.top_k))
+    if scores is not None:
+        scores.add(schemas.score_rows(name, chunks, values, times))
+
+
+def read_recordings(path: Path) -> pa.Table:
+    """Read a file of the recordings table; columns that earlier versions did not write are null.
+
+    Raises:
+        OutputError: The file cannot be read or is not such a table.
+    """
+    with reading(path), path.open("rb") as file:
+        table = schemas.complete(pq.read_table(file))
+        if not set(schemas.RECORDINGS.names) <= set(table.column_names):
+            raise OutputError(f"{path} is not a recordings table of satpipe")
+        return table.select(schemas.RECORDINGS.names).cast(schemas.RECORDINGS)

@@ -1,0 +1,65 @@
+"""From recordings to tasks: each recording is cut into spans, and short recordings share a task."""
+
+from collections import deque
+from collections.abc import Container
+
+from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.tables.staged import SpanKey
+from satpipe.pipeline.tagging.spans import Span, group, spans_of
+from satpipe.sat.model.config import ChunkConfig
+from satpipe.sat.model.streaming import Cut
+
+SHORTEST_TASK_S = 30.0  # of a task of short recordings, when there is little to share out
+
+
+class Planner:
+    """Plans the work on recordings.
+
+    Attributes:
+        tasks: Tasks that wait for a worker.
+    """
+
+    def __init__(self, config: ChunkConfig, cut: Cut, span_s: float, staged: Container[SpanKey]) -> None:
+        """Plan for a model.
+
+        Args:
+            config: Of the model.
+            cut: The chunking mode.
+            span_s: Maximum length of a span.
+            staged: Spans that are already tagged.
+        """
+        self.tasks: deque[list[Span]] = deque()
+        self._config, self._cut, self._span_s, self._staged = config, cut, span_s, staged
+        self._short: list[Span] = []  # recordings that wait for others to share a task with
+
+    def add(self, recording: Recording, *, whole: bool) -> list[Span]:
+        """Plan a recording.
+
+        Args:
+            recording: The recording.
+            whole: Whether to read it from start to end in one task.
+
+        Returns:
+            Its spans; those that are not yet tagged become tasks.
+        """
+        spans = [Span(recording)]
+        if not whole and spans[0].key not in self._staged:
+            spans = spans_of(recording, self._config, self._cut, self._span_s)
+        remaining = [span for span in spans if span.key not in self._staged]
+        if whole or len(spans) > 1:
+            self.tasks += [[span] for span in remaining]
+        else:
+            self._short += remaining
+        return spans
+
+    def group(self, fair_s: float, *, last: bool) -> None:
+        """Make tasks of the short recordings.
+
+        Args:
+            fair_s: Length of a task that leaves enough for all workers.
+            last: No more recordings follow; otherwise the last task waits for more.
+        """
+        task_s = min(max(fair_s, SHORTEST_TASK_S), self._span_s)
+        tasks = list(group(self._short, self._config, self._cut, task_s))
+        self._short = [] if last or not tasks else tasks.pop()
+        self.tasks += tasks

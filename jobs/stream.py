@@ -1,4 +1,4 @@
-"""`satpipe stream`: live sound in, lines of JSON out."""
+"""`satpipe stream`: tag live audio and print lines of JSON."""
 
 import json
 import os
@@ -16,7 +16,8 @@ import torch
 from satpipe.jobs.options.tag import StreamOptions
 from satpipe.pipeline.live.open_source import open_source
 from satpipe.pipeline.live.raw_samples import ENCODINGS
-from satpipe.pipeline.live.source import STDIN, LiveSource
+from satpipe.pipeline.live.source import LiveSource
+from satpipe.pipeline.live.stdin_and_files import STDIN
 from satpipe.pipeline.live.tag_live import StreamChunk, StreamEnd, StreamGap, tag_sources
 from satpipe.pipeline.tables.schemas import best_labels
 from satpipe.sat.errors import ConfigError
@@ -34,15 +35,15 @@ Line = dict[str, Any]
 
 
 def stream(options: StreamOptions) -> bool:
-    """Print lines until all sources have ended, the person stops it, or nobody reads on.
+    """Print lines until all sources have ended, the user stops it, or the reader of its output goes away.
 
     Returns:
-        Whether no source broke off.
+        True if no source broke off.
 
     Raises:
-        ConfigError: There is no such source or model, or options contradict one another.
-        AudioError: A source has no sound that can be read.
-        CheckpointError: The model's file is not what it should be.
+        ConfigError: A source or the model does not exist, or options contradict each other.
+        AudioError: A source has no audio that can be read.
+        CheckpointError: The model's file cannot be used.
     """
     complete = True
     try:
@@ -50,27 +51,27 @@ def stream(options: StreamOptions) -> bool:
             complete &= not line.get("problem")
             print(json.dumps(line), flush=True)
             if "event" in line:
-                _tell(line)
+                _report(line)
     except BrokenPipeError:
-        # What is left in the buffer goes nowhere, or Python would complain at its end.
+        # Discard what is left in the buffer, or Python would report an error when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return complete
 
 
 def lines(options: StreamOptions) -> Iterator[Line]:
-    """Yield what is printed: tags of chunks, and events (`start`, `gap`, `end`).
+    """Yield the lines to print: tags of chunks, and events (`start`, `gap`, `end`).
 
     Raises:
-        SatpipeError: As `stream`.
+        SatpipeError: As for `stream`.
     """
     names = options.sources or (STDIN,)
     if len(set(names)) < len(names):
         raise ConfigError("a source is named twice")
     if options.encoding is not None and options.encoding not in ENCODINGS:
-        raise ConfigError(f"--format {options.encoding}: it takes {', '.join(ENCODINGS)}")
+        raise ConfigError(f"--format must be one of {', '.join(ENCODINGS)}, not {options.encoding}")
     checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
     if not isinstance(checkpoint, Checkpoint):
-        raise ConfigError(f"{checkpoint.config.name} cannot tag live sound: `satpipe stream` takes models of satpipe")
+        raise ConfigError(f"{checkpoint.config.name} cannot tag live audio: `satpipe stream` needs a SAT model")
     tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, options.precision), options.cut)
     sources = [open_source(name, options) for name in names]
     for source in sources:
@@ -79,17 +80,17 @@ def lines(options: StreamOptions) -> Iterator[Line]:
         for found in tag_sources(sources, tagger, stopped, options.max_lag_s):
             match found:
                 case StreamChunk():
-                    yield _heard(found, options)
+                    yield _chunk(found, options)
                 case StreamGap():
-                    yield _missed(found)
+                    yield _gap(found)
                 case StreamEnd():
-                    yield _ended(found)
+                    yield {"event": "end", **vars(found), "source": found.source.name}
 
 
 def _model(checkpoint: Checkpoint, precision: str) -> SAT:
     model = checkpoint.model().with_precision(dtype_for(precision, CPU))
     log_mel = torch.zeros(1, MEL_BANDS, checkpoint.config.chunk_frames)
-    with torch.inference_mode():  # the first time takes several times as long
+    with torch.inference_mode():  # the first pass takes several times as long
         _, memory = model(log_mel)
         model(log_mel, memory)
     return model
@@ -97,16 +98,16 @@ def _model(checkpoint: Checkpoint, precision: str) -> SAT:
 
 @contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether Ctrl-C or SIGTERM came; a second one ends the program at once."""
-    came = []
+    """Give a function that returns True after Ctrl-C or SIGTERM; a second signal ends the program at once."""
+    received = []
 
     def stop(number: int, _: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -128,19 +129,19 @@ def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions) -
     }
 
 
-def _heard(heard: StreamChunk, options: StreamOptions) -> Line:
-    scores = heard.scores.numpy()
+def _chunk(chunk: StreamChunk, options: StreamOptions) -> Line:
+    scores = chunk.scores.numpy()
     labels = weak_labels()
     _, classes, values = best_labels(scores[None], options.threshold, options.top_k)
     line: Line = {
-        "source": heard.source.name,
-        "chunk": heard.chunk,
-        "start_s": heard.start_s,
-        "end_s": heard.end_s,
-        **_when(heard.source, heard.time_s),
+        "source": chunk.source.name,
+        "chunk": chunk.chunk,
+        "start_s": chunk.start_s,
+        "end_s": chunk.end_s,
+        **_when(chunk.source, chunk.time_s),
     }
-    if heard.source.live:
-        line["lag_s"] = round(time() - heard.time_s, 4)
+    if chunk.source.live:
+        line["lag_s"] = round(time() - chunk.time_s, 4)
     line["tags"] = [
         {"label": labels[place].name, "mid": labels[place].mid, "score": _shortest(value)}
         for place, value in zip(classes, values, strict=True)
@@ -150,51 +151,37 @@ def _heard(heard: StreamChunk, options: StreamOptions) -> Line:
     return line
 
 
-def _missed(missed: StreamGap) -> Line:
+def _gap(gap: StreamGap) -> Line:
     return {
         "event": "gap",
-        "source": missed.source.name,
-        "start_s": missed.start_s,
-        "gap_s": missed.gap_s,
-        **_when(missed.source, missed.time_s),
-        "reason": missed.reason,
-        "filled": missed.filled,
-    }
-
-
-def _ended(ended: StreamEnd) -> Line:
-    return {
-        "event": "end",
-        "source": ended.source.name,
-        "end_s": ended.end_s,
-        "chunks": ended.chunks,
-        "gaps": ended.gaps,
-        "missed_s": ended.missed_s,
-        "dropped_s": ended.dropped_s,
-        "invalid_s": ended.invalid_s,
-        "problem": ended.problem,
+        "source": gap.source.name,
+        "start_s": gap.start_s,
+        "gap_s": gap.gap_s,
+        **_when(gap.source, gap.time_s),
+        "reason": gap.reason,
+        "filled": gap.filled,
     }
 
 
 def _when(source: LiveSource, time_s: float) -> Line:
-    """The time of day, where it means something."""
+    """Return the time of day for a live source, nothing for others."""
     if not source.live:
         return {}
     return {"time": datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")}
 
 
 def _shortest(score: np.float32) -> float:
-    """The shortest decimal that is this very number in single precision."""
+    """Return the shortest decimal that is exactly this number in single precision."""
     return float(str(score))
 
 
-def _tell(event: Line) -> None:
-    """Tell a person of what went wrong."""
+def _report(event: Line) -> None:
+    """Print what went wrong on standard error."""
     if event["event"] == "gap":
-        then = "filled with silence" if event["filled"] else "the memory begins anew"
-        told = f"{event['gap_s']:.3f} s missed at {event['start_s']:.3f} s: {event['reason']}; {then}"
+        then = "filled with silence" if event["filled"] else "the memory restarts"
+        message = f"{event['gap_s']:.3f} s missed at {event['start_s']:.3f} s: {event['reason']}; {then}"
     elif event["event"] == "end" and event["problem"]:
-        told = f"it ended at {event['end_s']:.3f} s: {event['problem']}"
+        message = f"it ended at {event['end_s']:.3f} s: {event['problem']}"
     else:
         return
-    print(f"{event['source']}: {told}", file=sys.stderr)
+    print(f"{event['source']}: {message}", file=sys.stderr)

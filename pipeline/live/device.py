@@ -1,24 +1,26 @@
-"""Live sound from a device of this machine, by PortAudio: sounddevice, the extra `device`."""
+"""Live audio from a device of this machine, through PortAudio: sounddevice, the extra `device`."""
 
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from satpipe.pipeline.live.source import DEVICE, Gap, SourceOptions
+from satpipe.pipeline.live.source import Gap, SourceOptions
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError, ConfigError
 
+DEVICE = "device:"
+
 
 class Device:
-    """A microphone or another input: `device:`, or `device:` and a number or a part of a name."""
+    """A microphone or another input: `device:`, or `device:` and its number or a part of its name."""
 
     live = True
 
     def __init__(self, name: str, options: SourceOptions) -> None:
-        """Look for it.
+        """Find the device.
 
         Raises:
-            ConfigError: There is none such, or the extra or PortAudio is not installed.
+            ConfigError: The device does not exist, or the extra or PortAudio is not installed.
         """
         self.name = name
         self._idle_s, self._closed = options.idle_s, False
@@ -28,7 +30,7 @@ class Device:
         try:
             known = self._sounddevice.query_devices(self._device, "input")
         except (ValueError, self._sounddevice.PortAudioError) as error:
-            raise ConfigError(f"{name}: {error}; there are {self._names()}") from error
+            raise ConfigError(f"{name}: {error}; available: {self._names()}") from error
         self.rate_hz = options.rate_hz or round(known["default_samplerate"])
         self.channels = options.channels or 1
 
@@ -37,11 +39,11 @@ class Device:
         return ", ".join(f"'{DEVICE}{name}'" for name in inputs) or "no devices"
 
     def blocks(self) -> Iterator[Samples | Gap]:
-        """Yield what the device gives, and gaps where it says that samples were lost."""
-        came: SimpleQueue[tuple[Samples, float, bool] | None] = SimpleQueue()
+        """Yield what the device records, and gaps where it reports lost samples."""
+        arrived: SimpleQueue[tuple[Samples, float, bool] | None] = SimpleQueue()
 
-        def hear(samples: Samples, _: int, times: Any, status: Any) -> None:  # in PortAudio's thread: it must not wait
-            came.put((samples.copy(), times.inputBufferAdcTime, bool(status.input_overflow)))
+        def callback(samples: Samples, _: int, times: Any, status: Any) -> None:  # PortAudio's thread: must not wait
+            arrived.put((samples.copy(), times.inputBufferAdcTime, bool(status.input_overflow)))
 
         try:
             stream = self._sounddevice.InputStream(
@@ -50,8 +52,8 @@ class Device:
                 device=self._device,
                 dtype="float32",
                 latency="low",
-                callback=hear,
-                finished_callback=lambda: came.put(None),
+                callback=callback,
+                finished_callback=lambda: arrived.put(None),
             )
         except self._sounddevice.PortAudioError as error:
             raise AudioError(f"{self.name}: {error}") from error
@@ -59,11 +61,11 @@ class Device:
         with stream:
             while not self._closed:
                 try:
-                    block = came.get(timeout=self._idle_s)
+                    block = arrived.get(timeout=self._idle_s)
                 except Empty:
                     block = None
                 if block is None:
-                    raise AudioError(f"{self.name}: the device gives nothing any more")
+                    raise AudioError(f"{self.name}: the device has stopped delivering audio")
                 samples, begun_s, overflow = block
                 if overflow:
                     missed_s = max(0.0, begun_s - expected_s) if expected_s is not None else 0.0
@@ -72,7 +74,7 @@ class Device:
                 yield samples
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop recording."""
         self._closed = True
 
 
@@ -80,7 +82,7 @@ def _sounddevice(name: str) -> Any:
     try:
         import sounddevice
     except ImportError as error:
-        raise ConfigError(f"{name} takes an extra: pip install 'satpipe[device]'") from error
-    except OSError as error:  # where the wheel brings no PortAudio along, as on Linux
-        raise ConfigError(f"{name} takes PortAudio, as in `apt install libportaudio2`: {error}") from error
+        raise ConfigError(f"{name} needs an extra: pip install 'satpipe[device]'") from error
+    except OSError as error:  # on Linux, where the wheel does not include PortAudio
+        raise ConfigError(f"{name} needs PortAudio, for example `apt install libportaudio2`: {error}") from error
     return sounddevice

@@ -1,24 +1,33 @@
-"""Uncompressed samples as bytes: raw, or behind the header of a WAV file that may still be written."""
+"""Uncompressed samples as bytes: raw, or after the header of a WAV file that may still be being written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from satpipe.pipeline.recordings.audio_info import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, is_known_size
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError
 
-# numpy's type and the value of full scale, as libsndfile takes it.
+
+class Encoding(NamedTuple):
+    """One sample as bytes."""
+
+    size_bytes: int
+    numpy_type: str
+    full_scale: int
+    """As libsndfile has it."""
+
+
 ENCODINGS = {
-    "u8": ("u1", 2**7),
-    "s16le": ("<i2", 2**15),
-    "s16be": (">i2", 2**15),
-    "s24le": ("<i4", 2**31),  # in the upper three bytes of four
-    "s32le": ("<i4", 2**31),
-    "f32le": ("<f4", 1),
-    "f64le": ("<f8", 1),
+    "u8": Encoding(1, "u1", 2**7),
+    "s16le": Encoding(2, "<i2", 2**15),
+    "s16be": Encoding(2, ">i2", 2**15),
+    "s24le": Encoding(3, "<i4", 2**31),  # in the upper three bytes of four
+    "s32le": Encoding(4, "<i4", 2**31),
+    "f32le": Encoding(4, "<f4", 1),
+    "f64le": Encoding(8, "<f8", 1),
 }
-_BYTES = {"u8": 1, "s16le": 2, "s16be": 2, "s24le": 3, "s32le": 4, "f32le": 4, "f64le": 8}
 _INTEGER, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _IN_WAV = {
     (_INTEGER, 8): "u8",
@@ -28,13 +37,13 @@ _IN_WAV = {
     (_FLOAT, 32): "f32le",
     (_FLOAT, 64): "f64le",
 }
-WAV_MARKS = (b"RIFF", b"RF64")
-LONGEST_HEADER_BYTES = 2**20
+WAV_MAGIC = (b"RIFF", b"RF64")
+MAX_HEADER_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Pcm:
-    """How samples lie in bytes: channels side by side.
+    """Layout of samples in bytes; channels are interleaved.
 
     Attributes:
         encoding: One of `ENCODINGS`.
@@ -49,20 +58,20 @@ class Pcm:
     @property
     def frame_bytes(self) -> int:
         """Bytes of one sample of each channel."""
-        return _BYTES[self.encoding] * self.channels
+        return ENCODINGS[self.encoding].size_bytes * self.channels
 
     def decode(self, content: bytes) -> Samples:
-        """Return whole frames as samples from -1 to 1, [n, channels]; full scale is that of libsndfile."""
-        kind, full_scale = ENCODINGS[self.encoding]
+        """Return whole frames as samples from -1 to 1, [n, channels]."""
+        encoding = ENCODINGS[self.encoding]
         if self.encoding == "s24le":
             padded = np.zeros((len(content) // 3, 4), np.uint8)
             padded[:, 1:] = np.frombuffer(content, np.uint8).reshape(-1, 3)
             content = padded.tobytes()
-        samples = np.frombuffer(content, kind).astype(np.float64)
+        samples = np.frombuffer(content, encoding.numpy_type).astype(np.float64)
         if self.encoding == "u8":
-            samples -= full_scale
-        with np.errstate(over="ignore", invalid="ignore"):  # of a double that no float32 holds
-            return (samples / full_scale).astype(np.float32).reshape(-1, self.channels)
+            samples -= encoding.full_scale
+        with np.errstate(over="ignore", invalid="ignore"):  # a double may exceed float32
+            return (samples / encoding.full_scale).astype(np.float32).reshape(-1, self.channels)
 
 
 @dataclass(frozen=True)
@@ -70,9 +79,9 @@ class WavHeader:
     """The header of a WAV file up to its samples.
 
     Attributes:
-        pcm: How the samples lie.
-        data_start: Where they begin, in bytes from the start of the file.
-        data_bytes: How much of them there is, if it is to be believed; None where the header does not tell.
+        pcm: Layout of the samples.
+        data_start: Position of the first sample, in bytes from the start of the file.
+        data_bytes: Size of the samples; None if the header does not state it.
     """
 
     pcm: Pcm
@@ -84,22 +93,22 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
     """Read the header of a WAV file up to its samples.
 
     Args:
-        read: Gives so many bytes, fewer at the end.
+        read: Returns the given number of bytes, fewer at the end.
 
     Raises:
-        AudioError: It is none, it ends before the samples, or they are not plain integers or floats.
+        AudioError: This is not a WAV file, it ends before the samples, or they are not plain integers or floats.
     """
-    if not (head := read(12)).startswith(WAV_MARKS) or head[8:] != b"WAVE":
+    if not (head := read(12)).startswith(WAV_MAGIC) or head[8:] != b"WAVE":
         raise AudioError("not a WAV file")
     at, pcm = len(head), None
-    while at < LONGEST_HEADER_BYTES:
+    while at < MAX_HEADER_BYTES:
         chunk = read(8)
         name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
         at += len(chunk)
         if name == b"data" and pcm:
             return WavHeader(pcm, at, size if size and is_known_size(size) else None)
         size += size % 2
-        if len(chunk) < 8 or at + size > LONGEST_HEADER_BYTES:
+        if len(chunk) < 8 or at + size > MAX_HEADER_BYTES:
             break
         content = read(size)
         at += len(content)

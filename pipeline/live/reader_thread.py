@@ -12,11 +12,11 @@ from satpipe.pipeline.recordings.resample import Samples, low_delay, resampled
 from satpipe.sat.errors import SatpipeError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
-QUEUE_S = 4.0  # of a source that can wait
-LIVE_QUEUE_S = 60.0  # of one that cannot: HLS and radio stations send many seconds at once
+QUEUE_S = 4.0  # for a source that can wait
+LIVE_QUEUE_S = 60.0  # for a live source: HLS and radio stations send many seconds at once
 POLL_S = 0.1
-TOO_SLOW = "this machine is too slow: what waited was dropped"
-UNFORESEEN = "reading it ended in a way that nobody foresaw"
+TOO_SLOW = "this machine is too slow: waiting audio was dropped"
+UNEXPECTED = "an unexpected error ended the reader thread"
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Block:
     """Samples of a stream.
 
     Attributes:
-        start: The first one's place in the stream, at 16 kHz, gaps included.
-        samples: At 16 kHz.
-        read_s: Seconds of the stream read so far; a little more than `start` and `samples`, for the resampler.
-        time_s: When that was, seconds since 1970.
-        gap: Why there is a gap before it, or "".
+        start: Position of the first sample in the stream, at 16 kHz, gaps included.
+        samples: Samples at 16 kHz.
+        read_s: Seconds of the stream read so far; because of the resampler, a little more than `start` and `samples`.
+        time_s: When they were read, in seconds since 1970.
+        gap: Reason of the gap before the block, or "".
     """
 
     start: int
@@ -39,31 +39,31 @@ class Block:
 
 
 class SourceReader:
-    """Reads a source in a thread of its own.
+    """Reads a source in a separate thread.
 
-    A source that can wait, waits while more than QUEUE_S are in the queue. Of one that cannot, all that is in the queue
-    is dropped, which is one gap, once some of it has waited for longer than the largest lag wanted.
+    A source that can wait is not read while more than QUEUE_S are in the queue. For a live source, the whole queue is
+    dropped, as one gap, as soon as a part of it has waited longer than the maximum lag.
 
     Attributes:
-        source: What is read.
-        invalid_s: Where the first sample was that is none, and is taken for silence; None: nowhere.
+        source: The source.
+        invalid_s: Position of the first invalid sample, which is replaced with silence; None if there is none.
         problem: Why reading broke off, or "".
     """
 
     def __init__(self, source: LiveSource, changed: Condition, max_lag_s: float) -> None:
-        """Make it ready.
+        """Prepare the thread.
 
         Args:
-            source: Opened.
-            changed: Notified of whatever comes.
-            max_lag_s: How long what comes from a source that cannot wait may wait here.
+            source: An open source.
+            changed: Notified when something arrives.
+            max_lag_s: How long audio of a live source may wait in the queue.
         """
         self.source = source
         self.invalid_s: float | None = None
         self.problem = ""
         self._changed = changed
         self._max_lag_s = max_lag_s
-        self._queue: deque[tuple[float, Block]] = deque()  # with the time at which it came
+        self._queue: deque[tuple[float, Block]] = deque()  # with the time of arrival
         self._queued = self._dropped = 0  # samples at 16 kHz
         self._ended = False
         self._thread = Thread(target=self._run, name=f"reads {source.name}", daemon=True)
@@ -74,21 +74,21 @@ class SourceReader:
         return self._dropped / SAMPLE_RATE_HZ
 
     @property
-    def waiting(self) -> bool:
-        """Whether there is something to take, or the end is reached."""
+    def ready(self) -> bool:
+        """True if there is a block to take, or the end is reached."""
         return bool(self._queue) or self._ended
 
     @property
-    def over(self) -> bool:
-        """Whether nothing is left, and nothing will come."""
+    def finished(self) -> bool:
+        """True if the queue is empty and stays empty."""
         return self._ended and not self._queue
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         self._thread.start()
 
     def take(self) -> Block | None:
-        """Return the next block; None where there is none yet, or no more."""
+        """Return the next block; None if there is none yet, or no more."""
         with self._changed:
             if not self._queue:
                 return None
@@ -98,29 +98,30 @@ class SourceReader:
             return block
 
     def stop(self) -> None:
-        """Read no further; what has been read can still be taken."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        """Stop reading; what has been read can still be taken."""
+        self._end()
         self.source.close()
 
+    def _end(self, problem: str = "") -> None:
+        with self._changed:
+            self.problem = self.problem if self._ended else problem
+            self._ended = True
+            self._changed.notify_all()
+
     def _run(self) -> None:
-        problem = UNFORESEEN  # an error that is none of ours is shown by threading, and ends the source with this
+        problem = UNEXPECTED  # if an error other than ours ends the thread; threading prints it
         try:
-            for block in self._pieces():
+            for block in self._blocks():
                 if not self._put(block):
                     break
             problem = ""
         except SatpipeError as error:
             problem = str(error)
         finally:
-            with self._changed:
-                self.problem = "" if self._ended else problem
-                self._ended = True
-                self._changed.notify_all()
+            self._end(problem)
 
-    def _pieces(self) -> Iterator[Block]:
-        """Yield what comes, mixed and resampled as `satpipe.pipeline.recordings.decode` does it."""
+    def _blocks(self) -> Iterator[Block]:
+        """Yield what arrives, mixed and resampled as `satpipe.pipeline.recordings.decode` does it."""
         rate_hz = self.source.rate_hz
         frames = start = 0
         gap, resampler, time_s = "", low_delay(rate_hz), time()
@@ -131,9 +132,9 @@ class SourceReader:
                 start, gap, resampler = resampled(frames, rate_hz), block.reason, low_delay(rate_hz)
                 continue
             time_s = time()
-            samples, bad = silence_invalid(mix(block))
-            if bad is not None and self.invalid_s is None:
-                self.invalid_s = (frames + bad) / rate_hz
+            samples, invalid = silence_invalid(mix(block))
+            if invalid is not None and self.invalid_s is None:
+                self.invalid_s = (frames + invalid) / rate_hz
             frames += len(block)
             samples = resampler.push(samples)
             yield Block(start, samples, frames / rate_hz, time_s, gap)
@@ -141,7 +142,7 @@ class SourceReader:
         yield Block(start, resampler.finish(), frames / rate_hz, time_s, gap)
 
     def _put(self, block: Block) -> bool:
-        """Let a block wait for the model; return whether another one is wanted."""
+        """Append a block to the queue; return False if no more are wanted."""
         with self._changed:
             if self.source.live and self._lags():
                 self._dropped += self._queued
@@ -158,5 +159,5 @@ class SourceReader:
             return True
 
     def _lags(self) -> bool:
-        too_much = self._queued > LIVE_QUEUE_S * SAMPLE_RATE_HZ
-        return too_much or (bool(self._queue) and monotonic() - self._queue[0][0] > self._max_lag_s)
+        too_long = self._queued > LIVE_QUEUE_S * SAMPLE_RATE_HZ
+        return too_long or (bool(self._queue) and monotonic() - self._queue[0][0] > self._max_lag_s)

@@ -1,4 +1,4 @@
-"""Where live sound comes from: standard input and files that grow; devices and URLs have modules of their own."""
+"""What every live source offers, and the options for reading it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,23 +9,16 @@ from satpipe.pipeline.option import Option, Options
 if TYPE_CHECKING:
     from satpipe.pipeline.recordings.resample import Samples
 
-STDIN = "-"
 MAX_LAG_S = 4.0
-
-
-DEVICE = "device:"
-
-
-REAL_TIME = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp"})  # schemes of what is made as it is sent
 
 
 @dataclass(frozen=True)
 class Gap:
-    """In place of samples: sound that was made, and did not come.
+    """Audio that was lost; yielded in place of samples.
 
     Attributes:
-        frames: How much, at the source's rate; 0 where nobody knows.
-        reason: Why, in words.
+        frames: Its length at the source's rate; 0 if unknown.
+        reason: Why it was lost, in words.
     """
 
     frames: int
@@ -33,11 +26,11 @@ class Gap:
 
 
 class LiveSource(Protocol):
-    """Something to listen to, opened.
+    """An open source of audio.
 
     Attributes:
-        name: As it was asked for.
-        live: Its sound is made while it is read: it does not wait for a reader that is too slow.
+        name: Name under which it was opened.
+        live: True if its audio is produced in real time, and is lost if the reader is too slow.
         rate_hz: Sampling rate.
         channels: Number of channels.
     """
@@ -48,14 +41,14 @@ class LiveSource(Protocol):
     channels: int
 
     def blocks(self) -> "Iterator[Samples | Gap]":
-        """Yield blocks [n, channels] as they come, to the end.
+        """Yield blocks [n, channels] as they arrive, until the source ends.
 
         Raises:
-            AudioError: It broke off.
+            AudioError: The source broke off.
         """
 
     def close(self) -> None:
-        """Have `blocks` end soon; another thread may be in it."""
+        """Let `blocks` end soon; it may be running in another thread."""
 
 
 @dataclass(frozen=True)

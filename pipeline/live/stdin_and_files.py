@@ -6,26 +6,23 @@ from collections.abc import Iterator
 from time import monotonic, sleep
 from typing import BinaryIO
 
-from satpipe.pipeline.live.raw_samples import WAV_MARKS, Pcm, read_wav_header
-from satpipe.pipeline.live.source import STDIN, Gap, SourceOptions
+from satpipe.pipeline.live.raw_samples import WAV_MAGIC, Pcm, read_wav_header
+from satpipe.pipeline.live.source import Gap, SourceOptions
 from satpipe.pipeline.recordings.audio_info import HIGHEST_RATE_HZ, LOWEST_RATE_HZ
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
+STDIN = "-"
 DEFAULT_ENCODING = "s16le"
-
-
 READ_BYTES = 2**16
-
-
-POLL_S = 0.01  # how often a file is looked at for more
+POLL_S = 0.01  # how often a file is checked for growth
 
 
 def _raw(options: SourceOptions, encoding: str) -> Pcm:
     rate_hz, channels = options.rate_hz or SAMPLE_RATE_HZ, options.channels or 1
     if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
-        raise ConfigError(f"--rate-hz {rate_hz:,}: it takes {LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,}")
+        raise ConfigError(f"--rate-hz must be from {LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,}, not {rate_hz:,}")
     return Pcm(encoding, rate_hz, channels)
 
 
@@ -33,11 +30,15 @@ class Pipe:
     """Samples on standard input: raw, or a WAV file."""
 
     def __init__(self, options: SourceOptions, file: BinaryIO | None = None) -> None:
-        """Read as much as tells what it is.
+        """Read the header, if there is one.
 
         Args:
-            options: How to read it.
-            file: Instead of standard input.
+            options: How to read the samples.
+            file: Read this instead of standard input.
+
+        Raises:
+            ConfigError: Standard input is a terminal, or an option is wrong.
+            AudioError: The header cannot be read.
         """
         self.name, self.live = STDIN, options.live
         self._descriptor = (file or sys.stdin.buffer).fileno()
@@ -46,8 +47,8 @@ class Pipe:
         self._head = b""
         if options.encoding is None:
             self._head = self._exactly(4)
-        self._left: int | None = None  # bytes that are samples, where it is known
-        if self._head in WAV_MARKS:
+        self._left: int | None = None  # bytes of samples to come, if known
+        if self._head in WAV_MAGIC:
             header = read_wav_header(self._exactly)
             self._pcm, self._left = header.pcm, header.data_bytes
         else:
@@ -55,16 +56,16 @@ class Pipe:
         self.rate_hz, self.channels = self._pcm.rate_hz, self._pcm.channels
 
     def _exactly(self, size: int) -> bytes:
-        """Read so many bytes, those first that were read to look at; fewer at the end."""
+        """Return so many bytes, fewer at the end; those already read to detect the format come first."""
         content, self._head = self._head, b""
         while len(content) < size and (more := os.read(self._descriptor, size - len(content))):
             content += more
         return content
 
     def blocks(self) -> Iterator[Samples | Gap]:
-        """Yield what comes, as soon as it comes; a last frame that is not whole is left out."""
+        """Yield samples as soon as they arrive; an incomplete last frame is dropped."""
         pending = self._head
-        # Not by sys.stdin, whose lock a thread that waits for input would hold at the end of the program.
+        # Not through sys.stdin, whose lock a thread that waits for input would hold when the program ends.
         while content := os.read(self._descriptor, READ_BYTES if self._left is None else min(READ_BYTES, self._left)):
             self._left = None if self._left is None else self._left - len(content)
             content = pending + content
@@ -74,31 +75,36 @@ class Pipe:
             pending = content[whole:]
 
     def close(self) -> None:
-        """Nothing: whoever writes ends it."""
+        """Do nothing: the writer ends a pipe."""
 
 
 class GrowingFile:
-    """A WAV file, or one of raw samples, that is still written: followed until it does not grow any more."""
+    """A WAV file or a file of raw samples that is still being written: followed until it stops growing."""
 
     def __init__(self, name: str, options: SourceOptions) -> None:
-        """Open it, and read its header."""
+        """Open the file and read its header.
+
+        Raises:
+            ConfigError: The file cannot be opened, or an option is wrong.
+            AudioError: The header cannot be read.
+        """
         self.name, self.live = name, options.live
         self._idle_s, self._closed = options.idle_s, False
         raw = None if options.encoding is None else _raw(options, options.encoding)
-        self._sized = raw is None  # the header tells how much there is, one day
+        self._has_header = raw is None
         try:
-            self._file = open(name, "rb", buffering=0)  # noqa: SIM115 - it is read in another thread, to the end
+            self._file = open(name, "rb", buffering=0)  # noqa: SIM115 - another thread reads it to the end
         except OSError as error:
             raise ConfigError(f"{name}: {error.strerror}") from error
         try:
             self._pcm, self._start = (raw, 0) if raw else self._header()
         except AudioError as error:
             self._file.close()
-            raise AudioError(f"{name}: {error}; raw samples take --format") from error
+            raise AudioError(f"{name}: {error}; for raw samples, set --format") from error
         self.rate_hz, self.channels = self._pcm.rate_hz, self._pcm.channels
 
     def _header(self) -> tuple[Pcm, int]:
-        """Read the header of a WAV file, which may have to be waited for."""
+        """Read the header of a WAV file; wait for it if it is not complete."""
         begun = monotonic()
         while True:
             self._file.seek(0)
@@ -108,21 +114,21 @@ class GrowingFile:
             except AudioError:
                 self._file.seek(0)
                 head = self._file.read(4)
-                never = head not in WAV_MARKS and not WAV_MARKS[0].startswith(head)
+                never = head not in WAV_MAGIC and not WAV_MAGIC[0].startswith(head)
                 if never or monotonic() - begun >= self._idle_s:
                     raise
             sleep(POLL_S)
 
     def blocks(self) -> Iterator[Samples | Gap]:
-        """Yield what the file has, then what it gets."""
+        """Yield the samples in the file, then those that are appended."""
         at, grown_s = self._start, monotonic()
+        size_bytes = max(READ_BYTES, self._pcm.frame_bytes)
         try:
             while not self._closed:
                 size = os.fstat(self._file.fileno()).st_size
                 if size < at:
-                    raise AudioError("the file has become shorter while it was read")
-                most = max(READ_BYTES, self._pcm.frame_bytes)
-                count = min(most, self._end(size) - at) // self._pcm.frame_bytes * self._pcm.frame_bytes
+                    raise AudioError("the file became shorter while it was read")
+                count = min(size_bytes, self._end(size) - at) // self._pcm.frame_bytes * self._pcm.frame_bytes
                 if count > 0:
                     self._file.seek(at)
                     content = self._file.read(count)
@@ -136,12 +142,12 @@ class GrowingFile:
             self._file.close()
 
     def _end(self, size: int) -> int:
-        """Return where the samples end in a file of this size.
+        """Return the position at which the samples end in a file of this size.
 
-        Programs write the sizes of a WAV file's parts when it is closed. Until then the header has zeros, the largest
-        number or that of the first second; if it tells of less than there is, the file is not finished.
+        Programs write the sizes in a WAV file's header when they close it. Until then the header contains zeros, the
+        largest number or the size of the first second; if the file is larger than the header states, it is unfinished.
         """
-        if not self._sized:
+        if not self._has_header:
             return size
         self._file.seek(0)
         head = self._file.read(self._start)
@@ -153,5 +159,5 @@ class GrowingFile:
         return min(size, self._start + int.from_bytes(samples, "little"))
 
     def close(self) -> None:
-        """Follow it no further."""
+        """Stop following the file."""
         self._closed = True

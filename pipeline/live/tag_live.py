@@ -1,8 +1,8 @@
-"""Live sources to scores: a thread that reads for each, one loop with the model for all.
+"""Turn live sources into scores: a reader thread for each, one loop with the model for all.
 
-Time is counted in samples, from the first one of a source on, gaps included. A gap of up to FILLED_S is filled with
-digital silence. After a longer one the source is a new recording: what was heard of the chunk before it is scored as
-it is, and the grid of chunks and the memory begin anew where sound comes again.
+Time is counted in samples from the first one of a source, gaps included. A gap of up to FILLED_S is filled with
+digital silence. A longer one ends the recording: the incomplete chunk before it is scored as it is, and the chunk grid
+and the memory restart where audio arrives again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,20 +19,20 @@ from satpipe.sat.model.streaming import chunk_samples
 from torch import Tensor
 
 FILLED_S = 1.0
-GATHER_S = 0.005  # a chunk waits so long for those of other sources, to share a batch
+GATHER_S = 0.005  # how long a chunk waits for chunks of other sources, to share a batch
 
 
 @dataclass(frozen=True)
 class StreamChunk:
-    """Scores of a chunk.
+    """A scored chunk.
 
     Attributes:
-        source: Where it was heard.
+        source: Its source.
         chunk: Its number, counted from 0 over the whole stream.
-        start_s: Where it starts, seconds from the stream's first sample on.
-        end_s: Where it ends.
-        time_s: When its last sample was read, seconds since 1970.
-        scores: [527].
+        start_s: Its start, in seconds from the stream's first sample.
+        end_s: Its end.
+        time_s: When its last sample was read, in seconds since 1970.
+        scores: Scores [527].
     """
 
     source: LiveSource
@@ -45,15 +45,15 @@ class StreamChunk:
 
 @dataclass(frozen=True)
 class StreamGap:
-    """A gap.
+    """A gap in a stream.
 
     Attributes:
-        source: Where it was.
-        start_s: Where it starts, seconds from the stream's first sample on.
-        gap_s: How long it is; 0 where nobody knows.
-        reason: Why, in words.
-        filled: With silence; else chunks and memory begin anew after it.
-        time_s: When sound came again, seconds since 1970.
+        source: Its source.
+        start_s: Its start, in seconds from the stream's first sample.
+        gap_s: Its length; 0 if unknown.
+        reason: Why audio is missing, in words.
+        filled: True if it is filled with silence; otherwise chunks and memory restart after it.
+        time_s: When audio arrived again, in seconds since 1970.
     """
 
     source: LiveSource
@@ -69,14 +69,14 @@ class StreamEnd:
     """The end of a source.
 
     Attributes:
-        source: Which one.
-        end_s: Where, seconds from the stream's first sample on.
-        chunks: Chunks scored.
-        gaps: Gaps in it.
-        missed_s: Their length together.
-        dropped_s: The part of it that this machine was too slow for.
-        invalid_s: Where the first sample is that is none, and was taken for silence; None: nowhere.
-        problem: Why it broke off, or "".
+        source: The source.
+        end_s: Position of the end, in seconds from the stream's first sample.
+        chunks: Number of chunks scored.
+        gaps: Number of gaps.
+        missed_s: Total length of the gaps.
+        dropped_s: The part of it for which this machine was too slow.
+        invalid_s: Position of the first invalid sample, which was replaced with silence; None if there is none.
+        problem: Why the source broke off, or "".
     """
 
     source: LiveSource
@@ -98,10 +98,10 @@ def tag_sources(
     """Tag sources until all have ended.
 
     Args:
-        sources: Opened; they are closed at the end.
+        sources: Open sources; they are closed at the end.
         tagger: The model.
-        stopped: Asked now and then: once it is true, what is here is scored, and that is the end.
-        max_lag_s: How long sound of a source that cannot wait may wait for the model before it is dropped.
+        stopped: Called repeatedly; when it returns True, what has been read is scored, and tagging ends.
+        max_lag_s: How long audio of a live source may wait for the model before it is dropped.
     """
     changed = Condition()
     streams = [_Stream(SourceReader(source, changed, max_lag_s), tagger) for source in sources]
@@ -112,8 +112,8 @@ def tag_sources(
         while running:
             yield from _gather(running, changed, stopped)
             for scored in tagger.step():
-                yield scored.stream.heard(scored.index, scored.scores)
-            for stream in [stream for stream in running if stream.over]:
+                yield scored.stream.chunk(scored.index, scored.scores)
+            for stream in [stream for stream in running if stream.finished]:
                 running.remove(stream)
                 yield stream.end()
     finally:
@@ -122,9 +122,9 @@ def tag_sources(
 
 
 def _gather(running: "list[_Stream]", changed: Condition, stopped: Callable[[], bool]) -> Iterator[StreamGap]:
-    """Take in what has come until a chunk is ready, and a little longer for those of other streams."""
+    """Push what has arrived until a chunk is ready, and a little longer for chunks of other streams."""
     deadline_s = None
-    while not any(stream.over for stream in running):
+    while not any(stream.finished for stream in running):
         if stopped():
             for stream in running:
                 stream.reader.stop()
@@ -141,51 +141,51 @@ def _gather(running: "list[_Stream]", changed: Condition, stopped: Callable[[], 
 
 
 class _Stream:
-    """One source's way through the model."""
+    """One source on its way through the model."""
 
     def __init__(self, reader: SourceReader, tagger: "BatchTagger[_Stream]") -> None:
         self.reader = reader
         self._tagger = tagger
         self._size = chunk_samples(tagger.model.config, tagger.cut)
-        self._base = self._at = 0  # in samples: where the grid of chunks starts, and what is pushed ends
-        self._read_s, self._time_s = 0.0, time()  # of the block pushed last
-        self._pending: Block | None = None  # after a gap that has been come to
-        self._finished = False  # the recording, for a gap or for good
+        self._base = self._at = 0  # in samples: where the chunk grid starts, and where the pushed samples end
+        self._read_s, self._time_s = 0.0, time()  # of the last block pushed
+        self._pending: Block | None = None  # the first one after a gap
+        self._flushed = False  # the incomplete chunk is pushed, before a gap or at the end
         self._chunks = self._gaps = 0
         self._missed_s = 0.0
 
     @property
     def ready(self) -> bool:
-        """Whether a chunk waits for the model."""
+        """True if a chunk waits for the model."""
         return self._tagger.waits(self)
 
     @property
     def can_advance(self) -> bool:
-        """Whether `advance` would find something to do."""
-        return not self.ready and (self._pending is not None or self.reader.waiting)
+        """True if `advance` has something to do."""
+        return not self.ready and (self._pending is not None or self.reader.ready)
 
     @property
-    def over(self) -> bool:
-        """Whether all that will come has been scored."""
-        return self.reader.over and self._pending is None and self._finished and not self.ready
+    def finished(self) -> bool:
+        """True if everything has been scored."""
+        return self.reader.finished and self._pending is None and self._flushed and not self.ready
 
     def advance(self) -> Iterator[StreamGap]:
-        """Push what has come until a chunk is ready; no more than that, so that what waits is counted as waiting."""
+        """Push what has arrived until a chunk is ready, and no more: what waits counts as lag."""
         while not self.ready:
             block, self._pending = self._pending or self.reader.take(), None
             if block is None:
-                if self.reader.over and not self._finished:
-                    self._finish()
+                if self.reader.finished and not self._flushed:
+                    self._flush()
                     continue
                 return
             if block.gap:
-                missed = self._gap(block)
-                if not missed.filled and not self._finished:
-                    self._finish()
+                gap = self._gap(block)
+                if not gap.filled and not self._flushed:
+                    self._flush()
                     self._pending = block
-                    continue  # the chunk before the gap comes first
-                self._cross(missed, block)
-                yield missed
+                    continue  # the chunk before the gap is scored first
+                self._cross(gap, block)
+                yield gap
             self._push(torch.from_numpy(block.samples))
             self._read_s, self._time_s = block.read_s, block.time_s
 
@@ -194,10 +194,10 @@ class _Stream:
         filled = gap_s <= FILLED_S
         return StreamGap(self.reader.source, self._at / SAMPLE_RATE_HZ, gap_s, block.gap, filled, block.time_s)
 
-    def _cross(self, missed: StreamGap, block: Block) -> None:
+    def _cross(self, gap: StreamGap, block: Block) -> None:
         self._gaps += 1
-        self._missed_s += missed.gap_s
-        if missed.filled:
+        self._missed_s += gap.gap_s
+        if gap.filled:
             self._push(torch.zeros(max(0, block.start - self._at)))
         else:
             self._base = self._at = block.start
@@ -206,24 +206,24 @@ class _Stream:
         if len(samples):
             self._tagger.push(self, samples)
             self._at += len(samples)
-            self._finished = False
+            self._flushed = False
 
-    def _finish(self) -> None:
+    def _flush(self) -> None:
         self._tagger.finish(self)
-        self._finished = True
+        self._flushed = True
 
-    def heard(self, index: int, scores: Tensor) -> StreamChunk:
-        """Say where and when a chunk was."""
+    def chunk(self, index: int, scores: Tensor) -> StreamChunk:
+        """Return a scored chunk with its place and time."""
         start = self._base + index * self._size
-        # Of a last chunk that is not full, where reading ended; where reading went on and what came was dropped, here.
-        heard_s = min(self._read_s, (self._at + 1) / SAMPLE_RATE_HZ)
-        end_s = min((start + self._size) / SAMPLE_RATE_HZ, heard_s)
+        # An incomplete last chunk ends where reading ended or, if reading went on and its audio was dropped, here.
+        end_of_audio_s = min(self._read_s, (self._at + 1) / SAMPLE_RATE_HZ)
+        end_s = min((start + self._size) / SAMPLE_RATE_HZ, end_of_audio_s)
         time_s = self._time_s - (self._read_s - end_s)
         self._chunks += 1
         return StreamChunk(self.reader.source, self._chunks - 1, start / SAMPLE_RATE_HZ, end_s, time_s, scores)
 
     def end(self) -> StreamEnd:
-        """Say how it went."""
+        """Return the summary of the source."""
         reader = self.reader
         return StreamEnd(
             reader.source, self._read_s, self._chunks, self._gaps, self._missed_s, reader.dropped_s,

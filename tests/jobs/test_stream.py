@@ -380,7 +380,7 @@ def test_a_streaming_model_has_no_other_delay_than_its_own() -> None:
     ("arguments", "code", "message"),
     [
         (["a.wav", "a.wav"], 1, "ConfigError: a source is named twice"),
-        (["--format", "mp3"], 1, "ConfigError: --format mp3: it takes u8, s16le"),
+        (["--format", "mp3"], 1, "ConfigError: --format must be one of u8, s16le"),
         (["nowhere.wav"], 1, "ConfigError: nowhere.wav: No such file"),
         (["README.md"], 1, "AudioError: README.md: not a WAV file"),
         (["http://127.0.0.1:9/"], 1, "AudioError: http://127.0.0.1:9/: Connection refused"),

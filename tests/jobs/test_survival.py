@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import COMMAND, Satpipe
-from test_tag import assert_same_tables, make_recordings, recordings, scores
+from tag_tables import assert_same_tables, make_recordings, recordings, scores
 
 SPAN_S = 30
 

@@ -16,16 +16,14 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import COMMAND, ROOT, Satpipe
+from conftest import COMMAND, Satpipe
 from helpers import model_by_rule, scores_of_pieces
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.streaming import CUTS, Cut, StreamingTagger
 from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
-
-EXAMPLES = ROOT / "examples" / "recordings"
-NAMES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if path.suffix != ".md")
+from tag_tables import EXAMPLES, NAMES, assert_same_tables, make_recordings, recordings, samples_16k, scores, tags
 
 
 @pytest.fixture(scope="module")
@@ -35,50 +33,6 @@ def tagged(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     done = satpipe("tag", EXAMPLES, "-o", out)
     assert done.returncode == 0, done.stderr
     return out, done.stdout
-
-
-def tags(out: Path) -> pd.DataFrame:
-    """The tags table in an order that does not depend on how it came about."""
-    table = pd.read_parquet(out / "tags").astype({"recording": str, "mid": str, "label": str})
-    return table.sort_values(["recording", "chunk", "mid"], ignore_index=True)
-
-
-def scores(out: Path) -> pd.DataFrame:
-    table = pd.read_parquet(out / "scores").astype({"recording": str})
-    return table.sort_values(["recording", "chunk"], ignore_index=True)
-
-
-def recordings(out: Path) -> pd.DataFrame:
-    return pd.read_parquet(out / "recordings").set_index("recording").sort_index()
-
-
-def assert_same_tables(ours: Path, theirs: Path, *, same_files: bool = True) -> None:
-    """Same rows, each once; scores within what rounding does in another batch. Copies have other time stamps."""
-    columns = ["recording", "chunk", "start_s", "end_s", "mid", "label"]
-    pd.testing.assert_frame_equal(tags(ours)[columns], tags(theirs)[columns])
-    np.testing.assert_allclose(tags(ours).score, tags(theirs).score, rtol=0, atol=1e-5)
-    columns = ["recording", "chunk", "start_s", "end_s"]
-    pd.testing.assert_frame_equal(scores(ours)[columns], scores(theirs)[columns])
-    half = [np.stack(scores(out).scores).astype(np.float32) for out in (ours, theirs)]
-    np.testing.assert_allclose(*half, rtol=2**-10, atol=1e-5)  # a rounding of half precision apart
-    columns = [name for name in recordings(ours) if same_files or name != "modified"]
-    pd.testing.assert_frame_equal(recordings(ours)[columns], recordings(theirs)[columns])
-
-
-def samples_16k(path: Path) -> torch.Tensor:
-    sound, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    return torch.from_numpy(soxr.resample(sound.mean(1), rate_hz, 16_000, quality="VHQ"))
-
-
-def make_recordings(folder: Path, count: int, seconds: float) -> Path:
-    """Recordings of real sound, each from another place of the examples."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sound = torch.cat([samples_16k(EXAMPLES / name) for name in NAMES]).numpy()
-    length = int(seconds * 16_000)
-    for number in range(count):
-        piece = np.resize(np.roll(sound, -number * 40_000), length)
-        soundfile.write(folder / f"{number:03}.wav", piece, 16_000, subtype="PCM_16")
-    return folder
 
 
 def test_the_examples_get_true_tags(tagged: tuple[Path, str]) -> None:

@@ -15,8 +15,8 @@ import requests
 from conftest import Satpipe
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
+from tag_tables import assert_same_tables, make_recordings
 from test_survival import SPAN_S, start
-from test_tag import assert_same_tables, make_recordings
 from upath import UPath
 
 BUCKET = "s3://recordings"

@@ -21,7 +21,7 @@ from satpipe.pipeline.tables.dataframes import in_files, read_recordings, read_t
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.start_times import set_times
 from satpipe.sat.errors import ConfigError
-from test_tag import EXAMPLES, recordings, samples_16k, scores, tags
+from tag_tables import EXAMPLES, recordings, samples_16k, scores, tags
 
 RATE_HZ = 44_100
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
-from satpipe.sat.model.network import SAT
-from satpipe.sat.model.streaming import Cut, StreamingTagger
+from satpipe.sat.model.network import SAT, Memory
+from satpipe.sat.model.streaming import ChunkStream, Cut, StreamingTagger
 from satpipe.sat.weights.checkpoint import from_published, published_shapes
 from torch import Tensor
 from torch.nn.functional import pad
@@ -78,17 +78,33 @@ def stream(model: SAT, blocks: Tensor | Iterable[Tensor], cut: Cut = "gapless", 
 
 
 @torch.inference_mode()
+def chunk_by_chunk(
+    model: SAT, recording: Tensor, cut: Cut = "gapless", start_chunk: int = 0
+) -> tuple[Tensor, Memory | None]:
+    """Scores [C, 527] of a recording and the memory it leaves, computed in the precision of the model's weights."""
+    dtype = model.norm.weight.dtype
+    chunks = ChunkStream(LogMel().to(dtype), model.config, cut, start_chunk)
+    scores, memory = [torch.empty(0, model.config.classes, dtype=dtype)], None
+    for chunk in chunks.push(recording) + chunks.finish():
+        score, memory = model(chunk.log_mel[None].to(dtype), None if chunk.first else memory)
+        scores += [score] if chunk.index >= 0 else []
+    return torch.cat(scores), memory
+
+
+@torch.inference_mode()
 def scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int, samples: int) -> Tensor:
     """Scores of each piece of a recording by itself, cut by another way: `frames` or `samples` at a time."""
+    front_end = LogMel().to(model.norm.weight.dtype)
+    recording = recording.to(front_end.window.dtype)
     if cut == "gapless":
         padded = pad(recording, (0, -len(recording) % PATCH_SAMPLES))
-        pieces = LogMel()(padded)[:, : len(padded) // HOP_SAMPLES].split(frames, dim=-1)
+        pieces = front_end(padded)[:, : len(padded) // HOP_SAMPLES].split(frames, dim=-1)
     else:
         waveforms = [pad(piece, (0, max(0, PATCH_SAMPLES - len(piece)))) for piece in recording.split(samples)]
-        pieces = tuple(LogMel()(waveform) for waveform in waveforms)
+        pieces = tuple(front_end(waveform) for waveform in waveforms)
     return torch.cat([model(clamp_dynamic_range(piece)[None, :, :frames])[0] for piece in pieces])
 
 
 def assert_same_scores(scores: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    """Scores lie between 0 and 1, so what counts is the absolute difference."""
-    torch.testing.assert_close(scores, expected, atol=tolerance, rtol=0)
+    """Scores lie between 0 and 1, so what counts is the absolute difference; `rounding` gives tolerances."""
+    torch.testing.assert_close(scores, expected, atol=tolerance, rtol=0, check_dtype=False)

@@ -26,7 +26,9 @@ MEMORY_OFF = replace(CLASS_TOKEN.without_memory(), name="tiny with its memory of
 SHORT_DELAY = replace(FULL_CONTEXT, name="tiny with a short delay", time_positions=6).with_delay(0.4)
 SMALL = [TINY, CLASS_TOKEN, LONG_MEMORY, FULL_CONTEXT, MEMORY_OFF, SHORT_DELAY]
 STREAMING = [config for config in SMALL if config.streaming]
-WITH_MEMORY = [*STREAMING, *(get_config(name) for name in ("SAT_T_2s", "SAT_S_2s", "SAT_S_1s"))]
+WIDE = [  # three blocks of the published models
+    replace(get_config(name), depth=3) for name in ("SAT_T_2s", "SAT_S_2s", "SAT_S_1s", "audiotransformer_tiny")
+]
 
 
 @cache

@@ -1,11 +1,11 @@
-"""Score over time of the same recordings under several models, delays, with and without memory.
+"""Score over time of the same recordings under several models and delays, with and without memory.
 
-The comparison of section 5.4 and Figure 2 of Dinkel et al. (2024): a sound that lasts should be found all the time.
+The comparison of section 5.4 and Figure 2 of Dinkel et al. (2024): a long sound should be found all the time.
 """
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from satpipe.jobs.metrics.sound_events import Floats, detect, rounded_up
 from satpipe.jobs.options.results import ConsistencyOptions
-from satpipe.pipeline.storage import locate, written_whole
+from satpipe.pipeline.storage import locate, write_text
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import SHOWN, Tables
 from satpipe.sat.errors import ConfigError, OutputError
@@ -23,17 +23,17 @@ from satpipe.sat.labels import Label, weak_labels
 from satpipe.sat.model.config import get_config
 
 JSON, CSV = "consistency.json", "consistency.csv"
-SAME_LENGTH_S = 0.1  # recordings whose lengths differ by more are not the same
+SAME_LENGTH_S = 0.1  # recordings whose lengths differ by more are different recordings
 
 
 @dataclass(frozen=True)
 class Regime:
-    """What made the scores of a folder."""
+    """The model and options behind the scores of a folder."""
 
     name: str
-    """For people: what made the scores; with the folder where that does not tell the regimes apart."""
+    """Model, delay and memory, and the folder if regimes would share a name otherwise."""
     out: str
-    """The folder, as it was given."""
+    """The folder as given."""
     arch: str
     memory: str
     """"on" or "off"."""
@@ -46,29 +46,29 @@ class Regime:
 
 @dataclass(frozen=True)
 class Figures:
-    """What there is to say of one class in one recording under one regime."""
+    """Figures of one class in one recording under one regime."""
 
     regime: str
     """Its name."""
     recording: str | None
-    """None: all of them together."""
+    """None: all recordings."""
     mid: str
     label: str
     chunks: int
     duration_s: float
     mean: float
-    """Of the chunks' scores; each chunk counts once."""
+    """Mean of the chunks' scores; each chunk counts once."""
     std: float
-    """Their standard deviation (of all there are, not an estimate of others)."""
+    """Population standard deviation of the chunks' scores."""
     share_above: float
     """Share of the chunks whose score reaches the threshold."""
     longest_gap_s: float
-    """Longest time in a row under the threshold; 0 if there is none."""
+    """Longest uninterrupted time below the threshold."""
 
 
 @dataclass(frozen=True, eq=False)
 class Consistency:
-    """Several regimes, compared."""
+    """A comparison of several regimes."""
 
     threshold: float
     labels: tuple[Label, ...]
@@ -77,11 +77,11 @@ class Consistency:
     """Sorted."""
     regimes: tuple[Regime, ...]
     scores: tuple[ChunkScores, ...]
-    """Of each regime: the chunks of the recordings, and scores of the labels."""
+    """Chunks of the recordings and scores of the labels of each regime."""
     figures: tuple[Figures, ...]
-    """By class, recording, regime; all recordings together come last if there are several."""
+    """By class, recording and regime; if there are several recordings, the figures of all follow."""
     notes: tuple[str, ...]
-    """What a person should know before relying on them."""
+    """What to know before relying on the figures."""
 
 
 def consistency(
@@ -90,18 +90,18 @@ def consistency(
     """Compare the scores of folders.
 
     Args:
-        outs: Output folders of `satpipe tag` of the same recordings; one or more.
+        outs: One or more output folders of `satpipe tag` with the same recordings.
         labels: Classes, positions in the model's outputs.
-        threshold: Score from which a class counts as found.
+        threshold: Minimum score of a found class.
 
     Raises:
-        ConfigError: No folder or class is given, or the threshold is not between 0 and 1.
-        OutputError: A folder has no scores that can be read, or the folders hold different recordings.
+        ConfigError: No folder or class is given, or the threshold is not valid.
+        OutputError: A folder has no scores that can be read, or the folders contain different recordings.
     """
     if not outs or not labels:
-        raise ConfigError("a comparison needs one or more output folders of `satpipe tag`, and one or more labels")
+        raise ConfigError("a comparison needs one or more output folders of `satpipe tag` and one or more labels")
     if not 0 < threshold <= 1:
-        raise ConfigError(f"a threshold of {threshold:g}: scores lie between 0 and 1")
+        raise ConfigError(f"the threshold must be above 0 and at most 1, not {threshold:g}")
     tables = [Tables(out) for out in outs]
     recordings = _shared(outs, tables)
     regimes = _regimes(outs, tables)
@@ -114,18 +114,16 @@ def consistency(
 
 
 def _shared(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[str, ...]:
-    """Return the recordings that all folders have."""
+    """Return the tagged recordings, which must be the same in all folders."""
     tagged = [
         {name: length_s for name, length_s, n in zip(each.recordings, each.duration_s, each.chunks, strict=True) if n}
         for each in tables
     ]
     first = tagged[0]
     for out, other in zip(outs[1:], tagged[1:], strict=True):
-        for here, there, lacking in ((outs[0], out, first.keys() - other.keys()), (out, outs[0], other.keys() - first)):
-            if lacking:
-                raise OutputError(
-                    f"not the same recordings: {here} has scores of {_some(sorted(lacking))}, {there} does not"
-                )
+        for here, there, only in ((outs[0], out, first.keys() - other.keys()), (out, outs[0], other.keys() - first)):
+            if only:
+                raise OutputError(f"not the same recordings: {here} has scores of {_some(only)}, {there} does not")
         for name, length_s in first.items():
             if abs(other[name] - length_s) > SAME_LENGTH_S:
                 raise OutputError(
@@ -136,8 +134,8 @@ def _shared(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[str, ...]
     return tuple(sorted(first))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+def _some(names: Set[str]) -> str:
+    return ", ".join(sorted(names)[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def _regimes(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[Regime, ...]:
@@ -164,7 +162,7 @@ def _regimes(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[Regime, 
 def _name(tables: Tables) -> str:
     model = tables.model
     can_remember = tables.run.get("model", {}).get("streaming")
-    if can_remember is None:  # of satpipe 0.1, which had SAT alone
+    if can_remember is None:  # a folder of satpipe 0.1, which had only SAT
         can_remember = get_config(model["arch"]).streaming
     memory = {"on": ", memory", "off": ", no memory"}[model["memory"]] if can_remember else ""
     return f"{model['arch']}, {model['delay_s']:g} s{memory}"
@@ -200,7 +198,7 @@ def _figures(regime: Regime, read: ChunkScores, labels: tuple[Label, ...], thres
 
 
 def _longest_gaps_s(read: ChunkScores, reached: npt.NDArray[np.bool_]) -> Floats:
-    """Return the longest time in a row under the threshold, of each recording and class."""
+    """Return the longest uninterrupted time below the threshold, of each recording and class."""
     gaps = detect(read.clip, read.start_s, read.end_s, (~reached).astype(np.float16), 1.0)
     longest_s = np.zeros((len(read.recordings), reached.shape[1]))
     np.maximum.at(longest_s, (gaps.clip, gaps.label), gaps.offset_s - gaps.onset_s)
@@ -211,10 +209,10 @@ def write(found: Consistency, folder: str | Path) -> None:
     """Write the figures as JSON and CSV.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: A file cannot be written.
     """
     figures = [asdict(figure) for figure in found.figures]
-    card = {
+    content = {
         "satpipe": version("satpipe"),
         "threshold": found.threshold,
         "regimes": [asdict(regime) for regime in found.regimes],
@@ -222,11 +220,5 @@ def write(found: Consistency, folder: str | Path) -> None:
         "figures": figures,
     }
     place = locate(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with written_whole(place / JSON) as path:
-            path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        with written_whole(place / CSV) as path:
-            pd.DataFrame(figures).to_csv(path, index=False)
-    except OSError as error:
-        raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
+    write_text(place / JSON, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(place / CSV, pd.DataFrame(figures).to_csv(index=False, lineterminator="\n"))

@@ -1,4 +1,4 @@
-"""Figures of each class as bars with their intervals: the best and the worst, and all of them."""
+"""Figures of each class as bars with intervals: the best and the worst classes, and all classes."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports.pictures import COLOURS, FORMATS, GREY, WIDTH_IN, drawn, label_name, unit_axis
 
-MOST = 20  # best and worst ones in the short picture
+MOST = 20  # best and worst classes in the short picture
 LONGEST_NAME = 44
 _BAR_IN = 0.155
 _FIGURES = {
@@ -18,55 +18,42 @@ _COUNTS = {"weak": "clips", "strong": "events"}
 _Class = dict[str, Any]
 
 
-def class_bars(card: EvaluationResult, classes: list[_Class], kind: str, folder: Path) -> list[str]:
-    """Draw the figures of classes with truth.
+def class_bars(result: EvaluationResult, classes: list[_Class], kind: str, folder: Path) -> list[str]:
+    """Draw the figures of the classes in the ground truth.
 
     Args:
-        card: What the classes are of.
+        result: The evaluation result of the classes.
         classes: Rows of `classes.csv`.
         kind: "weak" or "strong": which figures.
-        folder: Where to.
+        folder: Folder of the pictures.
 
     Returns:
-        Names of the pictures, without their endings.
+        Names of the pictures, without suffix.
     """
-    done = []
-    count = _COUNTS[kind]
+    done, count = [], _COUNTS[kind]
+    below = f"in brackets: {count} in the ground truth"
+    if result["options"]["bootstrap"]:
+        below += f"; lines: {result['options']['level']:.0%} bootstrap intervals"
     for name, title in _FIGURES[kind].items():
-        ranked = _ranked(classes, name, count)
-        below = _explained(card, count)
-        parts = [ranked]
+        ranked = sorted(classes, key=lambda row: (-(row[name] or 0), -row[count], row["label"]))
+        parts = {f"{len(ranked)} classes": ranked}
         if len(ranked) > 2 * MOST:
-            parts = [ranked[:MOST], ranked[-MOST:]]
-            _draw(folder / f"classes_{name}_all", [ranked], ["all"], name, title, count, below)
+            _draw(folder / f"classes_{name}_all", parts, name, title, count, below)
             done.append(f"classes_{name}_all")
-        heads = [f"best {MOST}", f"worst {MOST}"] if len(parts) > 1 else [""]
-        _draw(folder / f"classes_{name}", parts, heads, name, title, count, below)
+            parts = {f"best {MOST}": ranked[:MOST], f"worst {MOST}": ranked[-MOST:]}
+        _draw(folder / f"classes_{name}", parts, name, title, count, below)
         done.append(f"classes_{name}")
     return done
 
 
-def _ranked(classes: list[_Class], name: str, count: str) -> list[_Class]:
-    return sorted(classes, key=lambda row: (-(row[name] or 0), -row[count], row["label"]))
-
-
-def _explained(card: EvaluationResult, count: str) -> str:
-    text = f"in brackets: {count} in the truth"
-    if card["options"]["bootstrap"]:
-        text += f"; lines: {card['options']['level']:.0%} bootstrap intervals"
-    return text
-
-
-def _draw(
-    place: Path, parts: list[list[_Class]], heads: list[str], name: str, title: str, count: str, below: str
-) -> None:
-    longest = max(len(part) for part in parts)
-    kinds = FORMATS if longest <= 2 * MOST else ("svg",)  # a long one is to be scrolled and searched
+def _draw(place: Path, parts: dict[str, list[_Class]], name: str, title: str, count: str, below: str) -> None:
+    longest = max(map(len, parts.values()))
+    kinds = FORMATS if longest <= 2 * MOST else ("svg",)  # a long picture is scrolled and searched
     with drawn(place, WIDTH_IN, 0.9 + _BAR_IN * longest, kinds) as figure:
         columns = figure.subplots(1, len(parts), squeeze=False)[0]
-        for axes, part, head in zip(columns, parts, heads, strict=True):
+        for axes, (head, part) in zip(columns, parts.items(), strict=True):
             _bars(axes, part, name, count, LONGEST_NAME if len(parts) == 1 else LONGEST_NAME // 2 + 2)
-            axes.set_title(f"{title}, {head}" if len(parts) > 1 else f"{title}, {len(part)} classes")
+            axes.set_title(f"{title}, {head}")
             unit_axis(axes, "x")
         figure.supxlabel(below, fontsize=8, color=GREY)
 

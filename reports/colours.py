@@ -1,13 +1,13 @@
-"""Colours of heat maps: lightness goes evenly from the paper's to the opposite, so that equal steps look equal.
+"""Colours of heat maps: lightness changes evenly from the paper's to the opposite, so that equal steps look equal.
 
-Made in Oklch, the polar form of Oklab (Björn Ottosson, "A perceptual color space for image processing", 2020).
+Computed in Oklch, the polar form of Oklab (Björn Ottosson, "A perceptual color space for image processing", 2020).
 """
 
 import numpy as np
 import numpy.typing as npt
 
 STEPS = 64
-# Lightness, chroma and hue at the ends: nothing, and the most.
+# Lightness, chroma and hue at the minimum and the maximum.
 _LIGHT = ((0.965, 0.008, 150.0), (0.30, 0.13, 285.0))
 _DARK = ((0.27, 0.015, 270.0), (0.95, 0.13, 110.0))
 _MIDDLE_CHROMA = 0.11
@@ -24,7 +24,7 @@ _TO_RGB = np.array(
 
 
 def ramp(*, dark: bool = False) -> list[str]:
-    """Return colours from nothing to the most, as in "#0a7f6b", for light paper or a dark screen."""
+    """Return colours from the minimum to the maximum, such as "#0a7f6b", for light paper or a dark screen."""
     (low, low_chroma, low_hue), (high, high_chroma, high_hue) = _DARK if dark else _LIGHT
     along = np.linspace(0, 1, STEPS)
     lightness = np.interp(along, [0, 1], [low, high])
@@ -35,6 +35,6 @@ def ramp(*, dark: bool = False) -> list[str]:
 
 
 def _srgb(oklab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """From Oklab to sRGB, [n, 3]; what a screen cannot show is brought to the nearest that it can."""
+    """Convert Oklab to sRGB, [n, 3]; colours outside sRGB are clipped."""
     linear = np.clip((oklab @ _TO_LMS.T) ** 3 @ _TO_RGB.T, 0, 1)
     return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))

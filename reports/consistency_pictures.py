@@ -1,4 +1,4 @@
-"""Score over time under several regimes: a picture, and the figures as a table."""
+"""Score over time under several regimes: a picture, and a table of the figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +19,16 @@ PICTURE = "consistency"
 MARKS = "osD^vPX"  # of means
 MOST_PANELS = 12
 MOST_COLUMNS = 3
-MOST_STEPS = 1000  # of a line; more chunks are drawn as means
-MOST_ROWS = 60  # of the table, before it says less
+MOST_STEPS = 1000  # of a line; with more chunks, each step is a mean
+MOST_ROWS = 60  # of the table; with more, it has only the figures of all recordings
 _UNITS = (("hours", 3600.0, 3.0), ("minutes", 60.0, 3.0), ("seconds", 1.0, 0.0))
 
 
 def picture(found: Consistency, folder: str | Path) -> str:
-    """Draw score over time, a panel for each recording and class, and beside it mean and standard deviation.
+    """Draw score over time, a panel for each recording and class, with mean and standard deviation next to it.
 
     Returns:
-        What is to be said of panels left out; "" if there are all.
+        A note about panels left out, or "".
 
     Raises:
         OutputError: The picture cannot be written.
@@ -42,21 +42,21 @@ def picture(found: Consistency, folder: str | Path) -> str:
     with drawn(locate(folder) / PICTURE, WIDTH_IN, height_in) as figure:
         grid = figure.add_gridspec(rows, columns)
         for place, (clip, k) in enumerate(shown):
-            beside = grid[place].subgridspec(1, 2, width_ratios=[9 / columns + 2, 1], wspace=0.02)
-            axes = figure.add_subplot(beside[0])
+            pair = grid[place].subgridspec(1, 2, width_ratios=[9 / columns + 2, 1], wspace=0.02)
+            axes = figure.add_subplot(pair[0])
             _panel(axes, found, clip, k, styles)
-            _spread(figure.add_subplot(beside[1], sharey=axes), found, clip, k, styles)
+            _spread(figure.add_subplot(pair[1], sharey=axes), found, clip, k, styles)
             if place % columns:
                 axes.set_ylabel("")
         _legend(figure, found, styles)
     if len(shown) < len(panels):
-        return f"{PICTURE} shows {len(shown)} of {len(panels):,} pairs of recording and class: the tables have all"
+        return f"{PICTURE} shows {len(shown)} of {len(panels):,} pairs of recording and class; the tables contain all"
     return ""
 
 
 def _panel(axes: Axes, found: Consistency, clip: int, k: int, styles: list[dict[str, Any]]) -> None:
     end_s = max(float(read.end_s[read.first[clip + 1] - 1]) for read in found.scores)
-    unit, per_s = next((unit, per_s) for unit, per_s, least in _UNITS if end_s >= least * per_s)
+    unit, per_s = next((unit, per_s) for unit, per_s, minimum in _UNITS if end_s >= minimum * per_s)
     merged = 1
     for read, pen in zip(found.scores, styles, strict=True):
         edges_s, values, each = _steps(read, clip, k)
@@ -69,12 +69,12 @@ def _panel(axes: Axes, found: Consistency, clip: int, k: int, styles: list[dict[
 
 
 def _pen(place: int) -> dict[str, Any]:
-    """The first regime lies on top; dashes would blur where a line goes up and down with each chunk."""
+    """Return the style of a regime's line: the first is on top; dashes would blur on such jagged lines."""
     return {"color": COLOURS[place % len(COLOURS)], "zorder": 3 - place / 100}
 
 
 def _steps(read: ChunkScores, clip: int, k: int) -> tuple[Floats, Floats, int]:
-    """Return the edges of steps [n + 1], their heights [n], and how many chunks one is the mean of."""
+    """Return the edges of steps [n + 1], their heights [n], and the number of chunks per step."""
     rows = slice(*read.first[clip : clip + 2])
     values, start_s = read.scores[rows, k].astype(np.float64), read.start_s[rows]
     each = -(-len(values) // MOST_STEPS)
@@ -109,7 +109,7 @@ def _legend(figure: Figure, found: Consistency, styles: list[dict[str, Any]]) ->
 
 
 def table(figures: Sequence[Figures], threshold: float) -> Table:
-    """Lay out figures; where they are very many, those of all recordings together."""
+    """Return a table of figures; of very many, only those of all recordings."""
     pooled = len(figures) > MOST_ROWS and any(figure.recording is None for figure in figures)
     rows = [
         (
@@ -124,5 +124,5 @@ def table(figures: Sequence[Figures], threshold: float) -> Table:
         for figure in figures
         if figure.recording is None or not pooled
     ]
-    heads = ("mean", "std", f"chunks that reach {threshold:g}", f"longest time under {threshold:g}, s")
+    heads = ("mean", "std", f"chunks that reach {threshold:g}", f"longest time below {threshold:g}, s")
     return Table("Score over time", ("label", "recording", "model", *heads), tuple(rows), text_columns=3)

@@ -1,4 +1,4 @@
-"""Evaluation cards as pictures: classes, curves, ceilings and branches. All they show is in the card and its tables."""
+"""Evaluation results as pictures: classes, curves, upper bounds and branches. The result's tables have all figures."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from satpipe.jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS
 from satpipe.jobs.evaluate.result import EvaluationResult
-from satpipe.pipeline.storage import locate, written_whole
+from satpipe.pipeline.storage import locate, write_text
 from satpipe.reports.class_bars import class_bars
 from satpipe.reports.evaluation import paper_tables
 from satpipe.reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, label_name, pens, unit_axis
 from satpipe.reports.tables import html_page, latex_input, markdown_text
-from satpipe.sat.errors import LabelError, OutputError
+from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import find
 
 MOST_CLASSES = 6  # whose curves share a picture
@@ -30,94 +30,92 @@ _Class = dict[str, Any]
 
 
 def pictures(
-    card: EvaluationResult, curves: pa.Table, folder: str | Path, labels: Sequence[int] | None = None
+    result: EvaluationResult, curves: pa.Table, folder: str | Path, labels: Sequence[int] | None = None
 ) -> list[str]:
-    """Draw what a card has; what needs truth that it lacks is left out.
+    """Draw an evaluation result; pictures without the ground truth they need are left out.
 
     Args:
-        card: From `satpipe.jobs.evaluate`.
-        curves: Those beside it.
-        folder: Where to, path or URL.
-        labels: Classes whose curves are drawn, positions in the model's outputs; by default those with the most truth.
+        result: From `satpipe.jobs.evaluate`.
+        curves: Its table of curves.
+        folder: Folder of the pictures, path or URL.
+        labels: Classes whose curves are drawn, positions in the model's outputs; by default the most common.
 
     Returns:
-        Names of the pictures, without their endings.
+        Names of the pictures, without suffix.
 
     Raises:
-        LabelError: A class that has no curve is asked for.
+        LabelError: A wanted class has no curve, or too many classes are wanted.
         OutputError: A picture cannot be written.
     """
     place, done = locate(folder), []
     truths = {"weak": ("clips", PR_CLIPS), "strong": ("events", PR_CHUNKS)}
-    classes = {kind: [row for row in card["classes"] if row.get(truths[kind][0])] for kind in card["truth"]}
+    classes = {kind: [row for row in result["classes"] if row.get(truths[kind][0])] for kind in result["truth"]}
     wanted = None if labels is None else _wanted(labels, classes)
     for kind, known in classes.items():
         count, name = truths[kind]
         chosen = sorted(known, key=lambda row, count=count: -row[count])[:DEFAULT_CLASSES]  # type: ignore[misc]
         if wanted is not None:
             chosen = [row for mid in wanted for row in known if row["mid"] == mid]
-        done += class_bars(card, known, kind, place)
+        done += class_bars(result, known, kind, place)
         precision_recall(curves, name, chosen, place / name)
         done.append(name)
         if kind == "strong":
-            done += _strong(card, curves, known, chosen, place)
+            done += _strong(result, curves, known, chosen, place)
     return done
 
 
 def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str]:
-    """Return mids of the classes whose curves are asked for."""
+    """Return the mids of the classes whose curves are wanted."""
     known = {row["mid"] for rows in classes.values() for row in rows}
     wanted = [find(place) for place in labels]
     lacking = [label.name for label in wanted if label.mid not in known]
     if lacking:
-        raise LabelError(f"{lacking[0]!r} is not in the truth of the card, so it has no curve")
+        raise LabelError(f"{lacking[0]!r} is not in the truth of the result, so it has no curve")
     if len(wanted) > MOST_CLASSES:
         raise LabelError(f"curves of {len(wanted)} classes in one picture: {MOST_CLASSES} are the most")
     return [label.mid for label in wanted]
 
 
-def write_tables(cards: list[EvaluationResult], folder: str | Path) -> list[Path]:
-    """Write the paper's tables that there are figures for, beside ours, as Markdown, HTML and LaTeX.
+def write_tables(results: list[EvaluationResult], folder: str | Path) -> list[Path]:
+    """Write the paper's tables for which there are figures, with ours next to the paper's: Markdown, HTML and LaTeX.
 
     Raises:
         OutputError: A file cannot be written.
     """
-    tables = paper_tables(cards)
-    texts = {"md": markdown_text(tables), "html": html_page("Figures beside the paper's", tables)}
-    texts["tex"] = latex_input(tables)
-    paths = [locate(folder) / f"tables.{ending}" for ending in texts]
-    for location, text in zip(paths, texts.values(), strict=True):
-        try:
-            location.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(location) as path:
-                path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{location} cannot be written: {error.strerror or error}") from error
+    tables = paper_tables(results)
+    texts = {
+        "md": markdown_text(tables),
+        "html": html_page("Figures compared with the paper's", tables),
+        "tex": latex_input(tables),
+    }
+    paths = [locate(folder) / f"tables.{suffix}" for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_text(path, text)
     return paths
 
 
 def _strong(
-    card: EvaluationResult, curves: pa.Table, classes: list[_Class], chosen: list[_Class], place: Path
+    result: EvaluationResult, curves: pa.Table, classes: list[_Class], chosen: list[_Class], place: Path
 ) -> Iterator[str]:
     if "psds1" in curves["curve"].unique().to_pylist():
-        psd_roc(card, curves, chosen, place / "psd_roc")
+        psd_roc(result, curves, chosen, place / "psd_roc")
         yield "psd_roc"
-    ceilings(card, classes, place / "ceilings")
+    upper_bounds(result, classes, place / "ceilings")
     yield "ceilings"
-    if card["branches"]["rows"]:
-        branches(card, place / "branches")
+    if result["branches"]["rows"]:
+        branches(result, place / "branches")
         yield "branches"
 
 
 def _line(curves: pa.Table, name: str, mid: str | None) -> tuple[Any, Any]:
-    """Return x and y of a curve; none if the card has none of the class."""
+    """Return x and y of a curve; empty if the class has no curve."""
     of_class = pc.is_null(curves["mid"]) if mid is None else pc.equal(curves["mid"], mid)
     points = curves.filter(pc.fill_null(pc.and_(pc.equal(curves["curve"], name), of_class), False))
     return points["x"].to_numpy(), points["y"].to_numpy()
 
 
 def precision_recall(curves: pa.Table, name: str, classes: list[_Class], place: Path) -> None:
-    """Draw precision over recall, all classes together and some by themselves; the areas are average precisions."""
+    """Draw precision over recall of all classes together and of some classes; the areas are average precisions."""
     with drawn(place, 6.2, 3.6) as figure:
         axes = figure.subplots()
         lines = [(None, "all together (micro)"), *((row["mid"], row["label"]) for row in classes)]
@@ -131,9 +129,9 @@ def precision_recall(curves: pa.Table, name: str, classes: list[_Class], place: 
         _legend(axes, "average precision")
 
 
-def psd_roc(card: EvaluationResult, curves: pa.Table, classes: list[_Class], place: Path) -> None:
-    """Draw the PSD-ROC of each scenario: the mean over classes less its penalty, and some classes by themselves."""
-    figures = {figure["name"]: figure for figure in card["figures"]}
+def psd_roc(result: EvaluationResult, curves: pa.Table, classes: list[_Class], place: Path) -> None:
+    """Draw the PSD-ROC of each scenario: the mean over classes less its penalty, and some classes."""
+    figures = {figure["name"]: figure for figure in result["figures"]}
     with drawn(place, WIDTH_IN, 4.2) as figure:
         for axes, scenario in zip(figure.subplots(1, 2, sharey=True), ("psds1", "psds2"), strict=True):
             how = figures[scenario]
@@ -167,9 +165,9 @@ def _legend(axes: Axes, title: str) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), title=title, alignment="left", borderaxespad=0)
 
 
-def ceilings(card: EvaluationResult, classes: list[_Class], place: Path) -> None:
-    """Draw what was reached beside what the grid of chunks allows: over all classes, and onset-F1 of each class."""
-    figures = {(figure["name"], figure["average"]): figure for figure in card["figures"]}
+def upper_bounds(result: EvaluationResult, classes: list[_Class], place: Path) -> None:
+    """Draw F1 compared with the upper bound of the chunk grid: over all classes, and onset-F1 of each class."""
+    figures = {(figure["name"], figure["average"]): figure for figure in result["figures"]}
     with drawn(place, WIDTH_IN, 3.1) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
         for average, shift, colour in (("micro", -0.19, COLOURS[0]), ("macro_zero", 0.19, COLOURS[1])):
@@ -180,22 +178,22 @@ def ceilings(card: EvaluationResult, classes: list[_Class], place: Path) -> None
                 left.bar(at, score["value"] or 0, 0.34, color=colour)
                 if score["low"] is not None:
                     left.vlines(at, score["low"], score["high"], color="black", linewidth=1)
-        left.set_xticks(range(len(_WAYS)), [f"{name}" for name in _WAYS.values()])
+        left.set_xticks(range(len(_WAYS)), list(_WAYS.values()))
         left.grid(visible=False, axis="x")
         unit_axis(left, "y", "F1")
         handles = [
             Patch(color=COLOURS[0], label="micro"),
             Patch(color=COLOURS[1], label="macro, never found = 0"),
-            Patch(facecolor="white", edgecolor=GREY, linestyle="--", label="truth on the grid"),
+            Patch(facecolor="white", edgecolor=GREY, linestyle="--", label="ground truth on the grid"),
         ]
         left.legend(handles=handles, loc="upper right")
-        left.set_title(f"Chunks of {card['model']['chunk_s']:g} s")
+        left.set_title(f"Chunks of {result['model']['chunk_s']:g} s")
         x = [row["onset_f1_ceiling"] or 0 for row in classes]
         y = [row["onset_f1"] or 0 for row in classes]
         sizes = [6 + 10 * math.log10(row["events"]) for row in classes]
         right.scatter(x, y, s=sizes, color=COLOURS[0], alpha=0.55, linewidths=0)
         right.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
-        unit_axis(right, "x", "onset-F1 of the truth on the grid")
+        unit_axis(right, "x", "onset-F1 of the ground truth on the grid")
         unit_axis(right, "y", "onset-F1")
         right.set_title(f"Each of {len(classes)} classes")
         some = [10**power for power in range(4) if 10**power <= max(row["events"] for row in classes)]
@@ -207,9 +205,9 @@ def ceilings(card: EvaluationResult, classes: list[_Class], place: Path) -> None
         right.legend(handles=dots, title="true events", loc="upper left", handletextpad=0.2)
 
 
-def branches(card: EvaluationResult, place: Path) -> None:
-    """Draw which branch of the ontology is found where which one is true."""
-    rows = card["branches"]["rows"]
+def branches(result: EvaluationResult, place: Path) -> None:
+    """Draw which branch of the ontology is found, by the true branch."""
+    rows = result["branches"]["rows"]
     columns = [*rows[0]["found"], "nothing"]
     shares = np.array([[*row["found"].values(), row["nothing"]] for row in rows])
     with drawn(place, WIDTH_IN, 1.0 + 0.36 * len(rows)) as figure:
@@ -222,7 +220,7 @@ def branches(card: EvaluationResult, place: Path) -> None:
         axes.set_yticks(range(len(rows)), [f"{fill(row['branch'], 24)} ({row['chunks']:,})" for row in rows])
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.set(xlabel="found: share of chunks", ylabel="only branch that is true (chunks)")
+        axes.set(xlabel="found: share of chunks", ylabel="only true branch (chunks)")
         axes.axvline(len(columns) - 1.5, color="black", linewidth=1)
         axes.grid(visible=False)
         axes.spines[:].set_visible(True)

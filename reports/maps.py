@@ -1,23 +1,24 @@
-"""The maps of an overview as pictures."""
+"""The maps of a report as pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.jobs.report_data import Detail, ReportData
 from satpipe.jobs.report_data.contents import SCORE_STEPS, SHARE_STEPS
-from satpipe.pipeline.storage import locate
+from satpipe.pipeline.storage import locate, relative_path
 from satpipe.reports.colours import ramp
 from satpipe.reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name
 
 OVER_TIME, BY_LABEL, RECORDINGS = "labels_over_time", "when", "recordings"
 MOST_ROWS = 20  # labels in the first picture
-MOST_PANELS = 12  # labels with one of their own
+MOST_PANELS = 12  # labels with a panel each
 MOST_TIMES = 366
 MOST_RECORDINGS = 24
 _COLUMNS = 3
@@ -29,7 +30,7 @@ def pictures(found: ReportData, folder: str | Path) -> tuple[list[str], str]:
     """Draw labels over time, when each label is found, and recordings one by one.
 
     Returns:
-        Names of the pictures, without their endings; and what is to be said of those left out, "" if there are all.
+        Names of the pictures, without suffix; and a note about pictures left out, or "".
 
     Raises:
         OutputError: A picture cannot be written.
@@ -45,17 +46,14 @@ def pictures(found: ReportData, folder: str | Path) -> tuple[list[str], str]:
         names += [OVER_TIME, BY_LABEL]
     details = [detail for detail in found.details if _lines(found, detail)]
     for detail in details[:MOST_RECORDINGS]:
-        *folders, name = (
-            "__" if part == ".." else part for part in detail.recording.split("/") if part not in ("", ".")
-        )
-        _recording(place.joinpath(RECORDINGS, *folders, name), found, detail)
-        names.append("/".join((RECORDINGS, *folders, name)))
+        names.append(f"{RECORDINGS}/{relative_path(detail.recording)}")
+        _recording(place / names[-1], found, detail)
     left = len(details) - MOST_RECORDINGS
     return names, f"{left} of the {len(details)} recordings on the page have no picture" if left > 0 else ""
 
 
 def _over_time(place: Path, found: ReportData, heads: list[str], shares: Floats) -> None:
-    """Draw shares of labels [K, rows, columns], a row for each label, relative to its highest."""
+    """Draw shares of labels [K, rows, columns], a row for each label, relative to the label's highest share."""
     grid, chunks = found.grid, found.chunks
     if grid.kind == "place":
         shares, chunks = shares.transpose(0, 2, 1), chunks.T
@@ -74,9 +72,7 @@ def _over_time(place: Path, found: ReportData, heads: list[str], shares: Floats)
     with drawn(place, WIDTH_IN, 0.9 + _ROW_IN * len(heads)) as figure:
         axes = figure.subplots()
         image = _map(axes, values, 1)
-        axes.set_title(
-            f"Share of the time with a score of {found.threshold:g} or more, relative to the label's highest"
-        )
+        axes.set_title(f"Share of time with a score of at least {found.threshold:g}, relative to the label's maximum")
         axes.set_yticks(range(len(heads)), [label_name(head, _LONGEST_NAME) for head in heads])
         _ticks(axes, times, 6)
         if grid.kind == "clock":
@@ -88,26 +84,25 @@ def _by_label(place: Path, found: ReportData, heads: list[str], shares: Floats) 
     """Draw a panel for each label: shares [K, rows, columns]."""
     grid = found.grid
     rows = -(-len(heads) // _COLUMNS)
+    if grid.kind == "clock":
+        shown, columns = np.arange(0, len(grid.rows), len(grid.rows) // 4), list(grid.columns)
+        names, shift = [grid.rows[row] for row in shown], -0.5
+    else:
+        shown, columns = _evenly(len(grid.rows), 8), [f"{float(start_s):.0f} s" for start_s in grid.columns]
+        names, shift = [file_name(grid.rows[row], 14) for row in shown], 0
     with drawn(place, WIDTH_IN, 0.5 + 1.5 * rows) as figure:
         panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True)
-        for number, axes in enumerate(panels.flat):
-            if number >= len(heads):
-                axes.set_axis_off()
-                continue
-            highest = float(shares[number].max())
-            image = _map(axes, np.where(found.chunks > 0, shares[number], np.nan) / highest, 1)
-            axes.set_title(f"{label_name(heads[number], 20)}, up to {highest:.2g}", fontsize=8)
+        for axes in panels.flat[len(heads) :]:
+            axes.set_axis_off()
+        for axes, head, share in zip(panels.flat, heads, shares, strict=False):
+            highest = float(share.max())
+            image = _map(axes, np.where(found.chunks > 0, share, np.nan) / highest, 1)
+            axes.set_title(f"{label_name(head, 20)}, up to {highest:.2g}", fontsize=8)
             axes.xaxis.set_tick_params(labelbottom=True)
-            if grid.kind == "clock":
-                hours = np.arange(0, len(grid.rows), len(grid.rows) // 4)
-                axes.set_yticks(hours - 0.5, [grid.rows[hour] for hour in hours])
-                _ticks(axes, grid.columns, 2)
-            else:
-                names = [file_name(name, 14) for name in grid.rows]
-                shown = np.linspace(0, len(names) - 1, min(len(names), 8)).astype(int)
-                axes.set_yticks(shown, [names[row] for row in shown])
-                _ticks(axes, [f"{float(start_s):.0f} s" for start_s in grid.columns], 2)
-        figure.supxlabel(f"share of the time with a score of {found.threshold:g} or more; 1: the highest", fontsize=8)
+            axes.set_yticks(shown + shift, names)
+            _ticks(axes, columns, 2)
+        about = f"share of time with a score of at least {found.threshold:g}; 1: the label's maximum"
+        figure.supxlabel(about, fontsize=8)
         _scale(figure, image, panels.ravel().tolist())
 
 
@@ -125,13 +120,13 @@ def _recording(place: Path, found: ReportData, detail: Detail) -> None:
 
 
 def _lines(found: ReportData, detail: Detail) -> list[int]:
-    """Which rows of a recording's scores reach the threshold."""
+    """Return the rows of a recording's scores that reach the threshold."""
     reach = detail.scores.max(axis=1, initial=0) / SCORE_STEPS >= found.threshold - 1e-9
     return np.flatnonzero(reach).tolist()
 
 
 def _map(axes: Axes, values: Floats, width: float) -> Any:
-    """Draw cells from 0 to 1, [rows, columns]; those without a value stay grey."""
+    """Draw cells from 0 to 1, [rows, columns]; cells without a value stay grey."""
     colours = ListedColormap(ramp()).with_extremes(bad="#E3E3E3")
     right = values.shape[1] - 0.5 if width == 1 else width
     left = -0.5 if width == 1 else 0.0
@@ -142,8 +137,13 @@ def _map(axes: Axes, values: Floats, width: float) -> Any:
 
 
 def _ticks(axes: Axes, names: Sequence[str], most: int) -> None:
-    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), most)).round().astype(int))
+    shown = _evenly(len(names), most)
     axes.set_xticks(shown, [names[place] for place in shown])
+
+
+def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return at most so many positions, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def _scale(figure: Figure, image: Any, axes: list[Axes]) -> None:

@@ -1,4 +1,4 @@
-"""What models cost, in the layout of the paper's Tables 1 and 2, its figures beside ours."""
+"""The cost of models, in the layout of the paper's Tables 1 and 2, with the paper's figures next to ours."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ from satpipe.reports import paper
 from satpipe.reports.tables import Table
 
 ROUNDING = 0.05  # of the paper's figures
-FAR = 1.1  # times the paper's figure, or the paper's ours: then it is named below the table
+FAR = 1.1  # a figure that differs from the paper's by a larger factor is named below the table
 _COLUMNS = (
     "model", "parameters, M", "tokens", "paper", "memory, MB", "paper", "GFLOPs", "paper", "GFLOPs, all",
     "MB alive", "MB alive in batch", "x realtime", "x realtime in batch",
 )  # fmt: skip
 NOTE = (
-    "A multiply-add is two operations. Memory: twice the outputs of all linear, convolution and normalisation layers; "
-    "GFLOPs: linear layers and convolutions, of a chunk with an empty memory: so the paper's figures come out. All: "
-    "also the products of attention, and the memory's keys and values. Alive: what tensors take at the same time, "
-    "parameters and input left out, for a chunk, and for a batch as `satpipe tag` runs it, of so many chunks."
+    "A multiply-add counts as two operations. Memory: twice the outputs of all linear, convolution and normalisation "
+    "layers. GFLOPs: linear layers and convolutions of a chunk with an empty memory. Both reproduce the paper's "
+    "figures. All: includes the products of attention and the memory's keys and values. Alive: peak size of all "
+    "tensors except parameters and input, for one chunk and for a batch of `satpipe tag` (chunks in brackets)."
 )
 
 
 def tables(figures: dict[str, Any]) -> list[Table]:
-    """Lay out what `satpipe profile` measured, by delay as the paper does."""
+    """Return the figures of `satpipe profile` as tables, by delay as in the paper."""
     rows = figures["models"]
     titles = {
         "Table 1: 10 s": [row for row in rows if row["delay_s"] >= 10],
@@ -61,7 +61,7 @@ def _published(row: dict[str, Any]) -> paper.Row | None:
 
 
 def _memory_mb(row: dict[str, Any]) -> float:
-    """As the paper seems to count it: what layers put out, and as much again for gradients."""
+    """Return the memory as the paper seems to count it: the outputs of layers, and the same amount for gradients."""
     return 2 * row["first_chunk"]["layer_bytes"] / 1e6  # type: ignore[no-any-return]
 
 
@@ -70,7 +70,7 @@ def _gflops(row: dict[str, Any]) -> float:
 
 
 def _far(rows: list[dict[str, Any]]) -> str:
-    """Name what is far from the paper's figure, by more than its rounding."""
+    """Name the figures that differ from the paper's by more than rounding."""
     far = []
     for row in rows:
         published = _published(row)

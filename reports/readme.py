@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +14,74 @@ _PRECISIONS = ("fp32", "bf16")  # on processors
 _BETWEEN = "<!-- {0} -->\n{1}\n<!-- end of {0} -->"
 
 
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+    """Return a table in Markdown; cells may contain markup."""
+    kinds = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
+    lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |"), f"|{'|'.join(kinds)}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
 def speed(figures: dict[str, Any]) -> str:
-    """Markdown table of how fast tagging is."""
+    """Return a table of how fast tagging is."""
     loop = figures["loop_x_realtime"]
-    rows = [("plain loop: one chunk at a time, batch 1, all processors", loop)]
-    rows += [(f"`satpipe tag`, {name}", run["x_realtime"]) for name, run in figures["runs"].items()]
-    lines = ["| | x realtime | times the loop |", "|---|---:|---:|"]
-    for name, x_realtime in rows:
-        ratio = "" if "FLAC" in name else f"{x_realtime / loop:.1f}"  # the loop reads the WAV
-        lines.append(f"| {name} | {x_realtime:,.0f} | {ratio} |")
-    for name, row in figures["sizes"].items():
-        for precision in _PRECISIONS:
-            lines.append(
-                f"| `satpipe tag`, gapless {precision}, {name} | {row[precision]:,.0f} | "
-                f"{row[precision] / row['loop']:.1f} |"
-            )
-    machine = figures["machine"]
-    versions = figures["versions"]
-    start_up = figures["start_up"]
-    where = (
-        f"{figures['model']} on {machine['processors']} processors ({machine['processor']}), torch {versions['torch']}"
-    )
+    runs = [("plain loop: one chunk at a time, batch 1, all processors", loop)]
+    runs += [(f"`satpipe tag`, {name}", run["x_realtime"]) for name, run in figures["runs"].items()]
+    # The loop reads the WAV, so there is no ratio for FLAC.
+    rows = [(name, f"{rate:,.0f}", "" if "FLAC" in name else f"{rate / loop:.1f}") for name, rate in runs]
+    rows += [
+        (f"`satpipe tag`, gapless {precision}, {name}", f"{row[precision]:,.0f}", f"{row[precision] / row['loop']:.1f}")
+        for name, row in figures["sizes"].items()
+        for precision in _PRECISIONS
+    ]
+    machine, start_up = figures["machine"], figures["start_up"]
     return (
-        "\n".join(lines)
-        + f"\n\n{where}, {figures['hours']:g} h of 16 kHz WAV where nothing else is said. Starting Ray took "
-        + f"{figures['ray_start_s']:.1f} s more, and the workers' first recording {figures['first_run_s']:.1f} s; one "
-        + f"short file takes {start_up['one_file_s']:.1f} s in all, `satpipe --help` {start_up['help_s']:.2f} s. The "
-        + "larger models have random weights.\n"
-        + f"Largest difference of any score between the first two rows: {figures['largest_score_difference']:.1e}."
+        f"{_table(('', 'x realtime', 'times the loop'), rows)}\n\n{figures['model']} on {machine['processors']} "
+        f"processors ({machine['processor']}), torch {figures['versions']['torch']}, {figures['hours']:g} h of 16 kHz "
+        f"WAV unless stated otherwise. Starting Ray took {figures['ray_start_s']:.1f} s more, and the workers' first "
+        f"recording {figures['first_run_s']:.1f} s; one short file takes {start_up['one_file_s']:.1f} s in total, "
+        f"`satpipe --help` {start_up['help_s']:.2f} s. The larger models have random weights.\n"
+        f"Largest difference of any score between the first two rows: {figures['largest_score_difference']:.1e}."
     )
 
 
 def stages(figures: dict[str, Any]) -> str:
-    """Markdown table of the workers' time by stage."""
+    """Return a table of the workers' time by stage."""
     names = {"read": "decode and resample", "log_mel": "log-mel", "model": "model", "write": "write"}
-    lines = ["| share of the workers' time | " + " | ".join(names.values()) + " |", "|---|" + "---:|" * len(names)]
+    rows = []
     for run in ("gapless fp32", "gapless bf16", "gapless fp32, 48 kHz stereo FLAC", "gapless bf16, 48 kHz stereo FLAC"):
         seconds = figures["runs"][run]["worker_s"]
-        total = sum(seconds.values())
-        lines.append(f"| {run} | " + " | ".join(f"{seconds[name] / total:.0%}" for name in names) + " |")
-    return "\n".join(lines)
+        rows.append((run, *(f"{seconds[name] / sum(seconds.values()):.0%}" for name in names)))
+    return _table(("share of the workers' time", *names.values()), rows)
 
 
 def parts(figures: dict[str, Any]) -> str:
-    """Markdown tables of each part alone on one processor, and of the models beside their products."""
-    lines = ["| alone, on one processor | x realtime |", "|---|---:|"]
-    lines += [f"| {name} | {rate:,.0f} |" for name, rate in figures["parts"].items() if name != "memory_copy"]
-    lines += ["", "| model alone | x realtime | its products' rate, GFLOP/s | nothing but products | reached |"]
-    lines.append("|---|---:|---:|---:|---:|")
-    for name, row in figures["models"].items():
-        lines.append(
-            f"| {name} | {row['x_realtime']:,.0f} | {row['flops'] / 1e9:,.0f} | {row['bound_x_realtime']:,.0f} "
-            f"| {row['x_realtime'] / row['bound_x_realtime']:.0%} |"
+    """Return tables of each part alone on one processor, and of the models compared with their matrix products."""
+    alone = [(name, f"{rate:,.0f}") for name, rate in figures["parts"].items() if name != "memory_copy"]
+    models = [
+        (
+            name,
+            f"{row['x_realtime']:,.0f}",
+            f"{row['flops'] / 1e9:,.0f}",
+            f"{row['bound_x_realtime']:,.0f}",
+            f"{row['x_realtime'] / row['bound_x_realtime']:.0%}",
         )
+        for name, row in figures["models"].items()
+    ]
     flac = figures["parts"]["decode, mix and resample FLAC"] * figures["machine"]["processors"]
     shares = [
         figures["runs"][f"gapless {precision}, 48 kHz stereo FLAC"]["x_realtime"] / flac for precision in _PRECISIONS
     ]
-    copied = figures["parts"]["memory_copy"] / 1e9
-    return "\n".join(lines) + (
-        f"\n\nMemory is copied at {copied:.0f} GB/s. `satpipe tag` takes 48 kHz stereo FLAC at {shares[0]:.0%} (fp32) "
-        f"and {shares[1]:.0%} (bf16) of the rate at which all processors would decode and resample it."
+    heads = ("model alone", "x realtime", "rate of its products, GFLOP/s", "x realtime of its products", "reached")
+    return (
+        f"{_table(('alone, on one processor', 'x realtime'), alone)}\n\n{_table(heads, models)}\n\n"
+        f"Memory is copied at {figures['parts']['memory_copy'] / 1e9:.0f} GB/s. `satpipe tag` processes 48 kHz stereo "
+        f"FLAC at {shares[0]:.0%} (fp32) and {shares[1]:.0%} (bf16) of the rate at which all processors would decode "
+        "and resample it."
     )
 
 
 def disk(figures: dict[str, Any]) -> str:
-    """What a year of audio takes on disk."""
+    """State the disk space of a year of audio."""
     year = figures["year_bytes"]
     return (
         f"A year of audio without a gap takes about {year['tags'] / 1e9:.1f} GB as tags "
@@ -88,10 +90,9 @@ def disk(figures: dict[str, Any]) -> str:
 
 
 def evaluation(figures: dict[str, Any]) -> str:
-    """How long `evaluate` takes on a set of the size of AudioSet's strong labels."""
+    """State how long `evaluate` takes on a set of the size of AudioSet's strong labels."""
     measured = figures["evaluation"]
-    quick, full = measured["figures"], measured["with_intervals"]
-    machine = measured["machine"]
+    quick, full, machine = measured["figures"], measured["with_intervals"], measured["machine"]
     return (
         f"All figures of a set as large as AudioSet's strong evaluation set ({measured['clips']:,} clips, "
         f"{measured['events']:,} events, {measured['classes']} classes, PSDS at {measured['psds_thresholds']} "
@@ -99,89 +100,87 @@ def evaluation(figures: dict[str, Any]) -> str:
         f"take {quick['elapsed_s']:.0f} s and {quick['peak_bytes'] / 1e9:.1f} GB, with bootstrap intervals "
         f"{full['elapsed_s']:.0f} s and {full['peak_bytes'] / 1e9:.1f} GB, on {machine['processors']} processors "
         f"({machine['processor']}). sed_eval's own loops, without PSDS, take {measured['sed_eval_s'] / 60:.0f} minutes "
-        f"there, reckoned from one clip in {measured['sed_eval_one_in']}. `make bench-evaluate` measures it."
+        f"there, estimated from one clip in {measured['sed_eval_one_in']}. `make bench-evaluate` measures it."
     )
 
 
 def live(figures: dict[str, Any]) -> str:
-    """How long a chunk takes from its last sample to its line, and what hours of sound take."""
+    """Return a table of the time from a chunk's last sample to its line, and state what hours of sound take."""
     measured, soak = figures["stream"], figures["soak"]
-    lines = ["| model | streams | input | median, ms | 95 %, ms | chunks |", "|---|---:|---|---:|---:|---:|"]
-    for run in measured["runs"]:
-        channels = {1: "mono", 2: "stereo"}[run["channels"]]
-        lines.append(
-            f"| {run['model']} | {run['streams']} | {run['rate_hz'] / 1000:g} kHz {channels} | "
-            f"{run['median_s'] * 1000:.0f} | {run['p95_s'] * 1000:.0f} | {run['chunks']} |"
+    rows = [
+        (
+            run["model"],
+            str(run["streams"]),
+            f"{run['rate_hz'] / 1000:g} kHz { {1: 'mono', 2: 'stereo'}[run['channels']] }",
+            f"{run['median_s'] * 1000:.0f}",
+            f"{run['p95_s'] * 1000:.0f}",
+            str(run["chunks"]),
         )
+        for run in measured["runs"]
+    ]
+    heads = ("model", "streams", "input", "median, ms", "95 %, ms", "chunks")
     flat = " and ".join(_steady(soak[command], f"`satpipe {command}`") for command in ("tag", "stream"))
     return (
         f"From the last sample of a chunk to its line, in blocks of {measured['block_s'] * 1000:.0f} ms, on one "
-        f"processor ({measured['machine']['processor']}):\n\n"
-        + "\n".join(lines)
-        + "\n\n16 ms of it is the half window that the last frame takes from the next chunk. `make bench-stream` "
-        + f"measures it. What long runs take, at their fourth and ninth tenth, by `make soak`: {flat}."
+        f"processor ({measured['machine']['processor']}):\n\n{_table(heads, rows, 3)}\n\n16 ms of it is the half "
+        "window that the last frame takes from the next chunk. `make bench-stream` measures it. Long runs at four and "
+        f"nine tenths of their duration, measured by `make soak`: {flat}."
     )
 
 
 def _steady(run: dict[str, Any], what: str) -> str:
     memory_mb, handles = run["memory_mb"], run["handles"]
     return (
-        f"{what} with all it starts {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB and {handles[3]:,.0f} and "
+        f"{what} and its processes take {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB and {handles[3]:,.0f} and "
         f"{handles[8]:,.0f} open files, in {run['hours']:g} h of sound"
     )
 
 
 def consistency(figures: dict[str, Any]) -> str:
-    """Markdown table of score over time of two long sounds."""
+    """Return a table of score over time of two long sounds."""
     measured = figures["consistency"]
     rows = [Figures(**row) for row in measured["figures"] if row["recording"]]
     return pages.table(rows, measured["threshold"]).markdown().partition("\n\n")[2]
 
 
 def device(figures: dict[str, Any]) -> str:
-    """Markdown table of exported files: size, and x realtime on one core; then what int8 costs."""
+    """Return a table of exported files: size and x realtime on one core; then state the cost of int8."""
     measured = figures["device"]
-    lines = [
-        "| on one core | ONNX file | int8 | x realtime: Python | ONNX Runtime | int8 | TorchScript |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for model in measured["models"]:
-        size, speed = model["size_bytes"], model["x_realtime"]
-        sizes = " | ".join(f"{size[way] / 1e6:.1f} MB" for way in ("onnx", "int8"))
-        speeds = " | ".join(f"{speed[way]:,.0f}" for way in ("torch", "onnx", "int8", "torchscript"))
-        lines.append(f"| {model['config']} | {sizes} | {speeds} |")
-    bundled, machine = measured["models"][0]["difference"], measured["machine"]
-    exact, int8 = bundled["onnx"], bundled["int8"]
+        sizes = (f"{model['size_bytes'][way] / 1e6:.1f} MB" for way in ("onnx", "int8"))
+        speeds = (f"{model['x_realtime'][way]:,.0f}" for way in ("torch", "onnx", "int8", "torchscript"))
+        rows.append((model["config"], *sizes, *speeds))
+    heads = ("on one core", "ONNX file", "int8", "x realtime: Python", "ONNX Runtime", "int8", "TorchScript")
+    difference, machine, versions = measured["models"][0]["difference"], measured["machine"], measured["versions"]
+    exact, int8 = difference["onnx"], difference["int8"]
     return (
-        "\n".join(lines)
-        + f"\n\n{machine['processor']}, torch {measured['versions']['torch']}, "
-        + f"ONNX Runtime {measured['versions']['onnxruntime']}. Over the {exact['chunks']} chunks of the example "
-        + f"recordings no score of the bundled model as ONNX is more than {exact['largest']:.0e} from that of Python; "
-        + f"as int8 {int8['largest']:.3f} at most, {int8['mean']:.0e} on average, and the highest class is the same in "
-        + f"{int8['same_top']:.0%} of chunks."
+        f"{_table(heads, rows)}\n\n{machine['processor']}, torch {versions['torch']}, "
+        f"ONNX Runtime {versions['onnxruntime']}. Over the {exact['chunks']} chunks of the example recordings the "
+        f"scores of the bundled model as ONNX differ from those in Python by at most {exact['largest']:.0e}; as int8 "
+        f"by at most {int8['largest']:.3f}, {int8['mean']:.0e} on average, and the highest class is the same in "
+        f"{int8['same_top']:.0%} of chunks."
     )
 
 
 def peers(figures: dict[str, Any]) -> str:
-    """Markdown table of how well EfficientAT and the bundled model tag under several delays."""
+    """Return a table of how well EfficientAT and the bundled model tag under several delays."""
     measured = figures["peers"]
     heads = {
         ("mAP", "macro"): "mAP",
         ("segment_f1", "micro"): "segment-F1, micro",
         ("segment_f1", "macro_zero"): "macro, classes never found as 0",
     }
-    lines = ["| | delay | " + " | ".join(heads.values()) + " |", "|---|---:|" + "---:|" * len(heads)]
+    rows = []
     for row in measured["rows"]:
         model = row["model"]
         values = {(figure["name"], figure["average"]): figure["value"] for figure in row["figures"]}
         name = {"efficientat": "EfficientAT, mn04_as"}.get(model["arch"], f"bundled, memory {model['memory']}")
-        cells = " | ".join(f"{100 * values[key]:.1f}" for key in heads)
-        lines.append(f"| {name} | {model['delay_s']:g} s | {cells} |")
+        rows.append((name, f"{model['delay_s']:g} s", *(f"{100 * values[key]:.1f}" for key in heads)))
     return (
-        "\n".join(lines)
-        + f"\n\nIn percent, on {measured['scenes']} synthesised scenes of {measured['length_s']:g} s with sounds of "
-        f"{measured['classes']} classes, named by their files' names; segments of 1 s, threshold 0.5. "
-        "`make bench-peers` measures it."
+        f"{_table(('', 'delay', *heads.values()), rows)}\n\nIn percent, on {measured['scenes']} synthesised scenes of "
+        f"{measured['length_s']:g} s with sounds of {measured['classes']} classes, labelled by their files' names; "
+        "segments of 1 s, threshold 0.5. `make bench-peers` measures it."
     )
 
 
@@ -198,14 +197,14 @@ DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
 
 
 def fill(text: str, figures: dict[str, Any], document: str = "README.md") -> str:
-    """Put the figures between their marks."""
+    """Return the text with the figures between their marks."""
     for section in DOCUMENTS[document]:
         text = put(text, section.__name__, section(figures), document)
     return text
 
 
 def put(text: str, name: str, content: str, document: str) -> str:
-    """Put content between the marks of a name.
+    """Return the text with content between the marks of a name.
 
     Raises:
         ValueError: The document has no such marks.
@@ -217,7 +216,7 @@ def put(text: str, name: str, content: str, document: str) -> str:
 
 
 def measured() -> dict[str, Any]:
-    """What the targets `bench`, `bench-evaluate`, `bench-stream`, `bench-peers`, `consistency` and `soak` wrote."""
+    """Return the figures in the JSON files that the measurements wrote."""
     folder = ROOT / "reports"
     figures: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
     others = {

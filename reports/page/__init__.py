@@ -1,7 +1,7 @@
-"""An overview as one page of HTML that needs nothing else: no server, no network, no other file.
+"""A report as one page of HTML that needs no server, no network and no other file.
 
-`page.html`, `page.css` and the scripts beside this file are put together with the data. A policy in the page forbids
-any request, and any script but its own.
+`page.html`, `page.css` and the scripts in this folder are combined with the data. A policy in the page forbids all
+requests and all scripts except its own.
 """
 
 import base64
@@ -19,33 +19,26 @@ from typing import Any
 import numpy as np
 from satpipe.jobs.report_data import ReportData
 from satpipe.jobs.report_data.contents import SCORE_STEPS
-from satpipe.pipeline.storage import is_remote, locate, written_whole
+from satpipe.pipeline.storage import locate, write_text
 from satpipe.reports.colours import ramp
 from satpipe.reports.page import words
-from satpipe.sat.errors import OutputError
 
 NAME = "report.html"
 SCRIPTS = ("data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
 
 
 def write(found: ReportData, place: str | Path) -> Path:
-    """Write the page; the same overview gives the same bytes.
+    """Write the page; the same data give the same bytes.
 
     Args:
-        found: What it shows.
+        found: The data.
         place: A file, path or URL.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     location = locate(place)
-    try:
-        if not is_remote(location):
-            location.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(location) as path:
-            path.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{location} cannot be written: {error.strerror or error}") from error
+    write_text(location, page(found))
     return location
 
 
@@ -90,18 +83,18 @@ def _terms(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _json(value: Any) -> str:
-    """Return JSON that nothing in it can end the element of."""
+    """Return JSON that cannot close the HTML element around it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _numbers(found: ReportData) -> bytes:
-    """Everything that is many numbers, in the order in which `data.js` takes it apart."""
+    """Return the large arrays as bytes, in the order in which `data.js` reads them."""
     scores = (detail.scores.tobytes() for detail in found.details)
     return found.chunks.astype("<u4").tobytes() + found.shares.tobytes() + b"".join(scores)
 
 
 def _about(found: ReportData, sounds: list[bytes | None]) -> dict[str, Any]:
-    """Everything else."""
+    """Return all other data."""
     return {
         "threshold": found.threshold,
         "levels": found.levels,

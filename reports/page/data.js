@@ -1,4 +1,4 @@
-// What is on the page: its data, taken apart, and how it is said in words.
+// The data of the page, unpacked, and functions that format them.
 
 const byId = (id) => document.getElementById(id);
 const about = JSON.parse(byId("about").textContent);
@@ -7,8 +7,8 @@ const { labels, levels, grid } = about;
 const rows = grid.rows.length;
 const columns = grid.columns.length;
 const cells = rows * columns;
-const MORE = { labels: 20, when: 6, moments: 8, recordings: 10 }; // shown at first, and with each "show more"
-// What gets the focus then.
+const MORE = { labels: 20, when: 6, moments: 8, recordings: 10 }; // shown at first, and added by each "show more"
+// The elements of which the first new one gets the focus then.
 const ITEMS = {
   labels: "tbody button",
   when: ".maps canvas",
@@ -19,7 +19,7 @@ const OVERVIEW_ROWS = 20;
 const OVERVIEW_COLUMNS = 120;
 const FEW_DAYS = 14;
 
-// What was counted: chunks of each cell, then shares [label, level, row, column], then scores of recordings.
+// Chunks of each cell, then shares [label, level, row, column], then scores of recordings.
 const numbers = await unpacked(byId("numbers").textContent);
 const chunks = new Uint32Array(numbers.buffer, 0, cells);
 const shares = numbers.subarray(4 * cells);
@@ -42,7 +42,7 @@ async function unpacked(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// Elements and words
+// Elements and texts
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -62,7 +62,7 @@ function length(seconds) {
   return `${rounded(seconds / each, seconds / each < 100 ? 1 : 0)} ${unit}`;
 }
 
-/** Where in a recording: minutes and seconds, before them hours if there are any. */
+/** Time in a recording: minutes and seconds, preceded by hours if there are any. */
 function place(seconds) {
   const whole = Math.floor(seconds + 1e-6);
   const two = (number) => String(number).padStart(2, "0");
@@ -84,7 +84,7 @@ function day(text, withYear = true) {
 const moment = (text) => `${day(text)}, ${text.slice(11, 19)}`;
 const threshold = () => levels[state.level];
 
-// What there is
+// Labels and shares
 
 function matching(text) {
   const wanted = text.trim().toLowerCase();
@@ -100,7 +100,7 @@ function share(label, row, column) {
   return root * root;
 }
 
-/** The share of several cells together, and how many chunks they have. */
+/** The share of several cells together, and their number of chunks. */
 function shareOf(label, places) {
   let reached = 0;
   let total = 0;

@@ -1,4 +1,4 @@
-// How a map of cells is drawn.
+// Drawing of maps of cells.
 
 const scheme = () => (dark.matches && !printing ? about.colours.dark : about.colours.light);
 
@@ -28,13 +28,13 @@ function sized(canvas) {
 
 /**
  * A map of cells.
- * title, note: above it. rows, columns: how many. value(row, column): from 0 to 1, or -1 where there is nothing.
- * tell(row, column): in words. height: CSS pixels. names, ticks: [{at: 0 to 1, text}] beside and below it.
+ * title, note: above it. rows, columns: their number. value(row, column): from 0 to 1, or -1 for no data.
+ * tell(row, column): a cell as text. height: CSS pixels. names, ticks: [{at: 0 to 1, text}] to the left and below.
  */
 function heatmap({ title, note, rows, columns, value, tell, height, names, ticks, wide, edge }) {
   const canvas = element("canvas", { tabIndex: 0, role: "img" });
   const readout = element("output", { className: "readout" });
-  canvas.setAttribute("aria-label", `${title}. ${note}. Arrow keys go from cell to cell.`);
+  canvas.setAttribute("aria-label", `${title}. ${note}. Move between cells with the arrow keys.`);
   canvas.style.height = `${height}px`;
   let cursor = null;
 
@@ -126,7 +126,7 @@ function legend(low, high, without) {
   return element("p", { className: "legend" }, ...parts);
 }
 
-/** Some of many names, evenly spread: as many as have room. */
+/** Some of many names, evenly spread: as many as fit. */
 function ticksOf(texts, most, atEdges = true) {
   const step = Math.max(1, Math.ceil(texts.length / most));
   const ticks = [];

@@ -1,4 +1,4 @@
-// The sections of the page, and what changes them.
+// The sections of the page and the controls that change them.
 
 function more(what, shown, all, noun) {
   if (shown >= all) return [];
@@ -16,8 +16,8 @@ function fill(id, ...children) {
 }
 
 function nothing() {
-  const what = state.matches.length ? `reaches ${threshold()}` : "has such a name";
-  return element("p", { className: "quiet" }, labels.length ? `No label ${what}.` : "There is no score to show.");
+  const what = state.matches.length ? `reaches ${threshold()}` : "matches";
+  return element("p", { className: "quiet" }, labels.length ? `No label ${what}.` : "There are no scores to show.");
 }
 
 function renderLabels(ranked) {
@@ -58,7 +58,7 @@ function renderLabels(ranked) {
 function renderWhen(ranked) {
   const mapped = ranked.filter((label) => label < about.maps);
   if (!mapped.length || !cells) {
-    const why = "There are maps of the labels found most; this is none of them: the option --labels makes it one.";
+    const why = "Only the most common labels have maps; choose others with the option --labels.";
     return fill("when", ranked.length ? element("p", { className: "quiet" }, why) : nothing());
   }
   const alone = mapped.length === 1;
@@ -72,7 +72,7 @@ function renderWhen(ranked) {
   );
 }
 
-/** Moments of one kind, those at the same place together. */
+/** Moments of one kind; those at the same place are grouped. */
 function together(kind) {
   const ours = about.moments.filter(
     (each) =>
@@ -119,14 +119,14 @@ function renderMoments() {
         ...player(first, labels[first.label].name),
       );
     });
-    const none = items.length ? [] : [element("p", { className: "quiet" }, "There are none.")];
+    const none = items.length ? [] : [element("p", { className: "quiet" }, "None.")];
     return {
       left: all.length - shown.length,
       made: element("div", {}, element("h3", {}, title), element("p", { className: "small quiet" }, said), ...none, ...items),
     };
   };
-  const certain = column("certain", "Most certain", `The highest scores of each label.`);
-  const doubtful = column("doubtful", "Most doubtful", `Scores nearest to ${about.threshold}, just above or below it.`);
+  const certain = column("certain", "Most certain", "The highest scores of each label.");
+  const doubtful = column("doubtful", "Most doubtful", `The scores nearest to ${about.threshold}, above or below it.`);
   const left = Math.max(certain.left, doubtful.left);
   fill(
     "moments",

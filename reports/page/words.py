@@ -1,4 +1,4 @@
-"""What the page says in words: nothing that a script has to write."""
+"""The texts of the page that its scripts do not change."""
 
 from typing import Any
 
@@ -16,67 +16,66 @@ def title(found: ReportData) -> str:
 
 
 def lead(found: ReportData) -> str:
-    """Say what was tagged, in a line."""
-    when = "when they were made is not known"
+    """Return one line about what was tagged."""
+    when = "start unknown"
     if found.span:
         when = f"{_time(found.span[0])} to {_time(found.span[1])} ({found.time_zone})"
     return f"{_recordings(found.recordings)}, {when}, tagged with {found.model['arch']}."
 
 
 def figures(found: ReportData) -> list[tuple[str, str]]:
-    """Return the figures that come first: what they are of, and how much."""
+    """Return the names and values of the figures at the top."""
     at = found.levels.index(found.threshold)
     reached = sum(total.duration_s[at] > 0 for total in found.labels)
     whole = found.statuses.get("ok", 0)
     return [
         ("length", _length(found.duration_s)),
         ("recordings", f"{found.recordings:,}"),
-        ("not tagged whole", f"{found.recordings - whole:,}"),
+        ("not fully tagged", f"{found.recordings - whole:,}"),
         (f"labels that reach {found.threshold:g}", f"{reached:,}"),
     ]
 
 
 def when(found: ReportData) -> str:
-    """Say what the maps show."""
+    """Return what the maps show."""
     grid = found.grid
     if grid.kind == "clock":
-        what = f"Share of the time in which a label is found, by date and time of day ({found.time_zone})."
+        what = f"Share of time in which a label is found, by date and time of day ({found.time_zone})."
         if grid.grouped > 1:
-            what += f" Each column is {grid.grouped} dates with recordings."
+            what += f" Each column covers {grid.grouped} dates with recordings."
         elif any(np.diff(np.array(grid.columns, "datetime64[D]")) > np.timedelta64(1, "D")):
             what += " Dates without recordings are left out."
     else:
-        what = (
-            "Share of the time in which a label is found, by recording and place in it: no recording's time is known."
-        )
+        what = "Share of time in which a label is found, by recording and time within it, since no start is known."
         if grid.grouped > 1:
-            what += f" Each row is {grid.grouped} recordings, one after the other by name."
+            what += f" Each row covers {grid.grouped} recordings, sorted by name."
     if len(found.shares) < len(found.labels):
-        what += f" Of the {len(found.labels)} labels with scores, the {len(found.shares)} found most have maps."
+        what += f" The {len(found.shares)} most common of {len(found.labels)} labels have maps."
     return what
 
 
 def listen(found: ReportData) -> str:
-    """Say what moments are."""
+    """Return what moments are."""
     return (
-        f"Of each run of chunks that score {LOW_SHARE * found.threshold:g} or more the highest one, with what is "
-        f"around it. Sound is as the model hears it, 16 kHz mono; quiet pieces are up to {MOST_GAIN:g} times louder."
+        f"The chunk with the highest score of each run of chunks that score at least {LOW_SHARE * found.threshold:g}, "
+        "with some sound before and after it. Excerpts are 16 kHz mono, as the model receives the sound; quiet ones "
+        f"are amplified, at most {MOST_GAIN:g} times."
     )
 
 
 def recordings(found: ReportData) -> str:
-    """Say which recordings are shown one by one."""
-    what = f"The highest score of each part of a recording, where it reaches the threshold. Time is {found.time_zone}."
+    """Return which recordings are shown one by one."""
+    what = f"The highest score of each part of a recording, if it reaches the threshold. Times are {found.time_zone}."
     if len(found.details) < found.tagged:
         what += (
-            f" {len(found.details)} of {found.tagged:,} recordings are shown, evenly spread over their names; "
-            "`satpipe report --recordings` chooses others."
+            f" {len(found.details)} of {found.tagged:,} recordings are shown, evenly spread by name; choose others "
+            "with `satpipe report --recordings`."
         )
     return what
 
 
 def problems(found: ReportData) -> Table | None:
-    """Lay out what was not tagged from start to end; None if there is nothing."""
+    """Return a table of the recordings that were not tagged from start to end; None if there are none."""
     bad = found.recordings - found.statuses.get("ok", 0)
     if not bad:
         return None
@@ -90,16 +89,16 @@ def problems(found: ReportData) -> Table | None:
 
 
 def made(found: ReportData) -> list[tuple[str, str]]:
-    """Return what made the tables: what it is called, and what it is."""
+    """Return names and values of what the tables were made with."""
     run, model = found.run, found.model
     identity, versions = run["identity"], run.get("versions", {})
     said: dict[str, Any] = {
         "Folder": found.out,
         "Inputs": ", ".join(run.get("inputs", [])),
-        "Model": f"{model['arch']}, {model['source'] or 'source not known'}, sha256 {model['sha256'][:12]}",
+        "Model": f"{model['arch']}, {model['source'] or 'source unknown'}, sha256 {model['sha256'][:12]}",
         "Regime": (
-            f"{model['chunk_s']:g} s a chunk, {model['cut']}, memory {model['memory']}, delay {model['delay_s']:g} s, "
-            f"{model['precision']}"
+            f"chunks of {model['chunk_s']:g} s, {model['cut']}, memory {model['memory']}, "
+            f"delay {model['delay_s']:g} s, {model['precision']}"
         ),
         "Channels": identity.get("channels", ""),
         "Tags table": ", ".join(f"{key} {identity[key]}" for key in ("threshold", "top_k") if key in identity),

@@ -172,7 +172,7 @@ def test_long_recordings_and_many_panels_are_drawn_in_part(tmp_path: Path) -> No
     write_output(tmp_path / "many", {f"{n:02}.wav": by_rule(2, n) for n in range(20)})
     found = consistency([tmp_path / "many"], choose(LABELS))
     note, written = line_of(found, tmp_path)
-    assert note == "consistency shows 12 of 40 pairs of recording and class: the tables have all"
+    assert note == "consistency shows 12 of 40 pairs of recording and class; the tables contain all"
     assert sum(text.startswith("Bird in") for text in written) == 6
     assert len(pages.table(found.figures, 0.5).rows) == 42
 

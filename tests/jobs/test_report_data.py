@@ -152,7 +152,7 @@ def test_many_recordings_and_days_become_few_cells(tmp_path: Path, monkeypatch: 
     assert [detail.recording for detail in found.details] == ["00.wav", "04.wav", "07.wav", "11.wav"]
     text = page.page(found)
     assert "4 of 12 recordings are shown" in text
-    assert "Each row is 3 recordings" in text
+    assert "Each row covers 3 recordings" in text
     # A recorder that lost its clock: dates without recordings have no column, or all would be one.
     times = [datetime(1970, 1, 1, tzinfo=UTC), *(datetime(2025, 1, 1 + day, tzinfo=UTC) for day in range(11))]
     set_clock(tmp_path, {name: (time, None) for name, time in zip(recordings, times, strict=True)})

@@ -155,7 +155,7 @@ def test_the_filter_changes_everything_that_is_shown(page: Browser) -> None:
     assert set(moments) == {"Speech"}
     type_label(page, "no such label")
     assert rows(page) == {}
-    assert "No label has such a name." in page.run("return document.getElementById('labels').textContent")
+    assert "No label matches." in page.run("return document.getElementById('labels').textContent")
     page.driver.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
     page.wait("return document.querySelectorAll('#labels tbody tr').length > 2")
     page.driver.find_element(By.XPATH, "//tbody//button[.='Bird']").click()
@@ -289,7 +289,7 @@ def test_a_page_of_nothing_says_so(browser: Browser, tmp_path: Path) -> None:
     browser.errors()
     browser.open(tmp_path / "out" / "report.html")
     text = browser.run("return document.body.innerText")
-    assert "There is no score to show." in text
+    assert "There are no scores to show." in text
     assert "<b>&.wav" in text
     assert "empty: a header without samples" in text
     assert browser.errors() == []

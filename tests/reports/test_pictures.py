@@ -340,10 +340,10 @@ def test_what_cannot_be_drawn_is_one_clear_message(satpipe: Satpipe, made: Path,
         assert (done.returncode, message in done.stderr) == (code, True), done.stderr
     card, curves = read(made / "card"), read_curves(made / "card")
     absent = next(n for n, label in enumerate(weak_labels()) if not _in_truth(card, label.mid))
-    with pytest.raises(LabelError, match="not in the truth"):
+    with pytest.raises(LabelError, match="not in the ground truth"):
         evaluation_pictures.pictures(card, curves, tmp_path / "o", [absent])
     present = [n for n, label in enumerate(weak_labels()) if _in_truth(card, label.mid)]
-    with pytest.raises(LabelError, match="6 are the most"):
+    with pytest.raises(LabelError, match="at most 6 classes, not 7"):
         evaluation_pictures.pictures(card, curves, tmp_path / "o", present[:7])
 
 

@@ -1,4 +1,4 @@
-"""Times that a person gives in a CSV: of recordings, or marks that show how a clock went wrong."""
+"""Read start times and clock errors from CSVs that a user writes."""
 
 import csv
 import io
@@ -14,18 +14,18 @@ import numpy.typing as npt
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import ConfigError
 
-MAX_DRIFT = 0.01  # of a clock that is believed; quartzes have less than 0.0001
+MAX_DRIFT = 0.01  # maximum plausible clock error; quartz clocks have less than 0.0001
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 class CsvTime(NamedTuple):
-    """When a recording was made.
+    """Start and end of a recording.
 
     Attributes:
-        start: Its start, UTC.
-        end: Its end, if known.
-        line: Of the CSV.
+        start: UTC.
+        end: UTC, if known.
+        line: Line of the CSV.
     """
 
     start: datetime
@@ -35,12 +35,12 @@ class CsvTime(NamedTuple):
 
 @dataclass(frozen=True)
 class ClockDrift:
-    """What a recorder's clock said at true times; in between it went evenly, and so before and after.
+    """Readings of a recorder's clock at true times; its rate is constant between them, and before and after.
 
     Attributes:
         recordings: Name or pattern of its recordings.
-        recorded_us: What it said, in order, microseconds since 1970 [n].
-        true_us: What it was [n].
+        recorded_us: Readings of the clock, in order, in microseconds since 1970 [n].
+        true_us: True times of the readings [n].
     """
 
     recordings: str
@@ -48,7 +48,7 @@ class ClockDrift:
     true_us: npt.NDArray[np.int64]
 
     def true(self, recorded: datetime) -> tuple[datetime, float]:
-        """Return the true time, and how many true seconds one of the recorder's is there."""
+        """Return the true time of a reading, and the true seconds per second of the clock at that time."""
         at = (recorded - _EPOCH) // _MICROSECOND
         if len(self.recorded_us) == 1:
             return recorded + timedelta(microseconds=int(self.true_us[0] - self.recorded_us[0])), 1.0
@@ -59,50 +59,50 @@ class ClockDrift:
 
 
 def read_times(path: str | Path, zone: ZoneInfo) -> dict[str, CsvTime]:
-    """Read a CSV of recordings and when they were made: columns recording, time and, if wanted, end_time.
+    """Read a CSV of start times: columns recording, time and, optionally, end_time.
 
     Args:
-        path: Of the CSV, or its URL.
-        zone: Of times that name none.
+        path: Path or URL of the CSV.
+        zone: Time zone of times that do not name one.
 
     Raises:
-        ConfigError: It cannot be read, or a line is not right; it is named.
+        ConfigError: The CSV cannot be read, or a line is wrong; the message names it.
     """
     found: dict[str, CsvTime] = {}
     for line, row in _rows(path, "--times", ("recording", "time"), ("end_time",)):
         start = _time(row["time"], zone, line)
         end = _time(row["end_time"], zone, line) if row.get("end_time") else None
         if end and end <= start:
-            raise line.error(f"it ends at {row['end_time']}, not after its start")
+            raise line.error(f"end_time {row['end_time']} is not after the start")
         if row["recording"] in found:
-            raise line.error(f"{row['recording']} is in line {found[row['recording']].line} already")
+            raise line.error(f"{row['recording']} is already in line {found[row['recording']].line}")
         found[row["recording"]] = CsvTime(start, end, line.number)
     return found
 
 
 def read_clock_drifts(path: str | Path, zone: ZoneInfo) -> list[ClockDrift]:
-    """Read a CSV of marks: columns recordings (a name or pattern), recorded_time and true_time.
+    """Read a CSV of clock readings: columns recordings (a name or pattern), recorded_time and true_time.
 
     Args:
-        path: Of the CSV, or its URL.
-        zone: Of times that name none.
+        path: Path or URL of the CSV.
+        zone: Time zone of times that do not name one.
 
     Raises:
-        ConfigError: It cannot be read, or a line is not right; it is named.
+        ConfigError: The CSV cannot be read, or a line is wrong; the message names it.
     """
-    marks: dict[str, list[tuple[datetime, datetime]]] = {}
+    readings: dict[str, list[tuple[datetime, datetime]]] = {}
     for line, row in _rows(path, "--clock-marks", ("recordings", "recorded_time", "true_time")):
-        mark = (_time(row["recorded_time"], zone, line), _time(row["true_time"], zone, line))
-        for recorded, true in marks.setdefault(row["recordings"], []):
-            passed = (mark[0] - recorded).total_seconds()
-            if not passed or abs((mark[1] - true).total_seconds() / passed - 1) > MAX_DRIFT:
+        reading = (_time(row["recorded_time"], zone, line), _time(row["true_time"], zone, line))
+        for recorded, true in readings.setdefault(row["recordings"], []):
+            passed_s, true_s = (reading[0] - recorded).total_seconds(), (reading[1] - true).total_seconds()
+            if not passed_s or abs(true_s / passed_s - 1) > MAX_DRIFT:
                 raise line.error(
-                    f"no clock goes so wrong: {passed:,.0f} s between two marks of {row['recordings']} were "
-                    f"{(mark[1] - true).total_seconds():,.0f} s"
+                    f"implausible clock error: {passed_s:,.0f} s by the clock of {row['recordings']} are "
+                    f"{true_s:,.0f} true seconds"
                 )
-        marks[row["recordings"]].append(mark)
+        readings[row["recordings"]].append(reading)
     drifts = []
-    for recordings, pairs in marks.items():
+    for recordings, pairs in readings.items():
         recorded, true = np.array([[(each - _EPOCH) // _MICROSECOND for each in pair] for pair in sorted(pairs)]).T
         drifts.append(ClockDrift(recordings, recorded, true))
     return drifts
@@ -110,7 +110,7 @@ def read_clock_drifts(path: str | Path, zone: ZoneInfo) -> list[ClockDrift]:
 
 @dataclass(frozen=True)
 class _Line:
-    """Where an error is."""
+    """Where an error occurred."""
 
     path: str | Path
     option: str
@@ -127,30 +127,30 @@ def _rows(
         text = locate(path).read_text(encoding="utf-8-sig")
         rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
         columns = rows.fieldnames or []
-        lacking = [name for name in needed if name not in columns]
-        if lacking:
-            raise ConfigError(f"{option} {path} lacks the column {lacking[0]}; it has {', '.join(columns)}")
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            raise ConfigError(f"{option} {path} has no column {missing[0]}; it has {', '.join(columns)}")
         for row in rows:
             line = _Line(path, option, rows.line_num)
             values = {name: (row.get(name) or "").strip() for name in (*needed, *more)}
             empty = [name for name in needed if not values[name]]
             if empty:
-                raise line.error(f"it has no {empty[0]}")
+                raise line.error(f"{empty[0]} is empty")
             yield line, values
     except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{option} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _time(text: str, zone: ZoneInfo, line: _Line) -> datetime:
-    """A time in UTC."""
+    """Return a time in UTC."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise line.error(f"{text!r} is no time such as 2025-05-10T05:20:00+02:00") from None
+        raise line.error(f"{text!r} is not a valid time; write it like 2025-05-10T05:20:00+02:00") from None
     if time.tzinfo is None:
         first, second = (time.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
         if first.utcoffset() != second.utcoffset():
-            what = "comes twice" if first.astimezone(UTC) < second.astimezone(UTC) else "does not come"
-            raise line.error(f"{text} {what} in {zone.key}, where clocks change then: write the offset behind it")
+            what = "occurs twice" if first.astimezone(UTC) < second.astimezone(UTC) else "does not occur"
+            raise line.error(f"{text} {what} in {zone.key}, since clocks change then: append the offset from UTC")
         time = first
     return time.astimezone(UTC)

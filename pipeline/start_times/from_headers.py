@@ -1,11 +1,11 @@
-"""When a recording started, by the metadata beside the sound: of WAV, RF64 and W64 files.
+"""Read start times from the metadata of WAV, RF64 and W64 files.
 
     guano    GUANO's field Timestamp: https://guano-md.org
-    comment  what AudioMoths write into the RIFF's ICMT: "Recorded at 03:20:00 10/05/2025 (UTC) by AudioMoth ..."
+    comment  the RIFF tag ICMT of AudioMoths: "Recorded at 03:20:00 10/05/2025 (UTC) by AudioMoth ..."
     bext     Broadcast Wave's date and time of origination: https://tech.ebu.ch/publications/tech3285
-    ixml     the same as iXML has it, with its time stamp: http://www.gallery.co.uk/ixml/
+    ixml     the same in iXML, with its time stamp: http://www.gallery.co.uk/ixml/
 
-soundfile hands none of these on, and libraries for them (guano, wavinfo) know some of the chunks in some of the
+soundfile does not return these, and libraries for them (guano, wavinfo) know only some of the chunks in some of the
 formats.
 """
 
@@ -20,13 +20,13 @@ from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import SatpipeError
 
 KINDS = ("guano", "comment", "bext", "ixml")
-"""Sources of a time; the first one that a file has counts."""
+"""Kinds of metadata; the first one with a time counts."""
 
-_MOST_CHUNKS = 64
-_MOST_BYTES = 2**20  # of a chunk that is read
-_BLOCK_BYTES = 2**16  # read at a time in an object store
-_READ = {b"fmt ", b"bext", b"guan", b"LIST", b"iXML", b"ixml", b"list"}  # the last ones as W64 has them
-_IN_DS64 = 0xFFFFFFFF  # size of an RF64's data: another chunk has it
+_MAX_CHUNKS = 64
+_MAX_BYTES = 2**20  # read of a chunk
+_BLOCK_BYTES = 2**16  # read per request from an object store
+_READ = {b"fmt ", b"bext", b"guan", b"LIST", b"iXML", b"ixml", b"list"}  # the last two as W64 spells them
+_IN_DS64 = 0xFFFFFFFF  # size of an RF64's data chunk: the chunk ds64 has it
 _COMMENT = re.compile(
     r"Recorded at (?P<time>\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,6})? (?P<date>\d\d/\d\d/\d{4}) "
     r"\(UTC(?:(?P<sign>[+-])(?P<hours>\d{1,2})(?::(?P<minutes>\d\d))?)?\)"
@@ -35,16 +35,16 @@ _GUANO = re.compile(r"^\s*Timestamp\s*:\s*(\d{4}-?\d\d-?\d\d[T ]\S+)\s*$", re.MU
 
 
 class HeaderTime(NamedTuple):
-    """A time that the metadata of a file tell."""
+    """A start time in the metadata of a file."""
 
     kind: str
     """One of `KINDS`."""
     time: str
-    """ISO 8601; with an offset where the metadata have one, else the recorder's own."""
+    """ISO 8601; with an offset if the metadata have one, otherwise in the recorder's time zone."""
 
 
 def read_header_time(path: str) -> HeaderTime | None:
-    """Return when the recording of a file started, as its metadata say it, or None; whatever is in them."""
+    """Return the start time in the metadata of a file; None if there is none, or they are damaged."""
     try:
         with io.BufferedReader(RemoteFile(path, _BLOCK_BYTES)) if is_remote(path) else open(path, "rb") as file:
             chunks: dict[str, bytes] = {}
@@ -64,33 +64,33 @@ def read_header_time(path: str) -> HeaderTime | None:
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the chunks of interest: their names in small letters, and content."""
+    """Yield the chunks of interest: lower-case names and content."""
     head = file.read(12)
     w64 = head[:4] == b"riff"
     if not w64 and not (head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE"):
         return
     at, data_bytes = 40 if w64 else 12, 0
     header = struct.Struct("<4s12xQ" if w64 else "<4sI")
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         file.seek(at)
         packed = file.read(header.size)
         if len(packed) < header.size:
             return
         name, size = header.unpack(packed)
         if w64:
-            size -= header.size  # which it counts
+            size -= header.size  # it includes the chunk's header
         elif name == b"data" and size == _IN_DS64:
             size = data_bytes
         if size < 0 or (name == b"data" and not size):
-            return  # of a file that was not closed
+            return  # the file was not closed
         if name == b"ds64":
             data_bytes = int.from_bytes(file.read(16)[8:], "little")
         elif name in _READ:
-            yield name.decode().lower(), file.read(min(size, _MOST_BYTES))
+            yield name.decode().lower(), file.read(min(size, _MAX_BYTES))
         at += header.size + size
         if w64:
             at += -at % 8
-        elif size % 2:  # what fills it up is zero, but not everyone fills up
+        elif size % 2:  # the padding byte is zero, but some programs do not write it
             file.seek(at)
             at += file.read(1) == b"\0"
 
@@ -135,10 +135,10 @@ def _ixml(text: str, rate_hz: int) -> datetime | None:
 
 
 def _originated(date: str, clock: str, samples: int, rate_hz: int) -> datetime | None:
-    """Date and time of origination, to the sample.
+    """Return the date and time of origination, to the sample.
 
-    The sample count since midnight gives what is less than a second, or the time where there is none. One that tells
-    another time is the time code of a production: it is left alone.
+    The sample count since midnight gives the fraction of the second, or the time if that is missing. A count that
+    contradicts the time is the time code of a production, and is ignored.
     """
     digits = re.fullmatch(r"(\d{4}).(\d\d).(\d\d)\D*", date)
     day = _parsed("".join(digits.groups()), "%Y%m%d") if digits else None
@@ -146,10 +146,10 @@ def _originated(date: str, clock: str, samples: int, rate_hz: int) -> datetime |
         return None
     counted = day + timedelta(seconds=samples / rate_hz) if samples and rate_hz else None
     parts = re.fullmatch(r"(\d\d).(\d\d).(\d\d)\D*", clock)
-    told = _parsed(f"{day:%Y%m%d}{''.join(parts.groups())}", "%Y%m%d%H%M%S") if parts else None
-    if told is None:
+    stated = _parsed(f"{day:%Y%m%d}{''.join(parts.groups())}", "%Y%m%d%H%M%S") if parts else None
+    if stated is None:
         return counted
-    return counted if counted and timedelta() <= counted - told < timedelta(seconds=1) else told
+    return counted if counted and timedelta() <= counted - stated < timedelta(seconds=1) else stated
 
 
 def _parsed(text: str, pattern: str) -> datetime | None:

@@ -1,4 +1,4 @@
-"""What the name of a recording tells: when it started, and which recorder it is of."""
+"""Parse the names of recordings: when they start, and which recorder made them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from satpipe.sat.errors import ConfigError
 
-YEARS = range(1990, 2080)  # other numbers are no years
-_HEX_YEARS = range(2015, 2031)  # AudioMoths named files so before they wrote date and time
+YEARS = range(1990, 2080)  # plausible years
+_HEX_YEARS = range(2015, 2031)  # when AudioMoths wrote names in hexadecimal digits
 _MOST_EAST = timedelta(hours=14)
 _QUARTER = timedelta(minutes=15)
 
@@ -23,7 +23,7 @@ _SHORT = re.compile(
     r"(?<!\d)(?P<year>\d\d)(?P<month>\d\d)(?P<day>\d\d)[-_](?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?(?!\d)"
 )
 _HEX = re.compile(r"[0-9A-F]{8}")
-# Directives of `datetime.strptime` that a pattern may have, and what stands for them in a name.
+# Directives of `datetime.strptime` that a pattern may contain, and the text they match in a name.
 _DIRECTIVES = {
     "Y": r"\d{4}", "y": r"\d\d", "m": r"\d\d", "d": r"\d\d", "j": r"\d{3}", "b": "[A-Za-z]{3}", "B": "[A-Za-z]+",
     "H": r"\d\d", "I": r"\d\d", "p": "[AaPp][Mm]", "M": r"\d\d", "S": r"\d\d", "f": r"\d{1,6}",
@@ -32,34 +32,34 @@ _DIRECTIVES = {
 
 
 class NameTime(NamedTuple):
-    """A time that a name has."""
+    """A time in a name."""
 
     time: datetime
-    """The recorder's own, or with the time zone that the name has."""
+    """With a time zone if the name has one, otherwise in the recorder's."""
     to_the_second: bool
 
 
 class NameParser:
-    """Reads times from names.
+    """Finds times in names.
 
-    Known without a pattern are a date and a time of day after it, with separators or without (AudioMoth, Song Meter,
-    Zoom, ISO 8601), and the seconds since 1970 in hexadecimal digits of early AudioMoths.
+    The usual conventions are a date followed by a time of day, with or without separators (AudioMoth, Song Meter, Zoom,
+    ISO 8601), and seconds since 1970 in hexadecimal digits (early AudioMoths).
     """
 
     def __init__(self, names: Iterable[str], pattern: str | None = None) -> None:
-        """Look at all names, since some tell something only beside the others.
+        """Look at all names, since some can only be interpreted together with others.
 
         Args:
-            names: Of all files.
-            pattern: Where the time is, in directives of `datetime.strptime`; `*` is any text and `?` any character but
-                a slash. It is compared with as many last parts of a path as it has itself.
+            names: Names of all files.
+            pattern: Where names contain the time, in directives of `datetime.strptime`; `*` is any text and `?` any
+                character except a slash. A pattern with n parts is compared with the last n parts of a path.
 
         Raises:
-            ConfigError: The pattern is none, or lacks something.
+            ConfigError: The pattern is invalid, or incomplete.
         """
         self._pattern = Pattern(pattern) if pattern else None
-        self._alone: dict[str, bool] = {}  # folder -> whether it holds one file
-        self._hex: set[str] = set()  # folders of an early AudioMoth; all digits decimal would be a number elsewhere
+        self._alone: dict[str, bool] = {}  # folder: True if it contains a single file
+        self._hex: set[str] = set()  # folders of early AudioMoths; a name of decimal digits alone could be any number
         for name in names:
             folder, stem, _ = _split(name)
             self._alone[folder] = folder not in self._alone
@@ -67,11 +67,11 @@ class NameParser:
                 self._hex.add(folder)
 
     def by_pattern(self, name: str) -> datetime | None:
-        """Return the time where the pattern has it; None where there is no pattern, or it does not fit."""
+        """Return the time according to the pattern; None if there is no pattern or it does not match."""
         return self._pattern.time(name) if self._pattern else None
 
     def by_convention(self, name: str) -> NameTime | None:
-        """Return the time as recorders write it into names, or into that of a folder with one recording."""
+        """Return the time according to the usual conventions, in the name or that of a folder with a single file."""
         folder, stem, _ = _split(name)
         for _, named in _times(stem):
             return named
@@ -84,7 +84,7 @@ class NameParser:
         return None
 
     def recorder(self, name: str) -> str:
-        """Return what files of one recorder have in common: folder, and name without time or number."""
+        """Return the key of a file's recorder: folder, and name without time or number."""
         if self._pattern and (constant := self._pattern.without_time(name)):
             return constant
         folder, stem, suffix = _split(name)
@@ -92,36 +92,36 @@ class NameParser:
         rest = _without(stem, spans)
         if not spans:
             rest = "" if _HEX.fullmatch(stem) else stem.rstrip("0123456789")
-        # A T behind the time of an AudioMoth says that a sound set it off.
+        # A T after the time of an AudioMoth marks a recording triggered by a sound.
         return f"{folder}/{'' if rest == 'T' else rest}{suffix.lower()}"
 
 
 class Pattern:
-    """Where a name has the time."""
+    """A pattern for the time in a name."""
 
     def __init__(self, pattern: str) -> None:
-        """Take it apart.
+        """Parse the pattern.
 
         Raises:
-            ConfigError: It has directives that are none, or no whole date with a time of day.
+            ConfigError: It has unknown directives, or not a whole date with a time of day.
         """
         tokens = re.findall(r"%.?|\*|\?|[^%*?]+", pattern.strip("/"))
         self._directives = [token for token in tokens if token.startswith("%") and token != "%%"]
-        strange = [token for token in self._directives if token[1:] not in _DIRECTIVES]
-        if strange:
+        unknown = [token for token in self._directives if token[1:] not in _DIRECTIVES]
+        if unknown:
             known = " ".join(f"%{letter}" for letter in _DIRECTIVES)
-            raise ConfigError(f"--time-pattern {pattern}: there is no {strange[0]}; there are {known}")
-        twice = [token for token in self._directives if self._directives.count(token) > 1]
-        if twice:
-            raise ConfigError(f"--time-pattern {pattern}: it has {twice[0]} twice")
+            raise ConfigError(f"--time-pattern {pattern}: unknown directive {unknown[0]}; use {known}")
+        repeated = [token for token in self._directives if self._directives.count(token) > 1]
+        if repeated:
+            raise ConfigError(f"--time-pattern {pattern} has {repeated[0]} twice")
         has = {token[1:] for token in self._directives}
         if not (has & {"Y", "y"} and ((has & {"m", "b", "B"} and "d" in has) or "j" in has) and has & {"H", "I"}):
-            raise ConfigError(f"--time-pattern {pattern}: it needs year, day and hour, such as *_%Y%m%d_%H%M%S*")
+            raise ConfigError(f"--time-pattern {pattern} must have year, day and hour, such as *_%Y%m%d_%H%M%S*")
         self._expression = re.compile("".join(map(_expression, tokens)))
         self._parts = pattern.strip("/").count("/") + 1
 
     def time(self, name: str) -> datetime | None:
-        """Return the time of a name; None if the pattern does not fit, or there is no such time."""
+        """Return the time in a name; None if the pattern does not match, or the time does not exist."""
         found = self._expression.fullmatch(self._split(name)[1])
         if found is None:
             return None
@@ -132,7 +132,7 @@ class Pattern:
         return time if time.year in YEARS else None
 
     def without_time(self, name: str) -> str:
-        """Return the name less what the directives stand for; "" if the pattern does not fit."""
+        """Return the name without the text that the directives match; "" if the pattern does not match."""
         before, text = self._split(name)
         found = self._expression.fullmatch(text)
         if found is None:
@@ -145,7 +145,7 @@ class Pattern:
 
 
 def _split(name: str) -> tuple[str, str, str]:
-    """Folder, name without extension, extension."""
+    """Return folder, name without extension, and extension."""
     folder, _, file = name.rpartition("/")
     return folder, *splitext(file)
 
@@ -159,7 +159,7 @@ def _expression(token: str) -> str:
 
 
 def _times(text: str) -> Iterator[tuple[tuple[int, int], NameTime]]:
-    """Yield the times in a text, and where they are."""
+    """Yield the times in a text, with their positions."""
     for pattern in (_LONG, _SHORT):
         for found in pattern.finditer(text):
             if named := _read(found.groupdict("")):
@@ -178,7 +178,7 @@ def _read(parts: dict[str, str]) -> NameTime | None:
     if time.year not in YEARS:
         return None
     zone = parts.get("zone", "")
-    if zone and (zone[0] != "-" or "T" in parts["gap"]):  # elsewhere -0100 counts something
+    if zone and (zone[0] != "-" or "T" in parts["gap"]):  # otherwise -0100 is a count
         offset = datetime.strptime(zone, "%z").utcoffset() or timedelta()
         if abs(offset) <= _MOST_EAST and not offset % _QUARTER:
             time = datetime.strptime(f"{time:%Y-%m-%d %H:%M:%S.%f} {zone}", "%Y-%m-%d %H:%M:%S.%f %z")

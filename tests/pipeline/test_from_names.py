@@ -124,10 +124,10 @@ def test_a_pattern_says_where_the_time_is(pattern: str, name: str, time: datetim
 @pytest.mark.parametrize(
     ("pattern", "says"),
     [
-        ("%Q_%Y", "there is no %Q; there are %Y %y %m"),
-        ("%Y%m%d", "it needs year, day and hour"),
-        ("%H%M%S", "it needs year, day and hour"),
-        ("rec-%", "there is no %;"),
+        ("%Q_%Y", "unknown directive %Q; use %Y %y %m"),
+        ("%Y%m%d", "must have year, day and hour"),
+        ("%H%M%S", "must have year, day and hour"),
+        ("rec-%", "unknown directive %;"),
         ("%Y%m%d-%H-%Y", "has %Y twice"),
     ],
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from satpipe.jobs.metrics.sound_events import Floats, detect, rounded_up
+from satpipe.jobs.metrics.arrays import Floats
+from satpipe.jobs.metrics.sound_events import detect, rounded_up
 from satpipe.jobs.options.results import ConsistencyOptions
 from satpipe.pipeline.storage import locate, write_text
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from satpipe.jobs.consistency import Consistency, Figures
-from satpipe.jobs.metrics.sound_events import Floats
+from satpipe.jobs.metrics.arrays import Floats
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, file_name, label_name, unit_axis

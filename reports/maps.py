@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from satpipe.jobs.metrics.sound_events import Floats
+from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.report_data import Detail, ReportData
 from satpipe.jobs.report_data.contents import SCORE_STEPS, SHARE_STEPS
 from satpipe.pipeline.storage import locate, relative_path

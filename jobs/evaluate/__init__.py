@@ -1,4 +1,4 @@
-"""`satpipe evaluate`: score tables against true labels; what is found becomes a card."""
+"""`satpipe evaluate`: score tables against ground truth; the outcome is an `EvaluationResult`."""
 
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,27 +13,27 @@ from satpipe.jobs.options.results import EvaluateOptions
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import ConfigError
 
-__all__ = ["EvaluateOptions", "compare", "evaluate", "folders", "read", "read_curves", "write"]
+__all__ = ["EvaluateOptions", "EvaluationResult", "compare", "evaluate", "folders", "read", "read_curves", "write"]
 
 
 def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
     """Score the tables of an output folder.
 
     Returns:
-        What was evaluated, how, and the figures; see the README for its keys.
+        The data evaluated, the conditions and the figures.
 
     Raises:
-        ConfigError: Options that contradict one another.
+        ConfigError: Options are invalid or contradict one another.
         OutputError: The folder has no tables that can be scored.
-        TruthError: True labels that cannot be read, or belong to no recording.
-        LabelError: They have labels that satpipe does not know.
+        TruthError: The ground truth cannot be read, or belongs to no recording.
+        LabelError: The ground truth has labels that satpipe does not know.
     """
     if not (options.weak or options.strong):
-        raise ConfigError("there is nothing to compare with: give --weak, --strong or both")
+        raise ConfigError("no ground truth to compare with: give --weak, --strong or both")
     if options.median_filter < 1 or options.median_filter % 2 == 0:
-        raise ConfigError(f"--median-filter is {options.median_filter}: it takes an odd number of chunks")
-    tables = Tables(out)
-    card: EvaluationResult = {
+        raise ConfigError(f"--median-filter must be an odd number of chunks, not {options.median_filter}")
+    tables, curves = Tables(out), Curves()
+    result: EvaluationResult = {
         "satpipe": version("satpipe"),
         "out": str(out),
         "model": tables.model,
@@ -42,14 +42,14 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
         "notes": list(tables.notes),
         "figures": [],
         "classes": [],
-        "curves": Curves(),
+        "curves": curves.table(),
     }
     if options.weak:
-        WeakEvaluator(tables, options, card).evaluate(options.weak)
+        WeakEvaluator(tables, options, result, curves).evaluate(options.weak)
     if options.strong:
-        StrongEvaluator(tables, options, card).evaluate(options.strong)
-    card["curves"] = card["curves"].table()
-    return card
+        StrongEvaluator(tables, options, result, curves).evaluate(options.strong)
+    result["curves"] = curves.table()
+    return result
 
 
 def _plain(value: Any) -> Any:

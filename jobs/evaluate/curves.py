@@ -1,7 +1,7 @@
-"""Curves of an evaluation: computed with its figures, kept beside its card, drawn by `reports`.
+"""Curves of an evaluation: computed with its figures, saved next to its result, drawn by `reports`.
 
-A curve is a line through points. What is a staircase by definition (precision over recall, whose area average
-precision is, and the PSD-ROC) has its corners among them, so that straight lines draw it and its area is the figure.
+A curve is a polyline. Curves that are staircases by definition (precision over recall, whose area is average precision,
+and the PSD-ROC) include their corners, so that straight lines draw them and their area is the figure.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from satpipe.jobs.metrics.arrays import Bools, Floats, Rows, run_starts
 from satpipe.jobs.metrics.psds import Psds
-from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.pipeline.tables.schemas import CURVES
 from satpipe.sat.labels import Label
 
 PR_CLIPS, PR_CHUNKS = "precision_recall_clips", "precision_recall_chunks"
-MOST_POINTS = 500  # of a curve
-FINENESS = 1 / 2000  # of an axis: less than a pen is wide
+MAX_POINTS = 500  # of a curve
+FINENESS = 1 / 2000  # of an axis: less than the width of a line
 _LEVELS = 1 << 16  # half-precision numbers
-Rows = npt.NDArray[np.int64]
-_Points = npt.NDArray[np.float64]
 
 
 class Curves:
@@ -32,7 +30,7 @@ class Curves:
         """Add a curve, with fewer points if it has very many.
 
         Args:
-            curve: What it is: `PR_CLIPS`, `PR_CHUNKS` or the name of a PSDS setting.
+            curve: Its kind: `PR_CLIPS`, `PR_CHUNKS` or the name of a PSDS setting.
             label: Its class; None: all classes together.
             x: Of its points, [n]: recall, or effective false positives per hour.
             y: Of its points, [n]: precision, or the effective true positive ratio.
@@ -43,28 +41,33 @@ class Curves:
         arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, CURVES, strict=False)]
         self._parts.append(pa.table([*arrays, pa.array(points[:, 0]), pa.array(points[:, 1])], schema=CURVES))
 
-    def add_psds(self, name: str, score: Psds, labels: Sequence[Label]) -> None:
-        """Add the PSD-ROC of a score, and those of its classes with truth if their labels [K] are given."""
-        highest = score.setting.max_efpr
-        self.add(name, None, *psd_roc(score.efpr, score.etpr, highest))
+    def add_psds(self, score: Psds, labels: Sequence[Label]) -> None:
+        """Add the PSD-ROC of a score and, if their labels [K] are given, of its classes with a reference."""
+        name, maximum = score.setting.name, score.setting.max_efpr
+        self.add(name, None, *psd_roc(score.efpr, score.etpr, maximum))
         for k, label in enumerate(labels):
-            if score.truth[k]:
-                self.add(name, label, *psd_roc(*score.curve(k), highest))
+            if score.reference[k]:
+                self.add(name, label, *psd_roc(*score.curve(k), maximum))
 
     def add_chunks(
-        self, scores: npt.NDArray[np.float16], scored: Sequence[int], true: tuple[Rows, Rows], labels: Sequence[Label]
+        self,
+        scores: npt.NDArray[np.float16],
+        scored: Sequence[int],
+        labelled: tuple[Rows, Rows],
+        labels: Sequence[Label],
     ) -> None:
         """Add precision over recall of chunks.
 
         Args:
-            scores: Of each chunk and class that has some, [n, S].
-            scored: Those classes: positions in `labels`, [S]. The others are never found.
-            true: Which chunk has which class, by class: positions in the scores and in `labels`, [m] and [m].
+            scores: Of each chunk and class that has scores, [n, S].
+            scored: These classes: positions in `labels`, [S]. The other classes are never detected.
+            labelled: Which chunk has which class, sorted by class: positions in the scores and in `labels`, [m] and
+                [m].
             labels: The classes, [K].
         """
-        chunk, label = true
+        chunk, label = labelled
         together = Ranking()
-        together.miss(int(np.count_nonzero(~np.isin(label, scored))))
+        together.positives = int(np.count_nonzero(~np.isin(label, scored)))  # never detected
         for column, k in enumerate(scored):
             ranking = Ranking()
             ranking.add(np.ascontiguousarray(scores[:, column]), chunk[slice(*np.searchsorted(label, [k, k + 1]))])
@@ -75,67 +78,63 @@ class Curves:
             self.add(PR_CHUNKS, None, *together.curve())
 
     def table(self) -> pa.Table:
-        """Return all of them, in the order in which they were added."""
+        """Return all curves, in the order in which they were added."""
         return pa.concat_tables(self._parts).unify_dictionaries().combine_chunks()
 
 
-def precision_recall(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Return recall and precision as scikit-learn has them, with corners.
+def precision_recall(labels: Bools, scores: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Return recall and precision as scikit-learn computes them, with corners.
 
     Args:
-        truth: Of each entry, [n]; one is true at least.
+        labels: Of each entry, [n]; at least one is true.
         scores: Of each entry, [n].
     """
     from sklearn.metrics import precision_recall_curve  # slow to import
 
-    precision, recall, _ = precision_recall_curve(truth, scores, drop_intermediate=True)
-    precision[-1] = precision[-2]  # at recall 0 it says 1, where nothing is found
+    precision, recall, _ = precision_recall_curve(labels, scores, drop_intermediate=True)
+    precision[-1] = precision[-2]  # scikit-learn sets 1 at recall 0, where nothing is detected
     return _staircase(recall[::-1], precision[::-1])
 
 
 class Ranking:
-    """Chunks ranked by half-precision scores: there are so few of those that counting them is sorting them."""
+    """Chunks ranked by half-precision scores, of which so few exist that counting them is sorting them."""
 
     def __init__(self) -> None:
-        self._true, self._all = np.zeros((2, _LEVELS), np.int64)
+        self._labelled, self._all = np.zeros((2, _LEVELS), np.int64)
         self.positives = 0
 
-    def add(self, scores: npt.NDArray[np.float16], true: npt.NDArray[np.integer]) -> None:
+    def add(self, scores: npt.NDArray[np.float16], labelled: npt.NDArray[np.integer]) -> None:
         """Add the chunks of a class.
 
         Args:
             scores: 0 to 1, [n].
-            true: Positions of those in which the class is true.
+            labelled: Positions of those with the class.
         """
-        levels = scores.view(np.uint16)  # positive numbers are ordered as their bits are
+        levels = scores.view(np.uint16)  # positive numbers have the order of their bits
         self._all += np.bincount(levels, minlength=_LEVELS)
-        self._true += np.bincount(levels[true], minlength=_LEVELS)
-        self.positives += len(true)
+        self._labelled += np.bincount(levels[labelled], minlength=_LEVELS)
+        self.positives += len(labelled)
 
     def merge(self, other: "Ranking") -> None:
-        """Add all that another one has."""
+        """Add the chunks of another ranking."""
         self._all += other._all
-        self._true += other._true
+        self._labelled += other._labelled
         self.positives += other.positives
 
-    def miss(self, positives: int) -> None:
-        """Add true ones without a score: never found."""
-        self.positives += positives
-
     def curve(self) -> tuple[Floats, Floats]:
-        """Return recall and precision at all thresholds, with corners; there are true ones."""
+        """Return recall and precision at all thresholds, with corners; `positives` must not be 0."""
         some = np.flatnonzero(self._all)[::-1]
-        true, found = np.cumsum(self._true[some]), np.cumsum(self._all[some])
-        recall, precision = true / self.positives, true / found
+        correct, detected = np.cumsum(self._labelled[some]), np.cumsum(self._all[some])
+        recall, precision = correct / self.positives, correct / detected
         return _staircase(np.append(0.0, recall), np.append(precision[:1], precision))
 
 
 def psd_roc(efpr: Floats, etpr: Floats, max_efpr: float) -> tuple[Floats, Floats]:
-    """Return a PSD-ROC up to its highest rate, with corners.
+    """Return a PSD-ROC up to its maximum rate, with corners.
 
     Args:
         efpr: Effective false positives per hour, rising from 0, [n].
-        etpr: Effective true positive ratio from each of these to the next, [n].
+        etpr: Effective true positive ratio from each rate to the next, [n].
         max_efpr: Where it ends.
     """
     inside = efpr < max_efpr
@@ -144,7 +143,7 @@ def psd_roc(efpr: Floats, etpr: Floats, max_efpr: float) -> tuple[Floats, Floats
 
 
 def _staircase(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
-    """Return corners: from one recall to the next the precision is that of the next, as average precision has it."""
+    """Return corners: from one recall to the next the precision is that of the next, as in average precision."""
     points = np.stack([np.repeat(recall, 2)[:-1], np.repeat(precision, 2)[1:]], axis=1)
     points = points[np.append(True, np.any(np.diff(points, axis=0) != 0, axis=1))]
     steps = np.diff(points, axis=0)
@@ -153,14 +152,14 @@ def _staircase(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
     return x, y
 
 
-def thinned(points: _Points, most: int = MOST_POINTS) -> _Points:
-    """Return a line [m, 2] through some of the points [n, 2] of another: at most `most`, ends among them.
+def thinned(points: Floats, maximum: int = MAX_POINTS) -> Floats:
+    """Return a polyline [m, 2] through at most `maximum` of the points [n, 2] of another, including its ends.
 
-    What is left out lies close to the line that is left (Douglas and Peucker, "Algorithms for the reduction of the
-    number of points required to represent a digitized line or its caricature", 1973): by `FINENESS` of each axis, or
-    by as little as `most` allows. The x are not to go back.
+    The points left out are close to the new line (Douglas and Peucker, "Algorithms for the reduction of the number of
+    points required to represent a digitized line or its caricature", 1973): within `FINENESS` of each axis, or as close
+    as `maximum` allows. The x must not decrease.
     """
-    if len(points) <= most:
+    if len(points) <= maximum:
         return points
     span = np.ptp(points, axis=0)
     unit = (points - points.min(axis=0)) / np.where(span > 0, span, 1)
@@ -168,36 +167,36 @@ def thinned(points: _Points, most: int = MOST_POINTS) -> _Points:
     fineness = FINENESS
     while True:
         left = kept[_peucker(unit[kept], fineness)]
-        if len(left) <= most:
+        if len(left) <= maximum:
             return points[left]
         fineness *= 1.5
 
 
-def _outline(unit: _Points) -> npt.NDArray[np.int64]:
-    """Return positions of the first, last, highest and lowest point of each of many columns as wide as a hair."""
+def _outline(unit: Floats) -> Rows:
+    """Return the positions of the first, last, highest and lowest point of each of many columns as wide as a line."""
     column = np.minimum(unit[:, 0] / FINENESS, 1 / FINENESS - 1).astype(np.int64)
     order = np.lexsort((unit[:, 1], column))
-    edges = np.flatnonzero(np.append(True, np.diff(column) != 0))
+    edges = run_starts(column)
     last = np.append(edges[1:], len(unit)) - 1
     return np.unique(np.concatenate([edges, last, order[edges], order[last]]))
 
 
-def _peucker(unit: _Points, fineness: float) -> npt.NDArray[np.bool_]:
-    """Return which points are needed for the line to pass all others by less than `fineness`."""
+def _peucker(unit: Floats, fineness: float) -> Bools:
+    """Return which points are needed for the line to pass all other points at less than `fineness`."""
     needed = np.zeros(len(unit), bool)
     needed[[0, -1]] = True
-    pieces = [(0, len(unit) - 1)]
-    while pieces:
-        first, last = pieces.pop()
+    segments = [(0, len(unit) - 1)]
+    while segments:
+        first, last = segments.pop()
         if last - first < 2:
             continue
         along, away = unit[last] - unit[first], unit[first + 1 : last] - unit[first]
         square = float(along @ along)
         part = np.clip(away @ along / square, 0, 1) if square else np.zeros(len(away))
-        distance = np.linalg.norm(away - part[:, None] * along, axis=1)  # from the piece, not from its line beyond it
+        distance = np.linalg.norm(away - part[:, None] * along, axis=1)  # from the segment, not from its extension
         farthest = int(distance.argmax())
         if distance[farthest] > fineness:
             middle = first + 1 + farthest
             needed[middle] = True
-            pieces += [(first, middle), (middle, last)]
+            segments += [(first, middle), (middle, last)]
     return needed

@@ -1,4 +1,4 @@
-"""From scores to events: found ones at thresholds, and the best that the grid of chunks allows."""
+"""From scores to events: those detected at thresholds, and the best ones that the chunk grid allows."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,52 +6,58 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.metrics import psds
-from satpipe.jobs.metrics.sound_events import Events, Floats, Ints, detect
+from satpipe.jobs.metrics.arrays import Bools, Floats, Ints, run_starts
+from satpipe.jobs.metrics.sound_events import SAME_S, Events, detect
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 
 class Detector:
-    """Events that scores make at a threshold."""
+    """Detects events in chunk scores.
 
-    def __init__(self, chunks: ChunkScores, places: Ints, min_s: float) -> None:
-        self._chunks, self._places, self._min_s = chunks, places, min_s
+    Args:
+        chunks: Scores of the classes that the model has.
+        classes: Position of each of these in the class set.
+        min_s: Minimum duration of an event, seconds.
+    """
+
+    def __init__(self, chunks: ChunkScores, classes: Ints, min_s: float) -> None:
+        self._chunks, self._classes, self._min_s = chunks, classes, min_s
 
     def at(self, threshold: float | Floats) -> Events:
-        """Events at one threshold, or one for each class that has scores."""
+        """Return the events at one threshold, or at one for each class that has scores."""
         chunks = self._chunks
         events = detect(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, threshold)
-        return self._placed(events.take(self._long_enough(events)))
+        return self._in_class_set(events.take(self._long_enough(events)))
 
     def at_all(self, thresholds: Floats) -> psds.Detections:
-        """Events at each of many thresholds."""
+        """Return the events at each of many thresholds."""
         chunks = self._chunks
-        found = psds.detections_at(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, thresholds)
-        found = found.take(self._long_enough(found.events))
-        return replace(found, events=self._placed(found.events))
+        detections = psds.detections_at(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, thresholds)
+        detections = detections.take(self._long_enough(detections.events))
+        return replace(detections, events=self._in_class_set(detections.events))
 
-    def _long_enough(self, events: Events) -> npt.NDArray[np.bool_]:
-        long_enough: npt.NDArray[np.bool_] = events.offset_s - events.onset_s >= self._min_s - 1e-9
-        return long_enough
+    def _long_enough(self, events: Events) -> Bools:
+        return np.asarray(events.offset_s - events.onset_s >= self._min_s - SAME_S)
 
-    def _placed(self, events: Events) -> Events:
-        """From columns of the scores to positions in the class set."""
-        return replace(events, label=self._places[events.label])
+    def _in_class_set(self, events: Events) -> Events:
+        """Replace columns of the scores by positions in the class set."""
+        return replace(events, label=self._classes[events.label])
 
 
 def median_filtered(clip: Ints, values: npt.NDArray[Any], chunks: int) -> npt.NDArray[Any]:
     """Return scores [n, K] with each replaced by the median of itself and its neighbours in the clip.
 
-    At the ends of a clip its first and last chunk stand in for what is not there.
+    At the ends of a clip, its first and last chunk are repeated.
 
     Args:
-        clip: Of each chunk, [n]; chunks of a clip lie together.
+        clip: Of each chunk, [n]; the chunks of a clip are adjacent.
         values: Scores, [n, K].
         chunks: Odd number of chunks to take the median of.
     """
-    edges = np.flatnonzero(np.append(True, np.diff(clip) != 0))
-    sizes = np.diff(np.append(edges, len(clip)))
-    first, last = np.repeat(edges, sizes), np.repeat(edges + sizes - 1, sizes)
+    starts = run_starts(clip)
+    sizes = np.diff(np.append(starts, len(clip)))
+    first, last = np.repeat(starts, sizes), np.repeat(starts + sizes - 1, sizes)
     here = np.arange(len(clip))
     near = [np.clip(here + shift, first, last) for shift in range(-(chunks // 2), chunks // 2 + 1)]
     out = np.empty_like(values)
@@ -61,10 +67,10 @@ def median_filtered(clip: Ints, values: npt.NDArray[Any], chunks: int) -> npt.ND
 
 
 def on_grid(events: Events, chunk_samples: int, duration_s: Floats) -> Events:
-    """Return what the best tagger could find: events from the start of a chunk to the end of one.
+    """Return what a perfect tagger would detect: events from the start of a chunk to the end of one.
 
     Args:
-        events: True events.
+        events: Labelled events.
         chunk_samples: Length of a chunk at 16 kHz.
         duration_s: Of each clip, [clips]: where its last chunk ends.
     """

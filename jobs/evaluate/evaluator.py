@@ -1,4 +1,4 @@
-"""What both kinds of truth have in common: clips are found, figures are added to the card."""
+"""What evaluations against weak and strong labels share: clips are matched, figures are added to the result."""
 
 import hashlib
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 from satpipe.jobs import ground_truth
 from satpipe.jobs.evaluate.curves import Curves
 from satpipe.jobs.evaluate.result import EXAMPLES, EvaluationResult
+from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.metrics.bootstrap import interval, resample
-from satpipe.jobs.metrics.sound_events import Floats
 from satpipe.jobs.options.results import EvaluateOptions
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
@@ -19,14 +19,13 @@ from satpipe.sat.labels import Label
 
 
 class Evaluator:
-    """What both kinds of truth have in common: clips, and a place for figures."""
+    """Matches clips with recordings and collects figures."""
 
     kind = ""
 
-    def __init__(self, tables: Tables, options: EvaluateOptions, card: EvaluationResult) -> None:
-        self.tables, self.options, self.card = tables, options, card
-        self.curves: Curves = card["curves"]
-        self.model: dict[str, Any] = card["model"]
+    def __init__(self, tables: Tables, options: EvaluateOptions, result: EvaluationResult, curves: Curves) -> None:
+        self.tables, self.options, self.result, self.curves = tables, options, result, curves
+        self.model = result["model"]
         tagged = np.flatnonzero(tables.chunks > 0)
         self.recordings = [tables.recordings[row] for row in tagged]
         self.duration_s = tables.duration_s[tagged]
@@ -35,18 +34,18 @@ class Evaluator:
         self.clips: dict[str, Any] = {}
 
     def join(self, path: str | Path, listed: tuple[str, ...], unknown: dict[str, int]) -> ground_truth.Match:
-        """Find the recordings of the clips listed, and describe the truth in the card."""
+        """Find the recordings of the listed clips, and describe the ground truth in the result."""
         mapping = ground_truth.read_mapping(self.options.mapping) if self.options.mapping else None
         match = ground_truth.match(listed, self.recordings, mapping)
         if not len(match.clip):
             theirs = f" ({self.recordings[0]}, ...)" if self.recordings else ""
             raise TruthError(
                 f"none of the {len(listed):,} clips of {path} ({listed[0]}, ...) is among the {len(self.recordings):,} "
-                f"recordings tagged in {self.card['out']}{theirs}: --mapping FILE tells which is which"
+                f"recordings tagged in {self.result['out']}{theirs}: use --mapping FILE to assign them"
             )
         found = [listed[clip] for clip in match.clip]
         self.clips = {"clips_found": len(found), "clips_listed": len(listed)}
-        self.card["truth"][self.kind] = {
+        self.result["truth"][self.kind] = {
             "file": str(path),
             "sha256": _sha256_of(path),
             "listed": len(listed),
@@ -56,42 +55,42 @@ class Evaluator:
             "clips_sha256": hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest(),
         }
         if match.unlisted:
-            self.note(f"{len(match.unlisted):,} recordings are not in the {self.kind} labels, and not evaluated")
+            self.note(f"{len(match.unlisted):,} recordings are not in the {self.kind} labels and were not evaluated")
         if unknown:
-            self.note(f"{sum(unknown.values()):,} {self.kind} labels that satpipe does not know are left out")
+            self.note(f"{sum(unknown.values()):,} {self.kind} labels that satpipe does not know were left out")
         broken = sum(self.status[recording] != "ok" for recording in match.recording)
         if broken:
-            self.note(f"{broken:,} of the recordings evaluated were not tagged from start to end")
+            self.note(f"{broken:,} of the evaluated recordings were not tagged from start to end")
         self.weights = resample(len(found), self.options.bootstrap, self.options.seed)
         return match
 
     def read_scores(self, match: ground_truth.Match, columns: list[int]) -> ChunkScores:
-        """Read the scores of the recordings found: clip i of the result is the i-th clip found."""
+        """Read the scores of the matched recordings: clip i of the result is the i-th clip found."""
         return read_chunks(self.tables, [self.recordings[recording] for recording in match.recording], columns)
 
     def limits(self, name: str, samples: Floats, mirrored: Any = None) -> dict[str, float | None]:
-        """Return the interval of a class's figure, which lies from 0 to 1, as two columns of its row.
+        """Return the interval of a class's figure, which is from 0 to 1, as two columns of its row.
 
         Args:
             name: Of the figure.
-            samples: Its values in the bootstrap's samples, [B].
-            mirrored: The figure itself where the interval is mirrored at it.
+            samples: Its values in the bootstrap samples, [B].
+            mirrored: The figure itself if the interval is to be mirrored at it.
         """
         low, high = np.clip(interval(samples, self.options.level, mirrored), 0, 1)
         return {f"{name}_low": as_number(low), f"{name}_high": as_number(high)}
 
     def note(self, text: str) -> None:
-        """Add something the reader of the figures should know."""
-        self.card["notes"].append(text)
+        """Add something that a reader of the figures should know."""
+        self.result["notes"].append(text)
 
     def add(
         self, name: str, average: str, value: Any, samples: Floats | None = None, *, mirrored: bool = False, **how: Any
     ) -> None:
-        """Add a figure; `samples` are its values in the bootstrap's samples."""
+        """Add a figure with its conditions; `samples` are its values in the bootstrap samples."""
         low, high = np.nan, np.nan
         if samples is not None and len(samples):
             low, high = interval(samples, self.options.level, float(value) if mirrored else None)
-        self.card["figures"].append(
+        self.result["figures"].append(
             {
                 "name": name,
                 "average": average,
@@ -101,34 +100,34 @@ class Evaluator:
                 **how,
                 **self.clips,
                 **{key: self.model[key] for key in ("arch", "sha256", "delay_s", "cut", "memory", "precision")},
-                "satpipe": self.card["satpipe"],
+                "satpipe": self.result["satpipe"],
             }
         )
 
+    def add_classes(self, rows: list[dict[str, Any]]) -> None:
+        """Add columns to the rows of the classes, which begin with `named`; new classes come last."""
+        classes = self.result["classes"]
+        known = {row["mid"]: row for row in classes}
+        for row in rows:
+            if row["mid"] in known:
+                known[row["mid"]].update(row)
+            else:
+                classes.append(row)
+
 
 def named(label: Label) -> dict[str, Any]:
-    """The first columns of a class's row."""
+    """Return the first columns of a class's row."""
     return {"mid": label.mid, "label": label.name}
 
 
-def merge_classes(classes: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
-    """Add what is known of classes to what the card has of them already."""
-    known = {row["mid"]: row for row in classes}
-    for row in rows:
-        if row["mid"] in known:
-            known[row["mid"]].update(row)
-        else:
-            classes.append(row)
-
-
 def as_number(value: Any) -> float | None:
-    """A number for JSON, which has neither infinity nor NaN: None stands for those."""
+    """Return a number for JSON, which has neither infinity nor NaN: None for these."""
     number = float(value)
     return number if np.isfinite(number) else None
 
 
 def _sha256_of(path: str | Path) -> str:
-    """Of a file, or of all files of a folder by name."""
+    """Return the checksum of a file, or of all files of a folder in the order of their names."""
     place = locate(path)
     files = sorted(each for each in place.rglob("*") if each.is_file()) if place.is_dir() else [place]
     return hashlib.sha256(b"".join(hashlib.sha256(each.read_bytes()).digest() for each in files)).hexdigest()

@@ -1,8 +1,8 @@
-"""The card: what was evaluated, how, and the figures. Written, read, and compared with another."""
+"""The result of an evaluation: written, read, and compared with another."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,21 +10,45 @@ from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.tables.files import reading
 from satpipe.sat.errors import ConfigError, OutputError
 
-CARD, CLASSES, CURVES = "evaluate.json", "classes.csv", "curves.parquet"
-EXAMPLES = 5  # names shown where there are many
-EvaluationResult = dict[str, Any]
+RESULT, CLASSES, CURVES = "evaluate.json", "classes.csv", "curves.parquet"
+EXAMPLES = 5  # names shown of a long list
 
 CONDITIONS = (
     "clips_found", "truth", "class_set", "class_set_sha256", "nan_rule", "threshold", "threshold_source", "thresholds",
     "segment_s", "collar_s", "offset_fraction", "median_filter", "min_s", "alpha_st", "alpha_ct", "dtc", "gtc", "cttc",
     "max_efpr",
 )  # fmt: skip
-"""What two figures must share to be compared. The number of classes averaged is a result: sed_eval's rule makes it
-depend on what was found."""
+"""Keys that two figures must share to be comparable. The number of classes averaged is a result: by sed_eval's rule it
+depends on what was detected."""
+
+
+class EvaluationResult(TypedDict):
+    """The result of `evaluate`: all of `evaluate.json`, and the curves."""
+
+    satpipe: str
+    """Version of satpipe."""
+    out: str
+    """Output folder that was evaluated."""
+    model: dict[str, Any]
+    """Configuration and checksum of the model, and how it was run."""
+    options: dict[str, Any]
+    """The options of `evaluate`."""
+    truth: dict[str, dict[str, Any]]
+    """By kind, `weak` or `strong`: the file of the ground truth, and how many clips and classes were found."""
+    notes: list[str]
+    """What a reader of the figures should know."""
+    figures: list[dict[str, Any]]
+    """Each figure with its interval (`low`, `high`) and the conditions needed to compare it."""
+    classes: list[dict[str, Any]]
+    """The figures of each class: the rows of `classes.csv`."""
+    curves: pa.Table
+    """As `satpipe.pipeline.tables.schemas.CURVES`; not in `evaluate.json` but in `curves.parquet`."""
+    branches: NotRequired[dict[str, Any]]
+    """Confusion between branches of the ontology; with strong labels only."""
 
 
 def folders(folder: str | None, outs: tuple[str, ...]) -> list[Any]:
-    """Where the card of each output folder goes: the folder itself if there is one, else one of its name below.
+    """Return the folder for the result of each output folder: `folder`, or its subfolders if there are several.
 
     Raises:
         ConfigError: Two output folders have the same name.
@@ -34,93 +58,90 @@ def folders(folder: str | None, outs: tuple[str, ...]) -> list[Any]:
     names = [locate(out).name for out in outs]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ConfigError(f"two of the folders are called {twice[0]}: their cards would overwrite each other")
+        raise ConfigError(f"two of the folders are called {twice[0]}: their results would overwrite each other")
     return [locate(folder) / name for name in names]
 
 
-def write(card: EvaluationResult, folder: str | Path) -> None:
-    """Write a card, and its classes and curves as tables.
+def write(result: EvaluationResult, folder: str | Path) -> None:
+    """Write a result, with its classes and curves as tables.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: The files cannot be written.
     """
+    import pandas as pd  # slow to import
+
     place = locate(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with written_whole(place / CARD) as path:
-            plain = {key: value for key, value in card.items() if key != "curves"}
+        with written_whole(place / RESULT) as path:
+            plain = {key: value for key, value in result.items() if key != "curves"}
             path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with written_whole(place / CLASSES) as path:
-            _frame(card["classes"]).to_csv(path, index=False)
+            pd.DataFrame(result["classes"]).to_csv(path, index=False)
         with written_whole(place / CURVES) as path:
-            pq.write_table(card["curves"], path, compression="zstd")
+            pq.write_table(result["curves"], path, compression="zstd")
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
 
 
-def _frame(rows: list[dict[str, Any]]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(rows)
-
-
 def read(folder: str | Path) -> EvaluationResult:
-    """Read the card of a folder that `write` wrote to, or a card itself.
+    """Read the result, without its curves, from a folder that `write` wrote to, or from its JSON file.
 
     Raises:
-        OutputError: There is none.
+        OutputError: The file cannot be read or is not an evaluation result.
     """
     place = locate(folder)
-    place = place if place.suffix == ".json" else place / CARD
+    place = place if place.suffix == ".json" else place / RESULT
     try:
-        card: EvaluationResult = json.loads(place.read_text(encoding="utf-8"))
+        result: EvaluationResult = json.loads(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise OutputError(f"{place} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise OutputError(f"{place} is no card of `satpipe evaluate`: {error}") from error
-    if not isinstance(card, dict) or not {"figures", "truth", "model"} <= card.keys():
-        raise OutputError(f"{place} is no card of `satpipe evaluate`")
-    return card
+        raise OutputError(f"{place} is not a result of `satpipe evaluate`: {error}") from error
+    if not isinstance(result, dict) or not {"figures", "truth", "model"} <= result.keys():
+        raise OutputError(f"{place} is not a result of `satpipe evaluate`")
+    return result
 
 
 def read_curves(folder: str | Path) -> pa.Table:
-    """Read the curves beside a card, as `satpipe.pipeline.tables.schemas.CURVES`.
+    """Read the curves next to a result, as `satpipe.pipeline.tables.schemas.CURVES`.
 
     Raises:
-        OutputError: There are none.
+        OutputError: The file is missing or cannot be read.
     """
     place = locate(folder)
     path = (place.parent if place.suffix == ".json" else place) / CURVES
     if not path.exists():
-        raise OutputError(f"{path} is missing, the card's curves: evaluate again")
+        raise OutputError(f"{path}, the curves of the evaluation, is missing: run `satpipe evaluate` again")
     with reading(path), path.open("rb") as file:
         return pq.read_table(file)
 
 
 def compare(first: EvaluationResult, second: EvaluationResult) -> None:
-    """Make sure that the figures of two cards mean the same.
+    """Make sure that the figures of two results are comparable.
 
     Raises:
-        ConfigError: They do not; the reasons are named.
+        ConfigError: They are not; the message gives the reasons.
     """
     reasons = []
     for kind in sorted(first["truth"].keys() & second["truth"].keys()):
         one, other = first["truth"][kind], second["truth"][kind]
         if one["sha256"] != other["sha256"]:
-            reasons.append(f"other {kind} labels: {one['file']} and {other['file']} differ")
+            reasons.append(f"different {kind} labels: {one['file']} and {other['file']}")
         elif one["clips_sha256"] != other["clips_sha256"]:
-            reasons.append(f"other clips: {one['found']:,} and {other['found']:,} of those in {one['file']} were found")
+            reasons.append(f"different clips: {one['found']:,} and {other['found']:,} of {one['file']} were found")
     right = {(figure["name"], figure["average"]): figure for figure in second["figures"]}
     shared = [
         (figure, right[key]) for figure in first["figures"] if (key := (figure["name"], figure["average"])) in right
     ]
     if not shared:
         reasons.append("they have no figure in common")
-    differ: dict[str, None] = {}
-    for one, other in shared:
-        for key in one.keys() | other.keys():
-            if key in CONDITIONS and one.get(key) != other.get(key):
-                differ.setdefault(f"{key} of {one['name']}: {one.get(key)} and {other.get(key)}")
-    reasons += list(differ)[:EXAMPLES]
+    differ = [
+        f"{key} of {one['name']}: {one.get(key)} and {other.get(key)}"
+        for one, other in shared
+        for key in one.keys() | other.keys()
+        if key in CONDITIONS and one.get(key) != other.get(key)
+    ]
+    reasons += list(dict.fromkeys(differ))[:EXAMPLES]
     if reasons:
-        raise ConfigError("the two cards cannot be compared:\n  " + "\n  ".join(reasons))
+        raise ConfigError("the two results cannot be compared:\n  " + "\n  ".join(reasons))

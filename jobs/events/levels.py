@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from satpipe.jobs import ground_truth
-from satpipe.jobs.metrics.sound_events import Floats
+from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.options.results import EventOptions
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import choose, weak_labels

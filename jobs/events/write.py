@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.events.formats import RENDERERS, Event, Format, Found
-from satpipe.jobs.metrics.sound_events import Floats
+from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.storage import locate, output_file, relative_path, write_text
 from satpipe.pipeline.tables.files import COMPRESSION

@@ -1,4 +1,4 @@
-"""What the names of clips and recordings tell."""
+"""Names of clips and recordings."""
 
 import re
 from collections.abc import Iterator
@@ -7,54 +7,54 @@ from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.sound_events import Ints
+from satpipe.jobs.metrics.arrays import Ints
 from satpipe.pipeline.recordings.find import EXTENSIONS
 
 _RAVEN_FILE = re.compile(r"(\.Table\.\d+)?\.selections?$", re.IGNORECASE)
 _CHANNEL = re.compile(r"#ch\d+$")  # how `tag --channels split` names the channels of a recording
 _SEGMENT = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:_(\d+(?:\.\d+)?))?)?", re.ASCII)
-_SHORTEST_MS = 1000  # two whole numbers in a name that lie closer are seconds
+_SHORTEST_MS = 1000  # two whole numbers in a name that are closer are seconds
 
 
 class Name(NamedTuple):
-    """Name of a clip or a recording: its folders and stem, and the last of them with its extension."""
+    """Name of a clip or a recording: its folders and stem, and the file name with its extension."""
 
     parts: tuple[str, ...]
     last: str
 
     @property
     def stem(self) -> str:
-        """Without folders and extension."""
+        """The file name without extension."""
         return self.parts[-1]
 
     def ends(self) -> Iterator[tuple[str, ...]]:
-        """Yield shorter and shorter ends of it, itself not among them."""
+        """Yield shorter and shorter ends of the path, without the whole path."""
         return (self.parts[cut:] for cut in range(1, len(self.parts)))
 
 
 class Segment(NamedTuple):
-    """What AudioSet's clips are: a YouTube id, and the milliseconds at which it may start, none if unknown."""
+    """A clip of AudioSet: a YouTube id, and the possible starts in milliseconds, none if unknown."""
 
     ytid: str
     starts_ms: tuple[int, ...]
 
 
 def parse_name(text: str) -> Name:
-    """Take a path apart."""
-    text = text if text.isascii() else normalize("NFC", text)  # file systems of Apple's take accents apart
+    """Split a path."""
+    text = text if text.isascii() else normalize("NFC", text)  # file systems of Apple decompose accents
     *folders, last = text.replace("\\", "/").split("/")
     return Name((*(folder for folder in folders if folder not in ("", ".")), without_extension(last)), last)
 
 
 def without_extension(name: str) -> str:
-    """Drop an extension of audio; a dot alone makes none: YTID_30.000_40.000."""
+    """Remove an audio extension; `.000` of YTID_30.000_40.000 is not one."""
     name = _CHANNEL.sub("", name)
     stem, dot, extension = name.rpartition(".")
     return stem if stem and dot + extension.lower() in EXTENSIONS else name
 
 
 def parse_segment(stem: str) -> Segment | None:
-    """Return what a name of AudioSet's says, None for other names; see `match` for its forms."""
+    """Parse a name by AudioSet's conventions, see `match`; None for other names."""
     found = _SEGMENT.fullmatch(stem)
     if not found:
         return None
@@ -69,15 +69,17 @@ def parse_segment(stem: str) -> Segment | None:
 
 
 def clip_of_file(path: str) -> str:
-    """Return the recording that a file of labels is of, by its name."""
+    """Return the name of the recording that a label file belongs to."""
     return _RAVEN_FILE.sub("", path.rpartition(".")[0] or path)
 
 
 def renumber(clip: Ints, clips: npt.NDArray[np.integer], count: int) -> tuple[npt.NDArray[np.bool_], Ints]:
-    """Number rows by the clips that are taken, by position, of `count` of them.
+    """Return which rows belong to the selected clips, and the new clip number of each row, [n].
 
-    Returns:
-        Which rows are of clips taken, and of each row its clip's new number, [n].
+    Args:
+        clip: Clip of each row, [n].
+        clips: Positions of the selected clips, in their new order.
+        count: Number of all clips.
     """
     new = np.full(count, -1, np.int32)
     new[clips] = np.arange(len(clips), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Which recording each clip is: by a list that says so, or by their names."""
+"""Matching of clips with recordings, by a list or by their names."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,62 +8,60 @@ from pathlib import Path
 import numpy as np
 from satpipe.jobs.ground_truth.clip_names import Name, parse_name, parse_segment
 from satpipe.jobs.ground_truth.columns import CLIP, Columns
-from satpipe.jobs.ground_truth.text_file import TextFile, cell_at, indented, is_number, some, unquoted
-from satpipe.jobs.metrics.sound_events import Ints
+from satpipe.jobs.ground_truth.text_file import TextFile, cell_at, count_and_names, indented, is_number, unquoted
+from satpipe.jobs.metrics.arrays import Ints
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """Which recording each clip is; see `match`."""
+    """The recording of each clip; see `match`."""
 
     clip: Ints
-    """Positions in the list of clips of those found, ascending, [n]."""
+    """Positions of the clips found in the list of clips, ascending, [n]."""
     recording: Ints
-    """Of each of them: position in the list of recordings, [n]."""
+    """Position of each clip's recording in the list of recordings, [n]."""
     missing: tuple[str, ...]
-    """Clips that no recording was found for."""
+    """Clips without a recording."""
     unlisted: tuple[str, ...]
-    """Recordings that no clip was found for."""
+    """Recordings without a clip."""
     by: dict[str, int]
-    """How many were found by "mapping", "name", "YouTube id and start", "YouTube id"."""
+    """Number of clips found by "mapping", "name", "YouTube id and start", "YouTube id"."""
 
 
 def read_mapping(path: str | Path) -> dict[str, str]:
-    """Read which recording is which clip: a table with the columns recording and clip.
+    """Read the clip of each recording: a table with the columns recording and clip.
 
     Raises:
-        TruthError: It cannot be read, or has lines that are not right: they are named.
+        TruthError: The table cannot be read, or has invalid lines; the message lists them.
     """
     file = TextFile(locate(path))
     recording, clip = file.column(["recording"]), file.column(["clip"])
     if recording is None or clip is None:
-        raise TruthError(f"{file.path} needs a header with the columns recording and clip")
+        raise TruthError(f"{file.path} must have a header with the columns recording and clip")
     mapping: dict[str, str] = {}
-    lines: dict[str, int] = {}
     for number, cells in file.body():
         with file.line(number):
             name, of = cell_at(cells, recording), cell_at(cells, clip)
             if not name or not of:
-                raise TruthError("it takes a recording and a clip")
-            if name in mapping:
-                raise TruthError(f"recording {name} is in line {lines[name]} already")
-            mapping[name], lines[name] = of, number
+                raise TruthError("the recording or the clip is missing")
+            file.once(name, f"recording {name}")
+            mapping[name] = of
     file.check()
     if not mapping:
-        raise TruthError(f"{file.path} names no recording")
+        raise TruthError(f"{file.path} lists no recording")
     return mapping
 
 
 def read_list(path: str | Path) -> tuple[str, ...]:
-    """Read names of clips or recordings, each once.
+    """Read names of clips or recordings, without repetitions.
 
-    Either one in each line, or a table with a header that has a column of clips (clip, recording, filename, ...), or
-    a segment list as AudioSet's.
+    The file has a name in each line, or is a table with a header and a column of clips (clip, recording, filename,
+    ...), or a segment list like AudioSet's.
 
     Raises:
-        TruthError: It cannot be read, or names nothing.
+        TruthError: The file cannot be read, or lists nothing.
     """
     file = TextFile(locate(path))
     first = file.rows[0][1] if file.rows else []
@@ -79,65 +77,64 @@ def read_list(path: str | Path) -> tuple[str, ...]:
         names = [unquoted(line.strip()) for _, line in file.lines]
     names = [name for name in dict.fromkeys(names) if name]
     if not names:
-        raise TruthError(f"{file.path} names no clip")
+        raise TruthError(f"{file.path} lists no clip")
     return tuple(names)
 
 
 def match(clips: Sequence[str], recordings: Sequence[str], mapping: Mapping[str, str] | None = None) -> Match:
     """Find the recording of each clip.
 
-    By name, where the first of these that holds decides: the same path; the same but for the extension of audio; one
-    path is the end of the other (`site1/dawn` of `data/site1/dawn.wav`); the same name in other folders, if no other
-    clip or recording has it.
+    First by name, in this order: the same path; the same except for the audio extension; one path is the end of the
+    other (`site1/dawn` of `data/site1/dawn.wav`); the same name in other folders, if no other clip or recording has it.
 
-    Else by AudioSet's naming habits: YTID, a YouTube id of 11 characters, or YYTID, followed by nothing, by
+    Then by AudioSet's naming conventions: YTID, a YouTube id of 11 characters, or YYTID, followed by nothing, by
     _START_END in seconds (30.000_40.000, 30_40) or milliseconds (30000_40000), or by _START in milliseconds or whole
-    seconds. Clip and recording must start at the same millisecond; where one of the two gives no start, the id decides
-    if only one comes into question.
+    seconds. Clip and recording must start at the same millisecond; if one of them gives no start, the id decides,
+    provided that there is one candidate.
 
     Args:
-        clips: Names as in the list of true labels, each once.
-        recordings: Names as in the recordings table, each once.
-        mapping: Recording to clip, for those that names do not tell; it goes before them.
+        clips: Names as in the ground truth, without repetitions.
+        recordings: Names as in the recordings table, without repetitions.
+        mapping: Clips of recordings whose names do not determine them; it overrides names.
 
     Raises:
-        TruthError: Several recordings come into question for a clip, or several clips for a recording: they are
-            named. Or a mapping has nothing to do with either.
+        TruthError: A clip could be several recordings, or a recording several clips; the message lists them. Or the
+            mapping contains none of the clips and recordings.
     """
     matcher = _Matcher(clips, recordings)
     mapped = {place: mapping[name] for place, name in enumerate(recordings) if name in mapping} if mapping else {}
     matcher.find(mapped, "mapping", ("mapping", "mapping"))
     if mapping and not matcher.found:
-        raise TruthError("the mapping names no recording in the tables together with a clip that is listed")
+        raise TruthError("the mapping has no recording of the tables together with a listed clip")
     others = {place: name for place, name in enumerate(recordings) if place not in mapped}
     matcher.find(others, "name", ("YouTube id and start", "YouTube id"))
     return matcher.result()
 
 
 _Candidates = Iterable[tuple[int, int, list[int]]]
-"""A clip, how far off its name is, and the recordings that come into question."""
+"""A clip, the distance of its name, and its candidate recordings."""
 
 
 class _Matcher:
-    """Clips and recordings by position, and which belong together."""
+    """Matches clips and recordings by position."""
 
     def __init__(self, clips: Sequence[str], recordings: Sequence[str]) -> None:
         self._clips, self._recordings = clips, recordings
         self._names = [parse_name(clip) for clip in clips]
-        self.found: dict[int, tuple[int, str]] = {}  # clip -> recording, and how it was found
+        self.found: dict[int, tuple[int, str]] = {}  # clip: recording, and how it was found
         self._taken: set[int] = set()
         self._wrong: list[str] = []
 
     def find(self, names: Mapping[int, str], by_name: str, by_segment: tuple[str, str]) -> None:
-        """Find the clips of recordings that go by these names.
+        """Find the clips of recordings with these names.
 
         Args:
             names: Of each recording, by position.
-            by_name: What to call matches by name.
-            by_segment: What to call those by YouTube id and start, and by YouTube id.
+            by_name: Key in `Match.by` for matches by name.
+            by_segment: Keys for matches by YouTube id and start, and by YouTube id.
 
         Raises:
-            TruthError: Several come into question.
+            TruthError: A match is ambiguous.
         """
         parsed = {place: parse_name(name) for place, name in names.items()}
         self._settle(self._near_by_name(parsed), (by_name,) * 3)
@@ -145,8 +142,8 @@ class _Matcher:
         if self._wrong:
             count = len(self._wrong)
             raise TruthError(
-                f"{count} name{'s do' if count > 1 else ' does'} not tell which recording is which clip:"
-                f"{indented(self._wrong)}\nA mapping file with the columns recording and clip decides"
+                f"{count} name{'s are' if count > 1 else ' is'} ambiguous:{indented(self._wrong)}\n"
+                "Use --mapping with a file that has the columns recording and clip"
             )
 
     def _near_by_name(self, names: Mapping[int, Name]) -> _Candidates:
@@ -190,16 +187,16 @@ class _Matcher:
         return ((clip, name) for clip, name in enumerate(self._names) if clip not in self.found)
 
     def _settle(self, candidates: _Candidates, how: Sequence[str]) -> None:
-        """Join clips and recordings; where several clips claim one recording, the nearest name decides.
+        """Match clips and recordings; if several clips claim one recording, the nearest name wins.
 
         Args:
-            candidates: Of clips that are not joined yet.
-            how: What to call a match, by how far off the name is.
+            candidates: Of clips that are not matched yet.
+            how: Key in `Match.by` for each distance.
         """
-        claims: dict[int, list[tuple[int, int]]] = defaultdict(list)  # recording -> (how far off, clip)
+        claims: dict[int, list[tuple[int, int]]] = defaultdict(list)  # recording: (distance, clip)
         for clip, distance, near in candidates:
             if len(near) > 1:
-                names = some([self._recordings[place] for place in near], "recording", "recordings")
+                names = count_and_names([self._recordings[place] for place in near], "recording", "recordings")
                 self._wrong.append(f"clip {self._clips[clip]} could be any of {names}")
             elif near:
                 claims[near[0]].append((distance, clip))
@@ -207,14 +204,14 @@ class _Matcher:
             nearest = min(claimed)[0]
             clips = [clip for distance, clip in claimed if distance == nearest]
             if len(clips) > 1:
-                names = some([self._clips[clip] for clip in clips], "clip", "clips")
+                names = count_and_names([self._clips[clip] for clip in clips], "clip", "clips")
                 self._wrong.append(f"recording {self._recordings[recording]} could be any of {names}")
             else:
                 self.found[clips[0]] = (recording, how[nearest])
                 self._taken.add(recording)
 
     def result(self) -> Match:
-        """Return what was found."""
+        """Return all matches."""
         clips = sorted(self.found)
         return Match(
             np.array(clips, np.int32),

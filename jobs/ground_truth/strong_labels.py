@@ -15,7 +15,7 @@ from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
 
-BEYOND_S = 0.05  # an event that ends so little after its recording is cut, and not worth a word
+BEYOND_S = 0.05  # an event that ends by less after its recording is shortened without a note
 _FILES = (".txt", ".tsv", ".csv")
 
 
@@ -24,20 +24,20 @@ class StrongLabels:
     """Strong labels of many clips: from when to when each class is heard."""
 
     clips: tuple[str, ...]
-    """Names of all clips listed, also of those without an event."""
+    """Names of all listed clips, including those without events."""
     labels: tuple[Label, ...]
     """Classes that occur."""
     events: Events
     """In the order of the file; `clip` is a position in `clips`, `label` one in `labels`."""
     duplicates: int = 0
-    """How many of the events repeat another one: same clip, class, onset and offset. They stay in."""
+    """Number of events that repeat another: same clip, class, onset and offset. They are kept."""
     views: int = 0
-    """Rows left out because Raven writes a selection once for each view, such as waveform and spectrogram."""
+    """Rows left out because Raven writes a selection for each view, such as waveform and spectrogram."""
     unknown: dict[str, int] = field(default_factory=dict)
-    """Labels left out because satpipe does not know them, and how often each occurred."""
+    """Labels left out because satpipe does not know them, with their number of occurrences."""
 
     def take(self, clips: npt.NDArray[np.integer]) -> "StrongLabels":
-        """Return some clips, by position, in the order given."""
+        """Return the clips at the given positions, in that order."""
         kept, numbers = renumber(self.events.clip, clips, len(self.clips))
         events = replace(self.events.take(kept), clip=numbers[kept])
         names = tuple(self.clips[clip] for clip in clips)
@@ -46,16 +46,16 @@ class StrongLabels:
 
 @dataclass(frozen=True, eq=False)
 class ClippedLabels:
-    """True events cut to what the recordings hold; see `within`."""
+    """Labels limited to the duration of the recordings; see `clipped`."""
 
-    truth: StrongLabels
+    labels: StrongLabels
     """With no event beyond the end of its recording."""
-    clipped: int
-    """Events that ended more than `BEYOND_S` after their recording, and now end with it."""
+    shortened: int
+    """Number of events that ended more than `BEYOND_S` after their recording and now end with it."""
     dropped: int
-    """Events that began when their recording had ended, and are left out."""
+    """Number of events that started after the end of their recording and are left out."""
     example: str
-    """One of those, for a person; "" if there are none."""
+    """A description of one of them; "" if there are none."""
 
 
 def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongLabels:
@@ -63,63 +63,63 @@ def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongLabels:
 
     Files, times in seconds:
 
-    * audioset_eval_strong.tsv and its like: segment_id, start_time_seconds, end_time_seconds, label.
+    * Like audioset_eval_strong.tsv: segment_id, start_time_seconds, end_time_seconds, label.
     * A table with a header, separated by tabs, commas or semicolons, with columns for clip, onset, offset and label
-      under any of the usual names. A row with only a clip lists that clip as one without events.
-    * A Raven selection table, with a column Annotation, Species, Label or Tag. `Begin File` or `Begin Path` names the
-      recording, `File Offset (s)` the place in it where the table spans several files.
+      under any of the usual names. A row with only a clip lists a clip without events.
+    * A Raven selection table, with a column Annotation, Species, Label or Tag. `Begin File` or `Begin Path` is the
+      recording, `File Offset (s)` the start in it if the table spans several files.
     * An Audacity label file, or any other without a header: onset, offset, label; or clip, onset, offset, label.
 
     A file without a column of clips belongs to the recording of its name: `dawn.txt`, `dawn.wav.csv` and
-    `dawn.Table.1.selections.txt` to `dawn.wav`. In a folder all .txt, .tsv and .csv files are read, those in folders
-    below it as well, and an empty one lists its recording as one without events.
+    `dawn.Table.1.selections.txt` to `dawn.wav`. In a folder, all .txt, .tsv and .csv files are read, including those in
+    subfolders, and an empty file lists a recording without events.
 
     Args:
         path: Path or URL.
-        unknown: What becomes of a label that satpipe does not know. A clip stays listed without its unknown events.
+        unknown: Treatment of labels that satpipe does not know; "skip" keeps their clips without these events.
 
     Raises:
-        TruthError: It cannot be read, or has lines that are not right: they are named.
-        LabelError: It has labels that satpipe does not know; lines and nearest names are given.
+        TruthError: A file cannot be read or has invalid lines; the message lists them.
+        LabelError: Labels are unknown to satpipe; the message gives their lines and similar names.
     """
     location = locate(path)
     reader = _Reader(Vocabulary(unknown))
     if location.is_dir():
         files = sorted(p for p in location.rglob("*") if p.suffix.lower() in _FILES and p.name[0] != ".")
         if not files:
-            raise TruthError(f"{location} holds no .txt, .tsv or .csv files")
+            raise TruthError(f"{location} contains no .txt, .tsv or .csv files")
         named: dict[str, Path] = {}
         for each in files:
             clip = clip_of_file(each.relative_to(location).as_posix())
             other = named.setdefault(without_extension(clip), each)
             if other != each:
-                raise TruthError(f"{other} and {each} are both of recording {clip}: keep one")
+                raise TruthError(f"{other} and {each} both belong to recording {clip}: keep one")
             reader.read(each, clip, may_be_empty=True)
     else:
         reader.read(location, clip_of_file(location.name))
     if not reader.clips:
         raise TruthError(f"{location} lists no clips")
-    return reader.truth()
+    return reader.labels()
 
 
-def within(truth: StrongLabels, durations_s: npt.ArrayLike) -> ClippedLabels:
-    """Cut events to the length of the recordings: what lies beyond the end cannot be found.
+def clipped(labels: StrongLabels, durations_s: npt.ArrayLike) -> ClippedLabels:
+    """Limit events to the duration of the recordings, since nothing can be detected beyond the end.
 
     Args:
-        truth: Events of clips that were found.
-        durations_s: Of the recording of each clip, [clips]; NaN where it is not known: nothing is cut there.
+        labels: Events of clips that were found.
+        durations_s: Of the recording of each clip, [clips]; NaN where unknown, which leaves its events unchanged.
     """
-    events = truth.events
+    events = labels.events
     end_s = np.asarray(durations_s, np.float64)[events.clip]
     outside = (events.onset_s >= end_s) & (events.offset_s > end_s)
     over = ~outside & (events.offset_s > end_s + BEYOND_S)
     example = ""
     for row in [*np.flatnonzero(outside)[:1], *np.flatnonzero(over)[:1]][:1]:
-        what = f"{truth.labels[events.label[row]].name!r} from {events.onset_s[row]:g} s to {events.offset_s[row]:g} s"
-        example = f"{what} in {truth.clips[events.clip[row]]}, which ends at {end_s[row]:g} s"
+        what = f"{labels.labels[events.label[row]].name!r} from {events.onset_s[row]:g} s to {events.offset_s[row]:g} s"
+        example = f"{what} in {labels.clips[events.clip[row]]}, which ends at {end_s[row]:g} s"
     kept = replace(events, offset_s=np.fmin(events.offset_s, end_s)).take(~outside)
-    cut = replace(truth, events=kept, duplicates=_duplicates(kept))
-    return ClippedLabels(cut, int(over.sum()), int(outside.sum()), example)
+    shortened = replace(labels, events=kept, duplicates=_duplicates(kept))
+    return ClippedLabels(shortened, int(over.sum()), int(outside.sum()), example)
 
 
 class _Reader:
@@ -132,7 +132,7 @@ class _Reader:
         self._events: list[tuple[int, Label, float, float]] = []
 
     def read(self, path: Path, clip: str, *, may_be_empty: bool = False) -> None:
-        """Read a file; `clip` is the recording it belongs to if it does not say otherwise."""
+        """Read a file; `clip` is the recording of events whose row gives none."""
         file = TextFile(path)
         if not file.rows:
             file.check()
@@ -146,7 +146,7 @@ class _Reader:
         views: dict[Any, str] = {}
         seen: set[str] = set()
         for number, cells in file.body(columns.header):
-            if cells[0].startswith("\\"):  # Audacity's frequency range of the label above
+            if cells[0].startswith("\\"):  # Audacity's frequency range of the previous label
                 continue
             with file.line(number):
                 self._row(columns, cells, clip, views, seen)
@@ -157,10 +157,10 @@ class _Reader:
         if columns.clip is not None:
             clip = cell_at(cells, columns.clip)
             if not clip:
-                raise TruthError("there is no clip")
+                raise TruthError("the clip is missing")
             seen.add(clip)
             if columns.sequence and len(seen) > 1:
-                raise TruthError("Raven's times run through several files: have it write the column File Offset (s)")
+                raise TruthError("Raven's times run through several files: add the column File Offset (s) in Raven")
             if text in NO_VALUE and columns.timeless(cells):
                 self._clip(clip)
                 return
@@ -178,13 +178,13 @@ class _Reader:
     def _clip(self, name: str) -> int:
         return self.clips.setdefault(name, len(self.clips))
 
-    def truth(self) -> StrongLabels:
-        """Return all that was read."""
-        labels, label = numbered(event[1] for event in self._events)
+    def labels(self) -> StrongLabels:
+        """Return the labels of all files."""
+        classes, label = numbered(event[1] for event in self._events)
         clip, _, onset_s, offset_s = zip(*self._events, strict=True) if self._events else ([], [], [], [])
         events = Events.of(clip, label, onset_s, offset_s)
         unknown = dict(self._vocabulary.unknown)
-        return StrongLabels(tuple(self.clips), labels, events, _duplicates(events), self._views, unknown)
+        return StrongLabels(tuple(self.clips), classes, events, _duplicates(events), self._views, unknown)
 
 
 def _duplicates(events: Events) -> int:

@@ -1,8 +1,8 @@
-"""Text files of lines with cells, and what was wrong with them."""
+"""Text files of lines with cells, and their invalid lines."""
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -10,36 +10,38 @@ from pathlib import Path
 import numpy as np
 from satpipe.sat.errors import LabelError, TruthError
 
-SHOWN = 5  # bad lines, or names, in one message
-NO_VALUE = ("", "nan", "NaN")  # the latter two where pandas wrote an empty cell
+SHOWN = 5  # invalid lines, or names, in one message
+NO_VALUE = ("", "nan", "NaN")  # pandas writes the latter two for an empty cell
 _UNIT = re.compile(r" *(\( *s(ec(onds)?)? *\)| s| sec| seconds)$")
 
 
 class TextFile:
-    """A file read whole.
+    """A file, read completely.
 
     Attributes:
-        path: Where it is.
+        path: Path of the file.
         lines: Numbers and text of all lines that are neither empty nor comments.
         delimiter: Between the cells of a line.
-        rows: Numbers and cells of the lines that can be taken apart.
-        header: The cells of the first row, as names of columns: without case, underscores and unit of seconds.
+        rows: Numbers and cells of the lines that can be split.
+        header: The cells of the first row as names of columns: without case, underscores and unit of seconds.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read it.
+        """Read a file.
 
         Raises:
-            TruthError: It cannot be read.
+            TruthError: The file cannot be read.
         """
         self.path = path
+        self._number = 0  # of the present line
+        self._first: dict[Hashable, int] = {}  # line of each key
         self._wrong: list[tuple[int, TruthError | LabelError]] = []
         try:
             text = path.read_bytes().decode("utf-8-sig")
         except OSError as error:
             raise TruthError(f"{path} cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
-            raise TruthError(f"{path} is not text in UTF-8: {error}") from error
+            raise TruthError(f"{path} is not UTF-8 text: {error}") from error
         lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self.lines = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
         first = self.lines[0][1] if self.lines else ""
@@ -51,33 +53,44 @@ class TextFile:
         self.header = [_plain(cell) for cell in self.rows[0][1]] if self.rows else []
 
     def column(self, names: Sequence[str]) -> int | None:
-        """Return the place of the column that has the first of these names that is there."""
+        """Return the position of the column with the first of these names that occurs; None if none does."""
         return next((self.header.index(name) for name in names if name in self.header), None)
 
     def body(self, header: bool = True) -> Iterator[tuple[int, list[str]]]:
-        """Yield line numbers and cells; below a header, rows with more cells than that are wrong."""
+        """Yield line numbers and cells; rows with more cells than the header are invalid."""
         width = len(self.header)
         for number, cells in self.rows[header:]:
             if header and any(cells[width:]):
-                wrong = TruthError(f"{len(cells)} cells, where the header has {width}: commas in a cell take quotes")
+                wrong = TruthError(f"{len(cells)} cells but {width} in the header: cells with commas must be quoted")
                 self._wrong.append((number, wrong))
             else:
                 yield number, cells
 
     @contextmanager
     def line(self, number: int) -> Iterator[None]:
-        """Take an error raised within as one of this line."""
+        """Collect an error raised within as one of this line."""
+        self._number = number
         try:
             yield
         except (TruthError, LabelError) as error:
             self._wrong.append((number, error))
 
-    def check(self) -> None:
-        """Raise an error if lines were wrong.
+    def once(self, key: Hashable, name: str) -> None:
+        """Make sure, within `line`, that no earlier line had a key.
 
         Raises:
-            LabelError: All for a label that satpipe does not know.
-            TruthError: Some for something else.
+            TruthError: One had; the message calls it `name`.
+        """
+        first = self._first.setdefault(key, self._number)
+        if first != self._number:
+            raise TruthError(f"{name} is already in line {first}")
+
+    def check(self) -> None:
+        """Raise an error if lines were invalid.
+
+        Raises:
+            LabelError: All of them have a label that satpipe does not know.
+            TruthError: Some are invalid for another reason.
         """
         if not self._wrong:
             return
@@ -85,7 +98,7 @@ class TextFile:
         count = len(self._wrong)
         kind = LabelError if all(isinstance(error, LabelError) for _, error in self._wrong) else TruthError
         lines = indented([f"line {number}: {error}" for number, error in self._wrong])
-        raise kind(f"{self.path} has {count} bad line{'s' if count > 1 else ''}:{lines}")
+        raise kind(f"{self.path} has {count} invalid line{'s' if count > 1 else ''}:{lines}")
 
     def _cells(self, line: str) -> list[str]:
         if self.delimiter == "\t":  # programs that write tabs rarely quote, and names may hold a quote
@@ -94,22 +107,22 @@ class TextFile:
         try:
             cells = next(csv.reader([line], delimiter=self.delimiter, skipinitialspace=True, strict=True))
         except csv.Error:
-            raise TruthError("a quote that does not end, or ends within a cell") from None
+            raise TruthError("a quote is not closed, or closed within a cell") from None
         return [cell.strip() for cell in cells]
 
 
 def cell_at(cells: list[str], place: int | None) -> str:
-    """Return a cell; "" where a row is too short for it, or there is no such column."""
+    """Return a cell; "" if the row is too short or the column does not exist."""
     return cells[place] if place is not None and place < len(cells) else ""
 
 
 def unquoted(cell: str) -> str:
-    """Return a cell without the quotes around it."""
+    """Return a cell without surrounding quotes."""
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell holds a number."""
+    """Return whether a cell contains a number."""
     try:
         float(text)
     except ValueError:
@@ -121,25 +134,25 @@ def read_number(text: str, what: str) -> float:
     """Return the finite number in a cell.
 
     Raises:
-        TruthError: There is none; `what` it should be is named.
+        TruthError: The cell has none; the message calls it `what`.
     """
     try:
         number = float(text)
     except ValueError:
         number = np.nan
     if not isfinite(number) or "_" in text:
-        raise TruthError(f"{what} {text!r} is not a number" if text else f"there is no {what}")
+        raise TruthError(f"{what} {text!r} is not a number" if text else f"the {what} is missing")
     return number
 
 
-def some(names: Sequence[str], one: str, many: str) -> str:
-    """Return how many names there are, of one or of many, and the first of them."""
+def count_and_names(names: Sequence[str], one: str, many: str) -> str:
+    """Return the number of names, with a noun for one or many, and the first of them."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{len(names)} {one if len(names) == 1 else many}: {', '.join(names[:SHOWN])}{more}"
 
 
 def indented(lines: Sequence[str]) -> str:
-    """Return the first lines for the end of a message, each below the one before."""
+    """Return the first lines for the end of a message, each on a line of its own."""
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return "".join(f"\n  {line}" for line in [*lines[:SHOWN], *more])
 

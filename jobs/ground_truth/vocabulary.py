@@ -1,4 +1,4 @@
-"""From what files call classes to labels."""
+"""Lookup of the mids and names in label files."""
 
 import re
 from collections import Counter
@@ -6,29 +6,29 @@ from collections.abc import Iterable
 
 import numpy as np
 from satpipe.jobs.ground_truth.text_file import NO_VALUE
-from satpipe.jobs.metrics.sound_events import Ints
+from satpipe.jobs.metrics.arrays import Ints
 from satpipe.jobs.options.results import Unknown as Unknown
 from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import Label, find
 
 
 class Vocabulary:
-    """Looks labels up, each text once.
+    """Looks labels up and remembers them.
 
     Attributes:
-        unknown: Labels left out, and how often each occurred.
+        unknown: Labels left out, with their number of occurrences.
     """
 
     def __init__(self, unknown: Unknown = "error") -> None:
         self.unknown: Counter[str] = Counter()
         self._skip = unknown == "skip"
-        self._known: dict[str, Label | str] = {}  # or why there is none
+        self._known: dict[str, Label | str] = {}  # or the reason why none was found
 
     def one(self, text: str) -> Label:
         """Return the class of a mid or a name.
 
         Raises:
-            LabelError: There is none.
+            LabelError: No class has this mid or name.
         """
         if text not in self._known:
             self._known[text] = _look_up(text)
@@ -38,10 +38,10 @@ class Vocabulary:
         return found
 
     def maybe(self, text: str) -> Label | None:
-        """Return the class of a mid or a name; None, and counted, where there is none and that is no error.
+        """Return the class of a mid or a name; count an unknown one and return None if they are to be skipped.
 
         Raises:
-            LabelError: There is none.
+            LabelError: No class has this mid or name.
         """
         try:
             return self.one(text)
@@ -52,10 +52,10 @@ class Vocabulary:
             return None
 
     def several(self, text: str) -> list[Label]:
-        """Return the classes of a cell of weak labels, each once.
+        """Return the classes in a cell of weak labels, without repetitions.
 
         Raises:
-            LabelError: One of them is unknown.
+            LabelError: A label is unknown.
         """
         if text in NO_VALUE:
             return []
@@ -66,13 +66,13 @@ class Vocabulary:
 
 
 def _look_up(text: str) -> Label | str:
-    """Return the class of a mid or a name, or why there is none."""
+    """Return the class of a mid or a name, or the reason why none was found."""
     if not text:
-        return "there is no label"
+        return "the label is missing"
     if text.isdecimal():
-        return f"{text} is a number: a label is a mid or a name"
+        return f"{text} is a number: a label must be a mid or a name"
     if text.startswith("/") and "," in text:
-        return f"{text} is several labels, where one is expected"
+        return f"{text} must be one label, not several"
     try:
         return find(text)
     except LabelError as error:
@@ -80,7 +80,7 @@ def _look_up(text: str) -> Label | str:
 
 
 def numbered(labels: Iterable[Label]) -> tuple[tuple[Label, ...], Ints]:
-    """Return the distinct labels by mid, and the position of each label among them."""
+    """Return the distinct labels sorted by mid, and the position of each given label among them."""
     given = list(labels)
     distinct = sorted(set(given), key=lambda label: label.mid)
     at = {label: place for place, label in enumerate(distinct)}

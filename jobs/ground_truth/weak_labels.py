@@ -9,7 +9,7 @@ from satpipe.jobs.ground_truth.clip_names import renumber
 from satpipe.jobs.ground_truth.columns import weak_columns
 from satpipe.jobs.ground_truth.text_file import TextFile
 from satpipe.jobs.ground_truth.vocabulary import Unknown, Vocabulary, numbered
-from satpipe.jobs.metrics.sound_events import Ints
+from satpipe.jobs.metrics.arrays import Ints
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
@@ -20,7 +20,7 @@ class WeakLabels:
     """Weak labels of many clips: which classes occur in each."""
 
     clips: tuple[str, ...]
-    """Names of all clips listed, also of those without a label; AudioSet's as YTID_START_END in seconds."""
+    """Names of all listed clips, including those without labels; AudioSet's as YTID_START_END in seconds."""
     labels: tuple[Label, ...]
     """Classes that occur."""
     clip: Ints
@@ -28,10 +28,10 @@ class WeakLabels:
     label: Ints
     """Of each pair: position in `labels`, [n]."""
     unknown: dict[str, int] = field(default_factory=dict)
-    """Labels left out because satpipe does not know them, and how often each occurred."""
+    """Labels left out because satpipe does not know them, with their number of occurrences."""
 
     def take(self, clips: npt.NDArray[np.integer]) -> "WeakLabels":
-        """Return some clips, by position, in the order given."""
+        """Return the clips at the given positions, in that order."""
         kept, numbers = renumber(self.clip, clips, len(self.clips))
         names = tuple(self.clips[clip] for clip in clips)
         return replace(self, clips=names, clip=numbers[kept], label=self.label[kept])
@@ -40,38 +40,37 @@ class WeakLabels:
 def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakLabels:
     """Read weak labels.
 
-    Either AudioSet's segment lists, `YTID, start, end, "mid,mid"`, with or without comments and quotes. Or a table
-    with a header that has a column of clips (recording, filename, ...) and one of labels (mid, label, labels, ...):
-    a row for each clip or one for each label. Several labels in a cell are mids separated by commas, or mids or names
-    separated by `;` or `|`.
+    The file is one of AudioSet's segment lists, `YTID, start, end, "mid,mid"`, with or without comments and quotes, or
+    a table with a header that has a column of clips (recording, filename, ...) and one of labels (mid, label, labels,
+    ...), with a row for each clip or for each label. Several labels in a cell are mids separated by commas, or mids or
+    names separated by `;` or `|`.
 
     Args:
         path: Path or URL.
-        unknown: What becomes of a label that satpipe does not know.
+        unknown: Treatment of labels that satpipe does not know.
 
     Raises:
-        TruthError: It cannot be read, or has lines that are not right: they are named.
-        LabelError: It has labels that satpipe does not know; lines and nearest names are given.
+        TruthError: The file cannot be read or has invalid lines; the message lists them.
+        LabelError: Labels are unknown to satpipe; the message gives their lines and similar names.
     """
     file = TextFile(locate(path))
     columns = weak_columns(file)
     vocabulary = Vocabulary(unknown)
     clips: dict[str, int] = {}
-    seen: dict[str, tuple[int, bool]] = {}  # of a clip: its last line, and whether that was one of several
-    pairs: dict[tuple[int, Label], int] = {}  # and the line of each
+    seen: dict[str, tuple[int, bool]] = {}  # of each clip: its last line, and whether more may follow
+    pairs: list[tuple[int, Label]] = []
     for number, cells in file.body(columns.header):
         with file.line(number):
             name = columns.clip_name(cells)
             labels = vocabulary.several(columns.label_cell(cells))
             several = columns.header and not columns.timed and len(labels) <= 1
             if name in seen and not (several and seen[name][1]):
-                raise TruthError(f"clip {name} is listed in line {seen[name][0]} already")
+                raise TruthError(f"clip {name} is already in line {seen[name][0]}")
             seen[name] = (number, several)
             clip = clips.setdefault(name, len(clips))
             for label in labels:
-                if several and (clip, label) in pairs:
-                    raise TruthError(f"{label.name!r} of clip {name} is in line {pairs[clip, label]} already")
-                pairs[clip, label] = number
+                file.once((clip, label), f"{label.name!r} of clip {name}")
+                pairs.append((clip, label))
     file.check()
     if not clips:
         raise TruthError(f"{file.path} lists no clips")

@@ -1,58 +1,53 @@
-"""Bootstrap: how far a figure would move with another sample of recordings.
+"""Bootstrap: how much a metric would vary with other samples of recordings.
 
-Recordings are drawn with replacement, as many as there are, and the figure is computed anew (Efron, "Bootstrap
-methods: another look at the jackknife", Annals of Statistics 7(1), 1979). A replicate is written as how often each
-recording was drawn, so that figures made of counts need one product for all replicates: `weights @ counts`.
+Recordings are drawn with replacement, as many as there are, and the metric is computed again (Efron, "Bootstrap
+methods: another look at the jackknife", Annals of Statistics 7(1), 1979). A replicate is represented by how often each
+recording was drawn, so metrics of counts need one product for all replicates: `weights @ counts`.
 """
 
 import numpy as np
-import numpy.typing as npt
-from satpipe.jobs.metrics.sound_events import Floats, Ints
+from satpipe.jobs.metrics.arrays import Floats, Ints
 
 
-def resample(n: int, replicates: int, seed: int, group: npt.NDArray[np.integer] | None = None) -> Ints:
-    """Return how often each item is in each replicate, [replicates, n].
+def resample(n: int, replicates: int, seed: int) -> Ints:
+    """Return how often each of n items is in each replicate, [replicates, n]; every row adds up to n.
 
-    The first replicates are the same however many are asked for.
+    The first replicates do not depend on the number of replicates.
 
     Args:
         n: Number of items.
         replicates: Number of replicates.
-        seed: The same seed gives the same replicates.
-        group: What each item belongs to, any numbers [n]: groups are drawn, as many as there are, each with all its
-            items, where items of one group (the clips of one recording) are not independent. Without it each item is
-            drawn for itself, and every row adds up to n.
+        seed: Random seed.
     """
-    member = np.arange(n) if group is None else np.unique(group, return_inverse=True)[1]
-    if member.shape != (n,):
-        raise ValueError(f"{n} items, but a group for each of {member.shape}")
     weights = np.zeros((replicates, n), np.int32)
     if n:
-        groups = int(member.max()) + 1
         generator = np.random.default_rng(seed)
         for row in weights:
-            row[:] = np.bincount(generator.integers(groups, size=groups), minlength=groups)[member]
+            row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
     return weights
 
 
 def interval(values: Floats, level: float = 0.95, estimate: float | None = None) -> tuple[float, float]:
-    """Return the percentile interval of a figure.
+    """Return the percentile interval of a metric, or the basic interval if an estimate is given.
 
-    See Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. With an estimate it is mirrored at
-    the estimate, which makes it the basic interval (Davison and Hinkley, "Bootstrap Methods and their Application",
-    1997, section 5.2). That is the one for average precision: a positive counts itself among those found at its rank,
-    which lifts the figure of a small sample, and one that is drawn twice counts itself twice. So the percentile
-    interval lies too high, with many rare classes wholly above the estimate.
+    Percentile: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. Basic, which mirrors it at
+    the estimate: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 5.2. Average precision
+    needs the basic interval: a positive counts itself among those ranked at least as high, which raises the metric of a
+    small sample, and a positive that is drawn twice counts twice. So the percentile interval is too high, with many
+    rare classes entirely above the estimate.
 
-    Nothing is interpolated: the limits are values of replicates, those at the percentiles or next outside of them.
+    The limits are values of replicates, at the percentiles or next outside of them; nothing is interpolated.
 
     Args:
-        values: Of each replicate, [B]. NaN, a figure that a replicate leaves undefined, is left out.
-        level: Probability that the interval is to hold the figure with.
-        estimate: The figure of the data itself.
+        values: Of each replicate, [B]. NaN, a metric that is undefined in a replicate, is left out.
+        level: Probability that the interval contains the metric, between 0 and 1.
+        estimate: The metric of the data itself.
 
     Returns:
         Low and high; NaN if no value is defined.
+
+    Raises:
+        ValueError: The level is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"a level between 0 and 1, not {level}")

@@ -1,23 +1,23 @@
 """PSDS, the polyphonic sound detection score, counted on arrays for any number of operating points.
 
-Task: how well a system finds sound events over a range of thresholds (operating points). A found event is right if
-enough of it lies within true events of its class (detection tolerance criterion, DTC). A true event counts as found if
-right ones cover enough of it (ground truth intersection criterion, GTC). A found event that is not right is a false
-positive, and a cross-trigger of each other class whose true events make up enough of it (CTTC). The true positive ratio
-over the effective false positive rate is a staircase for each class; the score is the area under the mean of the
-staircases, less their spread, up to the highest rate that counts.
+PSDS rates a system over a range of thresholds (operating points). A detected event is correct if a sufficient part of
+it lies within reference events of its class (detection tolerance criterion, DTC). A reference event is detected if
+correct ones cover a sufficient part of it (ground truth intersection criterion, GTC). A detected event that is not
+correct is a false positive, and a cross-trigger of each other class whose reference events make up a sufficient part of
+it (CTTC). The true positive ratio over the effective false positive rate is a staircase for each class; the score is
+the area under the mean of the staircases minus their weighted standard deviation, up to a maximum rate.
 
-Conventions: seconds; clips and classes by position; events as columns; operating points in the order in which they
-were given. Only classes with truth count, and found events of other classes are left out, as psds-eval does where it is
-not told of more classes than its ground truth has. Two true events of one class may touch, not overlap, and so may two
-found ones of an operating point.
+Conventions: seconds; clips and classes by position; events as columns; operating points in the given order. Only
+classes with reference events count; detected events of other classes are ignored, as in psds-eval unless it is given
+more classes than its ground truth has. Two reference events of one class may touch but not overlap, and so may two
+detected events of one operating point.
 
 Source: Bilen et al., "A framework for the robust evaluation of sound event detection", ICASSP 2020, arXiv 1910.08440,
-as psds-eval 0.5.3 understands it: tests hold the two equal. psds-eval itself walks through all pairs of classes for
-each operating point and, from NumPy 2.4 on, fails when it is given a highest rate.
+as psds-eval 0.5.3 implements it; tests compare the two. psds-eval itself loops over all pairs of classes for each
+operating point and, from NumPy 2.4 on, fails when it is given a maximum rate.
 
-An event found at many thresholds is looked at once. What changes from one operating point to the next is kept by clip
-and class in sparse matrices, so that resampling clips costs a multiplication.
+An event detected at many thresholds is examined once. The changes from one operating point to the next are kept by clip
+and class in sparse matrices, so resampling clips costs a multiplication.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,119 +26,102 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.sound_events import Events, Floats, Ints, rounded_up
+from satpipe.jobs.metrics.arrays import Bools, Floats, Ints, Rows, blocks, ratio, repeats
+from satpipe.jobs.metrics.sound_events import Events, rounded_up
 from satpipe.sat.errors import ConfigError
 from scipy import sparse
 
-Rows = npt.NDArray[np.int64]
-
 HOUR_S = 3600.0  # rates are per hour
-_PAIRS = 1_000_000  # of found events and classes looked at together: 100 MB
-_SAMPLES = 32  # of the clips, weighted together: 40 MB at the size of AudioSet's strong evaluation set
-_CELL_S = 60.0  # long recordings are cut into cells, so that a found event is held only against what is near
-_LABELS = 1 << 20  # more than there can be classes
+_PAIRS = 1_000_000  # pairs of detected events and classes in memory: 100 MB
+_SAMPLES = 32  # samples of the clips weighted together: 40 MB for AudioSet's strong evaluation set
+_CELL_S = 60.0  # long recordings are split into cells, so that a detected event is compared only with what is near
+_LABELS = 1 << 20  # more than the maximum number of classes
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What there is to choose, under the names of Bilen et al."""
+    """Parameters of the score, under the names of Bilen et al.
+
+    Raises:
+        ConfigError: A parameter is out of range, or cross-triggers have a weight but no criterion.
+    """
 
     name: str
     dtc: float
-    """Least part of a found event within true events of its class, for it to be right."""
+    """Minimum part of a detected event within reference events of its class, for it to be correct."""
     gtc: float
-    """Least part of a true event that right ones cover, for it to be found."""
+    """Minimum part of a reference event that correct ones cover, for it to be detected."""
     cttc: float | None
-    """Least part of a wrong one within true events of another class, for a cross-trigger; None: none are counted."""
+    """Minimum part of a false positive within reference events of another class, for a cross-trigger; None: ignored."""
     alpha_ct: float
     """Weight of cross-triggers in the effective false positive rate."""
     alpha_st: float
     """Weight of the standard deviation over classes in the effective true positive ratio."""
     max_efpr: float = 100.0
-    """Effective false positives per hour up to which the area is taken."""
+    """Effective false positives per hour up to which the area is computed."""
 
     def __post_init__(self) -> None:
         ratios = (self.dtc, self.gtc, self.cttc or 0, self.alpha_ct)
-        if not all(0 <= ratio <= 1 for ratio in ratios) or self.alpha_st < 0 or self.max_efpr <= 0:
-            raise ConfigError(f"{self}: criteria and alpha_ct go from 0 to 1, alpha_st and max_efpr from 0")
+        if not all(0 <= each <= 1 for each in ratios) or self.alpha_st < 0 or self.max_efpr <= 0:
+            raise ConfigError(f"{self}: criteria and alpha_ct must be from 0 to 1, alpha_st and max_efpr from 0")
         if self.alpha_ct and self.cttc is None:
-            raise ConfigError(f"{self}: cross-triggers have a weight, and no cttc to count them by")
+            raise ConfigError(f"{self}: alpha_ct gives cross-triggers a weight, so cttc must be set")
+
+    @property
+    def criteria(self) -> tuple[float, float, float | None]:
+        """The parameters that counts depend on."""
+        return self.dtc, self.gtc, self.cttc
 
 
-# DCASE challenges 2021 to 2023, task 4: scenario 1 is about reacting fast, scenario 2 about telling classes apart. From
+# Task 4 of the DCASE challenges 2021 to 2023: scenario 1 rates fast reactions, scenario 2 the distinction of classes.
 # https://dcase.community/challenge2021/task-sound-event-detection-and-separation-in-domestic-environments
 PSDS1 = Setting("psds1", dtc=0.7, gtc=0.7, cttc=None, alpha_ct=0, alpha_st=1)
 PSDS2 = Setting("psds2", dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1)
-PSDS1_NO_VARIANCE = Setting("psds1_without_variance", dtc=0.7, gtc=0.7, cttc=None, alpha_ct=0, alpha_st=0)
+PSDS1_NO_VARIANCE = Setting("psds1_no_variance", dtc=0.7, gtc=0.7, cttc=None, alpha_ct=0, alpha_st=0)
 SETTINGS = (PSDS1, PSDS2, PSDS1_NO_VARIANCE)
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Events found at operating points, each with a range of them; one found again after a gap is another entry."""
+    """Events with the range of operating points that detect them; one detected again after a gap has a second entry."""
 
     events: Events
     first: Ints
-    """The first operating point that has the event, [n]."""
+    """First operating point with the event, [n]."""
     stop: Ints
-    """The one after the last, [n]."""
+    """Operating point after the last, [n]."""
     points: int
     """Number of operating points, T."""
 
     @staticmethod
     def of(points: Iterable[Events]) -> "Detections":
-        """Gather the events of each operating point; the more neighbours have in common, the fewer entries.
+        """Return the events of given operating points.
 
         Raises:
-            ConfigError: Two events of one class overlap, or one ends before it starts.
+            ConfigError: Two events of one class overlap, or an event ends before it starts.
         """
-        new, first, stop = [_NOTHING], [], np.zeros(0, np.int32)
-        before, keys, entry, point = _NOTHING, _keys(_NOTHING), np.zeros(0, np.int64), -1
-        for point, given in enumerate(points):
-            events = _proper(given, f"events of operating point {point}")
-            last_keys, keys = keys, _keys(events)
-            place = np.searchsorted(last_keys, keys)
-            old = place < len(before)
-            old[old] = last_keys[place[old]] == keys[old]
-            old[old] = before.offset_s[place[old]] == events.offset_s[old]
-            old[1:] &= keys[1:] != keys[:-1]  # an event given twice counts twice
-            last_entry, entry = entry, np.empty(len(events), np.int64)
-            entry[old] = last_entry[place[old]]
-            entry[~old] = len(stop) + np.arange(np.count_nonzero(~old))
-            new.append(events.take(~old))
-            first.append(np.full(len(new[-1]), point, np.int32))
-            stop = np.append(stop, first[-1])
-            stop[entry] = point + 1
-            before = events
-        gathered = Events(
-            np.concatenate([part.clip for part in new]),
-            np.concatenate([part.label for part in new]),
-            np.concatenate([part.onset_s for part in new]),
-            np.concatenate([part.offset_s for part in new]),
-        )
-        return Detections(gathered, np.concatenate([stop[:0], *first]), stop, point + 1)
+        valid = [_valid(events, f"events of operating point {point}") for point, events in enumerate(points)]
+        columns = zip(*(vars(events).values() for events in [_NOTHING, *valid]), strict=True)
+        first = np.repeat(np.arange(len(valid), dtype=np.int32), [len(events) for events in valid])
+        return Detections(Events(*map(np.concatenate, columns)), first, first + np.int32(1), len(valid))
 
     def take(self, rows: npt.NDArray[Any]) -> "Detections":
-        """Return some of them, such as those that are long enough: by a boolean mask [n], or by position."""
+        """Return the entries selected by a boolean mask [n] or by position."""
         return Detections(self.events.take(rows), self.first[rows], self.stop[rows], self.points)
-
-    def at(self, point: int) -> Events:
-        """Return the events of one operating point, sorted."""
-        return self.events.take((self.first <= point) & (point < self.stop)).sorted()
 
 
 def detections_at(
     clip: Ints, start_s: Floats, end_s: Floats, scores: npt.NDArray[Any], thresholds: npt.ArrayLike
 ) -> Detections:
-    """Return what `detect` finds at each threshold: runs of chunks that reach it.
+    """Return what `detect` finds at each threshold: runs of chunks whose scores reach it.
 
-    A run is made at the highest threshold that has it. With a median filter over chunks, filter the scores: the median
-    of what reaches a threshold is what of the median reaches it. For a least duration, `take` what is long enough.
+    A run is built at the highest threshold that has it. For a median filter over chunks, filter the scores:
+    thresholding and the median can be exchanged. For a minimum duration, `take` the events that are long enough.
 
     Args:
-        clip: Of each chunk, [n]; chunks of a clip lie together, in the order of time.
+        clip: Of each chunk, [n]; the chunks of a clip are adjacent and in order of time.
         start_s: Of each chunk, [n].
-        end_s: Of each chunk, [n]: the start of the next one, if there is one in the clip.
+        end_s: Of each chunk, [n]: the start of the next one in the clip.
         scores: Of each chunk and class, [n, K].
         thresholds: Rising, [T].
 
@@ -176,28 +159,28 @@ def detections_at(
 
 @dataclass(frozen=True, eq=False)
 class Psds:
-    """A score, and what it comes from."""
+    """A score, with the counts and curves that it is computed from."""
 
     setting: Setting
     value: float
-    """From 0 to 1; NaN where no class has truth, and 0 where a single one has: in psds-eval its cross-trigger rate, a
-    mean over no other class, is undefined, which whatever its weight takes every operating point away."""
+    """0 to 1; NaN if no class has reference events, and 0 if only one has: its cross-trigger rate, a mean over no other
+    class, is undefined in psds-eval, which discards every operating point whatever the weight."""
     efpr: Floats
     """Effective false positives per hour at the steps of the averaged curve: rising from 0, below `max_efpr`, [X]."""
     etpr: Floats
-    """Effective true positive ratio from each of these to the next one, [X]."""
+    """Effective true positive ratio from each step to the next, [X]."""
     class_efpr: Floats
-    """Effective false positives per hour of each class at each operating point, [K, T]; NaN without truth."""
+    """Effective false positives per hour of each class at each operating point, [K, T]; NaN without a reference."""
     class_tpr: Floats
-    """True positive ratio of each class at each operating point, [K, T]; NaN without truth."""
-    truth: Rows
-    """Number of true events of each class, [K]."""
+    """True positive ratio of each class at each operating point, [K, T]; NaN without a reference."""
+    reference: Rows
+    """Number of reference events of each class, [K]."""
     tp: Rows
-    """Number of these that are found at each operating point, [K, T]."""
+    """Number of reference events that are detected at each operating point, [K, T]."""
     fp: Rows
-    """Number of found events that are not right, [K, T]; of classes without truth, 0."""
+    """Number of false positives, [K, T]; 0 for classes without a reference."""
     ct: Rows | None
-    """Number of cross-triggers, [K, T]: a wrong event counts for each other class that it is taken for."""
+    """Number of cross-triggers, [K, T]: a false positive counts once for each other class that it triggers."""
 
     def curve(self, label: int) -> tuple[Floats, Floats]:
         """Return the staircase of a class: effective rates, rising from 0, and the ratio from each to the next."""
@@ -207,23 +190,27 @@ class Psds:
 
 
 class Tally:
-    """What was counted: true events found, false positives and cross-triggers, by clip, class and operating point."""
+    """Counts of detected reference events, false positives and cross-triggers by clip, class and operating point."""
 
-    def __init__(self, truth: "_Truth", found: Detections, settings: Iterable[Setting]) -> None:
-        self._truth = truth
-        self._points = found.points
-        self._changes = {criteria: _compare(truth, found, *criteria) for criteria in {_criteria(s) for s in settings}}
+    def __init__(self, reference: "_Reference", detections: Detections, settings: Iterable[Setting]) -> None:
+        self._reference = reference
+        self._points = detections.points
+        criteria = {setting.criteria for setting in settings}
+        self._changes = {each: _compare(reference, detections, *each) for each in criteria}
 
     def psds(self, setting: Setting) -> Psds:
-        """Return the score under a setting that was counted for."""
-        changes = self._changes[_criteria(setting)]
-        once = np.ones((len(self._truth.durations_s), 1))
+        """Return the score under one of the settings that were counted."""
+        changes = self._changes[setting.criteria]
+        once = np.ones((len(self._reference.durations_s), 1))
         counts = self._weighted(changes, once)
         scored, efpr, tpr = counts.rates(setting, 0)
         class_efpr, class_tpr = np.full((2, len(scored), self._points), np.nan)
         class_efpr[scored], class_tpr[scored] = efpr, tpr
         x, y = _average(efpr, tpr, setting)
-        ct = None if changes.ct is None else self._counted(changes.ct, np.ones((changes.ct.shape[1], 1)))
+
+        def whole(values: Floats) -> Rows:
+            return values[..., 0].astype(np.int64)
+
         return Psds(
             setting,
             value=_area(x, y, setting),
@@ -231,20 +218,20 @@ class Tally:
             etpr=y,
             class_efpr=class_efpr,
             class_tpr=class_tpr,
-            truth=_only(counts.truth),
-            tp=_only(counts.tp),
-            fp=_only(self._counted(changes.fp, once)),
-            ct=None if ct is None else _only(ct),
+            reference=whole(counts.reference),
+            tp=whole(counts.tp),
+            fp=whole(self._counted(changes.fp, once)),
+            ct=None if changes.ct is None else whole(self._counted(changes.ct, np.ones((changes.ct.shape[1], 1)))),
         )
 
     def resampled(self, setting: Setting, weights: npt.ArrayLike) -> Floats:
-        """Return the score [B] of each of B samples of the clips, as for a bootstrap.
+        """Return the score [B] of each of B samples of the clips, for example for a bootstrap.
 
         Args:
-            setting: One that was counted for.
-            weights: How often each clip is in each sample, [B, clips]. Classes without truth in it do not count.
+            setting: One of those that were counted.
+            weights: How often each clip is in each sample, [B, clips]. Classes without a reference in it do not count.
         """
-        changes = self._changes[_criteria(setting)]
+        changes = self._changes[setting.criteria]
         samples = np.asarray(weights, np.float64)
         values = []
         for begin in range(0, len(samples), _SAMPLES):
@@ -256,63 +243,57 @@ class Tally:
         return np.array(values, np.float64)
 
     def _weighted(self, changes: "_Changes", weights: Floats) -> "_Weighted":
-        """Count clips as often as weights [clips, B] say."""
-        truth = self._truth
-        events, seconds = truth.events_of_class @ weights, truth.seconds_of_class @ weights
-        heard_s = np.maximum(truth.durations_s, 0) @ weights
-        fp_rate = self._counted(changes.fp, weights) * np.divide(HOUR_S, heard_s, where=heard_s > 0, out=0 * heard_s)
+        """Return counts and rates with each clip counted as often as the weights [clips, B] state."""
+        reference = self._reference
+        events, seconds = reference.events_of_class @ weights, reference.seconds_of_class @ weights
+        fp_rate = self._counted(changes.fp, weights)
+        fp_rate *= ratio(HOUR_S, np.maximum(reference.durations_s, 0) @ weights, undefined=0)
         ct_rate = np.zeros_like(fp_rate)
         if changes.ct is not None:
             others = np.maximum((events > 0).sum(axis=0) - 1, 1)
-            rate = np.divide(HOUR_S, seconds * others, where=seconds > 0, out=0 * seconds)
-            ct_rate = self._counted(changes.ct, weights[truth.group_clip] * rate[truth.group_label])
-            ct_rate = np.maximum(ct_rate, 0)  # where changes cancel, -1e-17 may be left
+            rate = ratio(HOUR_S, seconds * others, undefined=0)
+            ct_rate = self._counted(changes.ct, weights[reference.group_clip] * rate[reference.group_label])
+            ct_rate = np.maximum(ct_rate, 0)  # changes that cancel may leave -1e-17
         return _Weighted(events, self._counted(changes.tp, weights), fp_rate, ct_rate)
 
     def _counted(self, changes: Any, weights: Floats) -> Floats:
         """Return counts at each operating point, [K, T, B]."""
-        counts: Floats = (changes @ weights).reshape(self._truth.classes, self._points, -1)
+        counts: Floats = (changes @ weights).reshape(self._reference.classes, self._points, -1)
         return np.cumsum(counts, axis=1, out=counts)
 
 
 def count(
-    truth: Events, durations_s: npt.ArrayLike, classes: int, found: Detections, settings: Sequence[Setting] = SETTINGS
+    reference: Events,
+    durations_s: npt.ArrayLike,
+    classes: int,
+    detections: Detections,
+    settings: Sequence[Setting] = SETTINGS,
 ) -> Tally:
-    """Compare what was found with the truth, for all settings.
+    """Compare detections with the reference, for all settings.
 
     Args:
-        truth: True events; those without length are left out. `Events.merged` makes one of those that overlap.
-        durations_s: Of each clip, [clips]. A wrong event that lies outside its clip is no false positive.
+        reference: Reference events; those without duration are left out. `Events.merged` merges overlapping ones.
+        durations_s: Of each clip, [clips]. A wrong event that lies outside its clip is not a false positive.
         classes: Number of classes, K.
-        found: At each operating point.
+        detections: Detected events of each operating point.
         settings: What to count for.
 
     Raises:
-        ConfigError: True events of one class overlap, one ends before it starts, or there is no operating point.
+        ConfigError: Reference events of one class overlap, one ends before it starts, or there is no operating point.
     """
-    if not found.points:
+    if not detections.points:
         raise ConfigError("PSDS needs one or more operating points")
-    known = _Truth(_proper(truth, "true events"), np.asarray(durations_s, np.float64), classes)
-    found = found.take((found.events.offset_s > found.events.onset_s) & known.has_class[found.events.label])
-    return Tally(known, found.take(np.argsort(_keys(found.events), kind="stable")), settings)
+    known = _Reference(_valid(reference, "reference events"), np.asarray(durations_s, np.float64), classes)
+    events = detections.events
+    detections = detections.take((events.offset_s > events.onset_s) & known.has_class[events.label])
+    return Tally(known, detections.take(np.argsort(_keys(detections.events), kind="stable")), settings)
 
 
 _NOTHING = Events.of([], [], [], [])
-_Criteria = tuple[float, float, float | None]
 
 
-def _criteria(setting: Setting) -> _Criteria:
-    """Return what counts depend on."""
-    return setting.dtc, setting.gtc, setting.cttc
-
-
-def _only(counts: Floats) -> Rows:
-    """Return counts of one sample as whole numbers, without its axis."""
-    return counts[..., 0].astype(np.int64)
-
-
-class _Truth:
-    """True events, sorted, in groups of one clip and class."""
+class _Reference:
+    """Reference events, sorted, in groups of one clip and class."""
 
     def __init__(self, events: Events, durations_s: Floats, classes: int) -> None:
         self.events, self.durations_s, self.classes = events, durations_s, classes
@@ -323,44 +304,44 @@ class _Truth:
         self.seconds_of_class = sparse.csr_array((self.length_s, where), shape)
         key = _groups(events)
         self.group, begin = np.unique(key, return_index=True)
-        self.group_of = np.repeat(np.arange(len(begin)), np.diff(np.append(begin, len(events))))
+        group_of = np.repeat(np.arange(len(begin)), np.diff(np.append(begin, len(events))))
         self.group_clip, self.group_label = events.clip[begin], events.label[begin]
-        self._onsets, self._offsets = key + 1j * events.onset_s, key + 1j * events.offset_s  # rising, both
+        self._onsets, self._offsets = key + 1j * events.onset_s, key + 1j * events.offset_s  # both rise
 
         self._cells = 1 + int(events.offset_s.max(initial=0) // _CELL_S)  # of a clip
         row, cell = self.cells_of(events)
-        self.cell, self.cell_group = np.divmod(np.unique(cell * len(begin) + self.group_of[row]), len(begin))
+        self.cell, self.cell_group = np.divmod(np.unique(cell * len(begin) + group_of[row]), len(begin))
 
     def cells_of(self, events: Events) -> tuple[Rows, Rows]:
         """Return which event is in which cell, by event; events that overlap share one."""
         times = (events.onset_s, events.offset_s)
         first, last = (np.clip(time // _CELL_S, 0, self._cells - 1).astype(np.int64) for time in times)
-        row, within = _ranges(last - first + 1)
+        row, within = repeats(last - first + 1)
         return row, events.clip[row].astype(np.int64) * self._cells + first[row] + within
 
     def meeting(self, group: Rows, events: Events) -> "_Pairs":
-        """Return pairs of these events and true ones of the groups given, that overlap more than by touching."""
+        """Return the pairs of these events and reference events of the given groups that overlap, not just touch."""
         begin = np.searchsorted(self._offsets, group + 1j * events.onset_s, side="right")
         end = np.searchsorted(self._onsets, group + 1j * events.offset_s, side="left")
-        other, within = _ranges(np.maximum(end - begin, 0))
-        true = begin[other] + within
-        offset_s = np.minimum(events.offset_s[other], self.events.offset_s[true])
-        return _Pairs(other, true, offset_s - np.maximum(events.onset_s[other], self.events.onset_s[true]))
+        other, within = repeats(np.maximum(end - begin, 0))
+        row = begin[other] + within
+        offset_s = np.minimum(events.offset_s[other], self.events.offset_s[row])
+        return _Pairs(other, row, offset_s - np.maximum(events.onset_s[other], self.events.onset_s[row]))
 
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Pairs of other events and true ones."""
+    """Pairs of other events and reference events."""
 
     other: Rows
     """Rising, [P]."""
-    true: Rows
+    reference: Rows
     """Rising for each other event, [P]."""
     overlap_s: Floats
     """[P]."""
 
     def take(self, rows: npt.NDArray[Any]) -> "_Pairs":
-        return _Pairs(self.other[rows], self.true[rows], self.overlap_s[rows])
+        return _Pairs(self.other[rows], self.reference[rows], self.overlap_s[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,126 +349,113 @@ class _Changes:
     """Changes from each operating point to the next, as sparse matrices: a row for each (class, operating point)."""
 
     tp: Any
-    """Of true events found, [K * T, clips]."""
+    """Of detected reference events, [K * T, clips]."""
     fp: Any
-    """Of wrong events, [K * T, clips]."""
+    """Of false positives, [K * T, clips]."""
     ct: Any
-    """Of cross-triggers, [K * T, G], a column for each group of true events; None: not counted."""
+    """Of cross-triggers, [K * T, G], a column for each group of reference events; None: not counted."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Weighted:
     """Counts and rates of B samples of the clips."""
 
-    truth: Floats
-    """Number of true events, [K, B]."""
+    reference: Floats
+    """Number of reference events, [K, B]."""
     tp: Floats
-    """Number of them that are found, [K, T, B]."""
+    """Number of reference events that are detected, [K, T, B]."""
     fp_rate: Floats
     """False positives per hour, [K, T, B]."""
     ct_rate: Floats
-    """Cross-triggers of another class per hour of its truth, mean over the other classes with truth, [K, T, B]."""
+    """Cross-triggers of another class per hour of its reference events, mean over the other classes, [K, T, B]."""
 
-    def rates(self, setting: Setting, sample: int) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
-        """Return which classes have truth [K], and their effective false positive rates and ratios, [C, T]."""
-        scored = self.truth[:, sample] > 0
+    def rates(self, setting: Setting, sample: int) -> tuple[Bools, Floats, Floats]:
+        """Return which classes have a reference [K], and their effective false positive rates and ratios, [C, T]."""
+        scored = self.reference[:, sample] > 0
         efpr = self.fp_rate[scored, :, sample] + setting.alpha_ct * self.ct_rate[scored, :, sample]
-        return scored, efpr, self.tp[scored, :, sample] / self.truth[scored, sample, None]
+        return scored, efpr, self.tp[scored, :, sample] / self.reference[scored, sample, None]
 
 
-def _compare(truth: _Truth, found: Detections, dtc: float, gtc: float, cttc: float | None) -> _Changes:
-    """Apply criteria to what was found, sorted by clip, class and onset."""
-    events = found.events
-    pairs = truth.meeting(_groups(events), events)
+def _compare(reference: _Reference, detections: Detections, dtc: float, gtc: float, cttc: float | None) -> _Changes:
+    """Apply the criteria to detections that are sorted by clip, class and onset."""
+    events = detections.events
+    pairs = reference.meeting(_groups(events), events)
     met, share = _shares(pairs, events)
     right = np.zeros(len(events), bool)
     right[met[share >= dtc]] = True
-    duration_s = truth.durations_s[events.clip]
-    false = found.take(~right & (events.onset_s < duration_s) & (events.offset_s > 0) & (duration_s > 0))
+    duration_s = reference.durations_s[events.clip]
+    false = detections.take(~right & (events.onset_s < duration_s) & (events.offset_s > 0) & (duration_s > 0))
     return _Changes(
-        tp=_true_positives(truth, found, pairs.take(right[pairs.other]), gtc),
-        fp=_lasting(truth, false, false.events.clip, len(truth.durations_s)),
-        ct=None if cttc is None else _cross_triggers(truth, found.take(~right), cttc),
+        tp=_true_positives(reference, detections, pairs.take(right[pairs.other]), gtc),
+        fp=_lasting(reference, false, false.events.clip, len(reference.durations_s)),
+        ct=None if cttc is None else _cross_triggers(reference, detections.take(~right), cttc),
     )
 
 
-def _true_positives(truth: _Truth, found: Detections, pairs: _Pairs, gtc: float) -> Any:
-    """Return changes of which true events are found, given those pairs of which the found event is right."""
-    pairs = pairs.take(np.argsort(pairs.true, kind="stable"))
-    first, stop = found.first[pairs.other], found.stop[pairs.other]
-    share = pairs.overlap_s / truth.length_s[pairs.true]
-    before = np.zeros(len(truth.events), bool)
-    changed, points, signs = [], [], []
-    for point in range(found.points):
-        there = np.flatnonzero((first <= point) & (point < stop))
-        true, counts = np.unique(pairs.true[there], return_counts=True)
-        now = np.zeros(len(truth.events), bool)
-        now[true[_sums(share[there], counts) >= gtc]] = True
-        changed.append(np.flatnonzero(now != before))
-        points.append(np.full(len(changed[-1]), point))
-        signs.append(np.where(now[changed[-1]], 1.0, -1.0))
+def _true_positives(reference: _Reference, detections: Detections, pairs: _Pairs, gtc: float) -> Any:
+    """Return changes of which reference events are detected, given the pairs whose detected event is correct."""
+    pairs = pairs.take(np.argsort(pairs.reference, kind="stable"))
+    first, stop = detections.first[pairs.other], detections.stop[pairs.other]
+    share = pairs.overlap_s / reference.length_s[pairs.reference]
+    before = np.zeros(len(reference.events), bool)
+    rows, points, signs = [], [], []
+    for point in range(detections.points):
+        active = np.flatnonzero((first <= point) & (point < stop))
+        row, counts = np.unique(pairs.reference[active], return_counts=True)
+        now = np.zeros(len(reference.events), bool)
+        now[row[_sums(share[active], counts) >= gtc]] = True
+        rows.append(np.flatnonzero(now != before))
+        points.append(np.full(len(rows[-1]), point))
+        signs.append(np.where(now[rows[-1]], 1.0, -1.0))
         before = now
-    true = np.concatenate(changed)
-    label, clip = truth.events.label[true], truth.events.clip[true]
-    return _matrix(
-        truth, found.points, label, np.concatenate(points), clip, np.concatenate(signs), len(truth.durations_s)
-    )
+    changed = reference.events.take(np.concatenate(rows))
+    row = changed.label * np.int64(detections.points) + np.concatenate(points)
+    shape = (reference.classes * detections.points, len(reference.durations_s))
+    return sparse.csr_array((np.concatenate(signs), (row, changed.clip)), shape)
 
 
-def _cross_triggers(truth: _Truth, wrong: Detections, cttc: float) -> Any:
-    """Return changes of the cross-triggers of events that are not right."""
-    events, groups = wrong.events, len(truth.group)
-    near, cell = truth.cells_of(events)
-    begin = np.searchsorted(truth.cell, cell, side="left")
-    number = np.searchsorted(truth.cell, cell, side="right") - begin
-    found = [np.zeros(0, np.int64)]
-    for part in np.split(np.arange(len(cell)), np.flatnonzero(np.diff(np.cumsum(number) // _PAIRS)) + 1):
-        which, within = _ranges(number[part])
-        row, group = near[part][which], truth.cell_group[begin[part][which] + within]
-        other = truth.group_label[group] != events.label[row]
+def _cross_triggers(reference: _Reference, wrong: Detections, cttc: float) -> Any:
+    """Return changes of the cross-triggers of events that are not correct."""
+    events, groups = wrong.events, len(reference.group)
+    near, cell = reference.cells_of(events)
+    begin = np.searchsorted(reference.cell, cell, side="left")
+    number = np.searchsorted(reference.cell, cell, side="right") - begin
+    triggers = [np.zeros(0, np.int64)]
+    for part in blocks(number, _PAIRS):
+        which, within = repeats(number[part])
+        row, group = near[part][which], reference.cell_group[begin[part][which] + within]
+        other = reference.group_label[group] != events.label[row]
         row, group = row[other], group[other]
         some = events.take(row)
-        met, share = _shares(truth.meeting(truth.group[group], some), some)
+        met, share = _shares(reference.meeting(reference.group[group], some), some)
         met = met[share >= cttc]
-        found.append(row[met] * groups + group[met])
-    row, group = np.divmod(np.unique(np.concatenate(found)), groups)
-    return _lasting(truth, wrong.take(row), group, groups)
+        triggers.append(row[met] * groups + group[met])
+    row, group = np.divmod(np.unique(np.concatenate(triggers)), groups)
+    return _lasting(reference, wrong.take(row), group, groups)
 
 
-def _lasting(truth: _Truth, found: Detections, column: npt.NDArray[Any], columns: int) -> Any:
-    """Return changes that come with found events and go with them."""
-    going = np.flatnonzero(found.stop < found.points)
-    label = np.concatenate([found.events.label, found.events.label[going]])
-    point = np.concatenate([found.first, found.stop[going]])
-    column = np.concatenate([column, column[going]])
-    change = np.concatenate([np.ones(len(found.first)), np.full(len(going), -1.0)])
-    return _matrix(truth, found.points, label, point, column, change, columns)
-
-
-def _matrix(
-    truth: _Truth,
-    points: int,
-    label: npt.NDArray[Any],
-    point: npt.NDArray[Any],
-    column: npt.NDArray[Any],
-    values: Floats,
-    columns: int,
-) -> Any:
-    return sparse.csr_array((values, (label * points + point, column)), (truth.classes * points, columns))
+def _lasting(reference: _Reference, detections: Detections, column: npt.NDArray[Any], columns: int) -> Any:
+    """Return changes that appear and disappear with detected events, each in a column."""
+    ending = np.flatnonzero(detections.stop < detections.points)
+    label = np.concatenate([detections.events.label, detections.events.label[ending]]).astype(np.int64)
+    row = label * detections.points + np.concatenate([detections.first, detections.stop[ending]])
+    change = np.concatenate([np.ones(len(detections.first)), np.full(len(ending), -1.0)])
+    cells = row, np.concatenate([column, column[ending]])
+    return sparse.csr_array((change, cells), (reference.classes * detections.points, columns))
 
 
 def _shares(pairs: _Pairs, events: Events) -> tuple[Rows, Floats]:
-    """Return which events are in pairs [M], and what part of each lies within the true events of its pairs [M]."""
+    """Return which events are in pairs [M], and the part of each within the reference events of its pairs [M]."""
     met, counts = np.unique(pairs.other, return_counts=True)
     length_s = events.offset_s - events.onset_s
     return met, _sums(pairs.overlap_s / length_s[pairs.other], counts)
 
 
 def _sums(values: Floats, counts: Rows) -> Floats:
-    """Return the sums of so many consecutive values each, at least one.
+    """Return the sums of consecutive values, `counts` of them each (at least one).
 
-    As pandas' `groupby().sum()` adds them up, by Kahan's method in their order: for sums that equal a criterion, the
-    last bit decides.
+    They are added by Kahan's method in their order, as in pandas' `groupby().sum()`: for sums that equal a criterion,
+    the last bit decides.
     """
     first = np.cumsum(counts) - counts
     total: Floats = values[first]
@@ -503,14 +471,8 @@ def _sums(values: Floats, counts: Rows) -> Floats:
     return total
 
 
-def _ranges(counts: npt.NDArray[Any]) -> tuple[Rows, Rows]:
-    """Return 0 0 0 1 2 2 ... and 0 1 2 0 0 1 ... for counts 3 1 2 ...."""
-    which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) - (np.cumsum(counts) - counts)[which]
-
-
 def _groups(events: Events) -> Rows:
-    """Return a number for each clip and class, [n]."""
+    """Return a number for each (clip, class), [n]."""
     return events.clip.astype(np.int64) * _LABELS + events.label
 
 
@@ -520,21 +482,21 @@ def _keys(events: Events) -> npt.NDArray[np.complex128]:
     return keys
 
 
-def _proper(events: Events, what: str) -> Events:
-    """Return events that have a length, sorted."""
+def _valid(events: Events, what: str) -> Events:
+    """Return the events that have a duration, sorted."""
     if (events.offset_s < events.onset_s).any():
-        raise ConfigError(f"{what}: one ends before it starts")
+        raise ConfigError(f"{what}: an event ends before it starts")
     events = events.take(events.offset_s > events.onset_s).sorted()
     same = np.diff(_groups(events)) == 0
     equal = (np.diff(events.onset_s) == 0) & (np.diff(events.offset_s) == 0)  # psds-eval counts both
     if (same & ~equal & (events.onset_s[1:] < events.offset_s[:-1])).any():
-        raise ConfigError(f"{what}: some of one class overlap; merge them first")
+        raise ConfigError(f"{what}: events of one class overlap; merge them first")
     return events
 
 
 def _staircases(efpr: Floats, tpr: Floats) -> tuple[Floats, Floats]:
-    """Return steps of each class [C, T + 1]: rates rising from 0, and the best ratio up to each."""
-    efpr, tpr = (np.pad(each, ((0, 0), (1, 0))) for each in (efpr, tpr))  # a system that finds nothing
+    """Return the steps of each class [C, T + 1]: rates rising from 0, and the best ratio up to each."""
+    efpr, tpr = (np.pad(each, ((0, 0), (1, 0))) for each in (efpr, tpr))  # a system that detects nothing
     order = np.argsort(efpr, axis=1, kind="stable")
     best = np.maximum.accumulate(np.take_along_axis(tpr, order, axis=1), axis=1)
     return np.take_along_axis(efpr, order, axis=1), best

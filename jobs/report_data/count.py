@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.events.levels import LOW_SHARE
-from satpipe.jobs.metrics.sound_events import Floats, reaching, rounded_up
+from satpipe.jobs.metrics.arrays import Floats
+from satpipe.jobs.metrics.sound_events import reaching, rounded_up
 from satpipe.jobs.report_data.contents import SCORE_STEPS
 from satpipe.jobs.report_data.grid import Grid
 from satpipe.jobs.report_data.moments import NO_PEAKS, Peaks, peaks

@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.sound_events import SAME_S, Floats, Ints
+from satpipe.jobs.metrics.arrays import Floats, Ints
+from satpipe.jobs.metrics.sound_events import SAME_S
 from satpipe.jobs.report_data.grid import local
 from satpipe.pipeline.tables.open_folder import Tables
 

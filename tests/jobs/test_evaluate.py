@@ -250,8 +250,8 @@ def test_for_psds_events_that_touch_stay_two_and_those_that_overlap_become_one(m
         + "".join(f"{first}\t{times}\t/m/09x0r\n" for times in ("0\t1", "1\t2", "4\t6", "5\t7", "5\t6"))
     )
     card = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=2))
-    assert "2 true events overlap another one of their class: merged for PSDS" in card["notes"]
-    assert "PSDS of a single class is 0 by psds-eval's rules, whatever was found" in card["notes"]
+    assert "2 labelled events overlap another of their class: merged for PSDS" in card["notes"]
+    assert "PSDS of a single class is 0 by the rules of psds-eval, whatever was detected" in card["notes"]
     assert card["truth"]["strong"]["events"] == 5
 
 
@@ -313,7 +313,7 @@ def test_fewer_clips_than_listed_are_counted_and_said(made: Path, tmp_path: Path
     card = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "truth.tsv", bootstrap=0, psds_thresholds=0))
     strong = card["truth"]["strong"]
     assert (strong["listed"], strong["found"], strong["not_found"]) == (57, 50, 7)
-    assert card["notes"] == ["10 recordings are not in the strong labels, and not evaluated"]
+    assert card["notes"] == ["10 recordings are not in the strong labels and were not evaluated"]
     assert "50 of 57 clips found (not found: missing0000_30000" in evaluation.card(card)
     assert {figure["clips_found"] for figure in card["figures"]} == {50}
 
@@ -417,7 +417,7 @@ def test_cards_that_mean_the_same_are_compared_and_others_are_refused_with_the_r
         "other threshold": "threshold of segment_f1: 0.5 and 0.4",
         "other segment": "segment_s of segment_f1: 1.92 and 1.0",
         "other classes": "class_set of segment_f1: 381 and 407",
-        "other truth": "other strong labels",
+        "other truth": "different strong labels",
         "weak": "no figure in common",
     }.items():
         done = satpipe("evaluate", "--compare", tmp_path / "same", tmp_path / other)
@@ -498,11 +498,11 @@ def test_bad_input_is_one_clear_message(satpipe: Satpipe, made: Path, tmp_path: 
     }
     out = made / "out"
     cases: list[tuple[tuple[object, ...], int, str]] = [
-        (("evaluate", out), 1, "nothing to compare with"),
+        (("evaluate", out), 1, "no ground truth to compare with"),
         (("evaluate",), 2, "nothing to evaluate"),
         (("evaluate", tmp_path, "--strong", made / "strong.tsv"), 1, "no run.json"),
         (("evaluate", out, "--strong", tmp_path / "none.tsv"), 1, "none.tsv cannot be read"),
-        (("evaluate", out, "--strong", made / "strong.tsv", "--classes", "380"), 1, "no class set '380'"),
+        (("evaluate", out, "--strong", made / "strong.tsv", "--classes", "380"), 1, "'380' is neither a class set"),
         (("evaluate", out, "--strong", made / "strong.tsv", "--threshold", "1.5"), 1, "a number from 0 to 1"),
         (("evaluate", out, "--strong", made / "strong.tsv", "--median-filter", "4"), 1, "an odd number"),
         (
@@ -552,7 +552,7 @@ def test_true_events_beyond_the_end_of_a_recording_are_cut_and_counted(made: Pat
         f"{first}\t1\t2\t/m/09x0r\n{first}\t9\t14\t/m/09x0r\n{first}\t20\t21\t/m/09x0r\n"
     )
     card = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=3))
-    (note,) = [note for note in card["notes"] if "cut" in note]
-    assert "1 true events end after their recording" in note
-    assert "1 lie wholly" in note
+    (note,) = [note for note in card["notes"] if "shortened" in note]
+    assert "1 labelled events end after their recording" in note
+    assert "1 start after its end" in note
     assert card["truth"]["strong"]["events"] == 2

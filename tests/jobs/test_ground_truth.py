@@ -21,7 +21,8 @@ from outputs import CHUNK_S, IDENTITY, LABELS, RUN, write_output
 from satpipe.jobs.ground_truth import (
     StrongLabels,
     class_set,
-    closed,
+    clipped,
+    expanded,
     match,
     positives,
     read_list,
@@ -30,7 +31,6 @@ from satpipe.jobs.ground_truth import (
     read_thresholds,
     read_weak,
     select,
-    within,
 )
 from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.tables import files
@@ -162,7 +162,7 @@ def test_weak_labels_close_over_the_ontology(tmp_path: Path) -> None:
     truth = read_weak(write(tmp_path, 'recording,label\na,"Male speech, man speaking"\nb,Music\n'))
     classes = (find("Speech"), find("Human voice"), find("Music"))
     assert positives(truth, classes).tolist() == [[False, False, False], [False, False, True]]
-    assert positives(truth, classes, closed=True).tolist() == [[True, True, False], [False, False, True]]
+    assert positives(truth, classes, expand=True).tolist() == [[True, True, False], [False, False, True]]
 
 
 def test_some_clips_can_be_taken(tmp_path: Path) -> None:
@@ -175,26 +175,26 @@ def test_some_clips_can_be_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
-        (SEGMENTS + SEGMENTS, TruthError, r"line 12: clip --4gqARaEJE_0.000_10.000 is listed in line 4 already"),
-        ("recording,label\na,Dog\nb,Dog\na,Dog\n", TruthError, "line 4: 'Dog' of clip a is in line 2 already"),
-        ('recording,labels\na,Dog;Cat\nb,Dog\na,Music\n', TruthError, "line 4: clip a is listed in line 2 already"),
+        (SEGMENTS + SEGMENTS, TruthError, r"line 12: clip --4gqARaEJE_0.000_10.000 is already in line 4"),
+        ("recording,label\na,Dog\nb,Dog\na,Dog\n", TruthError, "line 4: 'Dog' of clip a is already in line 2"),
+        ('recording,labels\na,Dog;Cat\nb,Dog\na,Music\n', TruthError, "line 4: clip a is already in line 2"),
         ("--4gqARaEJE, 0.000, ten, /m/09x0r", TruthError, "line 1: offset 'ten' is not a number"),
-        ("--4gqARaEJE, 10.000, 0.000, /m/09x0r", TruthError, "line 1: it ends at 0 s, before it starts at 10 s"),
+        ("--4gqARaEJE, 10.000, 0.000, /m/09x0r", TruthError, "line 1: offset 0 s is before onset 10 s"),
         ("--4gqARaEJE, 0.000, 0.000, /m/09x0r", TruthError, "line 1: clip --4gqARaEJE starts and ends at 0 s"),
-        ("--4gqARaEJE, -1, 9, /m/09x0r", TruthError, "line 1: a negative time, -1 s"),
-        ("dawn.wav, 30, 40, /m/09x0r", TruthError, "line 1: dawn.wav from 30 s to 40 s: weak labels are of"),
-        ("--4gqARaEJE, 0.000, 10.000", TruthError, "line 1: 3 cells, where 4 are expected"),
-        ('--4gqARaEJE, 0.000, 10.000, "/m/09x0r', TruthError, "line 1: a quote that does not end"),
-        ("recording,label\n,Dog", TruthError, "line 2: there is no clip"),
-        ("recording,label\na,Speech, Music", TruthError, "line 2: 3 cells, where the header has 2: commas in a cell"),
-        (STRONG, TruthError, "line 2: s9d-2nhuJCQ_30000 from 2.627 s to 7.237 s: weak labels are of whole clips"),
+        ("--4gqARaEJE, -1, 9, /m/09x0r", TruthError, "line 1: time -1 s is negative"),
+        ("dawn.wav, 30, 40, /m/09x0r", TruthError, "line 1: dawn.wav from 30 s to 40 s: weak labels must be of"),
+        ("--4gqARaEJE, 0.000, 10.000", TruthError, "line 1: 3 cells instead of 4"),
+        ('--4gqARaEJE, 0.000, 10.000, "/m/09x0r', TruthError, "line 1: a quote is not closed"),
+        ("recording,label\n,Dog", TruthError, "line 2: the clip is missing"),
+        ("recording,label\na,Speech, Music", TruthError, "line 2: 3 cells but 2 in the header: cells with commas"),
+        (STRONG, TruthError, "line 2: s9d-2nhuJCQ_30000 from 2.627 s to 7.237 s: weak labels must be of whole clips"),
         ("a.wav,Dog\n", TruthError, "no column of clips among a.wav, dog"),
         ("recording,loudness\na,1\n", TruthError, "no column of labels among recording, loudness"),
         ("", TruthError, "lists no clips"),
         ("# nothing\n", TruthError, "lists no clips"),
-        (b"recording,label\n\xff\xfe,Dog", TruthError, "not text in UTF-8"),
+        (b"recording,label\n\xff\xfe,Dog", TruthError, "not UTF-8 text"),
         ("recording,label\na,Dogg", LabelError, r"line 2: there is no label 'Dogg'; did you mean 'Dog' \(/m/0bt9lr\)"),
-        ("recording,label\na,137", LabelError, "line 2: 137 is a number: a label is a mid or a name"),
+        ("recording,label\na,137", LabelError, "line 2: 137 is a number: a label must be a mid or a name"),
         ("recording,label\na,/m/0nosuch", LabelError, "line 2: there is no label '/m/0nosuch'"),
     ],
 )  # fmt: skip
@@ -210,7 +210,7 @@ def test_of_many_bad_lines_five_are_shown_in_their_order(tmp_path: Path) -> None
     with pytest.raises(TruthError) as raised:
         read_weak(write(tmp_path, text))
     lines = str(raised.value).splitlines()
-    assert lines[0].endswith("truth.csv has 11 bad lines:")
+    assert lines[0].endswith("truth.csv has 11 invalid lines:")
     assert [line.split(":")[0] for line in lines[1:]] == [*(f"  line {n}" for n in (3, 5, 7, 9, 11)), "  and 6 more"]
 
 
@@ -312,7 +312,7 @@ def test_a_folder_has_a_file_for_each_recording(tmp_path: Path) -> None:
     assert not found.unlisted
 
     write(tmp_path, AUDACITY, "in/dawn.csv")
-    with pytest.raises(TruthError, match=r"dawn.csv and \S*dawn.txt are both of recording dawn: keep one"):
+    with pytest.raises(TruthError, match=r"dawn.csv and \S*dawn.txt both belong to recording dawn: keep one"):
         read_strong(tmp_path / "in")
     with pytest.raises(TruthError, match="no .txt, .tsv or .csv files"):
         read_strong(write(tmp_path, "", "audio/dawn.wav").parent)
@@ -321,21 +321,21 @@ def test_a_folder_has_a_file_for_each_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
-        (STRONG + "x\t-0.5\t1\t/m/053hz1\n", TruthError, "line 7: a negative time, -0.5 s"),
-        (STRONG + "x\t3\t1\t/m/053hz1\n", TruthError, "line 7: it ends at 1 s, before it starts at 3 s"),
+        (STRONG + "x\t-0.5\t1\t/m/053hz1\n", TruthError, "line 7: time -0.5 s is negative"),
+        (STRONG + "x\t3\t1\t/m/053hz1\n", TruthError, "line 7: offset 1 s is before onset 3 s"),
         (STRONG + "x\t1,5\t3\t/m/053hz1\n", TruthError, "line 7: onset '1,5' is not a number"),
         (STRONG + "x\t1\tinf\t/m/053hz1\n", TruthError, "line 7: offset 'inf' is not a number"),
         (STRONG + "x\t1_0\t30\t/m/053hz1\n", TruthError, "line 7: onset '1_0' is not a number"),
-        (STRONG + "x\t1\t\t/m/053hz1\n", TruthError, "line 7: there is no offset"),
-        (STRONG + "\t1\t2\t/m/053hz1\n", TruthError, "line 7: there is no clip"),
-        (STRONG + "x\t1\t2\n", LabelError, "line 7: there is no label$"),
+        (STRONG + "x\t1\t\t/m/053hz1\n", TruthError, "line 7: the offset is missing"),
+        (STRONG + "\t1\t2\t/m/053hz1\n", TruthError, "line 7: the clip is missing"),
+        (STRONG + "x\t1\t2\n", LabelError, "line 7: the label is missing$"),
         (STRONG + "x\t1\t2\tCheeering\n", LabelError, "line 7: there is no label 'Cheeering'; did you mean 'Cheering'"),
-        (STRONG + "x\t1\t2\tx\nx\t2\t1\t/m/053hz1\n", TruthError, "2 bad lines:\n  line 7: .*\n  line 8: it"),
-        (SEGMENTS, LabelError, "line 4: /m/068hy,/m/07q6cd_,/m/0bt9lr,/m/0jbk is several labels"),
+        (STRONG + "x\t1\t2\tx\nx\t2\t1\t/m/053hz1\n", TruthError, "2 invalid lines:\n  line 7: .*\n  line 8: offset"),
+        (SEGMENTS, LabelError, "line 4: /m/068hy,/m/07q6cd_,/m/0bt9lr,/m/0jbk must be one label"),
         ("0.5\t1.5\t3\n", LabelError, "line 1: 3 is a number"),
         ("filename\tonset\toffset\na.wav\t1\t2\n", TruthError, "no column of labels; its columns are filename, onset"),
-        ("filename,onset_ms,offset_ms,label\na.wav,1,2,Dog\n", TruthError, "no column of onsets nor of offsets"),
-        ("a b c\nd e f\n", TruthError, "holds no strong labels in a format that satpipe reads"),
+        ("filename,onset_ms,offset_ms,label\na.wav,1,2,Dog\n", TruthError, "no column of onsets or of offsets"),
+        ("a b c\nd e f\n", TruthError, "has no strong labels in a format that satpipe reads"),
         ("filename,onset,offset,label\n", TruthError, "lists no clips"),
         ("", TruthError, "is empty"),
     ],
@@ -483,7 +483,7 @@ def test_the_nearest_name_decides(clips: list[str], recordings: list[str], expec
         (["--4gqARaEJE"], ["--4gqARaEJE_0_10.wav", "--4gqARaEJE_30_40.wav"], "clip --4gqARaEJE could be any of 2 rec"),
         (["--4gqARaEJE_0"], ["--4gqARaEJE_0_10.wav", "Y--4gqARaEJE_0_10.wav"], "clip --4gqARaEJE_0 could be any of 2"),
         (["--4gqARaEJE_0", "--4gqARaEJE_90000"], ["Y--4gqARaEJE.wav"], "recording Y--4gqARaEJE.wav could be any of 2"),
-        (list("012345678"), [f"{x}/{n}.wav" for n in range(9) for x in "xy"], "9 names do(.*\n){6}  and 4 more"),
+        (list("012345678"), [f"{x}/{n}.wav" for n in range(9) for x in "xy"], "9 names are(.*\n){6}  and 4 more"),
     ],
 )  # fmt: skip
 def test_names_that_do_not_tell_are_an_error(clips: list[str], recordings: list[str], says: str) -> None:
@@ -500,18 +500,18 @@ def test_a_mapping_goes_before_names(tmp_path: Path) -> None:
     assert (found.clip.tolist(), found.recording.tolist()) == ([0, 1], [2, 0])
     assert found.missing == ("b", "c")
     assert found.unlisted == ("c.wav",)
-    with pytest.raises(TruthError, match="the mapping names no recording"):
+    with pytest.raises(TruthError, match="the mapping has no recording"):
         match(["a"], ["a.wav"], {"b.wav": "a"})
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n", "needs a header with the columns recording and clip"),
-        ("", "needs a header"),
-        ("recording,clip\n", "names no recording"),
-        ("recording,clip\na.wav,\n", "line 2: it takes a recording and a clip"),
-        ("recording,clip\na.wav,x\na.wav,y\n", "line 3: recording a.wav is in line 2 already"),
+        ("a,b\n", "must have a header with the columns recording and clip"),
+        ("", "must have a header"),
+        ("recording,clip\n", "lists no recording"),
+        ("recording,clip\na.wav,\n", "line 2: the recording or the clip is missing"),
+        ("recording,clip\na.wav,x\na.wav,y\n", "line 3: recording a.wav is already in line 2"),
     ],
 )
 def test_what_is_wrong_with_a_mapping_is_said(tmp_path: Path, text: str, says: str) -> None:
@@ -539,7 +539,7 @@ def test_many_names_take_little_time() -> None:
 )
 def test_lists_of_names_are_read(tmp_path: Path, text: str) -> None:
     assert read_list(write(tmp_path, text)) == ("a.wav", "b, c.wav")
-    with pytest.raises(TruthError, match="names no clip"):
+    with pytest.raises(TruthError, match="lists no clip"):
         read_list(write(tmp_path, "\n"))
 
 
@@ -565,13 +565,13 @@ def test_events_are_cut_to_the_recording() -> None:
             ("clip 0", "Dog", 11, 11), ("clip 0", "Dog", 10, 10), ("clip 1", "Dog", 11, 12), ("clip 2", "Dog", 99, 100),
         ]
     )  # fmt: skip
-    cut = within(truth, [10, 20, np.nan])
-    assert [row[2:] for row in rows(cut.truth)] == [(1, 2), (9, 10), (9, 10), (10, 10), (11, 12), (99, 100)]
-    assert (cut.clipped, cut.dropped) == (1, 2)
+    cut = clipped(truth, [10, 20, np.nan])
+    assert [row[2:] for row in rows(cut.labels)] == [(1, 2), (9, 10), (9, 10), (10, 10), (11, 12), (99, 100)]
+    assert (cut.shortened, cut.dropped) == (1, 2)
     assert cut.example == "'Dog' from 10 s to 12 s in clip 0, which ends at 10 s"
-    assert cut.truth.duplicates == 1
-    again = within(cut.truth, [10, 20, np.nan])
-    assert (again.clipped, again.dropped, again.example) == (0, 0, "")
+    assert cut.labels.duplicates == 1
+    again = clipped(cut.labels, [10, 20, np.nan])
+    assert (again.shortened, again.dropped, again.example) == (0, 0, "")
 
 
 def test_events_close_over_the_ontology_and_are_merged() -> None:
@@ -582,7 +582,7 @@ def test_events_close_over_the_ontology_and_are_merged() -> None:
         ]
     )  # fmt: skip
     classes = (find("Bark"), find("Speech"), find("Dog"), find("Music"))
-    plain, whole = select(truth, classes), closed(truth, classes)
+    plain, whole = select(truth, classes), expanded(truth, classes)
     assert [tuple(row) for row in zip(plain.clip, plain.label, plain.onset_s, strict=True)] == [
         (0, 1, 3), (0, 0, 5), (1, 0, 5), (1, 0, 5)
     ]  # fmt: skip
@@ -606,7 +606,7 @@ def test_closing_is_what_the_ontology_says(
             if each in classes:
                 active[clip, classes.index(each), 2 * onset : 2 * (onset + more)] = True
     ours = np.zeros_like(active)
-    found = closed(truth, classes)
+    found = expanded(truth, classes)
     for clip, place, onset_s, offset_s in zip(found.clip, found.label, found.onset_s, found.offset_s, strict=True):
         assert not ours[clip, place, int(2 * onset_s) : int(2 * offset_s)].any()
         ours[clip, place, int(2 * onset_s) : int(2 * offset_s)] = True
@@ -641,9 +641,9 @@ def test_class_sets_are_read_from_files(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
-        ("Dog\nCat\ndog\n", TruthError, "line 3: 'Dog' is in line 1 already"),
+        ("Dog\nCat\ndog\n", TruthError, "line 3: 'Dog' is already in line 1"),
         ("Dog\nCatt\n", LabelError, "line 2: there is no label 'Catt'; did you mean 'Cat'"),
-        ("", TruthError, "names no class"),
+        ("", TruthError, "lists no class"),
     ],
 )
 def test_what_is_wrong_with_a_class_set_is_said(
@@ -651,7 +651,7 @@ def test_what_is_wrong_with_a_class_set_is_said(
 ) -> None:
     with pytest.raises(error, match=says):
         class_set(write(tmp_path, text))
-    with pytest.raises(ConfigError, match=r"no class set '400' \(381, 407, 416, 527\), and no file of that name"):
+    with pytest.raises(ConfigError, match=r"'400' is neither a class set \(381, 407, 416, 527\) nor a file"):
         class_set("400")
 
 
@@ -659,8 +659,8 @@ def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None
     classes = (find("Speech"), find("Dog"))
     path = write(tmp_path, "label,threshold\nDog,0.25\nMusic,1\nSpeech,0.5\n")
     assert read_thresholds(path, classes).tolist() == [0.5, 0.25]
-    path = write(tmp_path, "mid\tname\tthreshold\n/m/0bt9lr\t?\t0.25\n")
-    assert read_thresholds(path, classes, default=0.125).tolist() == [0.125, 0.25]
+    path = write(tmp_path, "mid\tname\tthreshold\n/m/0bt9lr\t?\t0.25\n/m/09x0r\t?\tnan\n")
+    assert read_thresholds(path, classes[1:]).tolist() == [0.25]
     with pytest.raises(TruthError, match="has no threshold for 1 class: Speech"):
         read_thresholds(path, classes)
 
@@ -670,9 +670,9 @@ def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None
     [
         ("label,threshold\nDog,1.5\n", TruthError, "line 2: threshold 1.5 is not from 0 to 1"),
         ("label,threshold\nDog,half\n", TruthError, "line 2: threshold 'half' is not a number"),
-        ("label,threshold\nDog,0\nDog,1\n", TruthError, "line 3: 'Dog' is in line 2 already"),
+        ("label,threshold\nDog,0\nDog,1\n", TruthError, "line 3: 'Dog' is already in line 2"),
         ("label,threshold\nDogg,0\n", LabelError, "line 2: there is no label 'Dogg'"),
-        ("Dog,0\n", TruthError, "needs a header with the columns mid or label, and threshold"),
+        ("Dog,0\n", TruthError, "must have a header with the columns mid or label, and threshold"),
     ],
 )
 def test_what_is_wrong_with_thresholds_is_said(tmp_path: Path, text: str, error: type[SatpipeError], says: str) -> None:

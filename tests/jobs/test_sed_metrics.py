@@ -1,9 +1,10 @@
-"""Counting on arrays equals sed_eval, which evaluates the same events clip by clip."""
+"""Counts and metrics on arrays equal those of sed_eval, which evaluates the same events clip by clip."""
 
 import math
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,20 +23,13 @@ from satpipe.jobs.metrics.counts import (
     micro_rates,
     totals,
 )
-from satpipe.jobs.metrics.sed import (
-    count_events,
-    count_segments,
-    event_metrics,
-    figures,
-    load_sed_eval,
-    segment_metrics,
-)
+from satpipe.jobs.metrics.sed import count_events, count_segments, load_sed_eval
 from satpipe.jobs.metrics.sound_events import Events
 
 TOLERANCE = 1e-9
 CLIPS, LABELS = 3, 4
 NAMES = ["dog", "cat", "bird", "rain"]
-many_examples = settings(max_examples=300, deadline=None)
+many_examples = settings(max_examples=100, deadline=None)
 
 Row = tuple[int, int, float, float]
 
@@ -57,22 +51,27 @@ def listed(events: Events, clip: int) -> list[dict[str, Any]]:
     ]
 
 
-def evaluated(metrics: Any, truth: Events, found: Events, clips: Any = range(CLIPS), **kwargs: Any) -> Any:
-    """Return one of sed_eval's metric objects after its own evaluation of clips; kwargs: a value for each clip."""
+def evaluated(metrics: Any, truth: Events, found: Events, clips: Any = range(CLIPS)) -> Any:
+    """Return one of sed_eval's metric objects after its own evaluation of clips."""
     for clip in clips:
-        more = {name: float(values[clip]) for name, values in kwargs.items()}
-        metrics.evaluate(listed(truth, clip), listed(found, clip), **more)
+        metrics.evaluate(listed(truth, clip), listed(found, clip))
     return metrics
+
+
+def results(metrics: Any) -> Any:
+    """Return the results of one of sed_eval's metric objects, whose averages may be over no class."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return metrics.results()
 
 
 def segment_oracle(segment_s: float) -> Any:
     return load_sed_eval().sound_event.SegmentBasedMetrics(NAMES, time_resolution=segment_s)
 
 
-def event_oracle(collar_s: float = 0.2, onset: bool = True, offset: bool = True, offset_fraction: float = 0.5) -> Any:
+def event_oracle(collar_s: float = 0.2, offset: bool = True, offset_fraction: float = 0.5) -> Any:
     return load_sed_eval().sound_event.EventBasedMetrics(
         NAMES,
-        evaluate_onset=onset,
         evaluate_offset=offset,
         t_collar=collar_s,
         percentage_of_length=offset_fraction,
@@ -143,7 +142,7 @@ def by_functions(counts: Counts, weights: Any = None) -> dict[str, Any]:
 
 def by_sed_eval(metrics: Any) -> dict[str, Any]:
     """Return the same figures from one of sed_eval's objects."""
-    theirs = figures(metrics)
+    theirs = results(metrics)
     zero_f1, zero_error_rate = zero_rule(theirs["class_wise"])
     return {
         "overall": {**theirs["overall"]["f_measure"], "error_rate": theirs["overall"]["error_rate"]["error_rate"]},
@@ -164,34 +163,31 @@ def by_sed_eval(metrics: Any) -> dict[str, Any]:
     }
 
 
-def compare(counts: Counts, ours: Any, theirs: Any) -> float:
-    """Check everything that two of sed_eval's objects hold, and return the largest difference of their figures."""
-    assert ours.overall == theirs.overall
-    assert ours.class_wise == theirs.class_wise
-    assert ours.evaluated_files == theirs.evaluated_files
-    largest = max(
-        difference(figures(ours), figures(theirs)),
-        difference(by_functions(counts), by_sed_eval(theirs)),
-    )
-    assert largest <= TOLERANCE
-    return largest
+def compare(counts: Counts, theirs: Any) -> None:
+    """Check the counts and the metrics against one of sed_eval's objects after its own evaluation."""
+    total, overall = totals(counts), theirs.overall
+    for k, name in enumerate(NAMES):
+        each = theirs.class_wise[name]
+        assert (total.tp[0, k], total.fp[0, k], total.fn[0, k]) == (each["Ntp"], each["Nfp"], each["Nfn"])
+        assert (each["Nref"], each["Nsys"]) == (each["Ntp"] + each["Nfn"], each["Ntp"] + each["Nfp"])
+    tp, fp, fn = (float(values.sum()) for values in (total.tp, total.fp, total.fn))
+    assert (tp, tp + fn, tp + fp) == (overall["Ntp"], overall["Nref"], overall["Nsys"])
+    if "S" in overall:
+        assert (fp, fn) == (overall["Nfp"], overall["Nfn"])
+    errors = [overall[name] for name in (("S", "D", "I") if "S" in overall else ("Nsubs", "Nfn", "Nfp"))]
+    assert [total.substitutions[0], total.deletions[0], total.insertions[0]] == errors
+    assert counts.clips == theirs.evaluated_files
+    assert difference(by_functions(counts), by_sed_eval(theirs)) <= TOLERANCE
 
 
-def compare_segments(truth: Events, found: Events, segment_s: float, length_s: Any = None) -> float:
-    counts = count_segments(truth, found, clips=CLIPS, labels=LABELS, segment_s=segment_s, length_s=length_s)
-    ours = segment_metrics(counts, NAMES, segment_s)
-    more = {} if length_s is None else {"evaluated_length_seconds": length_s}
-    theirs = evaluated(segment_oracle(segment_s), truth, found, **more)
-    assert ours.evaluated_length_seconds == pytest.approx(theirs.evaluated_length_seconds)
-    return compare(counts, ours, theirs)
+def compare_segments(truth: Events, found: Events, segment_s: float) -> None:
+    counts = count_segments(truth, found, clips=CLIPS, classes=LABELS, segment_s=segment_s)
+    compare(counts, evaluated(segment_oracle(segment_s), truth, found))
 
 
-def compare_events(truth: Events, found: Events, **options: Any) -> float:
-    counts = count_events(truth, found, clips=CLIPS, labels=LABELS, **options)
-    ours = event_metrics(counts, NAMES, **options)
-    theirs = evaluated(event_oracle(**options), truth, found)
-    assert ours.evaluated_length == pytest.approx(theirs.evaluated_length)
-    return compare(counts, ours, theirs)
+def compare_events(truth: Events, found: Events, **options: Any) -> None:
+    counts = count_events(truth, found, clips=CLIPS, classes=LABELS, **options)
+    compare(counts, evaluated(event_oracle(**options), truth, found))
 
 
 # Times that meet borders: multiples of a step, by product and by sum, the numbers next to them, and some anywhere.
@@ -227,7 +223,6 @@ segment_cases = st.sampled_from(STEPS_S).flatmap(
         event_columns(step_s),
         event_columns(step_s),
         st.just(step_s),
-        st.none() | st.lists(times_s(step_s), min_size=CLIPS, max_size=CLIPS).map(np.array),
     )
 )
 event_cases = st.sampled_from(STEPS_S).flatmap(
@@ -240,7 +235,7 @@ event_cases = st.sampled_from(STEPS_S).flatmap(
                 "offset_fraction": st.sampled_from([0.5, 0.2, 0.0, 1.0]),
             }
         ),
-        st.sampled_from([(True, False), (True, True), (False, True)]),
+        st.booleans(),
     )
 )
 
@@ -254,18 +249,18 @@ def test_segments_equal_sed_eval(case: Any) -> None:
 @many_examples
 @given(event_cases)
 def test_events_equal_sed_eval(case: Any) -> None:
-    truth, found, options, (onset, offset) = case
-    compare_events(truth, found, onset=onset, offset=offset, **options)
+    truth, found, options, offset = case
+    compare_events(truth, found, offset=offset, **options)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(event_columns(0.5), event_columns(0.5), st.lists(st.integers(0, 2), min_size=CLIPS, max_size=CLIPS))
 def test_weighted_totals_are_those_of_a_list_with_clips_repeated(
     truth: Events, found: Events, times: list[int]
 ) -> None:
     again = np.repeat(np.arange(CLIPS), times)  # the resample: clips in order, each as often as it was drawn
     weights = np.array([times, [1] * CLIPS])
-    size: dict[str, Any] = {"clips": CLIPS, "labels": LABELS}
+    size: dict[str, Any] = {"clips": CLIPS, "classes": LABELS}
     segments = count_segments(truth, found, **size, segment_s=0.5)
     theirs = evaluated(segment_oracle(0.5), truth, found, again)
     assert difference(by_functions(segments, weights), by_sed_eval(theirs)) <= TOLERANCE
@@ -294,14 +289,14 @@ def dense(rng: np.random.Generator, n: int, step_s: float) -> Events:
 
 
 @pytest.mark.parametrize("block_pairs", [1, 50, sed.BLOCK_PAIRS])
-@pytest.mark.parametrize(("onset", "offset"), [(True, False), (True, True), (False, True)])
+@pytest.mark.parametrize("offset", [False, True])
 def test_dense_events_equal_sed_eval_in_blocks_of_any_size(
-    monkeypatch: pytest.MonkeyPatch, block_pairs: int, onset: bool, offset: bool
+    monkeypatch: pytest.MonkeyPatch, block_pairs: int, offset: bool
 ) -> None:
     monkeypatch.setattr(sed, "BLOCK_PAIRS", block_pairs)
     rng = np.random.default_rng(5)
     truth, found = dense(rng, 150, 0.1), dense(rng, 200, 0.1)
-    compare_events(truth, found, onset=onset, offset=offset)
+    compare_events(truth, found, offset=offset)
     compare_segments(truth, found, 0.3)
 
 
@@ -326,7 +321,7 @@ SEGMENT_EDGES: dict[str, tuple[list[Row], list[Row], float, tuple[int, int, int]
 
 @pytest.mark.parametrize(("truth", "found", "segment_s", "expected"), SEGMENT_EDGES.values(), ids=SEGMENT_EDGES)
 def test_segment_edges(truth: list[Row], found: list[Row], segment_s: float, expected: tuple[int, int, int]) -> None:
-    counts = count_segments(rows(*truth), rows(*found), clips=CLIPS, labels=LABELS, segment_s=segment_s)
+    counts = count_segments(rows(*truth), rows(*found), clips=CLIPS, classes=LABELS, segment_s=segment_s)
     assert (counts.tp.sum(), counts.fp.sum(), counts.fn.sum()) == expected
     compare_segments(rows(*truth), rows(*found), segment_s)
 
@@ -379,7 +374,7 @@ EVENT_EDGES: dict[str, tuple[list[Row], list[Row], tuple[int, int, int, int]]] =
 
 @pytest.mark.parametrize(("truth", "found", "expected"), EVENT_EDGES.values(), ids=EVENT_EDGES)
 def test_event_edges(truth: list[Row], found: list[Row], expected: tuple[int, int, int, int]) -> None:
-    counts = count_events(rows(*truth), rows(*found), clips=CLIPS, labels=LABELS, offset=False)
+    counts = count_events(rows(*truth), rows(*found), clips=CLIPS, classes=LABELS, offset=False)
     kinds = (counts.tp, counts.substitutions, counts.deletions, counts.insertions)
     assert tuple(kind.sum() for kind in kinds) == expected
     compare_events(rows(*truth), rows(*found), offset=False)
@@ -389,12 +384,12 @@ def test_event_edges(truth: list[Row], found: list[Row], expected: tuple[int, in
 def test_offsets_agree_within_the_collar_or_a_fraction_of_the_true_length() -> None:
     truth = rows((0, 0, 0.0, 2.0), (1, 0, 0.0, 0.1))
     found = rows((0, 0, 0.0, 3.0), (1, 0, 0.0, 0.3))
-    counts = count_events(truth, found, clips=CLIPS, labels=LABELS)
+    counts = count_events(truth, found, clips=CLIPS, classes=LABELS)
     np.testing.assert_array_equal(counts.tp, [1, 1])
-    counts = count_events(truth, found, clips=CLIPS, labels=LABELS, offset_fraction=0.4)
+    counts = count_events(truth, found, clips=CLIPS, classes=LABELS, offset_fraction=0.4)
     np.testing.assert_array_equal(counts.tp, [0, 1])
     # The fraction is of the true event's length, so truth and found cannot be exchanged.
-    counts = count_events(found, truth, clips=CLIPS, labels=LABELS, offset_fraction=0.35)
+    counts = count_events(found, truth, clips=CLIPS, classes=LABELS, offset_fraction=0.35)
     np.testing.assert_array_equal(counts.tp, [1, 1])
 
 
@@ -402,7 +397,7 @@ def test_the_rules_of_averaging_treat_each_kind_of_class_as_documented() -> None
     # dog: right once, missed once. cat: true, never found. bird: found, never true. rain: neither.
     truth = rows((0, 0, 0.0, 1.0), (1, 0, 0.0, 1.0), (0, 1, 5.0, 6.0))
     found = rows((0, 0, 0.0, 1.0), (0, 2, 3.0, 4.0))
-    total = totals(count_events(truth, found, clips=CLIPS, labels=LABELS))
+    total = totals(count_events(truth, found, clips=CLIPS, classes=LABELS))
     rates = class_rates(total)
     np.testing.assert_allclose(rates.f1[0], [2 / 3, math.nan, math.nan, math.nan])
     np.testing.assert_allclose(rates.precision[0], [1, math.nan, 0, math.nan])
@@ -414,36 +409,13 @@ def test_the_rules_of_averaging_treat_each_kind_of_class_as_documented() -> None
     assert macro_zero_error_rate(total)[0] == pytest.approx(0.75)
     assert macro_error_rate(total)[0] > 1e15
     # Found at another place: the class is now one whose F1 is zero by either rule.
-    total = totals(count_events(truth, rows((0, 0, 0.0, 1.0), (0, 1, 0.0, 1.0)), clips=CLIPS, labels=LABELS))
+    total = totals(count_events(truth, rows((0, 0, 0.0, 1.0), (0, 1, 0.0, 1.0)), clips=CLIPS, classes=LABELS))
     assert macro_f1(total)[0] == macro_zero_f1(total)[0] == pytest.approx(1 / 3)
     assert macro_zero_error_rate(total)[0] == pytest.approx((0.5 + 2) / 2)
     assert macro_error_rate(total)[0] == pytest.approx((0.5 + 2) / 4)
     # No truth: no macro figure by the zero rule.
-    total = totals(count_events(rows(), found, clips=CLIPS, labels=LABELS))
+    total = totals(count_events(rows(), found, clips=CLIPS, classes=LABELS))
     assert np.isnan([macro_f1(total)[0], macro_zero_f1(total)[0], macro_zero_error_rate(total)[0]]).all()
-
-
-def test_true_negatives_depend_on_the_length_evaluated() -> None:
-    truth, found = rows((0, 0, 0.0, 2.0)), rows((0, 0, 0.0, 3.5), (1, 1, 2.0, 3.0))
-    counts = count_segments(truth, found, clips=CLIPS, labels=LABELS, segment_s=1.0)
-    np.testing.assert_array_equal(counts.segments, [4, 3, 0])
-    longer = count_segments(
-        truth, found, clips=CLIPS, labels=LABELS, segment_s=1.0, length_s=np.array([10.0, 10.0, 10.0])
-    )
-    np.testing.assert_array_equal(longer.segments, [10, 10, 10])
-    np.testing.assert_array_equal(longer.fp, counts.fp)
-    shorter = count_segments(
-        truth, found, clips=CLIPS, labels=LABELS, segment_s=1.0, length_s=np.array([2.5, 2.0, 0.0])
-    )
-    np.testing.assert_array_equal(shorter.fp, [1])  # cut off behind 2.5 s; nothing left of the other clip
-
-
-def test_the_objects_print_their_reports() -> None:
-    truth, found = rows((0, 0, 0.0, 2.0)), rows((0, 0, 0.1, 2.0))
-    segments = count_segments(truth, found, clips=CLIPS, labels=LABELS, segment_s=0.5)
-    events = count_events(truth, found, clips=CLIPS, labels=LABELS)
-    assert "Evaluated files" in str(segment_metrics(segments, NAMES, 0.5))
-    assert "onset-offset" in str(event_metrics(events, NAMES))
 
 
 def test_a_day_in_fine_segments_needs_little_memory() -> None:
@@ -453,10 +425,9 @@ def test_a_day_in_fine_segments_needs_little_memory() -> None:
     truth = Events.of(np.zeros(2000), rng.integers(0, LABELS, 2000), onset_s, onset_s + rng.uniform(0, 3600, 2000))
     found = Events.of(np.zeros(2000), truth.label, onset_s + 0.1, truth.offset_s)
     tracemalloc.start()
-    counts = count_segments(truth, found, clips=1, labels=LABELS, segment_s=0.01)
+    counts = count_segments(truth, found, clips=1, classes=LABELS, segment_s=0.01)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert counts.segments[0] > 8_000_000
     assert counts.tp.sum() > 8_000_000
     assert peak < 10e6
     tp = counts.tp.sum() + counts.substitutions.sum() + counts.deletions.sum()
@@ -470,7 +441,7 @@ def test_long_chains_of_events_are_matched() -> None:
     true_s = 1 + 0.3 * np.arange(n)
     found_s = np.append(true_s[:-1] + 0.15, 0.85)
     truth, found = (Events.of(np.zeros(n), np.zeros(n), times_s, times_s) for times_s in (true_s, found_s))
-    counts = count_events(truth, found, clips=1, labels=1, offset=False)
+    counts = count_events(truth, found, clips=1, classes=1, offset=False)
     assert counts.tp.sum() == n
 
 
@@ -489,28 +460,20 @@ def test_long_chains_of_events_are_matched() -> None:
 def test_events_that_make_no_sense_are_refused(event: Row, match: str) -> None:
     for truth, found in ((rows(event), rows()), (rows(), rows(event))):
         with pytest.raises(ValueError, match=match):
-            count_segments(truth, found, clips=CLIPS, labels=LABELS, segment_s=1.0)
+            count_segments(truth, found, clips=CLIPS, classes=LABELS, segment_s=1.0)
         with pytest.raises(ValueError, match=match):
-            count_events(truth, found, clips=CLIPS, labels=LABELS)
+            count_events(truth, found, clips=CLIPS, classes=LABELS)
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    size: dict[str, Any] = {"clips": CLIPS, "labels": LABELS}
+    size: dict[str, Any] = {"clips": CLIPS, "classes": LABELS}
     with pytest.raises(ValueError, match="segments of 0"):
         count_segments(rows(), rows(), **size, segment_s=0.0)
-    with pytest.raises(ValueError, match="lengths of shape"):
-        count_segments(rows(), rows(), **size, segment_s=1.0, length_s=np.zeros(1))
     with pytest.raises(ValueError, match="collar of 0"):
         count_events(rows(), rows(), **size, collar_s=0.0)
     with pytest.raises(ValueError, match="offset fraction 1.1"):
         count_events(rows(), rows(), **size, offset_fraction=1.1)
-    with pytest.raises(ValueError, match="onsets or offsets"):
-        count_events(rows(), rows(), **size, onset=False, offset=False)
     counts = count_events(rows(), rows(), **size)
-    with pytest.raises(ValueError, match="expected 4"):
-        event_metrics(counts, ["dog", "dog", "cat", "rain"])
-    with pytest.raises(ValueError, match="expected 4"):
-        segment_metrics(counts, ["dog"], 1.0)
     with pytest.raises(ValueError, match="weights of shape"):
         totals(counts, np.ones(CLIPS))
 

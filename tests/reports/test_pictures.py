@@ -22,7 +22,7 @@ from images import pixels, texts, width_and_height_in
 from oracles import PSDSEval
 from outputs import CHUNK_S, scores_of, write_output
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate, read, read_curves, write
-from satpipe.jobs.evaluate.curves import FINENESS, MOST_POINTS, thinned
+from satpipe.jobs.evaluate.curves import FINENESS, MAX_POINTS, thinned
 from satpipe.reports import evaluation_pictures
 from satpipe.reports.pictures import DOTS_PER_INCH
 from satpipe.reports.tables import Table, html_page, latex_input, markdown_text
@@ -104,7 +104,7 @@ def test_precision_over_recall_of_clips_is_scikit_learns(made: Path, curves: pd.
         assert area(points) == pytest.approx(average_precision_score(truth[:, k], scores[:, k]), abs=1e-9)
     points = line(curves, "precision_recall_clips")
     assert area(points) == pytest.approx(average_precision_score(truth.ravel(), scores.ravel()), abs=FINENESS)
-    assert len(points) <= MOST_POINTS
+    assert len(points) <= MAX_POINTS
     precision, recall, _ = precision_recall_curve(truth.ravel(), scores.ravel())
     theirs = np.stack([recall, precision], axis=1)[:-1]  # the last one is (0, 1) by convention
     assert distances(theirs[:: len(theirs) // 500], points).max() < 2 * FINENESS
@@ -195,7 +195,7 @@ def test_thinned_lines_keep_their_ends_and_have_few_points(number: int, seed: in
     x = np.cumsum(rng.random(number))
     points = np.stack([x, np.sqrt(x) + noise * rng.random(number)], axis=1)
     few = thinned(points)
-    assert len(few) <= MOST_POINTS
+    assert len(few) <= MAX_POINTS
     assert (few[0] == points[0]).all()
     assert (few[-1] == points[-1]).all()
     assert (np.diff(few[:, 0]) > 0).all()

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.options.measure import SynthOptions
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search, Source
+from satpipe.pipeline.recordings.recording import AudioInfo
 from satpipe.pipeline.storage import is_remote
 from satpipe.sat.errors import AudioError, ConfigError, LabelError
 from satpipe.sat.labels import Label, find

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from satpipe.pipeline.live.raw_samples import WAV_MAGIC, Pcm, read_wav_header
 from satpipe.pipeline.live.source import Gap, SourceOptions
-from satpipe.pipeline.recordings.audio_info import HIGHEST_RATE_HZ, LOWEST_RATE_HZ
+from satpipe.pipeline.recordings.recording import HIGHEST_RATE_HZ, LOWEST_RATE_HZ
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ

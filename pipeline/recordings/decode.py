@@ -6,16 +6,19 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from satpipe.pipeline.recordings.audio_info import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, AudioInfo, Part
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.libsndfile import SndFile
+from satpipe.pipeline.recordings.recording import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, AudioInfo, Part
 from satpipe.pipeline.recordings.resample import Samples, one_pass, ratio
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from satpipe.pipeline.recordings.ffmpeg import AvFile
 
 BLOCK_VALUES = 2**18  # samples times channels decoded per block: 16 s of 16 kHz mono, 1 MB
 LARGEST_SAMPLE = 1e9  # above it the power of a frame exceeds the range of float32
@@ -35,32 +38,6 @@ _CONTAINERS = {
     "ape": re.compile(rb"MAC "),
     "wv": re.compile(rb"wvpk"),
 }
-
-
-class AudioFile(Protocol):
-    """An open file: libsndfile's `SndFile` or FFmpeg's `AvFile`."""
-
-    frames: int
-    rate_hz: int
-    channels: int
-    broken: bool
-
-    @property
-    def exact_seek(self) -> bool:
-        """See `AudioInfo`."""
-
-    @property
-    def problem(self) -> str:
-        """See `AudioInfo`."""
-
-    def skip_to(self, frame: int) -> None:
-        """Let `blocks` begin at a frame."""
-
-    def blocks(self, frames: int) -> Iterator[Samples]:
-        """Yield blocks [n, channels] of about `frames` samples, up to the end or to where decoding fails."""
-
-    def close(self) -> None:
-        """Close the file."""
 
 
 def probe(path: str, size_bytes: int) -> AudioInfo:
@@ -99,7 +76,7 @@ def _container(path: str) -> str:
     return next((name for name, magic in _CONTAINERS.items() if magic.match(head)), "")
 
 
-def _open(path: str, container: str) -> AudioFile:
+def _open(path: str, container: str) -> "SndFile | AvFile":
     if not container:
         return SndFile(path)
     try:

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from satpipe.pipeline.recordings.audio_info import AudioInfo, Part
 from satpipe.pipeline.recordings.find import Source
+from satpipe.pipeline.recordings.recording import AudioInfo, Part
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 import soundfile
-from satpipe.pipeline.recordings.audio_info import is_known_size
+from satpipe.pipeline.recordings.recording import is_known_size
 from satpipe.pipeline.recordings.resample import Samples, exact_ratio
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError

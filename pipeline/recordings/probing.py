@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from satpipe.pipeline.ray_engine import Engine, Lost
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import probe
 from satpipe.pipeline.recordings.deployments import Deployment
 from satpipe.pipeline.recordings.find import Source
+from satpipe.pipeline.recordings.recording import AudioInfo
 from satpipe.pipeline.start_times.from_headers import read_header_time
 from satpipe.sat.errors import AudioError
 

@@ -1,9 +1,73 @@
-"""A recording as the tables name it: a file, or one channel of a file."""
+"""What is known about a recording: what its header states, its files, its channel."""
 
 from dataclasses import dataclass
 
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.find import Source
+from satpipe.pipeline.recordings.resample import resampled
+from satpipe.pipeline.start_times.from_headers import HeaderTime
+
+# Other rates come from damaged headers: at 1 Hz, a file of 1 MB would become 6 days of samples.
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 100, 10_000_000
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of a file states.
+
+    Attributes:
+        frames: Samples per channel; 0 if the header does not state it. Approximate for containers.
+        rate_hz: Sampling rate.
+        channels: Number of channels.
+        exact_seek: True if reading from the middle gives exactly the samples that reading from the start gives.
+        problem: Why the recording is known to be cut off, or "".
+        container: FFmpeg's name of the demuxer that reads the file; "" if libsndfile reads it.
+        header_time: When the recording started, according to its metadata.
+        parts: The files of a deployment, in the order of time; empty for a single file.
+    """
+
+    frames: int
+    rate_hz: int
+    channels: int
+    exact_seek: bool
+    problem: str
+    container: str = ""
+    header_time: HeaderTime | None = None
+    parts: tuple["Part", ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """Number of samples at 16 kHz."""
+        return resampled(self.frames, self.rate_hz)
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.rate_hz
+
+    def file_at(self, second: float) -> "Part | None":
+        """Return the file of a deployment that contains a second of it; None for a single file."""
+        frame = round(second * self.rate_hz)
+        return next((part for part in reversed(self.parts) if part.begin <= frame), None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several files that are read as one recording.
+
+    Attributes:
+        source: The file.
+        info: What its header states.
+        begin: Frame of the recording at which the file begins.
+    """
+
+    source: Source
+    info: AudioInfo
+    begin: int
+
+    @property
+    def end(self) -> int:
+        """Frame of the recording after the file's last one."""
+        return self.begin + self.info.frames
 
 
 @dataclass(frozen=True)
@@ -38,3 +102,8 @@ def recordings_of(source: Source, info: AudioInfo, channels: str) -> list[Record
         numbers = range(1, info.channels + 1)
         return [Recording(f"{source.recording}#ch{number}", source, number, info) for number in numbers]
     return [Recording(source.recording, source, int(channels), info)]
+
+
+def is_known_size(size_bytes: int) -> bool:
+    """Return False for the sizes that programs put into a header when they write to a pipe: the largest numbers."""
+    return not (0x7FFFF000 <= size_bytes <= 0x80000000 or 0xFFFFF000 <= size_bytes < 2**32 or size_bytes >= 2**62)

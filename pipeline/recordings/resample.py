@@ -1,7 +1,6 @@
 """Resample blocks of one channel: as one pass over a recording, or with as little delay as the filter allows."""
 
 from math import gcd
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,14 +35,16 @@ def exact_ratio(rate_hz: int, to_hz: int = SAMPLE_RATE_HZ) -> bool:
     return min(ratio(rate_hz, to_hz)) <= EXACT_RATIO and rate_hz >= EXACT_RATE_HZ
 
 
-class Resampler(Protocol):
-    """Takes samples of one channel and returns them at another rate."""
+class Resampler:
+    """Takes samples of one channel and returns them at another rate; this one, at the same rate."""
 
     def push(self, samples: Samples) -> Samples:
         """Take samples; return the resampled ones that are final."""
+        return samples
 
     def finish(self) -> Samples:
         """Return the rest."""
+        return np.empty(0, np.float32)
 
 
 def one_pass(rate_hz: int, to_hz: int = SAMPLE_RATE_HZ, taken: int = 0, given: int = 0) -> Resampler:
@@ -55,7 +56,7 @@ def one_pass(rate_hz: int, to_hz: int = SAMPLE_RATE_HZ, taken: int = 0, given: i
         taken: Frames of the recording before the first one pushed.
         given: Samples at `to_hz` that correspond to them.
     """
-    return _Unchanged() if rate_hz == to_hz else _OnePass(rate_hz, to_hz, taken, given)
+    return Resampler() if rate_hz == to_hz else _OnePass(rate_hz, to_hz, taken, given)
 
 
 def low_delay(rate_hz: int) -> Resampler:
@@ -63,15 +64,7 @@ def low_delay(rate_hz: int) -> Resampler:
     return _Windows(rate_hz) if rate_hz != SAMPLE_RATE_HZ and exact_ratio(rate_hz) else one_pass(rate_hz)
 
 
-class _Unchanged:
-    def push(self, samples: Samples) -> Samples:
-        return samples
-
-    def finish(self) -> Samples:
-        return np.empty(0, np.float32)
-
-
-class _OnePass:
+class _OnePass(Resampler):
     """soxr's own stream. It works on long blocks: samples come out up to 110 ms after they went in."""
 
     def __init__(self, rate_hz: int, to_hz: int, taken: int, given: int) -> None:
@@ -90,7 +83,7 @@ class _OnePass:
         return rest[: max(0, resampled(self._taken, self._rate_hz, self._to_hz) - self._given)]
 
 
-class _Windows:
+class _Windows(Resampler):
     """The samples of a pass from the start, each as soon as everything it depends on has arrived.
 
     Every push resamples a window that begins where soxr keeps the phase, a filter's length before the first sample

@@ -6,11 +6,10 @@ from itertools import islice
 from time import monotonic
 
 from satpipe.pipeline.ray_engine import RETRIES, Engine, Lost
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.deployments import file_rows
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.probing import PROBE_FILES, Unusable, probe_batch
-from satpipe.pipeline.recordings.recording import Recording, recordings_of
+from satpipe.pipeline.recordings.recording import AudioInfo, Recording, recordings_of
 from satpipe.pipeline.tables.batches import Finished, TableOptions
 from satpipe.pipeline.tables.files import new_name
 from satpipe.pipeline.tables.output_folder import Output

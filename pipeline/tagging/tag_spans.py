@@ -7,9 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import Reader
-from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.recordings.recording import AudioInfo, Recording
 from satpipe.pipeline.recordings.resample import resampled
 from satpipe.pipeline.tables.schemas import staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 import soxr
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import Reader, probe
+from satpipe.pipeline.recordings.recording import AudioInfo
 from satpipe.pipeline.recordings.resample import QUALITY, Samples
 from satpipe.pipeline.storage import filesystem, is_remote, locate, written_whole
 from satpipe.pipeline.tables.schemas import CLIPS

@@ -10,8 +10,8 @@ from audio import Samples, claim_flac_frames, noise, probed, read, shorten, writ
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from satpipe.pipeline.recordings import decode
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import PRIMING_SAMPLES, Reader, probe
+from satpipe.pipeline.recordings.recording import AudioInfo
 from satpipe.pipeline.recordings.resample import resampled
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ

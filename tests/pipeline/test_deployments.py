@@ -11,11 +11,10 @@ from audio import Samples, noise, probed, recording_of, shorten, write
 from helpers import assert_same_scores, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import Reader
 from satpipe.pipeline.recordings.deployments import Candidate, Deployment, NotJoined, file_rows, join, split
 from satpipe.pipeline.recordings.find import Source
-from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.recordings.recording import AudioInfo, Recording
 from satpipe.pipeline.tagging.spans import Span, narrow, spans_of
 from satpipe.sat.model.streaming import CUTS, Cut
 from test_tag_spans import SMALL, _one_thread, scores_of, tag_task, tagged, tagger  # noqa: F401  (used by its name)

@@ -6,9 +6,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.find import Source
-from satpipe.pipeline.recordings.recording import Recording, recordings_of
+from satpipe.pipeline.recordings.recording import AudioInfo, Recording, recordings_of
 from satpipe.pipeline.tagging.spans import TASK_SPANS, Span, group, spans_of
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ, ModelConfig, get_config
 from satpipe.sat.model.streaming import CUTS, Cut, chunk_samples, count_chunks

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import soundfile
-from satpipe.pipeline.recordings.audio_info import AudioInfo
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Source
-from satpipe.pipeline.recordings.recording import Recording
+from satpipe.pipeline.recordings.recording import AudioInfo, Recording
 
 Samples = npt.NDArray[np.float32]
 

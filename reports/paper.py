@@ -1,27 +1,32 @@
-"""The published figures of Dinkel et al. (2024), Tables 1 to 3: facts to stand beside ours. mAP and F1 in percent."""
+"""The published figures of Dinkel et al. (2024), Tables 1 to 3, to compare with ours. mAP and F1 in percent."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table; what the table does not have is None."""
+    """One row of a table; None where the table has no value."""
 
     model: str
-    """As the paper calls it."""
+    """Name in the paper."""
     delay_s: int
-    """Audio read before a score is given."""
+    """Seconds of audio read before a score is output."""
     arch: str | None = None
-    """Our name of the configuration or peer; None for models that are not among ours."""
+    """Our name of the configuration or external tagger; None for models that satpipe does not have."""
     streaming: bool = False
     million_parameters: float | None = None
     tokens: str = ""
     memory: str = ""
-    """Peak memory of inference on one sample, parameters left out."""
+    """Peak memory of inference on one sample, without the parameters."""
     gflops: float | None = None
     map_percent: float | None = None
     segment_f1_percent: float | None = None
     onset_f1_percent: float | None = None
+
+    def percent(self, figure: str) -> float | None:
+        """Return `mAP`, `segment_f1` or `onset_f1`."""
+        value: float | None = getattr(self, f"{figure.lower()}_percent")
+        return value
 
 
 TABLE_1 = (
@@ -62,7 +67,7 @@ TABLE_2 = (
     Row("SAT-S", 1, "SAT_S_1s", True, None, "24/24", "9 M", 1.1, 40.2),
     Row("SAT-B", 1, "SAT_B_1s", True, None, "24/24", "16 M", 4.1, 41.4),
 )
-_STRONG = {  # model: 2 s segment-F1 and onset-F1, 1 s segment-F1 and onset-F1
+_STRONG = {  # model: segment-F1 and onset-F1 at 2 s, then at 1 s
     "ViT-T": (18.2, 6.2, 11.1, 6.2),
     "ViT-S": (19.0, 6.4, 11.7, 6.4),
     "ViT-B": (18.8, 6.2, 10.2, 6.2),
@@ -88,8 +93,6 @@ TABLES = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3}
 
 
 def row(table: int, arch: str, delay_s: float, memory: bool) -> Row | None:
-    """Return the row of a table for one of our configurations, run with that delay and with or without memory."""
-    for each in TABLES[table]:
-        if (each.arch, each.delay_s, each.streaming) == (arch, delay_s, memory):
-            return each
-    return None
+    """Return the row of a table for one of our configurations, a delay in seconds, and with or without memory."""
+    key = (arch, delay_s, memory)
+    return next((each for each in TABLES[table] if (each.arch, each.delay_s, each.streaming) == key), None)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-_MARKDOWN = re.compile(r"[\\`*\[\]<|]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word is none
+_MARKDOWN = re.compile(r"[\\`*\[\]<|]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word needs no escape
 _LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -30,11 +30,11 @@ class Table:
     """A table of text.
 
     Attributes:
-        title: What it is.
-        columns: Heads.
+        title: Title.
+        columns: Column heads.
         rows: Cells of each row.
-        note: What is to be said below it.
-        text_columns: How many columns from the left are words, aligned left; the others are numbers.
+        note: Text below the table.
+        text_columns: Number of columns from the left with text, aligned left; the others are numbers.
     """
 
     title: str
@@ -44,21 +44,14 @@ class Table:
     text_columns: int = 1
 
     def markdown(self) -> str:
-        """Return it as Markdown."""
+        """Return the table as Markdown."""
         lines = [_row(self.columns), "|" + "|".join(["---"] * self.text_columns + ["---:"] * self._numbers) + "|"]
         lines += [_row(row) for row in self.rows]
-        return "\n\n".join(
-            part
-            for part in (
-                f"**{_plain(self.title)}**",
-                "\n".join(lines),
-                _plain(self.note),
-            )
-            if part
-        )
+        parts = (f"**{_plain(self.title)}**", "\n".join(lines), _plain(self.note))
+        return "\n\n".join(part for part in parts if part)
 
     def html(self) -> str:
-        """Return it as an element of HTML, and its note."""
+        """Return the table and its note as HTML elements."""
         rows = "\n".join(f"<tr>{self._cells(row, 'td')}</tr>" for row in self.rows)
         note = f"\n<p>{escape(self.note)}</p>" if self.note else ""
         return (
@@ -67,7 +60,7 @@ class Table:
         )
 
     def latex(self) -> str:
-        """Return it as a floating table of LaTeX, in the manner of the package booktabs."""
+        """Return the table as a floating LaTeX table that uses the package booktabs."""
         lines = [
             r"\begin{table}",
             r"\centering",
@@ -97,7 +90,7 @@ class Table:
 
 
 def html_page(title: str, tables: Iterable[Table]) -> str:
-    """Return tables as one page of HTML that needs nothing else."""
+    """Return tables as one self-contained HTML page."""
     body = "\n".join(table.html() for table in tables)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -107,7 +100,7 @@ def html_page(title: str, tables: Iterable[Table]) -> str:
 
 
 def latex_input(tables: Iterable[Table]) -> str:
-    """Return tables as a file for LaTeX to input."""
+    """Return tables as a file that LaTeX can input."""
     return "% \\usepackage{booktabs}\n\n" + "\n\n".join(table.latex() for table in tables) + "\n"
 
 
@@ -121,7 +114,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is."""
+    """Return text with Markdown's special characters escaped."""
     return _MARKDOWN.sub(r"\\\g<0>", text).replace("\n", " ")
 
 

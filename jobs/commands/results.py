@@ -91,16 +91,16 @@ def evaluate(
         return 0
     if not outs:
         raise click.UsageError("give an output folder of `satpipe tag` to evaluate")
-    cards = []
+    results = []
     for out, place in zip(outs, evaluate.folders(folder, outs), strict=True):
-        card = evaluate.evaluate(out, EvaluateOptions(**given))
+        result = evaluate.evaluate(out, EvaluateOptions(**given))
         if place:
-            evaluate.write(card, place)
-        click.echo(evaluation.card(card))
-        cards.append(card)
+            evaluate.write(result, place)
+        click.echo(evaluation.result_text(result))
+        results.append(result)
     for number, wanted in enumerate((table1, table2, table3), 1):
         if wanted:
-            click.echo(evaluation.table(cards, number))
+            click.echo(evaluation.paper_table_text(results, number))
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Directives that write tables of the documentation from the code they describe, so that nothing is typed twice.
+"""Directives that generate tables of the documentation from code, so that nothing is typed twice.
 
-`schema NAME`: the columns of a table of `satpipe.pipeline.tables.schemas`. `statuses`: what can become of a recording.
-`configurations models` or `training`: those that come with satpipe. `cost`: what `make profile` measured.
+`schema NAME`: the columns of a table in `satpipe.pipeline.tables.schemas`. `statuses`: the possible statuses of a
+recording. `configurations models` or `configurations training`: the configurations that come with satpipe. `cost`: the
+measured cost of models.
 """
 
 import inspect
@@ -27,7 +28,7 @@ _START = re.compile(r"^(?P<table>\w+) = (?:pa\.schema\()?\[?")
 
 
 class Schema(SphinxDirective):
-    """The columns of a table: name, type, whether it can be missing, and the comment beside the field in the code."""
+    """The columns of a table: name, type, whether it can be null, and the comment next to the field in the code."""
 
     required_arguments = 1
 
@@ -43,7 +44,7 @@ class Schema(SphinxDirective):
 
 
 class Statuses(SphinxDirective):
-    """What can become of a recording."""
+    """The possible statuses of a recording."""
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
@@ -52,7 +53,7 @@ class Statuses(SphinxDirective):
 
 
 class Configurations(SphinxDirective):
-    """The configurations that come with satpipe: of `models`, or for `training`."""
+    """The configurations that come with satpipe: `models` or `training`."""
 
     required_arguments = 1
 
@@ -62,7 +63,7 @@ class Configurations(SphinxDirective):
 
 
 class Cost(SphinxDirective):
-    """What models and peers cost, beside the paper's figures."""
+    """The cost of models and other taggers, next to the paper's figures."""
 
     def run(self) -> list[nodes.Node]:
         """Return the tables."""
@@ -89,7 +90,7 @@ def _models() -> str:
 
 
 def _training() -> str:
-    """A table of the files that begin with the same comment, and that before it."""
+    """Return one table per group of files with the same first comment, after that comment."""
     keys = ("arch", "epochs", "batch", "lr")
     groups: dict[str, list[tuple[object, ...]]] = {}
     for path in sorted(CONFIG_FOLDER.glob("*.yaml"), key=lambda path: (STAGES.index(_stage(path)), path.stem)):
@@ -105,7 +106,7 @@ def _stage(path: Path) -> str:
 
 
 def _comments() -> dict[tuple[str, str], str]:
-    """The comment beside each field in the source of `satpipe.pipeline.tables.schemas`, by table and column."""
+    """Return the comment next to each field in the source of `satpipe.pipeline.tables.schemas`, by table and column."""
     found: dict[tuple[str, str], str] = {}
     table = ""
     for line in inspect.getsource(schemas).splitlines():
@@ -113,7 +114,7 @@ def _comments() -> dict[tuple[str, str], str]:
             table = start["table"]
         for field in _FIELD.finditer(line):
             found[table, field["name"]] = (field["comment"] or "").strip()
-    # Tables that have the columns of a chunk have their comments too.
+    # Tables with the columns of a chunk share their comments.
     shared = {column: comment for (owner, column), comment in found.items() if owner == "_CHUNK"}
     for table in schemas.SCHEMAS:
         for column, comment in shared.items():
@@ -130,7 +131,7 @@ def _type(kind: pa.DataType) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     return "\n".join(_lines([tuple(head), *(tuple(row) for row in rows)]))
 
 
@@ -142,10 +143,10 @@ def _lines(rows: list[tuple[object, ...]]) -> Iterator[str]:
 
 
 def as_written(app: Sphinx, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
-    """Have docstrings read as they are meant.
+    """Prevent napoleon from misreading docstrings.
 
-    Of an attribute, what stands before a colon is no type, as napoleon takes it: an escaped space, which is nothing,
-    makes a first line without a colon. In that of a module an indented block is to be shown as it is.
+    Napoleon treats the text before a colon in the first line of an attribute's docstring as its type. A first line with
+    an escaped space, which is not rendered, prevents that. Indented blocks in a module's docstring are shown literally.
     """
     if what in ("attribute", "data", "property"):
         lines.insert(0, "\\ ")
@@ -162,7 +163,7 @@ def _begins_block(paragraph: str, empty: str, line: str) -> bool:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.setup_extension("sphinx.ext.autodoc")
-    app.connect("autodoc-process-docstring", as_written, priority=400)  # napoleon comes at 500
+    app.connect("autodoc-process-docstring", as_written, priority=400)  # before napoleon, at 500
     directives = {"schema": Schema, "statuses": Statuses, "configurations": Configurations, "cost": Cost}
     for name, directive in directives.items():
         app.add_directive(name, directive)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -19,6 +20,23 @@ from satpipe.pipeline.tables import schemas
 from texts import DOCS, ROOT, TEXTS, all_commands
 
 PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
+
+
+def test_every_name_of_satpipe_in_the_texts_exists() -> None:
+    text = "\n".join(TEXTS.values())
+    names = {name for name in re.findall(r"\bsatpipe(?:\.\w+)+", text) if name != "satpipe.fish"}
+    for module, members in re.findall(r"automodule:: (\S+)\n\s+:members: (.+)", text):
+        names |= {f"{module}.{member}" for member in members.split(", ")}
+    assert sorted(name for name in names if not exists(name)) == []
+
+
+def exists(name: str) -> bool:
+    """Return whether a dotted name is a module or something in one."""
+    try:
+        resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,8 @@ def _over_time(place: Path, found: ReportData, heads: list[str], shares: Floats)
     values = np.divide(
         (shares * chunks).sum(axis=1), total, out=np.full((len(heads), len(total)), np.nan), where=total > 0
     )
-    values /= np.nanmax(values, axis=1, keepdims=True)
+    highest = np.nanmax(values, axis=1, keepdims=True)
+    values /= np.where(highest > 0, highest, 1)  # a label below the threshold everywhere stays 0
     with drawn(place, WIDTH_IN, 0.9 + _ROW_IN * len(heads)) as figure:
         axes = figure.subplots()
         image = _map(axes, values, 1)

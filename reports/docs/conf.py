@@ -33,8 +33,8 @@ napoleon_numpy_docstring = False
 # Types without a page here: those of other libraries, and internal ones of satpipe.
 nitpick_ignore_regex = [
     ("py:class", r"(collections|datetime|numpy|pandas|pathlib|pyarrow|torch)\..*"),
-    ("py:class", r"(pipeline\.(decode|find|run|scores)|jobs\.synth\.sources)\..*"),
-    ("py:class", r"sat\.live\.Key"),  # a type variable
+    ("py:class", r"satpipe\.pipeline\..*|satpipe\.jobs\.synth\.inputs\..*"),
+    ("py:class", r"satpipe\.sat\.model\.concurrent_streams\.Key"),  # a type variable
 ]
 
 # The tutorial runs in a temporary folder, with a link to the examples.

@@ -97,7 +97,7 @@ def _by_label(place: Path, found: ReportData, heads: list[str], shares: Floats) 
             axes.set_axis_off()
         for axes, head, share in zip(panels.flat, heads, shares, strict=False):
             highest = float(share.max())
-            image = _map(axes, np.where(found.chunks > 0, share, np.nan) / highest, 1)
+            image = _map(axes, np.where(found.chunks > 0, share, np.nan) / (highest or 1), 1)
             axes.set_title(f"{label_name(head, 20)}, up to {highest:.2g}", fontsize=8)
             axes.xaxis.set_tick_params(labelbottom=True)
             axes.set_yticks(shown + shift, names)

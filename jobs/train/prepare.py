@@ -126,6 +126,8 @@ def label(
         with written_whole(folder / "psl-00000-of-00001.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
         return len(table), missing
+    if Path(teacher).exists():
+        teacher = str(Path(teacher).absolute())  # the workers of a running cluster have another working directory
     loaded = resolve(teacher)
     if not isinstance(loaded, Checkpoint):
         loaded.adapted(options.piece_s)  # raises if it cannot read such segments

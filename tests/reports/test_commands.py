@@ -216,6 +216,11 @@ def check_tag(folder: Path, printed: str) -> None:
     assert list(table.chunks[["0.wav", "1.wav"]]) == [4, 4]
 
 
+def check_clock(folder: Path, printed: str) -> None:
+    rates = pd.read_parquet(folder / "out" / "recordings").set_index("recording").clock_rate
+    assert rates["pond/20250510_052000.wav"] == pytest.approx(1 + 73 / (31 * 86400))
+
+
 def check_pruned(folder: Path, printed: str) -> None:
     names = set(pd.read_parquet(folder / "out" / "recordings").recording)
     assert names == set(RECORDINGS)
@@ -229,7 +234,7 @@ def check_pulled(folder: Path, printed: str) -> None:
 def check_joined(folder: Path, printed: str) -> None:
     table = pd.read_parquet(folder / "out_joined" / "recordings").set_index("recording")
     assert len(table.loc["pond/20250510_052000.wav"].files) == 2
-    assert "start known of 1 of 5 recordings" in printed
+    assert "start known of 2 of 5 recordings" in printed
 
 
 def check_alone(folder: Path, printed: str) -> None:
@@ -336,10 +341,10 @@ COMMANDS = {
     ),
     "satpipe events out --labels Bird --threshold 0.2 -o birds.csv": Command(check_bird_events, (TAG,)),
     "satpipe events out --threshold thresholds.csv --merge-gap-s 4 --min-s 2": Command(check_events_of_a_table, (TAG,)),
-    f"{TAG} --time-zone Europe/Berlin": Command(prints("start known of 2 of 6"), (TAG,)),
-    f"{TAG} --time-pattern 'rec-%d%m%y-%H%M*'": Command(prints("start known of 3 of 6"), (TAG,)),
-    f"{TAG} --time-zone Europe/Berlin --clock-marks marks.csv": Command(prints("start known of 2 of 6"), (TAG,)),
-    f"{TAG} --times times.csv": Command(prints("start known of 3 of 6"), (TAG,)),
+    f"{TAG} --time-zone Europe/Berlin": Command(prints("recordings (3 from name)"), (TAG,)),
+    f"{TAG} --time-pattern 'rec-%d%m%y-%H%M*'": Command(prints("(1 from pattern, 2 from name)"), (TAG,)),
+    f"{TAG} --time-zone Europe/Berlin --clock-marks marks.csv": Command(check_clock, (TAG,)),
+    f"{TAG} --times times.csv": Command(prints("(1 from csv, 3 from name)"), (TAG,)),
     "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": Command(check_joined),
     f"{TAG} --dry-run": Command(prints("6 recordings"), (TAG,)),
     "satpipe status out": Command(prints("finished", "model: SAT_T_2s"), (TAG,)),

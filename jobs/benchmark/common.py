@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.pipeline.recordings.decode import Reader, Samples, probe
+from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
+from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import ConfigError
 
 SATPIPE = (sys.executable, "-c", "from satpipe.jobs.commands.main import main; main()")

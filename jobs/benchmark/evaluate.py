@@ -1,39 +1,49 @@
-"""Time `satpipe evaluate` on a set of the size of AudioSet's strong labels, beside sed_eval's own loops.
+"""`satpipe benchmark evaluate`: time and memory of `satpipe evaluate`, compared with sed_eval's loops, as JSON.
 
-`python tests/benchmark_evaluate.py FILE` writes the figures as JSON; `make bench-evaluate` puts them into the README.
-sed_eval takes one clip in `ONE_IN`, and its time for all of them is in proportion; ours is one run of the command.
+The data are made up, of the size of AudioSet's strong labels. sed_eval evaluates one clip in `ONE_IN`, from which its
+time for all clips is estimated.
 """
 
-import json
 import os
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import audioset_size
 import numpy as np
-from satpipe.jobs.benchmark.tag import machine
+from satpipe.jobs.benchmark.common import SATPIPE, Say, machine
+from satpipe.jobs.benchmark.strong_set import StrongSet, make
 from satpipe.jobs.metrics.sed import load_sed_eval
 from satpipe.jobs.metrics.sound_events import Events, detect
 
-COMMAND = Path(sys.executable).with_name("satpipe")
 THRESHOLD = 0.5
 ONE_IN = 20
 
 
-def measured(made: audioset_size.StrongSet, folder: Path, one_in: int = ONE_IN) -> dict[str, Any]:
-    """Write the set, evaluate it both ways, and return what that took."""
-    made.write_truth(folder / "strong.tsv")
-    made.write_output(folder / "out")
+def benchmark(say: Say, made: StrongSet | None = None, one_in: int = ONE_IN) -> dict[str, Any]:
+    """Evaluate a set both ways, and return time and memory.
+
+    Args:
+        say: Called with what is measured next.
+        made: The set; by default one of AudioSet's size.
+        one_in: sed_eval evaluates one clip in this number.
+    """
+    if made is None:
+        say("making a set of the size of AudioSet's strong labels")
+        made = make()
     figures: dict[str, Any] = {
         "clips": len(made.segments), "events": len(made.truth), "classes": len(made.labels), "psds_thresholds": 50,
     }  # fmt: skip
-    for name, more in (("figures", ["--bootstrap", "0"]), ("with_intervals", [])):
-        arguments = ["evaluate", str(folder / "out"), "--strong", str(folder / "strong.tsv"), "--classes", "416"]
-        figures[name] = _run([str(COMMAND), *arguments, "-o", str(folder / "card"), *more])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made.write_truth(folder / "strong.tsv")
+        made.write_output(folder / "out")
+        arguments = [str(folder / "out"), "--strong", str(folder / "strong.tsv"), "--classes", "416"]
+        for title, more in (("figures", ["--bootstrap", "0"]), ("with_intervals", [])):
+            say(f"satpipe evaluate, {title.replace('_', ' ')}")
+            figures[title] = _run([*SATPIPE, "evaluate", *arguments, "-o", str(folder / "result"), *more])
+    say(f"sed_eval, one clip in {one_in}")
     figures["sed_eval_s"] = one_in * _sed_eval_s(made, range(0, len(made.segments), one_in))
     figures["sed_eval_one_in"] = one_in
     names = ("satpipe", "sed_eval", "numpy")
@@ -45,12 +55,12 @@ def _run(command: list[str]) -> dict[str, float]:
     process = os.posix_spawn(command[0], command, os.environ)
     _, status, usage = os.wait4(process, 0)
     if status:
-        raise SystemExit(f"{command} failed")
+        raise RuntimeError(f"{command} ended with status {status}")
     return {"elapsed_s": perf_counter() - begun, "peak_bytes": usage.ru_maxrss * 1024}
 
 
-def _sed_eval_s(made: audioset_size.StrongSet, clips: range) -> float:
-    """Time sed_eval takes for segment, onset and event figures of some clips."""
+def _sed_eval_s(made: StrongSet, clips: range) -> float:
+    """Return the seconds that sed_eval needs for segment, onset and event metrics of some clips."""
     mids = [label.mid for label in made.labels]
     sound_event = load_sed_eval().sound_event
     evaluators = (
@@ -73,9 +83,3 @@ def _list(events: Events, clip: int, mids: list[str]) -> list[dict[str, Any]]:
     some = events.take(np.flatnonzero(events.clip == clip))
     rows = zip(some.label.tolist(), some.onset_s.tolist(), some.offset_s.tolist(), strict=True)
     return [{"event_label": mids[label], "onset": onset_s, "offset": offset_s} for label, onset_s, offset_s in rows]
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        text = json.dumps(measured(audioset_size.make(), Path(name)), indent=1)
-    Path(sys.argv[1]).write_text(text + "\n")

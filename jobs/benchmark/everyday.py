@@ -1,6 +1,6 @@
-"""Everyday sounds: which of a few dozen categories a model is surest of, against the name of the file.
+"""Everyday sounds: the best of a few dozen categories according to a model, compared with the file's name.
 
-everyday.tsv has the categories, the words of file names that stand for one, and AudioSet's classes of each.
+everyday.tsv contains the categories, the words of file names that name them, and AudioSet's classes of each.
 """
 
 import csv
@@ -22,8 +22,8 @@ class Category:
     """A kind of sound.
 
     Attributes:
-        name: What it is called.
-        words: Of file names.
+        name: Its name.
+        words: Words in file names that name it.
         classes: Outputs of the model.
     """
 
@@ -34,11 +34,11 @@ class Category:
 
 @dataclass(frozen=True)
 class Everyday:
-    """How often a model's surest category is that of the file's name.
+    """How often a model's best category is that of the file's name.
 
     Attributes:
-        clips: Clips whose name tells a category.
-        categories: Categories that have a clip.
+        clips: Number of clips whose name gives a category.
+        categories: Number of categories that have a clip.
         right: Share of the clips.
         mean_right: Mean over the categories of the share of their clips.
     """
@@ -58,17 +58,17 @@ def categories() -> list[Category]:
     ]
 
 
-def told(name: str, kinds: Sequence[Category]) -> int | None:
-    """Which category the last part of a path names, by number; None if none or several."""
+def category_of(name: str, kinds: Sequence[Category]) -> int | None:
+    """Return the number of the category that the last part of a path names; None if none or several."""
     words = {word.lower() for word in _WORD.findall(Path(name).stem)}
     found = [number for number, kind in enumerate(kinds) if kind.words & words]
     return found[0] if len(found) == 1 else None
 
 
 def everyday(names: Sequence[str], scores: npt.NDArray[np.float32]) -> Everyday:
-    """Compare the scores of clips, [N, 527], with what their names tell; names that tell nothing do not count."""
+    """Compare the scores of clips, [N, 527], with their names; names without a category do not count."""
     kinds = categories()
-    truth = [told(name, kinds) for name in names]
+    truth = [category_of(name, kinds) for name in names]
     rows = np.array([row for row, kind in enumerate(truth) if kind is not None], np.int64)
     true = np.array([kind for kind in truth if kind is not None], np.int64)
     guessed = np.stack([scores[rows][:, list(kind.classes)].max(1) for kind in kinds], 1).argmax(1)

@@ -1,12 +1,10 @@
-"""Size and speed of exported models on one core: `python -m satpipe.jobs.benchmark.export RECORDINGS OUT.json`.
+"""`satpipe benchmark export`: size and speed of exported models on one CPU, as JSON.
 
-One run measures everything in turn, so that the ratios hold however fast the machine is at the time.
+One run measures everything in turn, so that the ratios hold even if other work slows the machine down.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.tag import machine, write
+from satpipe.jobs.benchmark.common import dated, one_thread
 from satpipe.jobs.export.job import export
 from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
 from satpipe.jobs.options.models import ExportOptions
@@ -29,7 +27,7 @@ from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 
 MODELS = (BUNDLED, "SAT_T_1s", "SAT_S_2s", "SAT_B_2s")
-"""The bundled one, and configurations with random weights, which are as fast."""
+"""The bundled model, and configurations with random weights, which do not affect speed."""
 SECONDS = 60
 _ROUNDS = 3  # the fastest counts
 
@@ -38,25 +36,22 @@ def benchmark(recordings: str, models: tuple[str, ...] = MODELS, seconds: float 
     """Measure, and return the figures.
 
     Args:
-        recordings: Folder of recordings: how fast the models are is measured on them, and what int8 costs the
-            bundled one.
-        models: What to measure.
-        seconds: How much sound the models are timed on.
+        recordings: Folder of recordings to measure on.
+        models: Names of the models.
+        seconds: Length of the audio on which speed is measured.
+
+    Raises:
+        ConfigError: The folder contains no recordings, or an extra is not installed.
     """
-    torch.set_num_threads(1)
     sound = np.concatenate(list(read((recordings,))))[: round(seconds * SAMPLE_RATE_HZ)]
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, one_thread():
         measured = [_model(name, recordings, sound, Path(folder)) for name in models]
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("satpipe", "torch", "onnxruntime", "onnx")},
-        "models": measured,
-    }
+    versions = {name: version(name) for name in ("satpipe", "torch", "onnxruntime", "onnx")}
+    return dated({"versions": versions, "models": measured})
 
 
 def _model(name: str, recordings: str, sound: Samples, folder: Path) -> dict[str, Any]:
-    """Export a model in all ways, and time it in torch and as each file."""
+    """Export a model to all formats, and time it in torch and as each file."""
     path, check = name, (recordings,) if name == BUNDLED else ()
     if name != BUNDLED:
         torch.manual_seed(0)
@@ -89,7 +84,3 @@ def _model(name: str, recordings: str, sound: Samples, folder: Path) -> dict[str
         "x_realtime": {way: len(sound) / SAMPLE_RATE_HZ / fastest for way, fastest in elapsed_s.items()},
         "difference": {way: asdict(file.difference) for way, file in done.items()},
     }
-
-
-if __name__ == "__main__":
-    write(benchmark(sys.argv[1]), Path(sys.argv[2]))

@@ -1,10 +1,9 @@
-"""Each part of tagging alone on one processor, beside what the processor can do.
+"""Each part of tagging alone on one CPU, compared with what the CPU can do.
 
-What is compared is measured in turns, so that a machine that slows down slows all of them.
+Parts that are compared are measured in turns, so that a machine that slows down affects them all.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -14,6 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from satpipe.jobs.benchmark.common import one_thread
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.batches import Finished, TableOptions
@@ -29,22 +29,23 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
 
 ROUNDS = 3
-BLOCK_S = 16  # of samples, as a worker decodes them
+BLOCK_S = 16  # that a worker decodes at once
 COPIED_BYTES = 2**28
 WRITTEN_CHUNKS = 2048
+MODEL_CHUNKS = BATCH_CHUNKS
 
 
 def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str, float]:
-    """Measure everything but the model.
+    """Measure everything except the model.
 
     Args:
         wav: A recording, 16 kHz mono.
         flac: A recording, 48 kHz stereo.
-        folder: To write tables into.
-        config: Of the model whose scores are written.
+        folder: Folder for tables.
+        config: Configuration of the model whose scores are written.
 
     Returns:
-        x realtime of each part and of the FFTs in log-mel, and `memory_copy`, bytes a second.
+        x realtime of each part and of the FFTs in log-mel, and `memory_copy`, bytes per second.
     """
     samples = torch.randn(BLOCK_S * SAMPLE_RATE_HZ + 2 * CENTRE_SAMPLES)
     framed = samples.unfold(0, 2 * CENTRE_SAMPLES, SAMPLE_RATE_HZ // 100).contiguous()
@@ -65,7 +66,7 @@ def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str,
         )
 
     run = {"id": "", "identity": {"scores": True}}
-    with torch.inference_mode(), _one_thread(), output.claim(run):
+    with torch.inference_mode(), one_thread(), output.claim(run):
         seconds = in_turns(
             {
                 "decode FLAC": lambda: _drain(soundfile.blocks(flac, 2**17, dtype="float32")),
@@ -85,20 +86,20 @@ def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str,
 
 
 def model_parts(model: SAT, precision: str) -> dict[str, float]:
-    """Measure the model alone beside the matrix products it is made of.
+    """Measure the model alone, compared with its matrix products.
 
     Args:
-        model: float32, layer by layer; it is changed to the precision.
+        model: In float32; it is converted to the precision.
         precision: One of `satpipe.sat.model.precision.PRECISIONS`.
 
     Returns:
-        `x_realtime`; `flops`, the rate of the products at its shapes; `bound_x_realtime`, what it would be if it did
-        nothing but its products at that rate.
+        `x_realtime`; `flops`, the rate of products of its shapes; `bound_x_realtime`, its speed if it computed only
+        its products at that rate.
     """
     dtype, config = PRECISIONS[precision], model.config
     model.with_precision(dtype)
-    chunks = 10 * torch.randn(BATCH_CHUNKS, MEL_BANDS, config.chunk_frames) - 30
-    rows, width = BATCH_CHUNKS * config.chunk_tokens, config.width
+    chunks = 10 * torch.randn(MODEL_CHUNKS, MEL_BANDS, config.chunk_frames) - 30
+    rows, width = MODEL_CHUNKS * config.chunk_tokens, config.width
     operands = [
         (torch.randn(rows, k, dtype=dtype), torch.randn(n, k, dtype=dtype).T, torch.empty(rows, n, dtype=dtype))
         for k, n in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width))
@@ -108,20 +109,20 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
         for x, weight, out in operands:
             torch.mm(x, weight, out=out)
 
-    with torch.inference_mode(), _one_thread():
+    with torch.inference_mode(), one_thread():
         _, memory = consecutive(model, chunks)
         seconds = in_turns({"model": lambda: consecutive(model, chunks, memory), "products": products})
     rate = sum(2 * rows * x.shape[1] * out.shape[1] for x, _, out in operands) / seconds["products"]
-    played_s = BATCH_CHUNKS * config.chunk_samples / SAMPLE_RATE_HZ
+    played_s = MODEL_CHUNKS * config.chunk_samples / SAMPLE_RATE_HZ
     bound = config.chunk_samples / SAMPLE_RATE_HZ * rate / chunk_flops(config)
     return {"x_realtime": played_s / seconds["model"], "flops": rate, "bound_x_realtime": bound}
 
 
 def chunk_flops(config: ModelConfig) -> int:
-    """Operations of a chunk's matrix products, attention's included, two for each multiply-add."""
+    """Return the operations of a chunk's matrix products, with attention, two for each multiply-add."""
     tokens, width, depth = config.chunk_tokens, config.width, config.depth
-    linear = depth * 12 * width**2 + PATCH_BANDS * PATCH_FRAMES * width  # a token
-    attention = depth * 2 * (tokens + config.memory_tokens) * width  # a token
+    linear = depth * 12 * width**2 + PATCH_BANDS * PATCH_FRAMES * width  # per token
+    attention = depth * 2 * (tokens + config.memory_tokens) * width  # per token
     return 2 * (tokens * (linear + attention) + width * config.classes)
 
 
@@ -144,11 +145,3 @@ def _reader(path: Path) -> Reader:
 def _drain(blocks: Iterable[Any]) -> None:
     for _ in blocks:
         pass
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

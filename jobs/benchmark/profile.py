@@ -1,16 +1,14 @@
-"""`satpipe profile`: what models and peers cost for each chunk, measured here, as JSON.
+"""`satpipe profile`: what models and external taggers cost per chunk on this machine, as JSON.
 
-One thread, float32. Weights do not matter for cost: what is named without any has random ones.
+One thread, float32. Cost does not depend on weights: models without weights get random ones.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
 import torch
-from satpipe.jobs.benchmark.tag import machine
+from satpipe.jobs.benchmark.common import Say, dated, one_thread
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
 from satpipe.sat.model.network import SAT
@@ -20,43 +18,38 @@ from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import EXTERNAL_TAGGERS, resolve
 
 DELAYS_S = (10.0, 2.0, 1.0)  # of the paper's Tables 1 and 2
-TIMED_S = 1.0  # at least
+TIMED_S = 1.0  # minimum
 
 
-def profile(models: Iterable[str], delays_s: Iterable[float], say: Callable[[str], None]) -> dict[str, Any]:
+def profile(models: Iterable[str], delays_s: Iterable[float], say: Say) -> dict[str, Any]:
     """Measure, and return the figures.
 
     Args:
-        models: Configurations, or whatever `tag` takes; none: all configurations and all peers that come with satpipe.
-        delays_s: Of those that leave it open, none: 10, 2 and 1 s.
-        say: Told what is being measured.
+        models: Configurations, or models as for `tag`; if empty, all configurations and all external taggers.
+        delays_s: Delays of models without a fixed one; if empty, 10, 2 and 1 s.
+        say: Called with what is measured next.
 
     Raises:
-        SatpipeError: There is no such model, or it cannot be used with one of the delays.
+        SatpipeError: A model is unknown, or cannot be used with one of the delays.
     """
     named = list(models) or [*CONFIGS, *EXTERNAL_TAGGERS]
     delays_s = tuple(delays_s)
     used = [each for name in named for each in _regimes(name, delays_s)]
     rows = []
-    with _one_thread():
+    with one_thread():
         for loaded in used:
             say(f"{loaded.config.name}, {loaded.config.script_chunk_s:g} s")
             rows.append(_row(loaded))
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "torch": torch.__version__,
-        "models": rows,
-    }
+    return dated({"torch": torch.__version__, "models": rows})
 
 
 def _regimes(name: str, delays_s: tuple[float, ...]) -> list[LoadedTagger]:
-    """The model under each of the delays; a streaming one has its own."""
+    """Return the model with each of the delays; a streaming model has one fixed delay."""
     loaded = _random(name) if name in CONFIGS else resolve(name, random=True)
     if not loaded.config.streaming:
         return [loaded.adapted(delay_s) for delay_s in delays_s or DELAYS_S]
     if delays_s and loaded.config.script_chunk_s not in delays_s:
-        raise ConfigError(f"{name} has a delay of {loaded.config.script_chunk_s:g} s; leave --delay out")
+        raise ConfigError(f"{name} has a delay of {loaded.config.script_chunk_s:g} s: omit --delay")
     return [loaded]
 
 
@@ -95,7 +88,7 @@ def _row(loaded: LoadedTagger) -> dict[str, Any]:
 
 
 def _x_realtime(tagger: Tagger, chunks: int) -> float:
-    """Seconds of sound tagged in a second, so many chunks at once, front end included."""
+    """Return the seconds of audio tagged per second in batches of `chunks`, including the front end."""
     heard = chunks * tagger.config.chunk_samples / SAMPLE_RATE_HZ
     noise = 0.1 * torch.randn(chunks * tagger.chunk_samples + tagger.lookahead_samples)
     taken: list[float] = []
@@ -107,13 +100,3 @@ def _x_realtime(tagger: Tagger, chunks: int) -> float:
             pass
         taken.append(perf_counter() - begun)
     return heard / min(taken)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

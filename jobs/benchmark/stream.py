@@ -1,17 +1,14 @@
-"""How long a chunk takes from its last sample to its line, on one processor.
+"""`satpipe benchmark stream`: the delay from a chunk's last sample to its line, on one CPU, as JSON.
 
-`python -m satpipe.jobs.benchmark.stream OUT.json` measures the command itself, fed in real time through a pipe, or
-by growing files where there are several streams.
+The command runs as a process and reads in real time from a pipe, or from growing files if there are several streams.
 """
 
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -21,21 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.tag import machine
+from satpipe.jobs.benchmark.common import SATPIPE, Say, dated
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 
-BLOCK_S = 0.01  # what is written at a time, as by a sound card
+BLOCK_S = 0.01  # written at once, as by a sound card
 SECONDS = 40.0
-COMMAND = "from satpipe.jobs.commands.main import main; main()"
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: a model, and the streams it tags at once."""
+    """A model, and the streams it tags at the same time."""
 
     model: str
     rate_hz: int = 16_000
@@ -53,13 +49,13 @@ CASES = (
 )
 
 
-def benchmark(seconds: float, say: Callable[[str], None], cases: tuple[Case, ...] = CASES) -> dict[str, Any]:
+def benchmark(say: Say, seconds: float = SECONDS, cases: tuple[Case, ...] = CASES) -> dict[str, Any]:
     """Measure, and return the figures.
 
     Args:
-        seconds: Of sound for each case.
-        say: Told what is being done.
-        cases: What to measure.
+        say: Called with what is measured next.
+        seconds: Length of the audio of each case.
+        cases: The cases.
     """
     runs = []
     with TemporaryDirectory() as name:
@@ -76,19 +72,13 @@ def benchmark(seconds: float, say: Callable[[str], None], cases: tuple[Case, ...
                 "p95_s": quantiles(delays_s, n=20)[-1],
                 "max_s": max(delays_s),
             })  # fmt: skip
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "torch": torch.__version__,
-        "block_s": BLOCK_S,
-        "runs": runs,
-    }
+    return dated({"torch": torch.__version__, "block_s": BLOCK_S, "runs": runs})
 
 
 def _delays(case: Case, seconds: float, folder: Path) -> list[float]:
-    """Run the command on one processor; return the seconds from each whole chunk's last sample to its line."""
+    """Run the command on one CPU; return the seconds from the last sample of each whole chunk to its line."""
     paths = [folder / f"{number}.raw" for number in range(case.streams)] if case.streams > 1 else []
-    command = [sys.executable, "-c", COMMAND, "stream", "--live", "--format", "s16le", "--idle-s", "1"]
+    command = [*SATPIPE, "stream", "--live", "--format", "s16le", "--idle-s", "1"]
     command += ["--rate-hz", str(case.rate_hz), "--channels", str(case.channels)]
     command += ["--model", _weights(case.model, folder), *map(str, paths)]
     with ExitStack() as opened:
@@ -111,7 +101,7 @@ def _delays(case: Case, seconds: float, folder: Path) -> list[float]:
 
 
 def _weights(name: str, folder: Path) -> str:
-    """The bundled model, or random weights: how long it takes does not depend on them."""
+    """Return the bundled model or random weights, which do not affect speed."""
     if name == load_checkpoint(BUNDLED).config.name:
         return BUNDLED
     path = folder / f"{name}.safetensors"
@@ -125,7 +115,7 @@ def _one_processor() -> None:
 
 
 def _write(sinks: list[Any], case: Case, seconds: float, begun_s: float) -> None:
-    """Write noise as a sound card would: each block when its last sample has been made."""
+    """Write noise as a sound card would: each block at the time of its last sample."""
     frames = round(BLOCK_S * case.rate_hz)
     noise = np.random.default_rng(0).integers(-3000, 3000, (frames * 100, case.channels), dtype=np.int16)
     blocks = [noise[at : at + frames].tobytes() for at in range(0, len(noise), frames)]
@@ -141,15 +131,5 @@ def _write(sinks: list[Any], case: Case, seconds: float, begun_s: float) -> None
 def _read(lines: Any, begun_s: float, seconds: float) -> Iterator[float]:
     for text in lines:
         line = json.loads(text)
-        if "tags" in line and line["end_s"] <= seconds - 0.5:  # the last one does not wait for a whole chunk
+        if "tags" in line and line["end_s"] <= seconds - 0.5:  # the last chunk is not whole
             yield monotonic() - begun_s - line["end_s"]
-
-
-def main() -> None:
-    """Measure, and write the figures as JSON."""
-    figures = benchmark(SECONDS, lambda line: print(line, file=sys.stderr))
-    Path(sys.argv[1]).write_text(json.dumps(figures, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,11 @@
-"""A set of the size of AudioSet's strong evaluation set, by rule: truth, and scores of a system that never was.
+"""Made-up labels and scores of the size of AudioSet's strong evaluation set.
 
-    python tests/audioset_size.py FOLDER      writes FOLDER/strong.tsv and FOLDER/out, as `satpipe tag` would
-
-What is made like the real thing: a few classes are in most clips and most are rare; events last from 30 ms to the whole
-clip; classes come together in scenes; there are as many events as in the real set, times have milliseconds and some
-events of a class overlap; scores are high in chunks with truth of a class, less so in the others of the clip and for
-classes easily taken for it, and near 0 elsewhere. 35 of the 416 classes are none of a model's: their scores are 0.
+They follow the real set: a few classes are in most clips and most are rare; events last from 30 ms to the whole clip;
+classes come together in scenes; there are as many events; times have milliseconds, and some events of a class overlap;
+scores are high in chunks that contain a class, lower in the rest of the clip and for similar classes, and near 0
+elsewhere. 35 of the 416 classes are not classes of a model: their scores are 0.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,7 @@ EVENTS = 139_538
 CLIP_S = 10.0
 CHUNK_SAMPLES = 30_720
 CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE_HZ
-CHUNKS = 6  # of a clip; the last one is 0.4 s long
+CHUNKS = 6  # per clip; the last one is 0.4 s long
 SHORTEST_S = 0.03
 SCENES = 40
 CLIPS_AT_ONCE = 1000
@@ -42,16 +39,16 @@ LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 @dataclass(frozen=True, eq=False)
 class StrongSet:
-    """Truth, and scores beside it.
+    """Ground truth and scores.
 
     Attributes:
-        segments: Of each clip, as in the strong labels: 11 characters, and its start in its video in ms.
-        durations_s: Of each clip.
+        segments: Name of each clip, as in the strong labels: 11 characters, and its start in its video in ms.
+        durations_s: Duration of each clip.
         labels: The 416 classes.
-        truth: Its events, as they are listed: some of one class overlap.
-        clip: Of each chunk, [n].
-        start_s: Of each chunk from its clip's start, [n].
-        end_s: Of each chunk, [n].
+        truth: The events; some events of one class overlap.
+        clip: Clip of each chunk, [n].
+        start_s: Start of each chunk from its clip's start, [n].
+        end_s: End of each chunk, [n].
         outputs: Scores of each chunk for the classes of a model, [n, 527] in half precision.
     """
 
@@ -102,27 +99,27 @@ class StrongSet:
         chunks = [int(bounds[clip + 1] - bounds[clip]) for clip in clips]
         outcomes = [SpanOutcome((name, 100, 0, 0, None), each) for name, each in zip(names, chunks, strict=True)]
         with output.staging.stage() as file:
-            for begin in range(0, len(clips), 100):  # row groups that are quick to look through
+            for begin in range(0, len(clips), 100):  # small row groups are quick to read
                 places = range(begin, min(begin + 100, len(clips)))
                 rows = slice(bounds[clips[places[0]]], bounds[clips[places[-1]] + 1])
                 span = [place for place in places for _ in range(chunks[place])]
                 chunk = [index for place in places for index in range(chunks[place])]
                 file.write(staged_table(span, chunk, self.outputs[rows].astype(np.float32)))
             staged = file.conclude(outcomes)
-        rows = [
+        recordings = [
             recording_row(name, 100, 0, "ok", "", duration_s=length_s, rate_hz=SAMPLE_RATE_HZ, channels=1, chunks=each)
             for name, length_s, each in zip(names, self.durations_s[clips].tolist(), chunks, strict=True)
         ]
-        return [Finished(row, [span]) for row, span in zip(rows, staged, strict=True)]
+        return [Finished(row, [span]) for row, span in zip(recordings, staged, strict=True)]
 
 
 def make(clips: int = CLIPS, events: int = EVENTS, seed: int = 0) -> StrongSet:
-    """Make a set: the same one every time.
+    """Make a set, which depends on nothing but the arguments.
 
     Args:
-        clips: How many.
-        events: How many; about 8 for each clip, at least 5.
-        seed: Another one makes another set.
+        clips: Number of clips.
+        events: Number of events; about 8 per clip, at least 5.
+        seed: Random seed.
     """
     rng = np.random.default_rng(seed)
     labels = strong_labels("eval")
@@ -144,7 +141,7 @@ def make(clips: int = CLIPS, events: int = EVENTS, seed: int = 0) -> StrongSet:
 
 
 def _labels_of_clips(rng: np.random.Generator, clips: int, classes: int) -> tuple[Any, Any]:
-    """Draw the classes of each clip, of its scene above all; each class is in one clip at least."""
+    """Draw the classes of each clip, mostly from its scene; each class is in at least one clip."""
     common = -1.1 * np.log(3 + rng.permutation(classes))
     in_scene = rng.random((SCENES, classes)) < 0.08
     weight = common + 3 * in_scene[rng.integers(0, SCENES, clips)]
@@ -159,7 +156,7 @@ def _labels_of_clips(rng: np.random.Generator, clips: int, classes: int) -> tupl
 
 
 def _events(rng: np.random.Generator, clip: Any, label: Any, events: int, classes: int) -> Events:
-    """Draw events of each (clip, class): many short ones or a few long ones, as the class has it."""
+    """Draw the events of each (clip, class): many short ones or a few long ones, depending on the class."""
     typical_s = np.exp(rng.normal(-0.2, 1.0, classes))
     lasting = rng.random(classes) < 0.25  # wind, music, engines
     often = rng.gamma(0.6, 1, len(clip)) / np.sqrt(typical_s[label]) * np.where(lasting[label], 0.3, 1)
@@ -180,10 +177,10 @@ def _events(rng: np.random.Generator, clip: Any, label: Any, events: int, classe
 
 
 def _outputs(rng: np.random.Generator, clips: int, truth: Events, labels: tuple[Label, ...]) -> Any:
-    """Draw scores, [clips * CHUNKS, 527]: noise of the clip and of the chunk, and what there is to hear."""
+    """Draw scores, [clips * CHUNKS, 527]: noise of the clip and of the chunk, and the events."""
     column = np.array([-1 if label.index is None else label.index for label in labels])
     skill = rng.uniform(3, 10, CLASSES).astype(np.float32)
-    alike = rng.integers(0, CLASSES, (2, CLASSES))  # what a class is taken for
+    alike = rng.integers(0, CLASSES, (2, CLASSES))  # similar classes
     heard = truth.take(column[truth.label] >= 0)
     order = np.argsort(heard.clip, kind="stable")
     heard = heard.take(order)
@@ -206,10 +203,3 @@ def _outputs(rng: np.random.Generator, clips: int, truth: Events, labels: tuple[
             logit[:, :, others] += 0.4 * skill * present
         outputs[begin * CHUNKS : (begin + shape[0]) * CHUNKS] = (1 / (1 + np.exp(-logit))).reshape(-1, CLASSES)
     return outputs
-
-
-if __name__ == "__main__":
-    made, folder = make(), Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    made.write_truth(folder / "strong.tsv")
-    made.write_output(folder / "out")

@@ -1,16 +1,13 @@
-"""`satpipe benchmark`: how fast tagging is on this machine, beside the plain loop, as JSON.
+"""`satpipe benchmark tag`: how fast tagging is on this machine, compared with the plain loop, as JSON.
 
-One run measures everything, so that the ratios hold however fast the machine is at the time.
+One run measures everything, so that the ratios hold even if other work slows the machine down.
 """
 
 import json
 import os
-import platform
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,16 +20,14 @@ import soundfile
 import soxr
 import torch
 from satpipe.jobs.benchmark import parts
+from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, sound_of
 from satpipe.jobs.options.measure import BenchmarkOptions, Device
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe, make_run
 from satpipe.jobs.tag.plan import plan
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.recordings.decode import Reader, probe
-from satpipe.pipeline.recordings.find import Search
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
@@ -41,35 +36,35 @@ from satpipe.sat.weights.checkpoint import Checkpoint, load, save
 from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 
-LOOP_PIECE_S = 2  # what the published inference script reads at a time
+LOOP_BLOCK_S = 2  # that the published inference script reads at once
 COMPARED_S = 300
 FLAC_S = 900
 SHORT_S = 10
-SIZES_S = {"SAT_S_2s": 300, "SAT_B_2s": 120}  # the larger models, and what is tagged to measure them
-ON_PROCESSORS = ("fp32", "bf16")
+SIZES_S = {"SAT_S_2s": 300, "SAT_B_2s": 120}  # the larger models, and the audio they are measured on
+ON_CPUS = ("fp32", "bf16")
 YEAR_H = 8766
+Tag = Callable[..., tuple[float, dict[str, float]]]
+"""Tags a file into a folder; returns the elapsed seconds, and the workers' seconds by stage."""
 
 
-def benchmark(
-    recordings: Path, hours: float, say: Callable[[str], None], device: Device = BenchmarkOptions.device
-) -> dict[str, Any]:
+def benchmark(recordings: Path, hours: float, say: Say, device: Device = BenchmarkOptions.device) -> dict[str, Any]:
     """Measure, and return the figures.
 
     Args:
-        recordings: Folder of recordings whose sound is repeated to the length wanted.
+        recordings: Folder of recordings whose sound is repeated to the given length.
         hours: Length of the recording to tag.
-        say: Told what is being done.
-        device: `cpu`, or `cuda` for `satpipe tag` on GPUs; the loop runs on the processors all the same.
+        say: Called with what is measured next.
+        device: `cpu`, or `cuda` for `satpipe tag` on GPUs; the loop always runs on CPUs.
 
     Raises:
-        ConfigError: There are no recordings in the folder, or there is no GPU.
+        ConfigError: The folder contains no recordings, or the machine has no GPU.
     """
     checkpoint = load_checkpoint(BUNDLED)
     duration_s = int(hours * 3600)
     with TemporaryDirectory() as name:
         folder = Path(name)
         say(f"making {hours:g} h of 16 kHz WAV and {FLAC_S} s of 48 kHz stereo FLAC")
-        sound = _sound(recordings)
+        sound = sound_of(recordings)
         wav, flac, part, short = (folder / name for name in ("hour.wav", "stereo.flac", "part.wav", "short.wav"))
         _write(short, sound, SHORT_S, SAMPLE_RATE_HZ, 1)
         _write(wav, sound, duration_s, SAMPLE_RATE_HZ, 1)
@@ -77,10 +72,10 @@ def benchmark(
         _write(flac, sound, FLAC_S, 48_000, 2)
         say("start-up")
         start_up = {"help_s": _command("--help"), "one_file_s": _command("tag", short, "-o", folder / "one")}
-        say("each part alone, on one processor")
+        say("each part alone, on one CPU")
         config = checkpoint.config
         alone = parts.parts(wav, flac, folder / "written", config)
-        say("the plain loop: one chunk at a time, all processors")
+        say("the plain loop: one chunk at a time, all CPUs")
         loop_s, loop_scores = _loop(checkpoint, wav, duration_s)
         begun = perf_counter()
         with _workers(device) as tag:
@@ -89,13 +84,13 @@ def benchmark(
             tag(part, folder / "first", span_s=COMPARED_S / 20)
             first_s = perf_counter() - begun
             runs = {}
-            for cut, precision in product(CUTS[::-1], PRECISIONS if device == "cuda" else ON_PROCESSORS):
-                say(f"satpipe tag, {cut} cut, {precision}")
+            for cut, precision in product(CUTS[::-1], PRECISIONS if device == "cuda" else ON_CPUS):
+                say(f"satpipe tag, {cut}, {precision}")
                 tag(part, folder / "warm", cut=cut, precision=precision, span_s=COMPARED_S / 20)
                 out = folder / f"{cut}-{precision}"
                 elapsed_s, seconds = tag(wav, out, cut=cut, precision=precision)
                 runs[f"{cut} {precision}"] = {"x_realtime": duration_s / elapsed_s, "worker_s": seconds}
-            for precision in ON_PROCESSORS:
+            for precision in ON_CPUS:
                 say(f"satpipe tag, 48 kHz stereo FLAC, {precision}")
                 tag(part, folder / "warm", precision=precision, span_s=COMPARED_S / 20)
                 elapsed_s, seconds = tag(flac, folder / "flac", precision=precision, span_s=_share_s(FLAC_S))
@@ -109,14 +104,12 @@ def benchmark(
             tag(part, folder / "all", cut="script", threshold=0.0, top_k=CLASSES, scores=False)
         difference = _difference(folder / "all", loop_scores)
         sizes = {table: _bytes(folder / "gapless-fp32" / table) for table in ("tags", "scores")}
-    say("the models alone, on one processor")
+    say("the models alone, on one CPU")
     models = {
         f"{name} {precision}": parts.model_parts(SAT(get_config(name)).eval(), precision)
-        for name, precision in product((config.name, *SIZES_S), ON_PROCESSORS)
+        for name, precision in product((config.name, *SIZES_S), ON_CPUS)
     }
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+    return dated({
         "versions": describe(TagOptions((), folder), checkpoint)["versions"],
         "model": checkpoint.config.name,
         "hours": hours,
@@ -130,28 +123,7 @@ def benchmark(
         "runs": runs,
         "largest_score_difference": difference,
         "year_bytes": {table: size / hours * YEAR_H for table, size in sizes.items()},
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What figures were measured on."""
-    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {"processor": _processor(), "processors": os.cpu_count(), "system": platform.platform(), **gpu}
-
-
-def write(figures: dict[str, Any], path: Path) -> None:
-    """Write the figures as JSON."""
-    path.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def _sound(recordings: Path) -> Samples:
-    """All recordings of a folder, one after the other, 16 kHz."""
-    blocks = []
-    for source in Search((str(recordings),)):
-        blocks += list(Reader(source.path, probe(source.path, source.size_bytes)).blocks())
-    if not blocks:
-        raise ConfigError(f"no recordings in {recordings}")
-    return np.concatenate(blocks)
+    })  # fmt: skip
 
 
 def _write(path: Path, sound: Samples, duration_s: int, rate_hz: int, channels: int) -> None:
@@ -159,34 +131,32 @@ def _write(path: Path, sound: Samples, duration_s: int, rate_hz: int, channels: 
     missing = duration_s * rate_hz
     with soundfile.SoundFile(path, "w", rate_hz, channels, "PCM_16") as file:
         while missing:
-            piece = once[:missing]
-            other = np.roll(piece, rate_hz // 100)  # the second channel is not the first
-            file.write(np.stack([piece, other][:channels], axis=1))
-            missing -= len(piece)
+            block = once[:missing]
+            second = np.roll(block, rate_hz // 100)  # channels must differ
+            file.write(np.stack([block, second][:channels], axis=1))
+            missing -= len(block)
 
 
 def _loop(checkpoint: Checkpoint, path: Path, duration_s: int) -> tuple[float, torch.Tensor]:
-    """Tag as the published inference script does; return the seconds it took and the scores [C, 527]."""
+    """Tag as the published inference script does; return the elapsed seconds and the scores [C, 527]."""
     torch.set_num_threads(os.cpu_count() or 1)
     tagger = StreamingTagger(checkpoint.model(), "script")
-    tagger.push(torch.zeros(LOOP_PIECE_S * SAMPLE_RATE_HZ))
+    tagger.push(torch.zeros(LOOP_BLOCK_S * SAMPLE_RATE_HZ))
     tagger = StreamingTagger(checkpoint.model(), "script")
     begun = perf_counter()
-    pieces = soundfile.blocks(path, LOOP_PIECE_S * SAMPLE_RATE_HZ, dtype="float32")
-    scores = [tagger.push(torch.from_numpy(piece)) for piece in pieces]
+    blocks = soundfile.blocks(path, LOOP_BLOCK_S * SAMPLE_RATE_HZ, dtype="float32")
+    scores = [tagger.push(torch.from_numpy(block)) for block in blocks]
     return perf_counter() - begun, torch.cat(scores)
 
 
-def _size(
-    name: str, length_s: int, sound: Samples, folder: Path, tag: Callable[..., tuple[float, dict[str, float]]]
-) -> dict[str, float]:
+def _size(name: str, length_s: int, sound: Samples, folder: Path, tag: Tag) -> dict[str, float]:
     """Measure another model, with random weights: the loop and `satpipe tag` in each precision, x realtime."""
     weights, wav = folder / f"{name}.safetensors", folder / f"{name}.wav"
     save(SAT(get_config(name)), weights)
     _write(wav, sound, length_s, SAMPLE_RATE_HZ, 1)
     figures = {"loop": length_s / _loop(load(weights), wav, length_s)[0]}
     span_s = _share_s(length_s)
-    for precision in ON_PROCESSORS:
+    for precision in ON_CPUS:
         for out in ("warm", f"{name}-{precision}"):  # the first loads the model
             elapsed_s, _ = tag(wav, folder / out, model=str(weights), precision=precision, span_s=span_s)
         figures[precision] = length_s / elapsed_s
@@ -194,21 +164,20 @@ def _size(
 
 
 def _share_s(length_s: float) -> float:
-    """How long a span is of which every processor gets one."""
+    """Return the length of a span such that every CPU tags one."""
     return max(length_s / (os.cpu_count() or 1), 10.0)
 
 
 def _command(*args: object) -> float:
-    """Run satpipe as a person does; return the seconds it took."""
+    """Run satpipe as a process; return the elapsed seconds."""
     begun = perf_counter()
-    command = [sys.executable, "-c", "from satpipe.jobs.commands.main import main; main()", *map(str, args)]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run([*SATPIPE, *map(str, args)], check=True, capture_output=True)
     return perf_counter() - begun
 
 
 @contextmanager
-def _workers(device: Device) -> Iterator[Callable[..., tuple[float, dict[str, float]]]]:
-    """Start Ray once; give a function that tags a file and returns the seconds it took, and its workers' by stage."""
+def _workers(device: Device) -> Iterator[Tag]:
+    """Start Ray once, and give a function that tags a file with it."""
     with ray_engine.start(None, None, device) as ray:
 
         def tag(path: Path, out: Path, **given: Any) -> tuple[float, dict[str, float]]:
@@ -226,22 +195,14 @@ def _workers(device: Device) -> Iterator[Callable[..., tuple[float, dict[str, fl
 
 
 def _difference(out: Path, loop_scores: torch.Tensor) -> float:
-    """Largest difference between the tags table, which holds all 527 labels, and the loop's scores."""
+    """Return the largest difference between the tags table, which contains all 527 labels, and the loop's scores."""
     table = pq.read_table(out / "tags", columns=["chunk", "mid", "score"]).to_pandas()
     wide = table.pivot(index="chunk", columns="mid", values="score")
     order = [label["mid"] for label in json.loads((out / "run.json").read_text())["labels"]]
     ours = torch.from_numpy(wide[order].to_numpy(dtype=np.float32))
-    whole = min(len(ours), COMPARED_S // LOOP_PIECE_S)
+    whole = min(len(ours), COMPARED_S // LOOP_BLOCK_S)
     return float((ours[:whole] - loop_scores[:whole]).abs().max())
 
 
 def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.parquet"))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,31 +1,51 @@
-"""Samples a second and processor of a training step of each stage, beside a plain loop over the two chunks.
+"""`satpipe benchmark train`: speed of a training step of each stage, and the memory of the largest, as JSON.
 
-`python tests/benchmark_training.py` prints JSON. One thread, bfloat16, processor time of whole steps (forward, backward
-and update) on log-mel values that are there already; the least of several rounds, in which all take turns. With
-`--memory`: the most that PyTorch's allocator holds in a step of SAT_B_2s, batch 32, 8-bit Adam.
+Samples per CPU second, compared with a plain loop over the two chunks. One thread, bfloat16, CPU time of whole steps
+(forward, backward and update) on ready log-mel values; the minimum of several rounds, in which all take turns.
 """
 
-import json
-import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from time import process_time
+from typing import Any
 
 import numpy as np
 import torch
+from satpipe.jobs.benchmark.common import Say, dated, one_thread
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
+from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.training.losses import two_chunk_loss
 from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor
 
 ROUNDS, BATCH = 5, 24
-NO_DATA = ("data=none", "labels=none")  # what a configuration has to name; nothing of it is read here
+NO_DATA = ("data=none", "labels=none")  # keys that a configuration must have; they are not read here
 Step = Callable[[], None]
 
 
-def step_of(stage: str, config: str, *, plain: bool = False) -> Step:
-    """A training step of a configuration, as `satpipe train` does it; or `plain`, with a loop over the chunks."""
+def benchmark(say: Say) -> dict[str, Any]:
+    """Measure, and return the figures.
+
+    Args:
+        say: Called with what is measured next.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError("the memory is that of 8-bit Adam, which needs bitsandbytes: pip install 'satpipe[train]'")
+    with one_thread():
+        torch.set_flush_denormal(True)
+        say("a step of each stage")
+        speeds = _speeds()
+        say("the memory of a step of SAT_B_2s")
+        return dated({"samples_per_cpu_s": speeds, "peak_bytes": _peak_bytes()})
+
+
+def _step(stage: str, config: str, *, plain: bool = False) -> Step:
+    """Return a training step of a configuration, as in `satpipe train`; or `plain`, with a loop over the chunks."""
     settings = load_config(stage, config, NO_DATA)
     objective = Objective(settings)
     optimizer = torch.optim.AdamW(parameter_groups(objective, settings.weight_decay), lr=1e-4, fused=True)
@@ -49,25 +69,25 @@ def step_of(stage: str, config: str, *, plain: bool = False) -> Step:
     return step
 
 
-def speeds() -> dict[str, float]:
-    """Samples a processor second: clips of 10 s of mae and full, crops of 4 s of sat and of the loop."""
+def _speeds() -> dict[str, float]:
+    """Return samples per CPU second: clips of 10 s for mae and full, crops of 4 s for sat and the loop."""
     steps = {
-        "mae": step_of("mae", "mae_tiny"),
-        "full": step_of("full", "full_tiny"),
-        "sat": step_of("sat", "sat_tiny_2s"),
-        "plain loop": step_of("sat", "sat_tiny_2s", plain=True),
+        "mae": _step("mae", "mae_tiny"),
+        "full": _step("full", "full_tiny"),
+        "sat": _step("sat", "sat_tiny_2s"),
+        "plain loop": _step("sat", "sat_tiny_2s", plain=True),
     }
-    least = dict.fromkeys(steps, float("inf"))
+    fastest = dict.fromkeys(steps, float("inf"))
     for _ in range(ROUNDS):
         for name, step in steps.items():
             begun = process_time()
             step()
-            least[name] = min(least[name], process_time() - begun)
-    return {name: BATCH / seconds for name, seconds in least.items()}
+            fastest[name] = min(fastest[name], process_time() - begun)
+    return {name: BATCH / seconds for name, seconds in fastest.items()}
 
 
-def peak_bytes() -> int:
-    """The most that the allocator holds from making SAT_B_2s to the end of its second step."""
+def _peak_bytes() -> int:
+    """Return the peak memory from making SAT_B_2s to the end of its second step: batch 32, 8-bit Adam."""
     from bitsandbytes.optim.adamw import AdamW8bit
 
     settings = load_config("sat", "sat_base_2s", NO_DATA)
@@ -81,15 +101,8 @@ def peak_bytes() -> int:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     held = most = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)
     return most
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    found = {"peak_bytes": peak_bytes()} if "--memory" in sys.argv else speeds()
-    print(json.dumps(found, indent=2))

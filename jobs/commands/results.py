@@ -1,5 +1,6 @@
 """Commands that work on the tables of an output folder."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -133,6 +134,16 @@ def report_evaluation(results: tuple[str, ...], target: str, labels: tuple[str, 
 @click.option("-o", "--out", "target", metavar="DIR", help="Folder of the figure and its data.")
 def report_consistency(outs: tuple[str, ...], labels: tuple[str, ...], target: str | None, threshold: float) -> int:
     """Compare scores over time of the same recordings in several OUT."""
+    return print_consistency(outs, labels, target, threshold)
+
+
+def print_consistency(
+    outs: Sequence[str],
+    labels: Sequence[str],
+    target: str | None,
+    threshold: float = ConsistencyOptions.threshold,
+) -> int:
+    """Compare folders, print the figures, and write them to a folder."""
     from satpipe.jobs import consistency
     from satpipe.reports import consistency_pictures as pages
     from satpipe.sat.labels import choose, separated

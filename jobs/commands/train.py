@@ -6,7 +6,7 @@ from typing import Any
 import click
 from satpipe.jobs.commands.shared import SOME_FAILED, log, options, progress
 from satpipe.jobs.options.tag import ClusterOptions
-from satpipe.jobs.options.train import LabelOptions, PrepareOptions, SegmentOptions
+from satpipe.jobs.options.train import BundledOptions, LabelOptions, PrepareOptions, SegmentOptions
 
 group = click.Group("Train")
 
@@ -62,13 +62,44 @@ def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], res
     from satpipe.jobs.train.config import load_config
 
     settings = load_config(stage, config, overrides)
-
-    def report(line: dict[str, Any]) -> None:
-        log(messages.metrics(line))
-
-    path = job.train(settings, out, address=address, resume=resume, report=report)
+    path = job.train(settings, out, address=address, resume=resume, report=lambda line: log(messages.metrics(line)))
     next_step = (
         "--set init= starts stage full from it" if stage == "mae" else f"`satpipe tag --model {path}` tags with it"
     )
     click.echo(f"the model is in {path}; {next_step}")
     return 0
+
+
+@group.command()
+@click.argument("corpus", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@options(BundledOptions)
+def train_bundled(corpus: Path, **given: Any) -> int:
+    """Train the model that comes with satpipe.
+
+    CORPUS contains audio/, manifest.tsv (path, split) and teacher_scores.parquet. The same command continues a run that
+    was stopped. The recipe is for a GPU.
+    """
+    from satpipe.jobs.train import bundled, messages
+
+    options = BundledOptions(**given)
+    path = bundled.train_bundled(bundled.Corpus(corpus), options, lambda line: log(messages.metrics(line)))
+    click.echo(f"the model is in {path}")
+    return 0
+
+
+@group.command()
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--package", "packages", multiple=True, help="Only this package. Repeatable.")
+def extra_audio(out: Path, packages: tuple[str, ...]) -> int:
+    """Fetch more audio for the bundled model from Debian's packages.
+
+    Writes clips and manifest.tsv to OUT. Requires apt-get with the packages of Debian 12. Exit code 3: some clips could
+    not be made.
+    """
+    from satpipe.jobs.train import extra_audio
+
+    problems = extra_audio.make(out, packages)
+    for problem in problems:
+        log(problem)
+    click.echo(f"{out / extra_audio.MANIFEST} lists the clips")
+    return SOME_FAILED if problems else 0

@@ -75,7 +75,34 @@ class SynthOptions(Options):
 
 @dataclass(frozen=True)
 class BenchmarkOptions(Options):
-    """Options of `satpipe benchmark`."""
+    """Options of `satpipe benchmark tag`."""
 
     hours: Annotated[float, Option("Length of the recording.", minimum=0.1)] = 1.0
     device: Annotated[Device, Option("Where the model runs.")] = "cpu"
+
+
+@dataclass(frozen=True)
+class ConsistencyRunOptions(Options):
+    """Options of `satpipe benchmark consistency`."""
+
+    labels: Annotated[tuple[str, ...], Option("Classes to compare, one for each sound.", metavar="LABEL")] = (
+        "Bird",
+        "Vehicle",
+    )
+    minutes: Annotated[float, Option("Length to which each sound is repeated.", minimum=0.1)] = 10.0
+    full_context: Annotated[
+        str | None, Option("Weights of a full-context model, which then reads 10 s and 2 s at once.", metavar="WEIGHTS")
+    ] = None
+    work: Annotated[Path, Option("Folder for recordings and tables; it is replaced.", metavar="DIR")] = Path(
+        "build/consistency"
+    )
+
+
+@dataclass(frozen=True)
+class BundledFiguresOptions(Options):
+    """Options of `satpipe benchmark bundled`."""
+
+    teacher: Annotated[str, Option("EfficientAT's weights.")]
+    extra: Annotated[Path, Option("Audio of `satpipe extra-audio`, whose split held-out is evaluated.", metavar="DIR")]
+    training: Annotated[Path, Option("Folder of `satpipe train-bundled`.", metavar="DIR")] = Path("build/train-bundled")
+    before: Annotated[str | None, Option("Weights to compare the bundled model with.")] = None

@@ -1,11 +1,11 @@
-"""Options of `satpipe prepare` and `satpipe psl`."""
+"""Options of `satpipe prepare`, `psl` and `train-bundled`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from satpipe.jobs.options.tag import ClusterOptions
-from satpipe.pipeline.option import Option
+from satpipe.pipeline.option import Option, Options
 from satpipe.pipeline.training_data.segments import SegmentOptions
 
 Where = Annotated[
@@ -33,4 +33,24 @@ class LabelOptions(ClusterOptions):
     where: Where = ()
 
 
-__all__ = ["LabelOptions", "PrepareOptions", "SegmentOptions"]
+@dataclass(frozen=True)
+class BundledOptions(Options):
+    """Options of `satpipe train-bundled`."""
+
+    teacher: Annotated[str | None, Option("EfficientAT's weights, which label views during training.")] = None
+    out: Annotated[str | Path, Option("Folder of the training sets and runs.", flags=("-o", "--out"))] = (
+        "build/train-bundled"
+    )
+    extra: Annotated[
+        Path | None, Option("More audio, such as from `satpipe extra-audio`; the teacher labels it.", metavar="DIR")
+    ] = None
+    init: Annotated[str | None, Option("Weights to start from; by default random weights.")] = None
+    overrides: Annotated[
+        tuple[str, ...], Option("Overrides a key of the recipe.", metavar="KEY=VALUE", flags=("--set",))
+    ] = ()
+    full_context: Annotated[
+        bool, Option("Fine-tune a full-context model from the bundled one, on the sets of an earlier run.")
+    ] = False
+
+
+__all__ = ["BundledOptions", "LabelOptions", "PrepareOptions", "SegmentOptions"]

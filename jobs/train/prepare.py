@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from satpipe.jobs.options.train import PrepareOptions
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.ray_engine import Engine, Lost
 from satpipe.pipeline.storage import locate, written_whole
@@ -52,7 +53,7 @@ def prepare(
     table: Path | None = None,
     segments: Path | None = None,
     where: Sequence[tuple[str, str]] = (),
-    clips_per_shard: int,
+    clips_per_shard: int = PrepareOptions.clips_per_shard,
     workers: int | None = None,
     address: str | None = None,
     report: Report = lambda done, total: None,

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import audioset_size
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,7 @@ from conftest import ROOT, Satpipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import PSDSEval
+from satpipe.jobs.benchmark import strong_set
 from satpipe.jobs.evaluate import EvaluateOptions, EvaluationResult, evaluate, read, write
 from satpipe.jobs.evaluate.detection import median_filtered, on_grid
 from satpipe.jobs.metrics.sed import load_sed_eval
@@ -34,7 +34,7 @@ Lists = dict[str, list[dict[str, Any]]]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables and strong labels of 60 clips, by rule; the weak labels that follow from them."""
     folder = tmp_path_factory.mktemp("made")
-    small = audioset_size.make(60, 490, seed=3)
+    small = strong_set.make(60, 490, seed=3)
     small.write_output(folder / "out")
     small.write_truth(folder / "strong.tsv")
     truth = pd.read_csv(folder / "strong.tsv", sep="\t")

@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import audioset_size
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles import PSDSEval, PSDSEvalError
+from satpipe.jobs.benchmark import strong_set
 from satpipe.jobs.metrics.psds import (
     PSDS1,
     PSDS1_NO_VARIANCE,
@@ -419,11 +419,11 @@ def test_filters_before_and_after() -> None:
 
 
 @pytest.fixture(scope="module")
-def small_set() -> audioset_size.StrongSet:
-    return audioset_size.make(clips=60, events=500, seed=1)
+def small_set() -> strong_set.StrongSet:
+    return strong_set.make(clips=60, events=500, seed=1)
 
 
-def test_many_classes(small_set: audioset_size.StrongSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_classes(small_set: strong_set.StrongSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("satpipe.jobs.metrics.psds._PAIRS", 50)  # looked at in many parts
     made, thresholds = small_set, [0.02, 0.1, 0.5]
     truth, scores = made.truth.merged(), made.scores()
@@ -438,8 +438,8 @@ def test_many_classes(small_set: audioset_size.StrongSet, monkeypatch: pytest.Mo
         assert again == pytest.approx(np.full(70, psds.value), abs=TOLERANCE)
 
 
-def test_the_set_by_rule_is_as_described(small_set: audioset_size.StrongSet) -> None:
-    made, again = small_set, audioset_size.make(clips=60, events=500, seed=1)
+def test_the_set_by_rule_is_as_described(small_set: strong_set.StrongSet) -> None:
+    made, again = small_set, strong_set.make(clips=60, events=500, seed=1)
     assert_same_events(made.truth, again.truth)
     np.testing.assert_array_equal(made.outputs, again.outputs)
     assert len(made.truth) == 500
@@ -454,7 +454,7 @@ def test_the_set_by_rule_is_as_described(small_set: audioset_size.StrongSet) -> 
     assert np.count_nonzero(~scores.any(axis=0)) == 35
 
 
-def test_the_set_by_rule_as_files(small_set: audioset_size.StrongSet, tmp_path: Path) -> None:
+def test_the_set_by_rule_as_files(small_set: strong_set.StrongSet, tmp_path: Path) -> None:
     made = small_set
     made.write_truth(tmp_path / "strong.tsv")
     rows = pd.read_csv(tmp_path / "strong.tsv", sep="\t")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from satpipe.jobs.benchmark.everyday import categories, category_of, everyday
 from satpipe.jobs.train.extra_audio import TABLE, clip_path, cut, rows_of
-from satpipe.reports.everyday import categories, everyday, told
 from satpipe.reports.model_card import CARD, FIGURES, fill
 from satpipe.sat.model.config import CLASSES
 
@@ -29,7 +29,7 @@ def test_the_card_says_what_was_measured() -> None:
 )
 def test_a_category_is_told_by_whole_words_of_the_file_name(name: str, category: str | None) -> None:
     kinds = categories()
-    number = told(name, kinds)
+    number = category_of(name, kinds)
     assert (None if number is None else kinds[number].name) == category
 
 

@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import audioset_size
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from images import pixels, texts, width_and_height_in
 from oracles import PSDSEval
 from outputs import CHUNK_S, scores_of, write_output
+from satpipe.jobs.benchmark import strong_set
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate, read, read_curves, write
 from satpipe.jobs.evaluate.curves import FINENESS, MAX_POINTS, thinned
 from satpipe.reports import evaluation_pictures
@@ -37,7 +37,7 @@ Points = npt.NDArray[np.float64]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables and labels of 50 clips, by rule, and their card."""
     folder = tmp_path_factory.mktemp("made")
-    small = audioset_size.make(50, 400, seed=5)
+    small = strong_set.make(50, 400, seed=5)
     small.write_output(folder / "out")
     small.write_truth(folder / "strong.tsv")
     truth = pd.read_csv(folder / "strong.tsv", sep="\t")
@@ -150,7 +150,7 @@ def found_rows(out: Path, mids: list[str], threshold: float) -> pd.DataFrame:
 
 
 def test_psd_roc_is_psds_evals(made: Path, tmp_path: Path) -> None:
-    small = audioset_size.make(50, 400, seed=5)
+    small = strong_set.make(50, 400, seed=5)
     replace(small, truth=small.truth.merged(touching=False)).write_truth(tmp_path / "strong.tsv")
     truth = pd.read_csv(tmp_path / "strong.tsv", sep="\t")
     truth = truth.set_axis(["filename", "onset", "offset", "event_label"], axis=1)

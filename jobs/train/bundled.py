@@ -1,0 +1,122 @@
+"""`satpipe train-bundled`: trains the model that comes with satpipe, and a full-context model to compare it with."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from satpipe.jobs.options.train import BundledOptions, SegmentOptions
+from satpipe.jobs.train.config import load_config
+from satpipe.jobs.train.job import Report, train
+from satpipe.jobs.train.prepare import Prepared, label, prepare
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.weights.hub import BUNDLED_PATH
+
+Where = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Audio with a table of its clips.
+
+    Attributes:
+        folder: Contains audio/, manifest.tsv (path, split and more), and for training teacher_scores.parquet.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        """Check the folder.
+
+        Raises:
+            ConfigError: A part of the corpus is missing.
+        """
+        for part in (self.audio, self.manifest):
+            if not part.exists():
+                raise ConfigError(f"{self.folder} must contain audio/ and manifest.tsv; {part} not found")
+
+    @property
+    def audio(self) -> Path:
+        """Folder of the clips."""
+        return self.folder / "audio"
+
+    @property
+    def manifest(self) -> Path:
+        """Table of the clips."""
+        return self.folder / "manifest.tsv"
+
+    @property
+    def scores(self) -> Path:
+        """Table of the teacher's scores.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        path = self.folder / "teacher_scores.parquet"
+        if not path.exists():
+            raise ConfigError(f"{path} not found")
+        return path
+
+    def rows(self, split: str) -> Iterator[dict[str, str]]:
+        """Yield the rows of one split of the manifest."""
+        with self.manifest.open(newline="") as file:
+            yield from (row for row in csv.DictReader(file, delimiter="\t") if row["split"] == split)
+
+    def prepare(self, split: str, out: Path) -> Prepared:
+        """Make a training set of one split; existing shards are kept."""
+        return prepare(str(self.audio), out, table=self.manifest, where=(("split", split),))
+
+
+def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Path:
+    """Prepare the data, label them, and train; steps that are done are not repeated.
+
+    Args:
+        corpus: The corpus.
+        options: Other options.
+        report: Called with each line of metrics.
+
+    Returns:
+        The exported file.
+
+    Raises:
+        ConfigError: A part of the corpus is missing or cannot be read.
+        TrainingError: The run cannot continue; the last checkpoint is kept.
+    """
+    out = Path(options.out)
+    if options.full_context:
+        labels = out / "train-clip-labels"
+        _label(out / "train", labels, corpus.scores, (("kind", "clip"),))
+        sets = [f"data={out / 'train'}", f"labels={labels}", f"init={BUNDLED_PATH}"]
+        return _train("full", "bundled_full", out, out / "full", [*sets, *options.overrides], report)
+    if not options.teacher:
+        raise ConfigError("--teacher must be EfficientAT's weights, which label views during training")
+    for part in ("train", "validation"):
+        done = corpus.prepare(part, out / part)
+        if done.problems or done.listing.missing:
+            bad = [*done.listing.missing, *done.problems]
+            raise ConfigError(f"{len(bad):,} clips of {corpus.folder} are missing or cannot be read, such as {bad[0]}")
+        _label(out / part, out / f"{part}-labels", corpus.scores, (("kind", "window"),))
+    data, labelled = [out / "train"], [out / "train-labels"]
+    if options.extra:
+        data, labelled = [*data, out / "extra"], [*labelled, out / "extra-labels"]
+        Corpus(options.extra).prepare("train", data[-1])
+        _label(data[-1], labelled[-1], options.teacher)
+    sets = [f"data={_joined(data)}", f"labels={_joined(labelled)}", f"teacher={options.teacher}"]
+    sets += [f"init={options.init}"] if options.init else []
+    return _train("sat", "bundled", out, out / "run", [*sets, *options.overrides], report)
+
+
+def _label(shards: Path, labels: Path, teacher: str | Path, where: Where = ()) -> None:
+    _, missing = label(str(shards), labels, str(teacher), SegmentOptions(), where=where)
+    if missing:
+        raise ConfigError(f"{len(missing):,} clips are not in {teacher}, such as {missing[0]}")
+
+
+def _train(stage: str, recipe: str, out: Path, run: Path, sets: Sequence[str], report: Report) -> Path:
+    validation = (f"validation={out / 'validation'}", f"validation_labels={out / 'validation-labels'}")
+    settings = load_config(stage, recipe, [*validation, *sets])
+    return train(settings, run, resume=(run / "run.json").exists(), report=report)
+
+
+def _joined(folders: Sequence[Path]) -> str:
+    return ",".join(map(str, folders))

@@ -41,10 +41,10 @@ def write(figures: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread within the block."""
+def threads(number: int) -> Iterator[None]:
+    """Let torch use this number of threads within the block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

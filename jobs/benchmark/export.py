@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.common import dated, one_thread
+from satpipe.jobs.benchmark.common import dated, threads
 from satpipe.jobs.export.job import export
 from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
 from satpipe.jobs.options.models import ExportOptions
@@ -44,7 +44,7 @@ def benchmark(recordings: str, models: tuple[str, ...] = MODELS, seconds: float 
         ConfigError: The folder contains no recordings, or an extra is not installed.
     """
     sound = np.concatenate(list(read((recordings,))))[: round(seconds * SAMPLE_RATE_HZ)]
-    with TemporaryDirectory() as folder, one_thread():
+    with TemporaryDirectory() as folder, threads(1):
         measured = [_model(name, recordings, sound, Path(folder)) for name in models]
     versions = {name: version(name) for name in ("satpipe", "torch", "onnxruntime", "onnx")}
     return dated({"versions": versions, "models": measured})

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from satpipe.jobs.benchmark.common import one_thread
+from satpipe.jobs.benchmark.common import threads
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.batches import Finished, TableOptions
@@ -66,7 +66,7 @@ def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str,
         )
 
     run = {"id": "", "identity": {"scores": True}}
-    with torch.inference_mode(), one_thread(), output.claim(run):
+    with torch.inference_mode(), threads(1), output.claim(run):
         seconds = in_turns(
             {
                 "decode FLAC": lambda: _drain(soundfile.blocks(flac, 2**17, dtype="float32")),
@@ -109,7 +109,7 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
         for x, weight, out in operands:
             torch.mm(x, weight, out=out)
 
-    with torch.inference_mode(), one_thread():
+    with torch.inference_mode(), threads(1):
         _, memory = consecutive(model, chunks)
         seconds = in_turns({"model": lambda: consecutive(model, chunks, memory), "products": products})
     rate = sum(2 * rows * x.shape[1] * out.shape[1] for x, _, out in operands) / seconds["products"]

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from satpipe.jobs.benchmark.common import Say, dated, one_thread
+from satpipe.jobs.benchmark.common import Say, dated, threads
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
 from satpipe.sat.model.network import SAT
@@ -36,7 +36,7 @@ def profile(models: Iterable[str], delays_s: Iterable[float], say: Say) -> dict[
     delays_s = tuple(delays_s)
     used = [each for name in named for each in _regimes(name, delays_s)]
     rows = []
-    with one_thread():
+    with threads(1):
         for loaded in used:
             say(f"{loaded.config.name}, {loaded.config.script_chunk_s:g} s")
             rows.append(_row(loaded))

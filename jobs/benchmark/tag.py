@@ -20,7 +20,7 @@ import soundfile
 import soxr
 import torch
 from satpipe.jobs.benchmark import parts
-from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, sound_of
+from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, sound_of, threads
 from satpipe.jobs.options.measure import BenchmarkOptions, Device
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe, make_run
@@ -81,19 +81,19 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
         with _workers(device) as tag:
             start_s = perf_counter() - begun
             begun = perf_counter()
-            tag(part, folder / "first", span_s=COMPARED_S / 20)
+            tag(part, folder / "first", span_s=_span_s(COMPARED_S, 20))
             first_s = perf_counter() - begun
             runs = {}
             for cut, precision in product(CUTS[::-1], PRECISIONS if device == "cuda" else ON_CPUS):
                 say(f"satpipe tag, {cut}, {precision}")
-                tag(part, folder / "warm", cut=cut, precision=precision, span_s=COMPARED_S / 20)
+                tag(part, folder / "warm", cut=cut, precision=precision, span_s=_span_s(COMPARED_S, 20))
                 out = folder / f"{cut}-{precision}"
                 elapsed_s, seconds = tag(wav, out, cut=cut, precision=precision)
                 runs[f"{cut} {precision}"] = {"x_realtime": duration_s / elapsed_s, "worker_s": seconds}
             for precision in ON_CPUS:
                 say(f"satpipe tag, 48 kHz stereo FLAC, {precision}")
-                tag(part, folder / "warm", precision=precision, span_s=COMPARED_S / 20)
-                elapsed_s, seconds = tag(flac, folder / "flac", precision=precision, span_s=_share_s(FLAC_S))
+                tag(part, folder / "warm", precision=precision, span_s=_span_s(COMPARED_S, 20))
+                elapsed_s, seconds = tag(flac, folder / "flac", precision=precision, span_s=_span_s(FLAC_S))
                 name = f"gapless {precision}, 48 kHz stereo FLAC"
                 runs[name] = {"x_realtime": FLAC_S / elapsed_s, "worker_s": seconds}
             larger = {}
@@ -139,14 +139,13 @@ def _write(path: Path, sound: Samples, duration_s: int, rate_hz: int, channels: 
 
 def _loop(checkpoint: Checkpoint, path: Path, duration_s: int) -> tuple[float, torch.Tensor]:
     """Tag as the published inference script does; return the elapsed seconds and the scores [C, 527]."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    tagger = StreamingTagger(checkpoint.model(), "script")
-    tagger.push(torch.zeros(LOOP_BLOCK_S * SAMPLE_RATE_HZ))
-    tagger = StreamingTagger(checkpoint.model(), "script")
-    begun = perf_counter()
-    blocks = soundfile.blocks(path, LOOP_BLOCK_S * SAMPLE_RATE_HZ, dtype="float32")
-    scores = [tagger.push(torch.from_numpy(block)) for block in blocks]
-    return perf_counter() - begun, torch.cat(scores)
+    with threads(os.cpu_count() or 1):
+        StreamingTagger(checkpoint.model(), "script").push(torch.zeros(LOOP_BLOCK_S * SAMPLE_RATE_HZ))  # warms up
+        tagger = StreamingTagger(checkpoint.model(), "script")
+        begun = perf_counter()
+        blocks = soundfile.blocks(path, LOOP_BLOCK_S * SAMPLE_RATE_HZ, dtype="float32")
+        scores = [tagger.push(torch.from_numpy(block)) for block in blocks]
+        return perf_counter() - begun, torch.cat(scores)
 
 
 def _size(name: str, length_s: int, sound: Samples, folder: Path, tag: Tag) -> dict[str, float]:
@@ -155,7 +154,7 @@ def _size(name: str, length_s: int, sound: Samples, folder: Path, tag: Tag) -> d
     save(SAT(get_config(name)), weights)
     _write(wav, sound, length_s, SAMPLE_RATE_HZ, 1)
     figures = {"loop": length_s / _loop(load(weights), wav, length_s)[0]}
-    span_s = _share_s(length_s)
+    span_s = _span_s(length_s)
     for precision in ON_CPUS:
         for out in ("warm", f"{name}-{precision}"):  # the first loads the model
             elapsed_s, _ = tag(wav, folder / out, model=str(weights), precision=precision, span_s=span_s)
@@ -163,9 +162,9 @@ def _size(name: str, length_s: int, sound: Samples, folder: Path, tag: Tag) -> d
     return figures
 
 
-def _share_s(length_s: float) -> float:
-    """Return the length of a span such that every CPU tags one."""
-    return max(length_s / (os.cpu_count() or 1), 10.0)
+def _span_s(length_s: float, spans: int = os.cpu_count() or 1) -> float:
+    """Return the length of a span such that a recording has so many of them; by default one per CPU."""
+    return max(length_s / spans, 10.0)
 
 
 def _command(*args: object) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.common import Say, dated, one_thread
+from satpipe.jobs.benchmark.common import Say, dated, threads
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
 from satpipe.sat.errors import ConfigError
@@ -36,7 +36,7 @@ def benchmark(say: Say) -> dict[str, Any]:
     """
     if find_spec("bitsandbytes") is None:
         raise ConfigError("the memory is that of 8-bit Adam, which needs bitsandbytes: pip install 'satpipe[train]'")
-    with one_thread():
+    with threads(1):
         torch.set_flush_denormal(True)
         say("a step of each stage")
         speeds = _speeds()

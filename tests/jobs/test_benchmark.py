@@ -5,17 +5,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-import audioset_size
-import benchmark_evaluate
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, Satpipe
+from satpipe.jobs.benchmark import evaluate, parts, strong_set, taggers, train
+from satpipe.jobs.benchmark import tag as benchmark_tag
 from satpipe.jobs.benchmark.parts import chunk_flops
+from satpipe.jobs.commands.main import cli
 from satpipe.reports import readme
 from satpipe.sat.model.config import get_config
 
-HOURS = 0.1
+HOURS = 0.05
 FLAC = {f"gapless {precision}, 48 kHz stereo FLAC" for precision in ("fp32", "bf16")}
-FLAC_S = 900
+LENGTHS = {"FLAC_S": 60, "COMPARED_S": 40, "SIZES_S": {"SAT_S_2s": 8, "SAT_B_2s": 4}}  # instead of minutes
+PARTS = {"BLOCK_S": 2, "COPIED_BYTES": 2**24, "WRITTEN_CHUNKS": 128, "MODEL_CHUNKS": 1}
 RUNS = {f"{cut} {precision}" for cut in ("script", "gapless") for precision in ("fp32", "bf16")} | FLAC
 MODELS = {f"{name} {precision}" for name in ("SAT_T_2s", "SAT_S_2s", "SAT_B_2s") for precision in ("fp32", "bf16")}
 README = (ROOT / "README.md").read_text()
@@ -28,17 +31,19 @@ def figures() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def measured(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the command measures here and now."""
-    path = tmp_path_factory.mktemp("benchmark") / "figures.json"
-    done = satpipe("benchmark", "examples/recordings", "-o", path, "--hours", HOURS)
-    assert done.returncode == 0, done.stderr
-    assert "the plain loop" in done.stderr
-    loaded: dict[str, Any] = json.loads(path.read_text())
-    return loaded
+def measured(ray_here: None) -> dict[str, Any]:
+    """What is measured here and now, on little audio."""
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module, values in ((benchmark_tag, LENGTHS), (parts, PARTS)):
+            for name, value in values.items():
+                patch.setattr(module, name, value)
+        found = benchmark_tag.benchmark(ROOT / "examples" / "recordings", HOURS, said.append)
+    assert "the plain loop: one chunk at a time, all CPUs" in said
+    return found
 
 
-def assert_sane(figures: dict[str, Any]) -> None:
+def assert_sane(figures: dict[str, Any], flac_s: float = benchmark_tag.FLAC_S) -> None:
     assert set(figures) - {"evaluation", "consistency", "stream", "soak", "peers", "device"} == {
         "date", "machine", "versions", "model", "hours", "loop_x_realtime", "ray_start_s", "first_run_s", "runs",
         "largest_score_difference", "year_bytes", "start_up", "parts", "models", "sizes",
@@ -57,7 +62,7 @@ def assert_sane(figures: dict[str, Any]) -> None:
         assert set(run["worker_s"]) == {"read", "log_mel", "model", "write"}
         assert all(seconds > 0 for seconds in run["worker_s"].values()), name
         # The workers' time fits into the time that all of them had, and is not a small part of what one had.
-        elapsed_s = (FLAC_S if name in FLAC else figures["hours"] * 3600) / run["x_realtime"]
+        elapsed_s = (flac_s if name in FLAC else figures["hours"] * 3600) / run["x_realtime"]
         total_s = sum(run["worker_s"].values())
         assert 0.2 * elapsed_s < total_s < 1.05 * elapsed_s * figures["machine"]["processors"], name
     assert 0 < figures["start_up"]["help_s"] < figures["start_up"]["one_file_s"] < 120
@@ -80,7 +85,7 @@ def assert_sane(figures: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_the_command_measures_everything_the_readme_tells(measured: dict[str, Any], figures: dict[str, Any]) -> None:
     assert measured["hours"] == HOURS
-    assert_sane(measured)
+    assert_sane(measured, LENGTHS["FLAC_S"])
     filled = readme.fill(README, figures | measured)
     assert f"{HOURS:g} h of 16 kHz WAV" in filled
     assert (
@@ -150,8 +155,8 @@ def test_each_part_is_told_in_the_documentation(figures: dict[str, Any]) -> None
 
 
 @pytest.mark.slow
-def test_what_evaluating_takes_is_measured_beside_sed_eval(figures: dict[str, Any], tmp_path: Path) -> None:
-    ours = benchmark_evaluate.measured(audioset_size.make(60, 490), tmp_path, one_in=20)
+def test_what_evaluating_takes_is_measured_beside_sed_eval(figures: dict[str, Any]) -> None:
+    ours = evaluate.benchmark(lambda line: None, strong_set.make(60, 490), one_in=20)
     assert ours.keys() == figures["evaluation"].keys()
     assert ours["sed_eval_s"] > 0
     assert ours["figures"]["elapsed_s"] > 0
@@ -160,13 +165,71 @@ def test_what_evaluating_takes_is_measured_beside_sed_eval(figures: dict[str, An
     assert "(60 clips, 490 events, 416 classes, PSDS at 50 thresholds)" in text
 
 
-def test_a_folder_without_recordings_is_one_clear_line(satpipe: Satpipe, tmp_path: Path) -> None:
-    done = satpipe("benchmark", tmp_path, "-o", tmp_path / "figures.json")
+def test_a_folder_without_recordings_is_one_clear_line(satpipe_here: Satpipe, tmp_path: Path) -> None:
+    done = satpipe_here("benchmark", "tag", tmp_path, "-o", tmp_path / "figures.json")
     assert (done.returncode, done.stderr.count("ConfigError: no recordings in")) == (1, 1)
 
 
-def test_a_folder_that_is_not_there_is_one_clear_line(satpipe: Satpipe, tmp_path: Path) -> None:
-    done = satpipe("benchmark", tmp_path / "nowhere", "-o", tmp_path / "figures.json")
+def test_a_folder_that_is_not_there_is_one_clear_line(satpipe_here: Satpipe, tmp_path: Path) -> None:
+    done = satpipe_here("benchmark", tmp_path / "nowhere", "-o", tmp_path / "figures.json")
     assert done.returncode == 2
     assert "nowhere" in done.stderr
     assert not (tmp_path / "figures.json").exists()
+
+
+def test_without_the_name_of_a_benchmark_it_is_that_of_tag() -> None:
+    named, short, group = (CliRunner().invoke(cli, ["benchmark", *given]) for given in (["tag", "x"], ["x"], ["-h"]))
+    assert named.output == short.output
+    assert "Usage: satpipe benchmark tag" in short.output.replace("cli", "satpipe")
+    assert {*re.findall(r"^  ([a-z]+) ", group.output.partition("Commands:")[2], re.MULTILINE)} == {
+        "bundled", "consistency", "evaluate", "export", "soak", "stream", "tag", "taggers", "train"
+    }  # fmt: skip
+    assert "..." not in group.output.partition("Commands:")[2]
+
+
+@pytest.mark.slow
+def test_the_steps_of_training_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(train, "ROUNDS", 1)
+    monkeypatch.setattr(train, "BATCH", 2)
+    monkeypatch.setattr(train, "_peak_bytes", lambda: 5)
+    done = CliRunner().invoke(cli, ["benchmark", "train", "-o", str(tmp_path / "train.json")], standalone_mode=False)
+    assert done.exception is None, done.exception
+    figures = json.loads((tmp_path / "train.json").read_text())
+    assert figures["samples_per_cpu_s"].keys() == {"mae", "full", "sat", "plain loop"}
+    assert min(figures["samples_per_cpu_s"].values()) > 0
+    assert figures["peak_bytes"] == 5
+
+
+@pytest.mark.slow
+def test_long_sounds_are_compared_with_and_without_memory(satpipe_here: Satpipe, tmp_path: Path) -> None:
+    birds = ROOT / "examples" / "recordings" / "birds_48k_stereo.opus"
+    given = ("--labels", "Bird", "--minutes", 0.5, "--work", tmp_path / "work", "-o", tmp_path / "figures")
+    done = satpipe_here("benchmark", "consistency", birds, *given)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures" / "consistency.json").read_text())
+    assert [regime["memory"] for regime in figures["regimes"]] == ["on", "off"]
+    assert {row["recording"] for row in figures["figures"]} == {"birds.wav"}
+    assert {row["duration_s"] for row in figures["figures"]} == {30.0}
+    assert "| birds.wav |" in done.stdout
+    assert (tmp_path / "figures" / "consistency.svg").exists()
+
+
+def test_a_corpus_without_a_part_is_one_clear_line(satpipe_here: Satpipe, tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    done = satpipe_here("benchmark", "taggers", tmp_path, "--teacher", "none.pt", "-o", tmp_path / "taggers.json")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"must contain audio/ and manifest.tsv; {tmp_path}/manifest.tsv not found" in done.stderr
+    (tmp_path / "manifest.tsv").write_text("path\thint\tsplit\na.flac\tpad\tvalidation\n")
+    done = satpipe_here(
+        "benchmark", "taggers", tmp_path, "--teacher", "none.pt", "--work", tmp_path / "work", "-o", tmp_path / "x.json"
+    )
+    assert "no validation clip of" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hint", "name"),
+    [("dog bark 2", "Bark"), ("dog", "Dog"), ("dog and cat", None), ("pad", None), ("church-bell 3", "Church bell")],
+)
+def test_a_hint_names_the_most_specific_class_or_none(hint: str, name: str | None) -> None:
+    label = taggers.named_class(hint)
+    assert (label and label.name) == name

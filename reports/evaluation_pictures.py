@@ -48,11 +48,11 @@ def pictures(
         OutputError: A picture cannot be written.
     """
     place, done = locate(folder), []
-    truths = {"weak": ("clips", PR_CLIPS), "strong": ("events", PR_CHUNKS)}
-    classes = {kind: [row for row in result["classes"] if row.get(truths[kind][0])] for kind in result["truth"]}
+    columns = {"weak": ("clips", PR_CLIPS), "strong": ("events", PR_CHUNKS)}
+    classes = {kind: [row for row in result["classes"] if row.get(columns[kind][0])] for kind in result["truth"]}
     wanted = None if labels is None else _wanted(labels, classes)
     for kind, known in classes.items():
-        count, name = truths[kind]
+        count, name = columns[kind]
         chosen = sorted(known, key=lambda row, count=count: -row[count])[:DEFAULT_CLASSES]  # type: ignore[misc]
         if wanted is not None:
             chosen = [row for mid in wanted for row in known if row["mid"] == mid]
@@ -68,9 +68,9 @@ def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str
     """Return the mids of the classes whose curves are wanted."""
     known = {row["mid"] for rows in classes.values() for row in rows}
     wanted = [find(place) for place in labels]
-    lacking = [label.name for label in wanted if label.mid not in known]
-    if lacking:
-        raise LabelError(f"{lacking[0]!r} is not in the truth of the result, so it has no curve")
+    missing = [label.name for label in wanted if label.mid not in known]
+    if missing:
+        raise LabelError(f"{missing[0]!r} is not in the ground truth of the evaluation, so it has no curve")
     if len(wanted) > MOST_CLASSES:
         raise LabelError(f"curves of {len(wanted)} classes in one picture: {MOST_CLASSES} are the most")
     return [label.mid for label in wanted]

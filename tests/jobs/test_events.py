@@ -468,13 +468,17 @@ def test_a_folder_that_is_not_finished_is_a_warning(tmp_path: Path) -> None:
         assert len(events(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_the_command(satpipe: Satpipe, out: Path) -> None:
     done = satpipe("events", out, "--labels", BEEP, "--labels", "under:Bird", "--merge-gap-s", 4, "--format", "raven")
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         f"2 events in 2 of 3 recordings: {out / 'events_raven'}\nclasses: Beep, bleep (1), Bird (1)\n"
     )
-    wrong = satpipe("events", out, "--labels", "Brid")
+
+
+def test_a_wrong_label_is_one_clear_message(satpipe_here: Satpipe, out: Path) -> None:
+    wrong = satpipe_here("events", out, "--labels", "Brid")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("LabelError: there is no label 'Brid'; did you mean 'Bird' (/m/015p6)")
 

@@ -710,6 +710,7 @@ def test_a_long_scene_is_broken_off_when_another_fails(
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_makes_scenes(satpipe: Satpipe, clips: Path, street: Path, tmp_path: Path) -> None:
     options = ["--foreground", clips, "--background", street, "--scenes", 3, "--length-s", 5, "--snr-db", 3, 9]
     more = ["--events-per-minute", 30, "--seed", 2, "--max-polyphony", 2, "--background-db", -45, "--format", "flac"]
@@ -721,11 +722,11 @@ def test_the_command_makes_scenes(satpipe: Satpipe, clips: Path, street: Path, t
     assert content(tmp_path / "out") == content(tmp_path / "same")
 
 
-def test_the_command_says_what_is_wrong_in_a_line(satpipe: Satpipe, clips: Path, tmp_path: Path) -> None:
-    done = satpipe("synth", "-o", tmp_path, "--foreground", clips, "--snr-db", 9, 3)
+def test_the_command_says_what_is_wrong_in_a_line(satpipe_here: Satpipe, clips: Path, tmp_path: Path) -> None:
+    done = satpipe_here("synth", "-o", tmp_path, "--foreground", clips, "--snr-db", 9, 3)
     assert done.returncode == 1
     assert done.stderr == "ConfigError: --snr-db must be the lower and then the higher ratio, not 9 3\n"
-    assert satpipe("synth", "-o", tmp_path).returncode == 2
+    assert satpipe_here("synth", "-o", tmp_path).returncode == 2
 
 
 if __name__ == "__main__":

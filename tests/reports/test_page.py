@@ -31,12 +31,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def tagged(browser: Browser, tmp_path_factory: pytest.TempPathFactory, satpipe: Satpipe, address: str) -> Path:
+def tagged(browser: Browser, tmp_path_factory: pytest.TempPathFactory, satpipe_here: Satpipe) -> Path:
     """Three example recordings, tagged, and a folder with their page."""
     folder = tmp_path_factory.mktemp("page")
     inputs = [ROOT / "examples" / "recordings" / name for name in SOUNDS]
-    assert satpipe("tag", *inputs, "-o", folder / "out", "--address", address).returncode == 0
-    done = satpipe("report", folder / "out")
+    assert satpipe_here("tag", *inputs, "-o", folder / "out").returncode == 0
+    done = satpipe_here("report", folder / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(folder / "out" / "report.html")
     return folder / "out"

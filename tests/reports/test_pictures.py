@@ -24,6 +24,7 @@ from satpipe.jobs.benchmark import strong_set
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate, read, read_curves, write
 from satpipe.jobs.evaluate.curves import FINENESS, MAX_POINTS, thinned
 from satpipe.reports import evaluation_pictures
+from satpipe.reports.class_bars import MOST
 from satpipe.reports.pictures import DOTS_PER_INCH
 from satpipe.reports.tables import Table, html_page, latex_input, markdown_text
 from satpipe.sat.errors import LabelError
@@ -35,7 +36,7 @@ Points = npt.NDArray[np.float64]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tables and labels of 50 clips, by rule, and their card."""
+    """Tables and labels of 50 clips, by rule, and their evaluation result."""
     folder = tmp_path_factory.mktemp("made")
     small = strong_set.make(50, 400, seed=5)
     small.write_output(folder / "out")
@@ -48,13 +49,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = EvaluateOptions(
         weak=folder / "weak.csv", strong=folder / "strong.tsv", threshold="0.3", bootstrap=20, psds_thresholds=10
     )
-    write(evaluate(folder / "out", options), folder / "card")
+    write(evaluate(folder / "out", options), folder / "result")
     return folder
 
 
 @pytest.fixture(scope="module")
 def curves(made: Path) -> pd.DataFrame:
-    return pd.read_parquet(made / "card" / "curves.parquet")
+    return pd.read_parquet(made / "result" / "curves.parquet")
 
 
 def line(curves: pd.DataFrame, name: str, mid: str | None = None) -> Points:
@@ -127,7 +128,7 @@ def test_precision_over_recall_of_chunks_is_scikit_learns(made: Path, curves: pd
         assert area(points) == pytest.approx(average_precision_score(truth[:, k], values[:, k]), abs=1e-9)
     points = line(curves, "precision_recall_chunks")
     assert area(points) == pytest.approx(average_precision_score(truth.ravel(), values.ravel()), abs=FINENESS)
-    figures = {(f["name"], f["average"]): f["value"] for f in read(made / "card")["figures"]}
+    figures = {(f["name"], f["average"]): f["value"] for f in read(made / "result")["figures"]}
     at_threshold = np.array([[figures[f"segment_{each}", "micro"] for each in ("recall", "precision")]])
     assert distances(at_threshold, points)[0] < FINENESS  # segments are chunks
 
@@ -161,8 +162,8 @@ def test_psd_roc_is_psds_evals(made: Path, tmp_path: Path) -> None:
     options = EvaluateOptions(
         strong=tmp_path / "strong.tsv", classes=str(tmp_path / "classes.txt"), psds_thresholds=5, bootstrap=0
     )
-    write(evaluate(made / "out", options), tmp_path / "card")
-    curves = pd.read_parquet(tmp_path / "card" / "curves.parquet")
+    write(evaluate(made / "out", options), tmp_path / "result")
+    curves = pd.read_parquet(tmp_path / "result" / "curves.parquet")
     lengths = pd.read_parquet(made / "out" / "recordings")[["recording", "duration_s"]]
     lengths = lengths.set_axis(["filename", "duration"], axis=1)
     found = [found_rows(made / "out", mids, threshold) for threshold in (np.arange(5) + 0.5) / 5]
@@ -248,7 +249,7 @@ def test_a_class_that_is_not_evaluated_still_decides_on_the_branch(tmp_path: Pat
 @pytest.fixture(scope="module")
 def drawn(satpipe: Satpipe, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    done = satpipe("report-evaluation", made / "card", "-o", folder)
+    done = satpipe("report-evaluation", made / "result", "-o", folder)
     assert done.returncode == 0, done.stderr
     names = {"classes_average_precision", "classes_segment_f1", "classes_onset_f1", "precision_recall_clips"}
     names |= {"precision_recall_chunks", "psd_roc", "ceilings", "branches"}
@@ -257,13 +258,14 @@ def drawn(satpipe: Satpipe, made: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.mark.slow
 def test_each_picture_is_drawn_and_says_what_it_shows(drawn: Path, made: Path) -> None:
-    card = read(made / "card")
+    result = read(made / "result")
     for path in sorted(drawn.glob("*.png")):
         height, width, _ = pixels(path).shape
         expected = width_and_height_in(path.with_suffix(".svg")) * DOTS_PER_INCH
         assert [width, height] == pytest.approx(expected, abs=1)
-    classes = {row["label"]: row for row in card["classes"] if row.get("clips")}
+    classes = {row["label"]: row for row in result["classes"] if row.get("clips")}
     every = texts(drawn / "classes_average_precision_all.svg")
     for name, row in classes.items():
         assert any(text.startswith(name.split(",")[0]) and f"({row['clips']})" in text for text in every), name
@@ -271,21 +273,21 @@ def test_each_picture_is_drawn_and_says_what_it_shows(drawn: Path, made: Path) -
     best = texts(drawn / "classes_average_precision.svg")
     assert {"Average precision, best 20", "Average precision, worst 20"} <= set(best)
     assert "never found" in texts(drawn / "classes_segment_f1.svg")
-    figures = {(f["name"], f["average"]): f["value"] for f in card["figures"]}
+    figures = {(f["name"], f["average"]): f["value"] for f in result["figures"]}
     assert f"all together (micro): {figures['mAP', 'micro']:.2f}" in texts(drawn / "precision_recall_clips.svg")
     roc = texts(drawn / "psd_roc.svg")
     assert f"mean over classes: {figures['psds1_no_variance', 'macro']:.3f}" in roc
     assert f"mean less standard deviation: {figures['psds2', 'macro']:.3f}" in roc
     written = texts(drawn / "branches.svg")
-    for row in card["branches"]["rows"]:
+    for row in result["branches"]["rows"]:
         assert any(f"({row['chunks']:,})" in text for text in written)
         assert f"{row['nothing']:.2f}" in written
     assert "Chunks of 1.92 s" in texts(drawn / "ceilings.svg")
 
 
 def test_intervals_of_classes_are_in_the_table(made: Path) -> None:
-    classes = pd.read_csv(made / "card" / "classes.csv")
-    assert len(pd.read_csv(made / "card" / "classes.csv")) == 527
+    classes = pd.read_csv(made / "result" / "classes.csv")
+    assert len(pd.read_csv(made / "result" / "classes.csv")) == 527
     for name in ("average_precision", "segment_f1", "onset_f1", "event_f1"):
         known = classes[classes[f"{name}_low"].notna()]
         assert len(known) > 50
@@ -297,17 +299,20 @@ def test_intervals_of_classes_are_in_the_table(made: Path) -> None:
     assert (classes.segment_f1_ceiling.dropna() == 1).all()
 
 
-def test_chosen_classes_and_a_card_without_strong_truth(made: Path, drawn: Path, tmp_path: Path) -> None:
-    write(evaluate(made / "out", EvaluateOptions(weak=made / "weak.csv", bootstrap=0)), tmp_path / "card")
-    card, curves = read(tmp_path / "card"), read_curves(tmp_path / "card")
-    rarest = min((row for row in card["classes"] if row["clips"]), key=lambda row: row["clips"])
-    names = evaluation_pictures.pictures(card, curves, tmp_path / "one", [find(rarest["mid"]).index or 0])
+@pytest.mark.slow
+def test_chosen_classes_and_a_result_without_strong_labels(made: Path, drawn: Path, tmp_path: Path) -> None:
+    write(evaluate(made / "out", EvaluateOptions(weak=made / "weak.csv", bootstrap=0)), tmp_path / "result")
+    result, curves = read(tmp_path / "result"), read_curves(tmp_path / "result")
+    rarest = min((row for row in result["classes"] if row["clips"]), key=lambda row: row["clips"])
+    known = [row for row in result["classes"] if row["clips"] and row is not rarest]
+    result |= {"classes": [rarest, *known[: 2 * MOST]]}  # enough for all kinds of pictures
+    names = evaluation_pictures.pictures(result, curves, tmp_path / "one", [find(rarest["mid"]).index or 0])
     assert "psd_roc" not in names
     legend = [text for text in texts(tmp_path / "one" / "precision_recall_clips.svg") if ": " in text]
     assert len(legend) == 2
     assert legend[1].endswith(f": {rarest['average_precision']:.2f}")
     assert "bootstrap" not in " ".join(texts(tmp_path / "one" / "classes_average_precision.svg"))
-    again = evaluation_pictures.pictures(card, curves, tmp_path / "two", [find(rarest["mid"]).index or 0])
+    again = evaluation_pictures.pictures(result, curves, tmp_path / "two", [find(rarest["mid"]).index or 0])
     assert names == again
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
@@ -317,38 +322,38 @@ def test_a_single_class_that_is_never_found(tmp_path: Path) -> None:
     write_output(tmp_path / "out", {"a.wav": scores_of(3)})
     (tmp_path / "strong.tsv").write_text(STRONG_HEADER + "a.wav\t0\t1\tBird\n")
     options = EvaluateOptions(strong=tmp_path / "strong.tsv", classes="527", bootstrap=5, psds_thresholds=3)
-    write(evaluate(tmp_path / "out", options), tmp_path / "card")
-    card = read(tmp_path / "card")
-    names = evaluation_pictures.pictures(card, read_curves(tmp_path / "card"), tmp_path / "drawn")
+    write(evaluate(tmp_path / "out", options), tmp_path / "result")
+    result = read(tmp_path / "result")
+    names = evaluation_pictures.pictures(result, read_curves(tmp_path / "result"), tmp_path / "drawn")
     assert {path.stem for path in (tmp_path / "drawn").iterdir()} == set(names)
     assert {"Bird (1)", "never found"} <= set(texts(tmp_path / "drawn" / "classes_segment_f1.svg"))
 
 
-def test_what_cannot_be_drawn_is_one_clear_message(satpipe: Satpipe, made: Path, tmp_path: Path) -> None:
-    old = shutil.copytree(made / "card", tmp_path / "old")
+def test_what_cannot_be_drawn_is_one_clear_message(satpipe_here: Satpipe, made: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(made / "result", tmp_path / "old")
     (old / "curves.parquet").unlink()
-    broken = shutil.copytree(made / "card", tmp_path / "broken")
+    broken = shutil.copytree(made / "result", tmp_path / "broken")
     (broken / "curves.parquet").write_bytes(b"PAR1 nothing")
     for arguments, code, message in (
-        ((made / "card", "-o", tmp_path / "o", "--labels", "Brid"), 1, "did you mean 'Bird'"),
+        ((made / "result", "-o", tmp_path / "o", "--labels", "Brid"), 1, "did you mean 'Bird'"),
         ((old, "-o", tmp_path / "o"), 1, "curves.parquet is missing"),
         ((broken, "-o", tmp_path / "o"), 1, "broken/curves.parquet"),
         ((made, "-o", tmp_path / "o"), 1, "evaluate.json cannot be read"),
-        ((made / "card",), 2, "'-o' / '--out'"),
+        ((made / "result",), 2, "'-o' / '--out'"),
     ):
-        done = satpipe("report-evaluation", *arguments)
+        done = satpipe_here("report-evaluation", *arguments)
         assert (done.returncode, message in done.stderr) == (code, True), done.stderr
-    card, curves = read(made / "card"), read_curves(made / "card")
-    absent = next(n for n, label in enumerate(weak_labels()) if not _in_truth(card, label.mid))
+    result, curves = read(made / "result"), read_curves(made / "result")
+    absent = next(n for n, label in enumerate(weak_labels()) if not _in_truth(result, label.mid))
     with pytest.raises(LabelError, match="not in the ground truth"):
-        evaluation_pictures.pictures(card, curves, tmp_path / "o", [absent])
-    present = [n for n, label in enumerate(weak_labels()) if _in_truth(card, label.mid)]
+        evaluation_pictures.pictures(result, curves, tmp_path / "o", [absent])
+    present = [n for n, label in enumerate(weak_labels()) if _in_truth(result, label.mid)]
     with pytest.raises(LabelError, match="at most 6 classes, not 7"):
-        evaluation_pictures.pictures(card, curves, tmp_path / "o", present[:7])
+        evaluation_pictures.pictures(result, curves, tmp_path / "o", present[:7])
 
 
-def _in_truth(card: dict[str, Any], mid: str) -> bool:
-    return any(row["mid"] == mid and (row.get("clips") or row.get("events")) for row in card["classes"])
+def _in_truth(result: dict[str, Any], mid: str) -> bool:
+    return any(row["mid"] == mid and (row.get("clips") or row.get("events")) for row in result["classes"])
 
 
 # Tables
@@ -378,8 +383,9 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
+@pytest.mark.slow
 def test_the_papers_tables_in_three_formats(drawn: Path, made: Path) -> None:
-    figures = {(f["name"], f["average"]): f["value"] for f in read(made / "card")["figures"]}
+    figures = {(f["name"], f["average"]): f["value"] for f in read(made / "result")["figures"]}
     parser = Cells()
     parser.feed((drawn / "tables.html").read_text())
     assert parser.open == []
@@ -423,20 +429,19 @@ def test_special_characters_are_escaped() -> None:
     assert r"**T_1 \<i>**" in markdown
 
 
-def test_several_cards_share_the_tables(satpipe: Satpipe, made: Path, tmp_path: Path) -> None:
-    options = EvaluateOptions(strong=made / "strong.tsv", threshold="0.3", bootstrap=0, psds_thresholds=0)
+def test_several_results_share_the_tables(satpipe_here: Satpipe, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("Bird\nSpeech\nMusic\n")
+    options = EvaluateOptions(
+        strong=made / "strong.tsv", classes=str(tmp_path / "classes.txt"), threshold="0.3", bootstrap=0,
+        psds_thresholds=0,
+    )  # fmt: skip
+    result = evaluate(made / "out", options)
     for name, delay_s in (("one", 2.0), ("ten", 10.0)):
-        card = evaluate(made / "out", options)
-        write(card | {"model": card["model"] | {"delay_s": delay_s}, "out": name}, tmp_path / name)
-    done = satpipe("report-evaluation", tmp_path / "one", tmp_path / "ten", "-o", tmp_path / "o")
+        write(result | {"model": result["model"] | {"delay_s": delay_s}, "out": name}, tmp_path / name)
+    done = satpipe_here("report-evaluation", tmp_path / "one", tmp_path / "ten", "-o", tmp_path / "o")
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "o").iterdir()} == {
-        "one",
-        "ten",
-        "tables.md",
-        "tables.html",
-        "tables.tex",
-    }
+    names = {"one", "ten", "tables.md", "tables.html", "tables.tex"}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == names
     assert "Ours: one, ten." in (tmp_path / "o" / "tables.md").read_text()
     assert not (tmp_path / "o" / "one" / "psd_roc.png").exists()
     assert json.loads((tmp_path / "one" / "evaluate.json").read_text())["branches"]["rows"]

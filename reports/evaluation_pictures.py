@@ -72,7 +72,7 @@ def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str
     if missing:
         raise LabelError(f"{missing[0]!r} is not in the ground truth of the evaluation, so it has no curve")
     if len(wanted) > MOST_CLASSES:
-        raise LabelError(f"curves of {len(wanted)} classes in one picture: {MOST_CLASSES} are the most")
+        raise LabelError(f"--labels must select at most {MOST_CLASSES} classes, not {len(wanted)}")
     return [label.mid for label in wanted]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,6 @@ from satpipe.pipeline.recordings.find import Source
 from satpipe.sat.errors import AudioError, ConfigError, LabelError, OutputError, SatpipeError
 from satpipe.sat.labels import find
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
-from test_memory import peak_mb
 
 RECORDINGS = ROOT / "examples" / "recordings"
 TONES_HZ = {"Sine wave": 500, "Beep, bleep": 1500, "Bell": 3000}
@@ -517,8 +517,15 @@ def test_an_hour_takes_little_memory(clips: Path, tmp_path: Path) -> None:
     with soundfile.SoundFile(folder / "long.wav", "w", SAMPLE_RATE_HZ, 1) as file:
         for seed in range(7):
             file.write(noise(60 * SAMPLE_RATE_HZ, seed=seed))
-    call = [sys.executable, __file__, clips, tmp_path / "out", folder]
-    done = subprocess.run(list(map(str, call)), capture_output=True, text=True, check=True, timeout=480, cwd=ROOT)
+    code = (
+        "import sys; from memory import peak_mb; from satpipe.jobs.synth import SynthOptions, synth\n"
+        "before = peak_mb(); synth(SynthOptions(*sys.argv[1:], scenes=1, length_s=3600.0)); print(before, peak_mb())"
+    )
+    call = [sys.executable, "-c", code, tmp_path / "out", clips, folder]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")}
+    done = subprocess.run(
+        list(map(str, call)), capture_output=True, text=True, check=True, timeout=480, env=environment
+    )
     before_mb, after_mb = map(float, done.stdout.split())
     assert after_mb - before_mb < HOUR_MB
     assert soundfile.info(tmp_path / "out" / "audio" / "scene_00000.wav").frames == 3600 * SAMPLE_RATE_HZ
@@ -727,10 +734,3 @@ def test_the_command_says_what_is_wrong_in_a_line(satpipe_here: Satpipe, clips: 
     assert done.returncode == 1
     assert done.stderr == "ConfigError: --snr-db must be the lower and then the higher ratio, not 9 3\n"
     assert satpipe_here("synth", "-o", tmp_path).returncode == 2
-
-
-if __name__ == "__main__":
-    foreground, out, background = sys.argv[1:]
-    before_mb = peak_mb()
-    make(Path(out), Path(foreground), background=background, scenes=1, length_s=3600.0)
-    print(before_mb, peak_mb())

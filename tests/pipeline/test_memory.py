@@ -1,7 +1,7 @@
 """Memory does not grow with the length of a recording, neither where it is tagged nor where it is published."""
 
 import json
-import resource
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ import soundfile
 import torch
 from audio import recording_of
 from helpers import model_by_rule
+from memory import peak_mb
 from satpipe.pipeline.tables.batches import Finished, TableOptions
 from satpipe.pipeline.tables.files import new_name
 from satpipe.pipeline.tables.output_folder import Output
@@ -32,16 +33,6 @@ SHORT_S, LONG_S = 600, 6 * 3600
 SHORT_CHUNKS, LONG_CHUNKS = 40_000, 200_000  # 21 h and 107 h: 42 MB and 211 MB of scores in half precision
 RUN = {"id": "this run", "identity": {"scores": True}}
 TABLE = TableOptions("this run", chunk_samples(SMALL, "gapless"), threshold=0.1, top_k=10, scores=True)
-
-
-def peak_mb() -> float:
-    """Most memory this process has had resident so far."""
-    try:
-        # Not ru_maxrss: on Linux a process starts with that of the one that started it.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes where there is no /proc
 
 
 def tag(path: Path, out: Path, model: str) -> dict[str, float]:
@@ -86,7 +77,8 @@ def row_of(chunks: int, duration_s: float) -> dict[str, Any]:
 def in_new_process(*arguments: object) -> dict[str, float]:
     """Run this file: peaks are those of a process that has done nothing else."""
     command = [sys.executable, "-W", "error", __file__, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     result: dict[str, float] = json.loads(done.stdout)
     return result

@@ -5,7 +5,7 @@
         min_s: Annotated[float, Option("Minimum length of an event.", minimum=0)] = 0.0
 
 The field has the option's name, type, default, limits and help text. The command line (`satpipe.jobs.commands.shared`),
-the signatures and docstrings of Python functions (`takes`) and the documentation follow from it.
+the signatures and docstrings of Python functions (`takes`, `lists`) and the documentation follow from it.
 """
 
 import inspect
@@ -15,12 +15,27 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache, wraps
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from satpipe.sat.errors import ConfigError
 
 P = ParamSpec("P")
+A = TypeVar("A")
+Made = TypeVar("Made")
 R = TypeVar("R")
 
 
@@ -83,7 +98,10 @@ def declared(options: Any) -> tuple[Declared, ...]:
 
 
 class Options:
-    """Base of options dataclasses: values outside their limits are refused."""
+    """Base of options dataclasses.
+
+    A value outside its limits is refused. Where text is expected, a path or a number is allowed, too.
+    """
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -94,6 +112,8 @@ class Options:
         cls: Any = type(self)
         for each in declared(cls):
             value = getattr(self, each.name)
+            if each.kinds == (str,) and isinstance(value, Real | Path):
+                object.__setattr__(self, each.name, str(value))
             if value is not None and (wanted := _wanted(each, value)):
                 shown = f"{value:,g}" if isinstance(value, Real) else repr(value)
                 raise ConfigError(f"{each.flags[-1]} must be {wanted}, not {shown}")
@@ -107,6 +127,8 @@ def _wanted(each: Declared, value: Any) -> str:
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         return "" if value in choices else f"{', '.join(choices[:-1])} or {choices[-1]}"
+    if kind is bool:
+        return "" if isinstance(value, bool) else "True or False"
     if kind not in (int, float):
         return ""
     number = Integral if kind is int else Real
@@ -131,48 +153,54 @@ def limits(option: Option) -> str:
     return " and ".join(words) or "a finite number"
 
 
-def takes(options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a function with `**options` the signature and the docstring that list them.
+def takes(options: Callable[P, Made]) -> Callable[[Callable[[A, Made], R]], Callable[Concatenate[A, P], R]]:
+    """Return a decorator: the last argument of the function, an options dataclass, is given as keyword arguments."""
 
-    Args:
-        options: The dataclass that the function makes of them.
+    def decorate(function: Callable[[A, Made], R]) -> Callable[Concatenate[A, P], R]:
+        @wraps(function)
+        def with_keywords(first: A, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return function(first, options(*args, **kwargs))
 
-    Returns:
-        A decorator. The function raises TypeError for an option that does not exist.
+        return lists(options)(with_keywords)
+
+    return decorate
+
+
+def lists(options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator: the keyword arguments of the function are the options of a dataclass.
+
+    They are listed in its signature and its docstring. A wrong one raises TypeError.
     """
-    known = declared(options)
-    names = [each.name for each in known]
+    known = {each.name: each for each in declared(options)}
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = list(inspect.signature(function).parameters.values())[:-1]
-        allowed = {*names, *(each.name for each in parameters)}
+        name: str = function.__name__
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            for name in kwargs:
-                if name not in allowed:
-                    near = get_close_matches(name, names, n=1)
-                    meant = f"; did you mean '{near[0]}'?" if near else ""
-                    raise TypeError(f"{function.__name__}() has no option '{name}'{meant}")
-            for each in known:
+            for given in kwargs.keys() - known.keys():
+                near = get_close_matches(given, known, n=1)
+                meant = f"; did you mean '{near[0]}'?" if near else ""
+                raise TypeError(f"{name}() has no option '{given}'{meant}")
+            for each in known.values():
                 if each.default is MISSING and each.name not in kwargs:
-                    raise TypeError(f"{function.__name__}() needs the option '{each.name}'")
+                    raise TypeError(f"{name}() needs the option '{each.name}'")
             return function(*args, **kwargs)
 
-        listed = [
+        signature = inspect.signature(function)
+        first, *_ = signature.parameters.values()
+        keywords = [
             inspect.Parameter(
                 each.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if each.default is MISSING else each.default,
                 annotation=each.annotation,
             )
-            for each in known
+            for each in known.values()
         ]
-        signature = inspect.signature(function)
-        checked.__signature__ = signature.replace(parameters=[*parameters, *listed])  # type: ignore[attr-defined]
-        lines = [f"    {each.name}: {each.option.help}" for each in known]
-        text = inspect.getdoc(function) or ""
-        checked.__doc__ = text.replace("\nReturns:", "\n".join(["\nKeyword Args:", *lines, "\nReturns:"]), 1)
+        lines = ["Keyword Args:", *(f"    {each.name}: {each.option.help}" for each in known.values()), "", "Returns:"]
+        checked.__doc__ = (inspect.getdoc(function) or "").replace("Returns:", "\n".join(lines), 1)
+        checked.__signature__ = signature.replace(parameters=[first, *keywords])  # type: ignore[attr-defined]
         return checked
 
     return decorate

@@ -47,7 +47,11 @@ class Label:
 
 @cache
 def weak_labels() -> tuple[Label, ...]:
-    """Return the 527 classes of the weak labels, in the order of the model's outputs (Gemmeke et al. 2017)."""
+    """Return the 527 classes of the weak labels, in the order of the model's outputs (Gemmeke et al. 2017).
+
+    >>> satpipe.labels()[0]
+    Label(mid='/m/09x0r', name='Speech', index=0)
+    """
     return tuple(find(row["mid"]) for row in _rows("class_labels_indices.csv"))
 
 

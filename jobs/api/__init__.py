@@ -1,5 +1,84 @@
-"""Satpipe: tags long audio recordings. The names here load what they need when first used."""
+"""Tag long audio recordings with Streaming Audio Transformers, from Python.
 
-from importlib.metadata import version
+    import satpipe
 
-__version__ = version("satpipe")
+    satpipe.tag("/recordings", out="out")
+    satpipe.read_tags("out", labels="under:Animal", min_score=0.5)
+
+Each function is the one behind the command of that name, with the same defaults and errors. Names load what they need
+when they are first used: `import satpipe` alone loads neither torch nor Ray nor pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from satpipe.jobs.evaluate import evaluate
+    from satpipe.jobs.events import events
+    from satpipe.jobs.tag.job import tag
+    from satpipe.pipeline.tables.dataframes import read_recordings, read_scores, read_tags, scan_scores
+    from satpipe.sat.errors import (
+        AudioError,
+        CheckpointError,
+        ConfigError,
+        DownloadError,
+        LabelError,
+        OutputError,
+        SatpipeError,
+        TrainingError,
+        TruthError,
+    )
+    from satpipe.sat.labels import weak_labels as labels
+    from satpipe.sat.model.streaming import StreamingTagger
+    from satpipe.sat.weights.registry import load_model
+
+    __version__: str
+
+__all__ = [
+    "AudioError",
+    "CheckpointError",
+    "ConfigError",
+    "DownloadError",
+    "LabelError",
+    "OutputError",
+    "SatpipeError",
+    "StreamingTagger",
+    "TrainingError",
+    "TruthError",
+    "__version__",
+    "evaluate",
+    "events",
+    "labels",
+    "load_model",
+    "read_recordings",
+    "read_scores",
+    "read_tags",
+    "scan_scores",
+    "tag",
+]
+_PLACES = {
+    "StreamingTagger": "sat.model.streaming:StreamingTagger",
+    "evaluate": "jobs.evaluate:evaluate",
+    "events": "jobs.events:events",
+    "labels": "sat.labels:weak_labels",
+    "load_model": "sat.weights.registry:load_model",
+    "read_recordings": "pipeline.tables.dataframes:read_recordings",
+    "read_scores": "pipeline.tables.dataframes:read_scores",
+    "read_tags": "pipeline.tables.dataframes:read_tags",
+    "scan_scores": "pipeline.tables.dataframes:scan_scores",
+    "tag": "jobs.tag.job:tag",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'satpipe' has no attribute '{name}'")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("satpipe")
+    module, _, attribute = _PLACES.get(name, f"sat.errors:{name}").partition(":")
+    value = globals()[name] = getattr(import_module(f"satpipe.{module}"), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

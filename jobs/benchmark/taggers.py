@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from satpipe.jobs.benchmark.common import Say, machine
-from satpipe.jobs.evaluate import EvaluateOptions, evaluate
+from satpipe.jobs.evaluate import evaluate
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.synth import SynthOptions, synth
 from satpipe.jobs.tag import job
@@ -100,13 +100,8 @@ def benchmark(corpus: Corpus, weights: str, folder: Path, say: Say) -> dict[str,
         out = folder / f"out{number}"
         wanted = TagOptions((str(scenes / "audio"),), out, overwrite=True, **used)
         job.run(wanted, plan(wanted), lambda progress: None)
-        result = evaluate(
-            out,
-            EvaluateOptions(
-                strong=str(scenes / "strong.tsv"), weak=str(scenes / "weak.csv"), classes="527", psds_thresholds=0,
-                segment_s=1.0, bootstrap=0,
-            ),
-        )  # fmt: skip
+        strong, weak = scenes / "strong.tsv", scenes / "weak.csv"
+        result = evaluate(out, strong=strong, weak=weak, classes="527", psds_thresholds=0, segment_s=1.0, bootstrap=0)
         found = [{key: each[key] for key in FIGURE} for each in result["figures"] if each["name"] in FIGURES]
         rows.append({"model": {key: result["model"][key] for key in MODEL}, "figures": found})
         say(f"{regime} {[(each['name'], each['average'], round(each['value'], 3)) for each in found]}")

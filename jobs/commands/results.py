@@ -94,7 +94,7 @@ def evaluate(
         raise click.UsageError("give an output folder of `satpipe tag` to evaluate")
     results = []
     for out, place in zip(outs, evaluate.folders(folder, outs), strict=True):
-        result = evaluate.evaluate(out, EvaluateOptions(**given))
+        result = evaluate.evaluate(out, **given)
         if place:
             evaluate.write(result, place)
         click.echo(evaluation.result_text(result))

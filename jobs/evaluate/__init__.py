@@ -10,14 +10,24 @@ from satpipe.jobs.evaluate.result import EvaluationResult, compare, folders, rea
 from satpipe.jobs.evaluate.strong_figures import StrongEvaluator
 from satpipe.jobs.evaluate.weak_figures import WeakEvaluator
 from satpipe.jobs.options.results import EvaluateOptions
+from satpipe.pipeline.option import takes
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import ConfigError
 
 __all__ = ["EvaluateOptions", "EvaluationResult", "compare", "evaluate", "folders", "read", "read_curves", "write"]
 
 
+@takes(EvaluateOptions)
 def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
-    """Score the tables of an output folder.
+    """Compare the tables of an output folder with ground truth, as `satpipe evaluate` does.
+
+    >>> result = satpipe.evaluate("out", strong="strong.tsv", classes="527", bootstrap=0)
+    >>> [(figure["name"], figure["average"], figure["value"]) for figure in result["figures"]][:2]
+    [('segment_f1', 'micro', 1.0), ('segment_f1', 'macro', 1.0)]
+
+    Args:
+        out: Output folder of `satpipe tag`, path or URL.
+        options: Given as keyword arguments.
 
     Returns:
         The data evaluated, the conditions and the figures.

@@ -7,7 +7,6 @@ order. An event lasts from the start of its first chunk to the end of its last o
 """
 
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -15,34 +14,25 @@ import pyarrow as pa
 from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.events.write import FORMATS, Written, text, write
 from satpipe.jobs.options.results import EventOptions
+from satpipe.pipeline.option import takes
 from satpipe.pipeline.tables.schemas import EVENTS
-from satpipe.sat.labels import Key
 
 __all__ = ["FORMATS", "EventOptions", "Written", "events", "text", "write"]
 
 
-def events(
-    out: str | Path,
-    *,
-    labels: Key | Iterable[Key] | None = None,
-    threshold: float | str | Path = 0.5,
-    low: float | None = None,
-    min_s: float = 0.0,
-    merge_gap_s: float = 0.0,
-    recordings: str | Iterable[str] | None = None,
-) -> pd.DataFrame:
-    """Find the sound events of a folder.
+@takes(EventOptions)
+def events(out: str | Path, options: EventOptions) -> pd.DataFrame:
+    """Find the sound events of a folder, as `satpipe events` does.
+
+    >>> satpipe.events("out", labels="under:Animal")[["recording", "start_s", "end_s", "label"]]
+       recording  start_s  end_s                                    label
+    0  birds.wav      0.0    4.0                                     Bird
+    1  birds.wav      0.0    4.0  Bird vocalization, bird call, bird song
+    2  birds.wav      0.0    4.0                             Chirp, tweet
 
     Args:
         out: Output folder of `satpipe tag`, path or URL.
-        labels: One or several classes: a name, a mid, or `under:` followed by either for a class and all classes below
-            it in the ontology; by default all classes, or those in the table of thresholds.
-        threshold: Minimum of the highest score of an event: a number, or a table with the columns label or mid, and
-            threshold.
-        low: Minimum of all scores of an event, not above the threshold; by default 0.6 of it.
-        min_s: Shorter events are left out.
-        merge_gap_s: Maximum gap between two events of a class that are merged.
-        recordings: A name, a pattern such as `site1/*`, or several; by default all.
+        options: Given as keyword arguments.
 
     Returns:
         A row for each event, sorted by recording, start and class, with the columns `recording`, `start_s`, `end_s`
@@ -56,8 +46,8 @@ def events(
         LabelError: There is no such class.
         TruthError: The table of thresholds cannot be read, or classes are missing in it.
     """
-    finder = Finder(out, EventOptions(labels, threshold, low, min_s, merge_gap_s, recordings))
+    finder = Finder(out, options)
     for note in finder.tables.notes:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, stacklevel=4)
     table = pa.concat_tables([EVENTS.empty_table(), *finder.events()]).unify_dictionaries()
     return table.to_pandas()  # type: ignore[no-any-return]

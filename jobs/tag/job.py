@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -16,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.plan import Plan
+from satpipe.jobs.tag.plan import plan as make_plan
 from satpipe.jobs.tag.time_options import joined
 from satpipe.jobs.tag.todo import Held
 from satpipe.pipeline import ray_engine
+from satpipe.pipeline.option import lists
 from satpipe.pipeline.recordings.deployments import NotJoined
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.batches import TableOptions
@@ -74,6 +77,32 @@ class Summary:
     def complete(self) -> bool:
         """Whether every recording was tagged from start to end."""
         return not self.problems and set(self.statuses) <= {"ok"}
+
+
+@lists(TagOptions)
+def tag(*inputs: str | Path, **options: Any) -> Summary:
+    """Tag recordings into an output folder, as `satpipe tag` does.
+
+    >>> summary = satpipe.tag("recordings", out="out", threshold=0.2)
+    >>> summary.complete, summary.recordings, summary.statuses
+    (True, 2, {'ok': 2})
+
+    Calling it again continues a run that was stopped, and tags recordings that are new or have changed.
+
+    Args:
+        inputs: Files, folders (searched recursively) or glob patterns.
+        options: Given as keyword arguments.
+
+    Returns:
+        The contents of the tables after the run.
+
+    Raises:
+        ConfigError: An option cannot work, or no recording is found.
+        CheckpointError: The model's file is not valid.
+        OutputError: The output cannot be written, or holds tables of another model or other options.
+    """
+    given = TagOptions(tuple(map(str, inputs)), **options)
+    return run(given, make_plan(given), lambda progress: None)
 
 
 def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:

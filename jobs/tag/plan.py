@@ -66,6 +66,8 @@ def plan(options: TagOptions) -> Plan:
         raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
     if options.precision == "fp16" and options.device != "cuda":
         raise ConfigError("--precision fp16 is for GPUs: it takes --device cuda; on a processor bf16 is the fast one")
+    if not options.inputs:
+        raise ConfigError("no recordings are given: name files, folders or patterns")
     checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
     if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads waveforms, all of every piece; leave --cut out")

@@ -38,6 +38,11 @@ def read_recordings(
 ) -> pd.DataFrame:
     """Read the recordings table.
 
+    >>> satpipe.read_recordings("out")[["recording", "duration_s", "status"]]
+        recording  duration_s status
+    0   birds.wav         4.0     ok
+    1  speech.wav         4.0     ok
+
     Args:
         out: Output folder of `satpipe tag`, path or URL.
         recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
@@ -69,6 +74,14 @@ def read_tags(
     until: Time | None = None,
 ) -> pd.DataFrame:
     """Read the tags table: the labels of each chunk with their scores.
+
+    >>> satpipe.read_tags("out", labels="under:Animal", min_score=0.6)[["recording", "chunk", "start_s", "label"]]
+       recording  chunk  start_s                                    label
+    0  birds.wav      0     0.00                                     Bird
+    1  birds.wav      1     1.92                                     Bird
+    2  birds.wav      1     1.92  Bird vocalization, bird call, bird song
+    3  birds.wav      1     1.92                             Chirp, tweet
+    4  birds.wav      2     3.84                                     Bird
 
     `min_score` is the minimum score; the other arguments are those of `read_scores`.
 
@@ -102,7 +115,13 @@ def read_scores(
     since: Time | None = None,
     until: Time | None = None,
 ) -> pd.DataFrame:
-    """Read the scores of chunks, a column for each class.
+    """Read the scores of chunks, with one column per class.
+
+    >>> satpipe.read_scores("out", labels=["Bird", "Speech"], recordings="birds.*").round(1)
+       recording  chunk  start_s  end_s time  Bird  Speech
+    0  birds.wav      0      0.0    1.9  NaT   0.6     0.0
+    1  birds.wav      1      1.9    3.8  NaT   0.8     0.0
+    2  birds.wav      2      3.8    4.0  NaT   0.7     0.0
 
     Args:
         out: Output folder of `satpipe tag`, path or URL.
@@ -146,6 +165,9 @@ def scan_scores(
     until: Time | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Read what `read_scores` reads as frames of at most 65,536 chunks, one after the other.
+
+    >>> sum(len(scores) for scores in satpipe.scan_scores("out"))
+    6
 
     The chunks of a recording come in the order of time, and recordings file by file, nearly in the order of names.
     """

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
+from satpipe.sat.model.config import BUNDLED
+from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.huggingface import EXTRA
 from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, LoadedTagger, Tagger
 from satpipe.sat.tensor_files import sha256_of
@@ -58,6 +60,26 @@ def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
     if path.suffix in {".pt", ".safetensors"} or path.exists():
         return load(path, arch)
     raise hub.unknown_model("model or file", model, [*hub.BUNDLED_CONFIGS, *hub.PUBLISHED])
+
+
+def load_model(model: str = BUNDLED, arch: str | None = None) -> SAT:
+    """Load the network of a model of satpipe.
+
+    >>> import torch
+    >>> model = satpipe.load_model("bundled")
+    >>> satpipe.StreamingTagger(model).push(torch.zeros(40_000)).shape
+    torch.Size([1, 527])
+
+    Args:
+        model: As for `satpipe tag --model`, except for external taggers.
+        arch: Name of the configuration, for a file that does not state it and whose shapes fit several.
+
+    Raises:
+        CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
+            that configuration.
+        ConfigError: The model is not known, the message suggests the nearest names; or `arch` contradicts the name.
+    """
+    return load_checkpoint(model, arch).model()
 
 
 def resolve(model: str, arch: str | None = None, *, random: bool = False) -> LoadedTagger:

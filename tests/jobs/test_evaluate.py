@@ -49,9 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(made: Path) -> EvaluationResult:
-    return evaluate(
-        made / "out", EvaluateOptions(weak=made / "weak.csv", strong=made / "strong.tsv", threshold="0.3", bootstrap=20)
-    )
+    return evaluate(made / "out", weak=made / "weak.csv", strong=made / "strong.tsv", threshold="0.3", bootstrap=20)
 
 
 def value(result: EvaluationResult, name: str, average: str = "micro") -> float:
@@ -161,7 +159,7 @@ def test_a_class_file_and_other_segments_and_collars(made: Path, tmp_path: Path)
         strong=made / "strong.tsv", classes=str(tmp_path / "classes.txt"), threshold="0.2", segment_s=0.5, collar_s=0.5,
         offset_fraction=0.1, bootstrap=0, psds_thresholds=0,
     )  # fmt: skip
-    result = evaluate(made / "out", options)
+    result = evaluate(made / "out", **vars(options))
     truth = true_lists(made / "strong.tsv", set(mids))
     truth |= {
         name: [] for name in true_lists(made / "strong.tsv", {x.mid for x in strong_labels()}).keys() - truth.keys()
@@ -188,7 +186,7 @@ def test_a_folder_of_label_files_gives_the_same_figures(made: Path, tmp_path: Pa
             table = rows[columns].set_axis(["Begin Time (s)", "End Time (s)", "Annotation"], axis=1)
             table.to_csv(tmp_path / f"{segment}.Table.1.selections.txt", sep="\t", index=False)  # Raven's
     both = [
-        evaluate(made / "out", EvaluateOptions(strong=path, threshold="0.3", bootstrap=0, psds_thresholds=0))
+        evaluate(made / "out", strong=path, threshold="0.3", bootstrap=0, psds_thresholds=0)
         for path in (made / "strong.tsv", tmp_path)
     ]
     one, other = ({(f["name"], f["average"]): f["value"] for f in result["figures"]} for result in both)
@@ -213,7 +211,7 @@ def test_psds_is_that_of_psds_eval_on_the_same_files(made: Path, tmp_path: Path)
     options = EvaluateOptions(
         strong=made / "strong.tsv", classes=str(tmp_path / "classes.txt"), psds_thresholds=4, bootstrap=0
     )
-    result = evaluate(made / "out", options)
+    result = evaluate(made / "out", **vars(options))
     columns = ["filename", "onset", "offset", "event_label"]
 
     def table(lists: Lists) -> pd.DataFrame:
@@ -255,7 +253,7 @@ def test_for_psds_events_that_touch_stay_two_and_those_that_overlap_become_one(m
         "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
         + "".join(f"{first}\t{times}\t/m/09x0r\n" for times in ("0\t1", "1\t2", "4\t6", "5\t7", "5\t6"))
     )
-    result = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=2))
+    result = evaluate(made / "out", strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=2)
     assert "2 labelled events overlap another of their class: merged for PSDS" in result["notes"]
     assert "PSDS of a single class is 0 by the rules of psds-eval, whatever was detected" in result["notes"]
     assert result["truth"]["strong"]["events"] == 5
@@ -316,7 +314,7 @@ def test_fewer_clips_than_listed_are_counted_and_said(made: Path, tmp_path: Path
     rows = pd.DataFrame({"segment_id": absent, "start_time_seconds": 1.0, "end_time_seconds": 2.0, "label": "/m/09x0r"})
     kept = truth[truth.segment_id.isin(listed[:50])]
     pd.concat([kept, rows]).to_csv(tmp_path / "truth.tsv", sep="\t", index=False)
-    result = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "truth.tsv", bootstrap=0, psds_thresholds=0))
+    result = evaluate(made / "out", strong=tmp_path / "truth.tsv", bootstrap=0, psds_thresholds=0)
     strong = result["truth"]["strong"]
     assert (strong["listed"], strong["found"], strong["not_found"]) == (57, 50, 7)
     assert result["notes"] == ["10 recordings are not in the strong labels and were not evaluated"]
@@ -340,10 +338,10 @@ def test_thresholds_of_classes_from_a_file_and_tuned_on_other_clips(made: Path, 
         truth = {name: listed[name] for name in names}
         return by_sed_eval(METRICS["segment"](list(chosen)), truth, found_lists(made / "out", labels, threshold))
 
-    assert_equal_to_sed_eval(evaluate(made / "out", by_file), "segment", results(names, chosen))
+    assert_equal_to_sed_eval(evaluate(made / "out", **vars(by_file)), "segment", results(names, chosen))
 
     (tmp_path / "tune.txt").write_text("\n".join(name.removesuffix(".wav") for name in names[:30]) + "\n")
-    tuned = evaluate(made / "out", EvaluateOptions(**{**vars(options), "tune": str(tmp_path / "tune.txt")}))
+    tuned = evaluate(made / "out", **{**vars(options), "tune": str(tmp_path / "tune.txt")})
     used = {row["mid"]: row["threshold"] for row in tuned["classes"]}
     assert_equal_to_sed_eval(tuned, "segment", results(names[30:], used))
     assert {figure["clips_found"] for figure in tuned["figures"]} == {30}
@@ -385,7 +383,7 @@ def test_the_grid_holds_each_true_event_in_as_few_chunks_as_can_be(times: list[t
 
 def test_events_shorter_than_the_minimum_do_not_count(made: Path, lists: tuple[Lists, Lists]) -> None:
     options = EvaluateOptions(strong=made / "strong.tsv", threshold="0.3", min_s=3, bootstrap=0, psds_thresholds=0)
-    result = evaluate(made / "out", options)
+    result = evaluate(made / "out", **vars(options))
     truth, found = lists
     found = {
         name: [event for event in events if event["offset"] - event["onset"] >= 3] for name, events in found.items()
@@ -408,12 +406,12 @@ def test_comparable_results_are_compared_and_others_are_refused_with_the_reason(
     }
     for name, options in chosen.items():
         options = EvaluateOptions(**{**vars(options), "strong": made / "strong.tsv", "psds_thresholds": 0})
-        write(evaluate(made / "out", options), tmp_path / name)
+        write(evaluate(made / "out", **vars(options)), tmp_path / name)
     shorter = tmp_path / "shorter.tsv"
     shorter.write_text("\n".join((made / "strong.tsv").read_text().splitlines()[:200]) + "\n")
     options = EvaluateOptions(strong=shorter, psds_thresholds=0, bootstrap=0)
-    write(evaluate(made / "out", options), tmp_path / "other truth")
-    write(evaluate(made / "out", EvaluateOptions(weak=made / "weak.csv", bootstrap=0)), tmp_path / "weak")
+    write(evaluate(made / "out", **vars(options)), tmp_path / "other truth")
+    write(evaluate(made / "out", weak=made / "weak.csv", bootstrap=0), tmp_path / "weak")
 
     done = satpipe_here("evaluate", "--compare", tmp_path / "same", tmp_path / "same" / "evaluate.json")
     assert done.returncode == 0, done.stderr
@@ -529,18 +527,18 @@ def test_bad_input_is_one_clear_message(satpipe_here: Satpipe, made: Path, tmp_p
 def test_tables_that_cannot_be_scored_are_refused_with_what_to_do(made: Path, tmp_path: Path) -> None:
     options = EvaluateOptions(strong=made / "strong.tsv", bootstrap=0)
     with pytest.raises(OutputError, match="--scores"):
-        evaluate(rewritten(made, tmp_path / "a", lambda run: run["identity"].update(scores=False)), options)
+        evaluate(rewritten(made, tmp_path / "a", lambda run: run["identity"].update(scores=False)), **vars(options))
 
     def swap(run: dict[str, Any]) -> None:
         run["labels"][3], run["labels"][4] = run["labels"][4], run["labels"][3]
 
     with pytest.raises(OutputError, match="index 3"):
-        evaluate(rewritten(made, tmp_path / "b", swap), options)
+        evaluate(rewritten(made, tmp_path / "b", swap), **vars(options))
     broken = rewritten(made, tmp_path / "c", lambda run: None)
     path = next((broken / "scores").glob("*.parquet"))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(OutputError, match=path.name):
-        evaluate(broken, options)
+        evaluate(broken, **vars(options))
 
 
 def test_a_list_to_tune_on_that_leaves_nothing_is_refused(made: Path, tmp_path: Path) -> None:
@@ -548,7 +546,7 @@ def test_a_list_to_tune_on_that_leaves_nothing_is_refused(made: Path, tmp_path: 
     for text, words in (("\n".join(names), "lists all"), ("nowhere\n", "lists none")):
         (tmp_path / "tune.txt").write_text(text)
         with pytest.raises(TruthError, match=words):
-            evaluate(made / "out", EvaluateOptions(strong=made / "strong.tsv", tune=tmp_path / "tune.txt", bootstrap=0))
+            evaluate(made / "out", strong=made / "strong.tsv", tune=tmp_path / "tune.txt", bootstrap=0)
 
 
 def test_true_events_beyond_the_end_of_a_recording_are_cut_and_counted(made: Path, tmp_path: Path) -> None:
@@ -557,7 +555,7 @@ def test_true_events_beyond_the_end_of_a_recording_are_cut_and_counted(made: Pat
         "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
         f"{first}\t1\t2\t/m/09x0r\n{first}\t9\t14\t/m/09x0r\n{first}\t20\t21\t/m/09x0r\n"
     )
-    result = evaluate(made / "out", EvaluateOptions(strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=3))
+    result = evaluate(made / "out", strong=tmp_path / "t.tsv", bootstrap=0, psds_thresholds=3)
     (note,) = [note for note in result["notes"] if "shortened" in note]
     assert "1 labelled events end after their recording" in note
     assert "1 start after its end" in note

@@ -405,7 +405,7 @@ def test_jams_files(files: tuple[pd.DataFrame, Path]) -> None:
 def test_evaluate_reads_the_files_again(out: Path, tmp_path: Path, kind: str) -> None:
     write(out, EventOptions(threshold=0.5, low=0.5), tmp_path / "files", kind)
     options = EvaluateOptions(strong=tmp_path / "files", classes="527", threshold="0.5", bootstrap=0, psds_thresholds=0)
-    card = evaluate(out, options)
+    card = evaluate(out, **vars(options))
     assert card["truth"]["strong"]["found"] == 3
     figures = {(each["name"], each["average"]): each["value"] for each in card["figures"]}
     assert figures["segment_f1", "micro"] == figures["onset_f1", "micro"] == figures["event_f1", "micro"] == 1

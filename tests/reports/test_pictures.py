@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = EvaluateOptions(
         weak=folder / "weak.csv", strong=folder / "strong.tsv", threshold="0.3", bootstrap=20, psds_thresholds=10
     )
-    write(evaluate(folder / "out", options), folder / "result")
+    write(evaluate(folder / "out", **vars(options)), folder / "result")
     return folder
 
 
@@ -162,7 +162,7 @@ def test_psd_roc_is_psds_evals(made: Path, tmp_path: Path) -> None:
     options = EvaluateOptions(
         strong=tmp_path / "strong.tsv", classes=str(tmp_path / "classes.txt"), psds_thresholds=5, bootstrap=0
     )
-    write(evaluate(made / "out", options), tmp_path / "result")
+    write(evaluate(made / "out", **vars(options)), tmp_path / "result")
     curves = pd.read_parquet(tmp_path / "result" / "curves.parquet")
     lengths = pd.read_parquet(made / "out" / "recordings")[["recording", "duration_s"]]
     lengths = lengths.set_axis(["filename", "duration"], axis=1)
@@ -220,7 +220,7 @@ def test_branches_are_counted_on_chunks_of_a_single_one(tmp_path: Path) -> None:
     rows = [f"a.wav\t{start * CHUNK_S + 0.1}\t{end * CHUNK_S - 0.1}\t{name}\n" for start, end, name in events]
     (tmp_path / "strong.tsv").write_text(STRONG_HEADER + "".join(rows))
     options = EvaluateOptions(strong=tmp_path / "strong.tsv", classes="527", bootstrap=0, psds_thresholds=0)
-    branches = evaluate(tmp_path / "out", options)["branches"]
+    branches = evaluate(tmp_path / "out", **vars(options))["branches"]
     assert (branches["chunks"], branches["left_out"], branches["threshold"]) == (4, 1, 0.5)
     (row,) = branches["rows"]
     found = {name: share for name, share in row["found"].items() if share}
@@ -236,7 +236,7 @@ def test_a_class_that_is_not_evaluated_still_decides_on_the_branch(tmp_path: Pat
     options = EvaluateOptions(
         strong=tmp_path / "strong.tsv", classes=str(tmp_path / "classes.txt"), bootstrap=0, psds_thresholds=0
     )
-    branches = evaluate(tmp_path / "out", options)["branches"]
+    branches = evaluate(tmp_path / "out", **vars(options))["branches"]
     assert (branches["chunks"], branches["left_out"]) == (2, 1)
     assert branches["rows"] == [
         {"mid": "/m/0jbk", "branch": "Animal", "chunks": 1, "nothing": 0.0, "found": {"Animal": 1.0}}
@@ -301,7 +301,7 @@ def test_intervals_of_classes_are_in_the_table(made: Path) -> None:
 
 @pytest.mark.slow
 def test_chosen_classes_and_a_result_without_strong_labels(made: Path, drawn: Path, tmp_path: Path) -> None:
-    write(evaluate(made / "out", EvaluateOptions(weak=made / "weak.csv", bootstrap=0)), tmp_path / "result")
+    write(evaluate(made / "out", weak=made / "weak.csv", bootstrap=0), tmp_path / "result")
     result, curves = read(tmp_path / "result"), read_curves(tmp_path / "result")
     rarest = min((row for row in result["classes"] if row["clips"]), key=lambda row: row["clips"])
     known = [row for row in result["classes"] if row["clips"] and row is not rarest]
@@ -322,7 +322,7 @@ def test_a_single_class_that_is_never_found(tmp_path: Path) -> None:
     write_output(tmp_path / "out", {"a.wav": scores_of(3)})
     (tmp_path / "strong.tsv").write_text(STRONG_HEADER + "a.wav\t0\t1\tBird\n")
     options = EvaluateOptions(strong=tmp_path / "strong.tsv", classes="527", bootstrap=5, psds_thresholds=3)
-    write(evaluate(tmp_path / "out", options), tmp_path / "result")
+    write(evaluate(tmp_path / "out", **vars(options)), tmp_path / "result")
     result = read(tmp_path / "result")
     names = evaluation_pictures.pictures(result, read_curves(tmp_path / "result"), tmp_path / "drawn")
     assert {path.stem for path in (tmp_path / "drawn").iterdir()} == set(names)
@@ -435,7 +435,7 @@ def test_several_results_share_the_tables(satpipe_here: Satpipe, made: Path, tmp
         strong=made / "strong.tsv", classes=str(tmp_path / "classes.txt"), threshold="0.3", bootstrap=0,
         psds_thresholds=0,
     )  # fmt: skip
-    result = evaluate(made / "out", options)
+    result = evaluate(made / "out", **vars(options))
     for name, delay_s in (("one", 2.0), ("ten", 10.0)):
         write(result | {"model": result["model"] | {"delay_s": delay_s}, "out": name}, tmp_path / name)
     done = satpipe_here("report-evaluation", tmp_path / "one", tmp_path / "ten", "-o", tmp_path / "o")

@@ -306,7 +306,7 @@ def refused(kind: type[Exception], message: str, model: str, out: Path, **given:
 
 def test_options_that_cannot_work(tmp_path: Path) -> None:
     out = tmp_path / "sat"
-    refused(ConfigError, "no format 'tflite'; there are onnx and torchscript", BUNDLED, out, format="tflite")
+    refused(ConfigError, "--format must be onnx or torchscript, not 'tflite'", BUNDLED, out, format="tflite")
     refused(ConfigError, "takes --format onnx", BUNDLED, out, format="torchscript", int8=True)
     refused(ConfigError, "SAT_T_2s has a delay of 2 s.*takes a full-context model", BUNDLED, out, delay_s=1)
     refused(ConfigError, "no model or file 'SAT_T2s'; did you mean SAT_T_2s", "SAT_T2s", out)

@@ -271,7 +271,7 @@ def test_options_that_cannot_be_are_refused_before_anything_is_written(
     recordings: Path, weights: Path, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        plan(TagOptions((str(recordings),), tmp_path / "out", f"efficientat:{weights}", **options))
+        plan(TagOptions((str(recordings),), tmp_path / "out", model=f"efficientat:{weights}", **options))
     assert not (tmp_path / "out").exists()
 
 

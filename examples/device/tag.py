@@ -1,6 +1,6 @@
-"""Tag a recording with a file that `satpipe export` wrote, and print the rows of `satpipe tag`.
+"""Tag a recording with a file written by `satpipe export`, and print the rows of `satpipe tag`.
 
-`python tag.py MODEL.onnx RECORDING.wav` takes numpy, onnxruntime and soundfile, and neither satpipe nor torch.
+`python tag.py MODEL.onnx RECORDING.wav` needs numpy, onnxruntime and soundfile, but neither satpipe nor torch.
 """
 
 import csv
@@ -21,11 +21,11 @@ labels = json.loads(about["labels"])  # mid and name of each score
 
 samples, file_rate_hz = soundfile.read(sys.argv[2], dtype="float32", always_2d=True)
 if file_rate_hz != rate_hz:
-    sys.exit(f"{sys.argv[2]} has {file_rate_hz} Hz: resample it to {rate_hz} Hz")
+    sys.exit(f"{sys.argv[2]} has a sampling rate of {file_rate_hz} Hz: resample it to {rate_hz} Hz")
 samples = samples.mean(axis=1)
-padded = np.pad(samples, (before, window_samples))  # what is put there does not matter
+padded = np.pad(samples, (before, window_samples))  # the padding does not affect the scores
 
-# Streaming models have a memory; what it holds at the start does not matter either.
+# Streaming models have a memory; its initial content does not affect the scores either.
 names = [i.name for i in session.get_inputs()]  # samples, length, chunk, memory
 memory = [np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name == "memory"]
 rows = csv.writer(sys.stdout)

@@ -1,4 +1,4 @@
-"""A tagger of one's own: how loud it is decides between "Noise" and "Silence". See reports/docs/howto/peers.md."""
+"""A tagger plugin: the level decides between "Noise" and "Silence". See reports/docs/howto/peers.md."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Loudness(Tagger):
-    """Needs no network; its weights, if any, are a file with the level in dB that is half way."""
+    """Uses no network; its weights are an optional file with the level in dB at which both scores are 0.5."""
 
     rate_hz = 22_050
     delay_s = 1.0

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,17 +30,8 @@ LOUDEST = 0.7  # peak of quiet excerpts after amplification, of full scale
 MOST_GAIN = 30.0
 _CHANNEL = re.compile(r"#ch(\d+)$")
 _Place = tuple[str, float, float]  # recording, start and end of a chunk in seconds
+_Part = tuple[float, str, tuple[int, int]]  # start in a recording, file, its size and time of change when tagged
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-
-
-class _Part(NamedTuple):
-    """A file that a recording was read from, in its state when it was tagged."""
-
-    file: str
-    start_s: float
-    """Its start in the recording."""
-    size_bytes: int
-    modified_ns: int
 
 
 def with_sound(tables: Tables, moments: Sequence[Moment]) -> list[Moment]:
@@ -74,7 +64,7 @@ class _Sources:
         self._tables = tables
         self._channels = tables.run["identity"].get("channels", "mix")
         self._files: dict[str, Source] = {}
-        wanted = {part.file for recording in recordings for part in self._parts(recording)}
+        wanted = {file for recording in recordings for _, file, _ in self._parts(recording)}
         for source in _sources(tables.run.get("inputs", [])):
             if source.recording in wanted:
                 self._files.setdefault(source.recording, source)
@@ -93,10 +83,10 @@ class _Sources:
         table, row = self._tables.table, int(self._tables.rows([recording])[0])
         files = table["files"][row].as_py()
         if files:
-            return [_Part(each["file"], each["start_s"], each["size_bytes"], each["modified"].value) for each in files]
+            return [(each["start_s"], each["file"], (each["size_bytes"], each["modified"].value)) for each in files]
         name = recording if self._channels != "split" else _CHANNEL.sub("", recording)
         modified_ns = pc.cast(table["modified"].slice(row, 1), pa.int64())[0].as_py()
-        return [_Part(name, 0.0, table["size_bytes"][row].as_py(), modified_ns)]
+        return [(0.0, name, (table["size_bytes"][row].as_py(), modified_ns))]
 
     def read(self, places: list[_Place]) -> list[tuple[_Place, Excerpt]]:
         """Return the sound of several places of one recording."""
@@ -104,24 +94,24 @@ class _Sources:
 
     def _excerpt(self, recording: str, start_s: float, end_s: float) -> Excerpt:
         """Return the sound of one place, up to the end of the file that it begins in."""
-        part = [part for part in self._parts(recording) if part.start_s <= start_s][-1]
-        begin_s = max(part.start_s, start_s - MARGIN_S)
+        part_s, file, state = [part for part in self._parts(recording) if part[0] <= start_s][-1]
+        begin_s = max(part_s, start_s - MARGIN_S)
         length_s = min(LONGEST_S, end_s + MARGIN_S - begin_s)
-        start = int((begin_s - part.start_s) * SAMPLE_RATE_HZ)
+        start = int((begin_s - part_s) * SAMPLE_RATE_HZ)
         try:
-            source = self._file(part)
+            source = self._file(file, state)
             info = probe(source.path, source.size_bytes)
             reader = Reader(source.path, info, self._channel(recording), start)
             samples = _first(reader, int(length_s * SAMPLE_RATE_HZ))
-            return Excerpt(_opus(_audible(samples)), part.start_s + start / SAMPLE_RATE_HZ)
+            return Excerpt(_opus(_audible(samples)), part_s + start / SAMPLE_RATE_HZ)
         except AudioError as error:
             return Excerpt(silent=str(error))
 
-    def _file(self, part: _Part) -> Source:
-        if part.file not in self._files:
+    def _file(self, file: str, state: tuple[int, int]) -> Source:
+        if file not in self._files:
             raise AudioError("its file no longer exists")
-        source = self._files[part.file]
-        if (source.size_bytes, source.modified_ns) != (part.size_bytes, part.modified_ns):
+        source = self._files[file]
+        if (source.size_bytes, source.modified_ns) != state:
             raise AudioError("its file has changed since it was tagged")
         return source
 

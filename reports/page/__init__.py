@@ -25,6 +25,11 @@ from satpipe.reports.page import words
 
 NAME = "report.html"
 SCRIPTS = ("data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
+_SECTION = """<section id="{id}" aria-labelledby="{id}-head" tabindex="-1">
+<h2 id="{id}-head">{head}</h2>
+<p class="about">{about}</p>
+<div class="content"></div>
+</section>"""
 
 
 def write(found: ReportData, place: str | Path) -> Path:
@@ -47,6 +52,12 @@ def page(found: ReportData) -> str:
     style, script = _file("page.css"), "\n".join(map(_file, SCRIPTS))
     sounds = {moment.excerpt.audio: None for moment in found.moments if moment.excerpt.audio}
     problems = words.problems(found)
+    sections = [
+        ("labels", "Labels", words.labels()),
+        ("when", "When", words.when(found)),
+        ("moments", "Listen", words.listen(found)),
+        ("recordings", "Recordings", words.recordings(found)),
+    ]
     return Template(_file("page.html")).substitute(
         policy=(
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; media-src blob:; "
@@ -58,9 +69,7 @@ def page(found: ReportData) -> str:
         lead=escape(words.lead(found)),
         figures=_terms(words.figures(found)),
         notes="\n".join(f'<p class="note" role="note">{escape(note)}</p>' for note in found.notes),
-        when=escape(words.when(found)),
-        listen=escape(words.listen(found)),
-        recordings=escape(words.recordings(found)),
+        sections="\n".join(_SECTION.format(id=id, head=head, about=escape(about)) for id, head, about in sections),
         problems=problems.html() if problems else "",
         made=_terms(words.made(found)),
         about=_json(_about(found, list(sounds))),

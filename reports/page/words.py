@@ -36,6 +36,11 @@ def figures(found: ReportData) -> list[tuple[str, str]]:
     ]
 
 
+def labels() -> str:
+    """Return what the table of labels shows."""
+    return "Total time in which each label's score reaches the threshold. Select a label to show only that label."
+
+
 def when(found: ReportData) -> str:
     """Return what the maps show."""
     grid = found.grid

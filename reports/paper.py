@@ -14,7 +14,6 @@ class Row:
     arch: str | None = None
     """Our name of the configuration or external tagger; None for models that satpipe does not have."""
     streaming: bool = False
-    million_parameters: float | None = None
     tokens: str = ""
     memory: str = ""
     """Peak memory of inference on one sample, without the parameters."""
@@ -30,66 +29,44 @@ class Row:
 
 
 TABLE_1 = (
-    Row("PaSST-Tiny", 10, None, False, 5.6, "496", "120 M", 5.4, 39.7),
-    Row("MS-Tiny", 10, None, False, 5.6, "496", "120 M", 5.4, 40.3),
-    Row("ViT-T", 10, "audiotransformer_tiny", False, 5.6, "256", "52 M", 2.7, 44.2),
-    Row("PaSST-S", 10, None, False, 22, "496", "279 M", 21, 43.1),
-    Row("MS-Small", 10, None, False, 22, "496", "279 M", 21, 44.2),
-    Row("AMAE-S", 10, None, False, 22, "512", "291 M", 22, 45.0),
-    Row("ViT-S", 10, "audiotransformer_small", False, 22, "256", "105 M", 10, 45.7),
-    Row("AST", 10, "ast", False, 86, "1212", "2.2 G", 202, 45.9),
-    Row("KD-AST", 10, None, False, 86, "1212", "2.2 G", 202, 47.1),
-    Row("MS-Base", 10, None, False, 86, "496", "575 M", 83, 47.1),
-    Row("PaSST", 10, None, False, 86, "512", "562 M", 85, 47.1),
-    Row("AMAE-B", 10, None, False, 86, "512", "562 M", 85, 47.3),
-    Row("AMAE-L", 10, None, False, 304, "512", "1.5 G", 300, 47.4),
-    Row("HTS-AT", 10, "htsat", False, 31, "1024", "171 M", 14, 47.1),
-    Row("BEATs", 10, "beats", False, 90, "496", "620 M", 100, 47.9),
-    Row("ViT-B", 10, "audiotransformer_base", False, 86, "256", "210 M", 42, 47.4),
+    Row("PaSST-Tiny", 10, None, False, "496", "120 M", 5.4, 39.7),
+    Row("MS-Tiny", 10, None, False, "496", "120 M", 5.4, 40.3),
+    Row("ViT-T", 10, "audiotransformer_tiny", False, "256", "52 M", 2.7, 44.2),
+    Row("PaSST-S", 10, None, False, "496", "279 M", 21, 43.1),
+    Row("MS-Small", 10, None, False, "496", "279 M", 21, 44.2),
+    Row("AMAE-S", 10, None, False, "512", "291 M", 22, 45.0),
+    Row("ViT-S", 10, "audiotransformer_small", False, "256", "105 M", 10, 45.7),
+    Row("AST", 10, "ast", False, "1212", "2.2 G", 202, 45.9),
+    Row("KD-AST", 10, None, False, "1212", "2.2 G", 202, 47.1),
+    Row("MS-Base", 10, None, False, "496", "575 M", 83, 47.1),
+    Row("PaSST", 10, None, False, "512", "562 M", 85, 47.1),
+    Row("AMAE-B", 10, None, False, "512", "562 M", 85, 47.3),
+    Row("AMAE-L", 10, None, False, "512", "1.5 G", 300, 47.4),
+    Row("HTS-AT", 10, "htsat", False, "1024", "171 M", 14, 47.1),
+    Row("BEATs", 10, "beats", False, "496", "620 M", 100, 47.9),
+    Row("ViT-B", 10, "audiotransformer_base", False, "256", "210 M", 42, 47.4),
 )
-TABLE_2 = (
-    Row("ViT-T", 2, "audiotransformer_tiny", False, None, "48", "7.6 M", 0.5, 39.1),
-    Row("ViT-S", 2, "audiotransformer_small", False, None, "48", "15 M", 2.1, 40.9),
-    Row("ViT-B", 2, "audiotransformer_base", False, None, "48", "30 M", 8.2, 41.5),
-    Row("AST", 2, "ast", False, None, "1212", "2.2 G", 202, 39.7),
-    Row("BEATs", 2, "beats", False, None, "96", "83 M", 17.8, 38.7),
-    Row("HTS-AT", 2, "htsat", False, None, "1024", "171 M", 42, 5.2),
-    Row("SAT-T", 2, "SAT_T_2s", True, None, "48/48", "9 M", 0.5, 43.3),
-    Row("SAT-S", 2, "SAT_S_2s", True, None, "48/48", "18 M", 2.1, 43.4),
-    Row("SAT-B", 2, "SAT_B_2s", True, None, "48/48", "36 M", 8.2, 45.1),
-    Row("ViT-T", 1, "audiotransformer_tiny", False, None, "24", "3.8 M", 0.3, 33.0),
-    Row("ViT-S", 1, "audiotransformer_small", False, None, "24", "7.5 M", 1.1, 34.9),
-    Row("ViT-B", 1, "audiotransformer_base", False, None, "24", "14 M", 4.1, 34.2),
-    Row("AST", 1, "ast", False, None, "1212", "2.2 G", 202, 36.6),
-    Row("BEATs", 1, "beats", False, None, "48", "83 M", 17.8, 35.2),
-    Row("HTS-AT", 1, "htsat", False, None, "1024", "171 M", 42, 2.4),
-    Row("SAT-T", 1, "SAT_T_1s", True, None, "24/24", "4.3 M", 0.3, 40.1),
-    Row("SAT-S", 1, "SAT_S_1s", True, None, "24/24", "9 M", 1.1, 40.2),
-    Row("SAT-B", 1, "SAT_B_1s", True, None, "24/24", "16 M", 4.1, 41.4),
+TABLE_2 = (  # and Table 3: the last two figures
+    Row("ViT-T", 2, "audiotransformer_tiny", False, "48", "7.6 M", 0.5, 39.1, 18.2, 6.2),
+    Row("ViT-S", 2, "audiotransformer_small", False, "48", "15 M", 2.1, 40.9, 19.0, 6.4),
+    Row("ViT-B", 2, "audiotransformer_base", False, "48", "30 M", 8.2, 41.5, 18.8, 6.2),
+    Row("AST", 2, "ast", False, "1212", "2.2 G", 202, 39.7, 13.7, 4.7),
+    Row("BEATs", 2, "beats", False, "96", "83 M", 17.8, 38.7, 16.1, 5.7),
+    Row("HTS-AT", 2, "htsat", False, "1024", "171 M", 42, 5.2),
+    Row("SAT-T", 2, "SAT_T_2s", True, "48/48", "9 M", 0.5, 43.3, 28.9, 8.6),
+    Row("SAT-S", 2, "SAT_S_2s", True, "48/48", "18 M", 2.1, 43.4, 30.6, 9.0),
+    Row("SAT-B", 2, "SAT_B_2s", True, "48/48", "36 M", 8.2, 45.1, 30.1, 8.4),
+    Row("ViT-T", 1, "audiotransformer_tiny", False, "24", "3.8 M", 0.3, 33.0, 11.1, 6.2),
+    Row("ViT-S", 1, "audiotransformer_small", False, "24", "7.5 M", 1.1, 34.9, 11.7, 6.4),
+    Row("ViT-B", 1, "audiotransformer_base", False, "24", "14 M", 4.1, 34.2, 10.2, 6.2),
+    Row("AST", 1, "ast", False, "1212", "2.2 G", 202, 36.6, 10.5, 4.7),
+    Row("BEATs", 1, "beats", False, "48", "83 M", 17.8, 35.2, 11.0, 5.7),
+    Row("HTS-AT", 1, "htsat", False, "1024", "171 M", 42, 2.4),
+    Row("SAT-T", 1, "SAT_T_1s", True, "24/24", "4.3 M", 0.3, 40.1, 24.2, 7.3),
+    Row("SAT-S", 1, "SAT_S_1s", True, "24/24", "9 M", 1.1, 40.2, 25.3, 7.1),
+    Row("SAT-B", 1, "SAT_B_1s", True, "24/24", "16 M", 4.1, 41.4, 22.3, 8.3),
 )
-_STRONG = {  # model: segment-F1 and onset-F1 at 2 s, then at 1 s
-    "ViT-T": (18.2, 6.2, 11.1, 6.2),
-    "ViT-S": (19.0, 6.4, 11.7, 6.4),
-    "ViT-B": (18.8, 6.2, 10.2, 6.2),
-    "AST": (13.7, 4.7, 10.5, 4.7),
-    "BEATs": (16.1, 5.7, 11.0, 5.7),
-    "SAT-T": (28.9, 8.6, 24.2, 7.3),
-    "SAT-S": (30.6, 9.0, 25.3, 7.1),
-    "SAT-B": (30.1, 8.4, 22.3, 8.3),
-}
-TABLE_3 = tuple(
-    Row(
-        row.model,
-        row.delay_s,
-        row.arch,
-        row.streaming,
-        segment_f1_percent=_STRONG[row.model][0 if row.delay_s == 2 else 2],
-        onset_f1_percent=_STRONG[row.model][1 if row.delay_s == 2 else 3],
-    )
-    for row in TABLE_2
-    if row.model in _STRONG
-)
-TABLES = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3}
+TABLES = {1: TABLE_1, 2: TABLE_2, 3: tuple(row for row in TABLE_2 if row.segment_f1_percent is not None)}
 
 
 def row(table: int, arch: str, delay_s: float, memory: bool) -> Row | None:

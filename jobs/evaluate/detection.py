@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.metrics import psds
-from satpipe.jobs.metrics.arrays import Bools, Floats, Ints, run_starts
-from satpipe.jobs.metrics.sound_events import SAME_S, Events, detect
+from satpipe.jobs.metrics.arrays import Floats, Ints, run_starts
+from satpipe.jobs.metrics.sound_events import Events, find_runs
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -27,18 +27,15 @@ class Detector:
     def at(self, threshold: float | Floats) -> Events:
         """Return the events at one threshold, or at one for each class that has scores."""
         chunks = self._chunks
-        events = detect(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, threshold)
-        return self._in_class_set(events.take(self._long_enough(events)))
+        runs = find_runs(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, threshold)
+        return self._in_class_set(runs.lasting(self._min_s).events)
 
     def at_all(self, thresholds: Floats) -> psds.Detections:
         """Return the events at each of many thresholds."""
         chunks = self._chunks
         detections = psds.detections_at(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, thresholds)
-        detections = detections.take(self._long_enough(detections.events))
+        detections = detections.take(detections.events.lasting(self._min_s))
         return replace(detections, events=self._in_class_set(detections.events))
-
-    def _long_enough(self, events: Events) -> Bools:
-        return np.asarray(events.offset_s - events.onset_s >= self._min_s - SAME_S)
 
     def _in_class_set(self, events: Events) -> Events:
         """Replace columns of the scores by positions in the class set."""

@@ -112,7 +112,7 @@ def read_curves(folder: str | Path) -> pa.Table:
     place = locate(folder)
     path = (place.parent if place.suffix == ".json" else place) / CURVES
     if not path.exists():
-        raise OutputError(f"{path}, the curves of the evaluation, is missing: run `satpipe evaluate` again")
+        raise OutputError(f"{path} is missing: run `satpipe evaluate` again")
     with reading(path), path.open("rb") as file:
         return pq.read_table(file)
 

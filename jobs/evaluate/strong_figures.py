@@ -160,7 +160,7 @@ class StrongEvaluator(Evaluator):
         segment: dict[str, Any] = {"segment_s": self.segment_s}
         yield _Way("segment", segment, partial(sed.count_segments, **segment, **size))
         collar: dict[str, Any] = {"collar_s": self.options.collar_s}
-        yield _Way("onset", collar, partial(sed.count_events, **collar, offset=False, **size))
+        yield _Way("onset", collar, partial(sed.count_events, **collar, offset_fraction=None, **size))
         both = {**collar, "offset_fraction": self.options.offset_fraction}
         yield _Way("event", both, partial(sed.count_events, **both, **size))
 

@@ -2,7 +2,17 @@
 
 A metric of many bootstrap replicates costs one sparse matrix product: `totals(counts, weights)`, then any function
 here. The metrics equal those of sed_eval 0.2.1; the functions named `zero` follow a second rule for classes that were
-never detected.
+never detected. What a class adds to the means over classes:
+
+| the class is | `macro_f1` | `macro_zero_f1` | `macro_error_rate` | `macro_zero_error_rate` |
+|---|---|---|---|---|
+| in the reference, detected, sometimes correct | its F1 | its F1 | its error rate | its error rate |
+| in the reference, detected, never correct | 0 | 0 | its error rate | its error rate |
+| in the reference, never detected | left out | 0 | 1 (deletions only) | 1 (deletions only) |
+| detected, not in the reference | left out | left out | 4.5e15 for each detection | left out |
+| neither | left out | left out | 0 | left out |
+
+sed_eval adds `EPS` to divisors, hence 4.5e15, which makes its mean error rate meaningless.
 """
 
 from dataclasses import dataclass
@@ -131,12 +141,6 @@ def micro_rates(total: Totals) -> Rates:
 def macro_f1(total: Totals) -> Floats:
     """Return the mean F1 over classes by sed_eval's rule, [B]: classes whose F1 is undefined are left out.
 
-    * In the reference, detected and sometimes correct: counts.
-    * In the reference and detected, never correct: counts as 0.
-    * In the reference, never detected: left out.
-    * Detected, not in the reference: left out.
-    * Neither: left out.
-
     The number of classes averaged is that of the defined `class_rates(total).f1`; it depends on what was detected. NaN
     if no class remains.
     """
@@ -146,14 +150,8 @@ def macro_f1(total: Totals) -> Floats:
 def macro_zero_f1(total: Totals) -> Floats:
     """Return the mean F1 over classes by the zero rule, [B]: the mean over all classes of the reference.
 
-    * In the reference, detected and sometimes correct: counts.
-    * In the reference and detected, never correct: counts as 0.
-    * In the reference, never detected: counts as 0.
-    * Detected, not in the reference: left out.
-    * Neither: left out.
-
-    The reference is that of the clips in each total: a replicate may have a class that another has not. NaN if the
-    reference is empty. The classes averaged are those where `class_rates(total).reference` is not zero.
+    The reference is that of the clips in each total: a replicate may have a class that another has not. The classes
+    averaged are those where `class_rates(total).reference` is not zero; NaN if the reference is empty.
     """
     return mean(zero_f1(total))
 
@@ -165,23 +163,12 @@ def zero_f1(total: Totals) -> Floats:
 
 
 def macro_error_rate(total: Totals) -> Floats:
-    """Return the mean error rate over all classes, [B], which is sed_eval's rule.
-
-    * In the reference, never detected: counts as 1, since all its events or segments are deletions.
-    * Detected, not in the reference: counts as the number detected times 4.5e15 (sed_eval divides by `EPS`), which
-      makes the mean meaningless.
-    * Neither: counts as 0, so the mean falls with every additional class of this kind.
-    """
+    """Return the mean error rate over all classes, [B], which is sed_eval's rule."""
     return mean(class_rates(total).error_rate)
 
 
 def macro_zero_error_rate(total: Totals) -> Floats:
-    """Return the mean error rate over the classes of the reference, those that `macro_zero_f1` averages, [B].
-
-    * In the reference, never detected: counts as 1, since all its events or segments are deletions.
-    * Detected, not in the reference: left out.
-    * Neither: left out.
-    """
+    """Return the mean error rate over the classes of the reference, those that `macro_zero_f1` averages, [B]."""
     rates = class_rates(total)
     return mean(np.where(rates.reference > 0, rates.error_rate, np.nan))
 

@@ -12,7 +12,6 @@ import functools
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,13 +105,12 @@ def count_events(
     clips: int,
     classes: int,
     collar_s: float = 0.2,
-    offset: bool = True,
-    offset_fraction: float = 0.5,
+    offset_fraction: float | None = 0.5,
 ) -> Counts:
     """Count events by sed_eval's optimal matching of reference and detected events.
 
-    Two events agree if their onsets differ by at most the collar and, with `offset`, their offsets by at most the
-    collar or a fraction of the reference event's length, whichever is larger. Onset-F1 is the figure without offsets.
+    Two events agree if their onsets differ by at most the collar and their offsets by at most the collar or a fraction
+    of the reference event's length, whichever is larger. Onset-F1 ignores offsets.
 
     True positives are matched pairs of one class. Of the rest, each reference event in turn takes the first detected
     event that agrees with it, which has another class: a substitution. Which events remain depends on the choice
@@ -126,26 +124,27 @@ def count_events(
         clips: Number of clips, including those without events.
         classes: Number of classes.
         collar_s: Largest difference of onsets, seconds, and of offsets unless the fraction allows more.
-        offset: Whether offsets must agree.
-        offset_fraction: Of a reference event's length, 0 to 1.
+        offset_fraction: Of a reference event's length, 0 to 1; None: offsets are ignored.
 
     Raises:
         ValueError: An option, or the time, clip or class of an event, is out of range.
     """
     if not collar_s > 0:
         raise ValueError(f"a collar of {collar_s} s: expected more than 0")
-    if not 0 <= offset_fraction <= 1:
+    if offset_fraction is not None and not 0 <= offset_fraction <= 1:
         raise ValueError(f"offset fraction {offset_fraction}: expected 0 to 1")
     for events in (reference, detected):
         _check(events, clips, classes)
     reference, detected = (events.take(np.argsort(events.clip, kind="stable")) for events in (reference, detected))
-    agreement = _Agreement(collar_s, offset, offset_fraction)
+
+    def agreeing(some: Events, group: Any, others: Events, other_group: Any) -> Iterator[tuple[Rows, Rows]]:
+        return _agreeing(some, group, others, other_group, collar_s, offset_fraction)
 
     cell, detected_cell = _cell(reference, classes), _cell(detected, classes)
-    pairs = list(agreement.pairs(reference, cell, detected, detected_cell))
+    pairs = list(agreeing(reference, cell, detected, detected_cell))
     right, hit = _match(pairs, len(reference), len(detected))
     left, wrong = reference.take(~right), detected.take(~hit)
-    replaced = _first_come(agreement.pairs(left, left.clip, wrong, wrong.clip))
+    replaced = _first_come(agreeing(left, left.clip, wrong, wrong.clip))
 
     def per_clip(events: Events, rows: Bools | Rows | slice = np.s_[:]) -> Rows:
         return np.bincount(events.clip[rows], minlength=clips)
@@ -169,44 +168,38 @@ def count_events(
     )
 
 
-@dataclass(frozen=True)
-class _Agreement:
-    """When a reference event and a detected event agree."""
+def _agreeing(
+    reference: Events,
+    group: npt.NDArray[Any],
+    detected: Events,
+    detected_group: npt.NDArray[Any],
+    collar_s: float,
+    offset_fraction: float | None,
+) -> Iterator[tuple[Rows, Rows]]:
+    """Yield the pairs of events of one group that agree: positions in the reference and in the detections.
 
-    collar_s: float
-    offset: bool
-    offset_fraction: float
-
-    def pairs(
-        self, reference: Events, group: npt.NDArray[Any], detected: Events, detected_group: npt.NDArray[Any]
-    ) -> Iterator[tuple[Rows, Rows]]:
-        """Yield the pairs of events of one group that agree: positions in the reference and in the detections.
-
-        They are sorted by position in the reference, then in the detections; all pairs of a reference event come
-        together.
-        """
-        # sed_eval compares rounded differences, so candidates are searched a little farther, then tested.
-        reach_s = self.collar_s + 4 * np.spacing(reference.onset_s + self.collar_s)
-        times_s, code = np.unique(detected.onset_s, return_inverse=True)
-        base = len(times_s) + 1
-        order = np.lexsort((code, detected_group))
-        key = detected_group[order].astype(np.int64) * base + code[order]
-        base_of = group.astype(np.int64) * base
-        first = np.searchsorted(key, base_of + np.searchsorted(times_s, reference.onset_s - reach_s, "left"))
-        last = np.searchsorted(key, base_of + np.searchsorted(times_s, reference.onset_s + reach_s, "right"))
-        number = last - first
-        for rows in blocks(number, BLOCK_PAIRS):
-            index, within = repeats(number[rows])
-            ref = rows[index]
-            est = order[first[ref] + within]
-            agree = np.abs(reference.onset_s[ref] - detected.onset_s[est]) <= self.collar_s
-            if self.offset:
-                length_s = reference.offset_s[ref] - reference.onset_s[ref]
-                limit_s = np.maximum(self.collar_s, self.offset_fraction * length_s)
-                agree &= np.abs(reference.offset_s[ref] - detected.offset_s[est]) <= limit_s
-            ref, est = ref[agree], est[agree]
-            by_reference = np.lexsort((est, ref))
-            yield ref[by_reference], est[by_reference]
+    They are sorted by position in the reference, then in the detections; all pairs of a reference event come together.
+    """
+    # sed_eval compares rounded differences, so candidates are searched a little farther, then tested.
+    reach_s = collar_s + 4 * np.spacing(reference.onset_s + collar_s)
+    times_s, code = np.unique(detected.onset_s, return_inverse=True)
+    base = len(times_s) + 1
+    order = np.lexsort((code, detected_group))
+    key = detected_group[order].astype(np.int64) * base + code[order]
+    base_of = group.astype(np.int64) * base
+    first = np.searchsorted(key, base_of + np.searchsorted(times_s, reference.onset_s - reach_s, "left"))
+    last = np.searchsorted(key, base_of + np.searchsorted(times_s, reference.onset_s + reach_s, "right"))
+    for rows in blocks(last - first, BLOCK_PAIRS):
+        index, within = repeats((last - first)[rows])
+        ref = rows[index]
+        est = order[first[ref] + within]
+        agree = np.abs(reference.onset_s[ref] - detected.onset_s[est]) <= collar_s
+        if offset_fraction is not None:
+            limit_s = np.maximum(collar_s, offset_fraction * (reference.offset_s[ref] - reference.onset_s[ref]))
+            agree &= np.abs(reference.offset_s[ref] - detected.offset_s[est]) <= limit_s
+        ref, est = ref[agree], est[agree]
+        by_reference = np.lexsort((est, ref))
+        yield ref[by_reference], est[by_reference]
 
 
 def _match(pairs: list[tuple[Rows, Rows]], n_reference: int, n_detected: int) -> tuple[Bools, Bools]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.arrays import Floats, Ints, run_starts
+from satpipe.jobs.metrics.arrays import Bools, Floats, Ints, run_starts
 
 SAME_S = 1e-9  # times that differ by less are equal
 
@@ -48,6 +48,10 @@ class Events:
     def sorted(self) -> "Events":
         """Return the events sorted by clip, class, onset and offset."""
         return self.take(np.lexsort((self.offset_s, self.onset_s, self.label, self.clip)))
+
+    def lasting(self, min_s: float) -> Bools:
+        """Return which events last at least `min_s` seconds."""
+        return np.asarray(self.offset_s - self.onset_s >= min_s - SAME_S)
 
     def merged(self, *, touching: bool = True) -> "Events":
         """Return the events, sorted, after merging those of one class in one clip that overlap (or touch)."""
@@ -126,7 +130,7 @@ class Runs:
 
     def lasting(self, min_s: float) -> "Runs":
         """Return the runs that last at least `min_s` seconds."""
-        return self.take(self.events.offset_s - self.events.onset_s >= min_s - SAME_S)
+        return self.take(self.events.lasting(min_s))
 
 
 def find_runs(

@@ -69,12 +69,12 @@ def segment_oracle(segment_s: float) -> Any:
     return load_sed_eval().sound_event.SegmentBasedMetrics(NAMES, time_resolution=segment_s)
 
 
-def event_oracle(collar_s: float = 0.2, offset: bool = True, offset_fraction: float = 0.5) -> Any:
+def event_oracle(collar_s: float = 0.2, offset_fraction: float | None = 0.5) -> Any:
     return load_sed_eval().sound_event.EventBasedMetrics(
         NAMES,
-        evaluate_offset=offset,
+        evaluate_offset=offset_fraction is not None,
         t_collar=collar_s,
-        percentage_of_length=offset_fraction,
+        percentage_of_length=offset_fraction or 0.0,
     )
 
 
@@ -232,10 +232,9 @@ event_cases = st.sampled_from(STEPS_S).flatmap(
         st.fixed_dictionaries(
             {
                 "collar_s": st.sampled_from([step_s, 2 * step_s, step_s / 2]),
-                "offset_fraction": st.sampled_from([0.5, 0.2, 0.0, 1.0]),
+                "offset_fraction": st.sampled_from([None, None, None, 0.5, 0.2, 0.0, 1.0]),
             }
         ),
-        st.booleans(),
     )
 )
 
@@ -249,8 +248,8 @@ def test_segments_equal_sed_eval(case: Any) -> None:
 @many_examples
 @given(event_cases)
 def test_events_equal_sed_eval(case: Any) -> None:
-    truth, found, options, offset = case
-    compare_events(truth, found, offset=offset, **options)
+    truth, found, options = case
+    compare_events(truth, found, **options)
 
 
 @settings(max_examples=50, deadline=None)
@@ -264,8 +263,8 @@ def test_weighted_totals_are_those_of_a_list_with_clips_repeated(
     segments = count_segments(truth, found, **size, segment_s=0.5)
     theirs = evaluated(segment_oracle(0.5), truth, found, again)
     assert difference(by_functions(segments, weights), by_sed_eval(theirs)) <= TOLERANCE
-    events = count_events(truth, found, **size, offset=False)
-    theirs = evaluated(event_oracle(offset=False), truth, found, again)
+    events = count_events(truth, found, **size, offset_fraction=None)
+    theirs = evaluated(event_oracle(offset_fraction=None), truth, found, again)
     assert difference(by_functions(events, weights), by_sed_eval(theirs)) <= TOLERANCE
     for counts in (segments, events):
         plain, weighted = totals(counts), totals(counts, weights)
@@ -289,14 +288,14 @@ def dense(rng: np.random.Generator, n: int, step_s: float) -> Events:
 
 
 @pytest.mark.parametrize("block_pairs", [1, 50, sed.BLOCK_PAIRS])
-@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("offset_fraction", [None, 0.5])
 def test_dense_events_equal_sed_eval_in_blocks_of_any_size(
-    monkeypatch: pytest.MonkeyPatch, block_pairs: int, offset: bool
+    monkeypatch: pytest.MonkeyPatch, block_pairs: int, offset_fraction: float | None
 ) -> None:
     monkeypatch.setattr(sed, "BLOCK_PAIRS", block_pairs)
     rng = np.random.default_rng(5)
     truth, found = dense(rng, 150, 0.1), dense(rng, 200, 0.1)
-    compare_events(truth, found, offset=offset)
+    compare_events(truth, found, offset_fraction=offset_fraction)
     compare_segments(truth, found, 0.3)
 
 
@@ -374,10 +373,10 @@ EVENT_EDGES: dict[str, tuple[list[Row], list[Row], tuple[int, int, int, int]]] =
 
 @pytest.mark.parametrize(("truth", "found", "expected"), EVENT_EDGES.values(), ids=EVENT_EDGES)
 def test_event_edges(truth: list[Row], found: list[Row], expected: tuple[int, int, int, int]) -> None:
-    counts = count_events(rows(*truth), rows(*found), clips=CLIPS, classes=LABELS, offset=False)
+    counts = count_events(rows(*truth), rows(*found), clips=CLIPS, classes=LABELS, offset_fraction=None)
     kinds = (counts.tp, counts.substitutions, counts.deletions, counts.insertions)
     assert tuple(kind.sum() for kind in kinds) == expected
-    compare_events(rows(*truth), rows(*found), offset=False)
+    compare_events(rows(*truth), rows(*found), offset_fraction=None)
     compare_events(rows(*truth), rows(*found))
 
 
@@ -441,7 +440,7 @@ def test_long_chains_of_events_are_matched() -> None:
     true_s = 1 + 0.3 * np.arange(n)
     found_s = np.append(true_s[:-1] + 0.15, 0.85)
     truth, found = (Events.of(np.zeros(n), np.zeros(n), times_s, times_s) for times_s in (true_s, found_s))
-    counts = count_events(truth, found, clips=1, classes=1, offset=False)
+    counts = count_events(truth, found, clips=1, classes=1, offset_fraction=None)
     assert counts.tp.sum() == n
 
 

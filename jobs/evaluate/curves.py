@@ -66,16 +66,17 @@ class Curves:
             labels: The classes, [K].
         """
         chunk, label = labelled
-        together = Ranking()
-        together.positives = int(np.count_nonzero(~np.isin(label, scored)))  # never detected
+        together = np.zeros((2, _LEVELS), np.int64)
         for column, k in enumerate(scored):
-            ranking = Ranking()
-            ranking.add(np.ascontiguousarray(scores[:, column]), chunk[slice(*np.searchsorted(label, [k, k + 1]))])
-            together.merge(ranking)
-            if ranking.positives:
-                self.add(PR_CHUNKS, labels[k], *ranking.curve())
-        if together.positives:
-            self.add(PR_CHUNKS, None, *together.curve())
+            positives = chunk[slice(*np.searchsorted(label, [k, k + 1]))]
+            # So few half-precision numbers exist that counting them is sorting them; positive ones sort by their bits.
+            levels = np.ascontiguousarray(scores[:, column]).view(np.uint16)
+            counts = np.stack([np.bincount(some, minlength=_LEVELS) for some in (levels, levels[positives])])
+            together += counts
+            if len(positives):
+                self.add(PR_CHUNKS, labels[k], *_precision_recall_of(counts, len(positives)))
+        if len(label):
+            self.add(PR_CHUNKS, None, *_precision_recall_of(together, len(label)))
 
     def table(self) -> pa.Table:
         """Return all curves, in the order in which they were added."""
@@ -96,37 +97,16 @@ def precision_recall(labels: Bools, scores: npt.NDArray[np.floating]) -> tuple[F
     return _staircase(recall[::-1], precision[::-1])
 
 
-class Ranking:
-    """Chunks ranked by half-precision scores, of which so few exist that counting them is sorting them."""
+def _precision_recall_of(counts: Rows, positives: int) -> tuple[Floats, Floats]:
+    """Return recall and precision at all thresholds, with corners.
 
-    def __init__(self) -> None:
-        self._labelled, self._all = np.zeros((2, _LEVELS), np.int64)
-        self.positives = 0
-
-    def add(self, scores: npt.NDArray[np.float16], labelled: npt.NDArray[np.integer]) -> None:
-        """Add the chunks of a class.
-
-        Args:
-            scores: 0 to 1, [n].
-            labelled: Positions of those with the class.
-        """
-        levels = scores.view(np.uint16)  # positive numbers have the order of their bits
-        self._all += np.bincount(levels, minlength=_LEVELS)
-        self._labelled += np.bincount(levels[labelled], minlength=_LEVELS)
-        self.positives += len(labelled)
-
-    def merge(self, other: "Ranking") -> None:
-        """Add the chunks of another ranking."""
-        self._all += other._all
-        self._labelled += other._labelled
-        self.positives += other.positives
-
-    def curve(self) -> tuple[Floats, Floats]:
-        """Return recall and precision at all thresholds, with corners; `positives` must not be 0."""
-        some = np.flatnonzero(self._all)[::-1]
-        correct, detected = np.cumsum(self._labelled[some]), np.cumsum(self._all[some])
-        recall, precision = correct / self.positives, correct / detected
-        return _staircase(np.append(0.0, recall), np.append(precision[:1], precision))
+    Args:
+        counts: Number of chunks, and of those with the class, at each half-precision score, [2, `_LEVELS`].
+        positives: Number of chunks with the class, including those without a score.
+    """
+    detected, correct = np.cumsum(counts[:, np.flatnonzero(counts[0])[::-1]], axis=1)
+    recall, precision = correct / positives, correct / detected
+    return _staircase(np.append(0.0, recall), np.append(precision[:1], precision))
 
 
 def psd_roc(efpr: Floats, etpr: Floats, max_efpr: float) -> tuple[Floats, Floats]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,6 @@ from satpipe.sat.errors import ConfigError, TruthError
 TUNED_OVER = np.arange(1, 20) / 20  # thresholds that --tune chooses from
 SED_EVAL_RULE = "sed_eval: classes whose F1 is undefined (no truth, or never found) are left out"
 ZERO_RULE = "mean over the classes with truth; one that is never found counts 0"
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A way to count detected events against reference events."""
-
-    name: str
-    conditions: dict[str, float]
-    """What its figures depend on."""
-    count: Callable[[Events, Events], Counts]
-    """Counts of reference and detected events."""
 
 
 class StrongEvaluator(Evaluator):
@@ -96,15 +85,12 @@ class StrongEvaluator(Evaluator):
         self.add_classes(rows)
 
     def _clipped(self, labels: ground_truth.StrongLabels) -> ground_truth.StrongLabels:
-        clipped = ground_truth.clipped(labels, self.duration_s)
-        if clipped.shortened or clipped.dropped:
-            self.note(
-                f"{clipped.shortened:,} labelled events end after their recording and were shortened, "
-                f"{clipped.dropped:,} start after its end and were left out, such as {clipped.example}"
-            )
+        clipped, note = ground_truth.clipped(labels, self.duration_s)
+        if note:
+            self.note(note)
         if labels.duplicates:
             self.note(f"{labels.duplicates:,} labelled events are listed twice; both count, except in PSDS")
-        return clipped.labels
+        return clipped
 
     def _threshold(self) -> tuple[float | Floats, dict[str, Any]]:
         given = self.options.threshold
@@ -154,25 +140,25 @@ class StrongEvaluator(Evaluator):
         kept = events.take(self.clip_of[events.clip] >= 0)
         return replace(kept, clip=self.clip_of[kept.clip])
 
-    def _ways(self) -> Iterator[_Way]:
-        """Yield each way to count: by segments, by onsets, by onsets and offsets."""
+    def _counters(self) -> Iterator[tuple[str, dict[str, float], Callable[[Events, Events], Counts]]]:
+        """Yield the ways to count, by segments, onsets, and onsets with offsets: name, conditions and function."""
         size: dict[str, Any] = {"clips": len(self.duration_s), "classes": len(self.labels)}
         segment: dict[str, Any] = {"segment_s": self.segment_s}
-        yield _Way("segment", segment, partial(sed.count_segments, **segment, **size))
+        yield "segment", segment, partial(sed.count_segments, **segment, **size)
         collar: dict[str, Any] = {"collar_s": self.options.collar_s}
-        yield _Way("onset", collar, partial(sed.count_events, **collar, offset_fraction=None, **size))
+        yield "onset", collar, partial(sed.count_events, **collar, offset_fraction=None, **size)
         both = {**collar, "offset_fraction": self.options.offset_fraction}
-        yield _Way("event", both, partial(sed.count_events, **both, **size))
+        yield "event", both, partial(sed.count_events, **both, **size)
 
     def _rates(self, reference: Events, detected: Events, truth: str, rows: list[dict[str, Any]]) -> None:
         """Add F1 and error rates with their upper bounds, and to `rows` those of each class."""
         suffix = "" if truth == "as is" else "_closed"
         gridded = on_grid(reference, self.model["chunk_samples"], self.duration_s)
-        for way in self._ways():
-            how = {**self.how, **way.conditions, "truth": truth}
-            counted = way.count(reference, detected)
+        for kind, kind_conditions, count in self._counters():
+            how = {**self.how, **kind_conditions, "truth": truth}
+            counted = count(reference, detected)
             total, samples = counts.totals(counted), counts.totals(counted, self.weights)
-            bound = counts.totals(way.count(reference, gridded))
+            bound = counts.totals(count(reference, gridded))
             classes, micro = counts.class_rates(total), counts.micro_rates(total)
             sampled = counts.micro_rates(samples)
             averaged, with_truth = int((~np.isnan(classes.f1)).sum()), int((classes.reference > 0).sum())
@@ -181,13 +167,13 @@ class StrongEvaluator(Evaluator):
             by_zero = {**how, "classes_averaged": with_truth, "nan_rule": ZERO_RULE}
             every_class = {**how, "classes_averaged": len(self.labels), "nan_rule": "sed_eval: no class is left out"}
 
-            f1, error = f"{way.name}_f1", f"{'' if way.name == 'segment' else way.name + '_'}error_rate"
+            f1, error = f"{kind}_f1", f"{'' if kind == 'segment' else kind + '_'}error_rate"
             for name, average, value, in_samples, conditions in (
                 (f1, "micro", micro.f1, sampled.f1, together),
                 (f1, "macro", counts.macro_f1(total), counts.macro_f1(samples), by_sed_eval),
                 (f1, "macro_zero", counts.macro_zero_f1(total), counts.macro_zero_f1(samples), by_zero),
-                (f"{way.name}_precision", "micro", micro.precision, sampled.precision, together),
-                (f"{way.name}_recall", "micro", micro.recall, sampled.recall, together),
+                (f"{kind}_precision", "micro", micro.precision, sampled.precision, together),
+                (f"{kind}_recall", "micro", micro.recall, sampled.recall, together),
                 (error, "micro", micro.error_rate, sampled.error_rate, together),
                 (error, "macro", counts.macro_error_rate(total), counts.macro_error_rate(samples), every_class),
                 (
@@ -204,7 +190,7 @@ class StrongEvaluator(Evaluator):
             best, of_class = counts.class_rates(bound).f1[0], counts.zero_f1(samples) if rows else samples.tp
             for k, row in enumerate(rows):
                 for each in ("f1", "precision", "recall", "error_rate"):
-                    row[f"{way.name}_{each}"] = as_number(getattr(classes, each)[0, k])
+                    row[f"{kind}_{each}"] = as_number(getattr(classes, each)[0, k])
                 row |= self.limits(f1, of_class[:, k])
                 row[f"{f1}_ceiling"] = as_number(best[k])
 

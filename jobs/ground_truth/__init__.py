@@ -10,13 +10,12 @@ Files are UTF-8; lines that start with # are comments; the decimal separator is 
 
 from satpipe.jobs.ground_truth.class_sets import class_set, expanded, positives, select
 from satpipe.jobs.ground_truth.matching import Match, match, read_list, read_mapping
-from satpipe.jobs.ground_truth.strong_labels import ClippedLabels, StrongLabels, clipped, read_strong
+from satpipe.jobs.ground_truth.strong_labels import StrongLabels, clipped, read_strong
 from satpipe.jobs.ground_truth.thresholds import read_thresholds, threshold_table
 from satpipe.jobs.ground_truth.vocabulary import Unknown
 from satpipe.jobs.ground_truth.weak_labels import WeakLabels, read_weak
 
 __all__ = [
-    "ClippedLabels",
     "Match",
     "StrongLabels",
     "Unknown",

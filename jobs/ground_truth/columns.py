@@ -23,29 +23,17 @@ _OFFSET = ("offset", "event offset", "offset time", "end", "end time", "endtime"
 
 @dataclass(frozen=True)
 class Columns:
-    """Positions of the columns.
+    """Positions of the columns."""
 
-    Attributes:
-        clip: Name of the clip.
-        label: The label or labels.
-        onset: Start of the event or the clip.
-        offset: End of the event or the clip.
-        header: True if the file has a header.
-        rest: True if labels may continue in the following cells, because their commas are not quoted.
-        in_file: Raven's start of the event in its file.
-        selection: Raven's number and view of the selection.
-        sequence: True if Raven's times run through several files.
-    """
-
-    clip: int | None
-    label: int
-    onset: int | None = None
+    clip: int | None  # name of the clip
+    label: int  # the label or labels
+    onset: int | None = None  # of the event or the clip
     offset: int | None = None
-    header: bool = False
-    rest: bool = False
-    in_file: int | None = None
-    selection: tuple[int, int] | None = None
-    sequence: bool = False
+    header: bool = False  # True if the file has one
+    rest: bool = False  # True if labels may continue in the following cells, because their commas are not quoted
+    in_file: int | None = None  # Raven's start of the event in its file
+    selection: tuple[int, int] | None = None  # Raven's number and view of the selection
+    sequence: bool = False  # True if Raven's times run through several files
 
     @property
     def timed(self) -> bool:

@@ -26,8 +26,6 @@ class Match:
     """Clips without a recording."""
     unlisted: tuple[str, ...]
     """Recordings without a clip."""
-    by: dict[str, int]
-    """Number of clips found by "mapping", "name", "YouTube id and start", "YouTube id"."""
 
 
 def read_mapping(path: str | Path) -> dict[str, str]:
@@ -103,11 +101,10 @@ def match(clips: Sequence[str], recordings: Sequence[str], mapping: Mapping[str,
     """
     matcher = _Matcher(clips, recordings)
     mapped = {place: mapping[name] for place, name in enumerate(recordings) if name in mapping} if mapping else {}
-    matcher.find(mapped, "mapping", ("mapping", "mapping"))
+    matcher.find(mapped)
     if mapping and not matcher.found:
         raise TruthError("the mapping has no recording of the tables together with a listed clip")
-    others = {place: name for place, name in enumerate(recordings) if place not in mapped}
-    matcher.find(others, "name", ("YouTube id and start", "YouTube id"))
+    matcher.find({place: name for place, name in enumerate(recordings) if place not in mapped})
     return matcher.result()
 
 
@@ -121,24 +118,19 @@ class _Matcher:
     def __init__(self, clips: Sequence[str], recordings: Sequence[str]) -> None:
         self._clips, self._recordings = clips, recordings
         self._names = [parse_name(clip) for clip in clips]
-        self.found: dict[int, tuple[int, str]] = {}  # clip: recording, and how it was found
+        self.found: dict[int, int] = {}  # clip: recording
         self._taken: set[int] = set()
         self._wrong: list[str] = []
 
-    def find(self, names: Mapping[int, str], by_name: str, by_segment: tuple[str, str]) -> None:
-        """Find the clips of recordings with these names.
-
-        Args:
-            names: Of each recording, by position.
-            by_name: Key in `Match.by` for matches by name.
-            by_segment: Keys for matches by YouTube id and start, and by YouTube id.
+    def find(self, names: Mapping[int, str]) -> None:
+        """Find the clips of recordings with these names, by position.
 
         Raises:
             TruthError: A match is ambiguous.
         """
         parsed = {place: parse_name(name) for place, name in names.items()}
-        self._settle(self._near_by_name(parsed), (by_name,) * 3)
-        self._settle(self._near_by_segment({p: n.stem for p, n in parsed.items() if p not in self._taken}), by_segment)
+        self._settle(self._near_by_name(parsed))
+        self._settle(self._near_by_segment({p: n.stem for p, n in parsed.items() if p not in self._taken}))
         if self._wrong:
             count = len(self._wrong)
             raise TruthError(
@@ -186,13 +178,8 @@ class _Matcher:
     def _unmatched(self) -> Iterator[tuple[int, Name]]:
         return ((clip, name) for clip, name in enumerate(self._names) if clip not in self.found)
 
-    def _settle(self, candidates: _Candidates, how: Sequence[str]) -> None:
-        """Match clips and recordings; if several clips claim one recording, the nearest name wins.
-
-        Args:
-            candidates: Of clips that are not matched yet.
-            how: Key in `Match.by` for each distance.
-        """
+    def _settle(self, candidates: _Candidates) -> None:
+        """Match clips and recordings; if several clips claim one recording, the nearest name wins."""
         claims: dict[int, list[tuple[int, int]]] = defaultdict(list)  # recording: (distance, clip)
         for clip, distance, near in candidates:
             if len(near) > 1:
@@ -207,7 +194,7 @@ class _Matcher:
                 names = count_and_names([self._clips[clip] for clip in clips], "clip", "clips")
                 self._wrong.append(f"recording {self._recordings[recording]} could be any of {names}")
             else:
-                self.found[clips[0]] = (recording, how[nearest])
+                self.found[clips[0]] = recording
                 self._taken.add(recording)
 
     def result(self) -> Match:
@@ -215,8 +202,7 @@ class _Matcher:
         clips = sorted(self.found)
         return Match(
             np.array(clips, np.int32),
-            np.array([self.found[clip][0] for clip in clips], np.int32),
+            np.array([self.found[clip] for clip in clips], np.int32),
             tuple(name for clip, name in enumerate(self._clips) if clip not in self.found),
             tuple(name for place, name in enumerate(self._recordings) if place not in self._taken),
-            dict(Counter(how for _, how in self.found.values())),
         )

@@ -31,8 +31,6 @@ class StrongLabels:
     """In the order of the file; `clip` is a position in `clips`, `label` one in `labels`."""
     duplicates: int = 0
     """Number of events that repeat another: same clip, class, onset and offset. They are kept."""
-    views: int = 0
-    """Rows left out because Raven writes a selection for each view, such as waveform and spectrogram."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Labels left out because satpipe does not know them, with their number of occurrences."""
 
@@ -42,20 +40,6 @@ class StrongLabels:
         events = replace(self.events.take(kept), clip=numbers[kept])
         names = tuple(self.clips[clip] for clip in clips)
         return replace(self, clips=names, events=events, duplicates=_duplicates(events))
-
-
-@dataclass(frozen=True, eq=False)
-class ClippedLabels:
-    """Labels limited to the duration of the recordings; see `clipped`."""
-
-    labels: StrongLabels
-    """With no event beyond the end of its recording."""
-    shortened: int
-    """Number of events that ended more than `BEYOND_S` after their recording and now end with it."""
-    dropped: int
-    """Number of events that started after the end of their recording and are left out."""
-    example: str
-    """A description of one of them; "" if there are none."""
 
 
 def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongLabels:
@@ -102,24 +86,30 @@ def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongLabels:
     return reader.labels()
 
 
-def clipped(labels: StrongLabels, durations_s: npt.ArrayLike) -> ClippedLabels:
+def clipped(labels: StrongLabels, durations_s: npt.ArrayLike) -> tuple[StrongLabels, str]:
     """Limit events to the duration of the recordings, since nothing can be detected beyond the end.
 
     Args:
         labels: Events of clips that were found.
         durations_s: Of the recording of each clip, [clips]; NaN where unknown, which leaves its events unchanged.
+
+    Returns:
+        The labels, and a note on the events that were shortened by more than `BEYOND_S` or left out; "" if none were.
     """
     events = labels.events
     end_s = np.asarray(durations_s, np.float64)[events.clip]
     outside = (events.onset_s >= end_s) & (events.offset_s > end_s)
     over = ~outside & (events.offset_s > end_s + BEYOND_S)
-    example = ""
+    note = ""
     for row in [*np.flatnonzero(outside)[:1], *np.flatnonzero(over)[:1]][:1]:
-        what = f"{labels.labels[events.label[row]].name!r} from {events.onset_s[row]:g} s to {events.offset_s[row]:g} s"
-        example = f"{what} in {labels.clips[events.clip[row]]}, which ends at {end_s[row]:g} s"
+        note = (
+            f"{over.sum():,} labelled events end after their recording and were shortened, {outside.sum():,} start "
+            f"after its end and were left out, such as {labels.labels[events.label[row]].name!r} from "
+            f"{events.onset_s[row]:g} s to {events.offset_s[row]:g} s in {labels.clips[events.clip[row]]}, which ends "
+            f"at {end_s[row]:g} s"
+        )
     kept = replace(events, offset_s=np.fmin(events.offset_s, end_s)).take(~outside)
-    shortened = replace(labels, events=kept, duplicates=_duplicates(kept))
-    return ClippedLabels(shortened, int(over.sum()), int(outside.sum()), example)
+    return replace(labels, events=kept, duplicates=_duplicates(kept)), note
 
 
 class _Reader:
@@ -128,7 +118,6 @@ class _Reader:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.clips: dict[str, int] = {}
         self._vocabulary = vocabulary
-        self._views = 0
         self._events: list[tuple[int, Label, float, float]] = []
 
     def read(self, path: Path, clip: str, *, may_be_empty: bool = False) -> None:
@@ -168,8 +157,7 @@ class _Reader:
         if columns.selection:
             selection, view = (cell_at(cells, place) for place in columns.selection)
             if views.setdefault((selection, clip, onset_s, offset_s, text), view) != view:
-                self._views += 1
-                return
+                return  # Raven writes a selection for each view, such as waveform and spectrogram
         label = self._vocabulary.maybe(text)
         place = self._clip(clip)
         if label:
@@ -184,7 +172,7 @@ class _Reader:
         clip, _, onset_s, offset_s = zip(*self._events, strict=True) if self._events else ([], [], [], [])
         events = Events.of(clip, label, onset_s, offset_s)
         unknown = dict(self._vocabulary.unknown)
-        return StrongLabels(tuple(self.clips), classes, events, _duplicates(events), self._views, unknown)
+        return StrongLabels(tuple(self.clips), classes, events, _duplicates(events), unknown)
 
 
 def _duplicates(events: Events) -> int:

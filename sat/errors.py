@@ -1,44 +1,44 @@
-"""Every error satpipe raises on purpose.
+"""The errors that satpipe raises deliberately.
 
     SatpipeError
-    ├── ConfigError        an option, a model name or a combination of them that cannot work
-    ├── LabelError         a label that is not in the list it was looked up in
-    ├── CheckpointError    a file of weights that is not what it should be
-    ├── DownloadError      a checkpoint that could not be fetched
-    ├── AudioError         a recording that cannot be read, or not to its end
-    ├── TruthError         true labels that cannot be read, or not be joined to recordings
-    ├── TrainingError      a training run that cannot go on
-    └── OutputError        an output folder that cannot be used, or tables in it that are not ours
+    ├── ConfigError        an invalid option or model name, or a combination that cannot work
+    ├── LabelError         a label that is not in the list where it was looked up
+    ├── CheckpointError    a weights file that is missing, unreadable or of another model
+    ├── DownloadError      a checkpoint that could not be downloaded
+    ├── AudioError         a recording that cannot be read, or only in part
+    ├── TruthError         ground truth that cannot be read, or not be joined to recordings
+    ├── TrainingError      a training run that cannot continue
+    └── OutputError        an output folder that cannot be used, or that holds tables of another program
 
-Library code raises them; the command line prints `TypeName: message` and exits.
+Library code raises them. The command line prints `TypeName: message` and exits.
 """
 
 
 class SatpipeError(Exception):
-    """Base of every error that is meant for the person at the keyboard."""
+    """Base class of all errors that are addressed to the user."""
 
 
 class ConfigError(SatpipeError):
-    """An option, a model name or a combination of them that cannot work."""
+    """An invalid option or model name, or a combination that cannot work."""
 
 
 class LabelError(SatpipeError):
-    """A label that is not in the list it was looked up in."""
+    """A label that is not in the list where it was looked up."""
 
 
 class CheckpointError(SatpipeError):
-    """A file of weights that is missing, unreadable or of another model."""
+    """A weights file that is missing, unreadable or of another model."""
 
 
 class DownloadError(SatpipeError):
-    """A checkpoint that could not be fetched whole."""
+    """A checkpoint that could not be downloaded completely."""
 
 
 class AudioError(SatpipeError):
-    """A recording that cannot be read, or not to its end.
+    """A recording that cannot be read, or only in part.
 
     Attributes:
-        status: The `status` its row in the recordings table gets.
+        status: The `status` of the recording in the table of recordings.
     """
 
     def __init__(self, message: str, status: str = "unreadable") -> None:
@@ -47,12 +47,12 @@ class AudioError(SatpipeError):
 
 
 class TruthError(SatpipeError):
-    """True labels that cannot be read, or not be joined to recordings."""
+    """Ground truth that cannot be read, or not be joined to recordings."""
 
 
 class OutputError(SatpipeError):
-    """An output folder that cannot be used, or tables in it that are not ours."""
+    """An output folder that cannot be used, or that holds tables of another program."""
 
 
 class TrainingError(SatpipeError):
-    """A training run that cannot go on: numbers that are none, too little memory, workers that are lost for good."""
+    """A training run that cannot continue: NaN in the loss, too little memory, or lost workers."""

@@ -1,10 +1,10 @@
-"""AudioSet's classes: the model's 527 outputs, the strong labels and the ontology that relates them.
+"""AudioSet's classes: the model's 527 outputs, the strong labels, and the ontology that relates them.
 
 Sources: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP 2017 (the 527 and
 the ontology); Hershey et al., "The benefit of temporally-strong labels in audio event classification", ICASSP 2021 (the
-strong labels). `sat/data/README.md` has licences and changes. The files are read at first use.
+strong labels). `sat/data/README.md` states licences and changes. The files are read at first use.
 
-There is one `Label` for each class, whichever list or name it was reached by.
+Each class has one `Label`, whichever list or name it was found by.
 """
 
 import csv
@@ -20,10 +20,10 @@ from typing import Any, Literal, SupportsIndex
 from satpipe.sat.errors import ConfigError, LabelError
 
 Key = SupportsIndex | str
-"""What `find` accepts: an index, a mid or a display name."""
+"""A class as `find` accepts it: an index, a mid or a display name."""
 
 UNDER = "under:"
-"""Before a class, for `choose`: that class and all below it in the ontology."""
+"""Prefix for `choose`: the class and all its descendants in the ontology."""
 
 _SUBSETS = {
     "all": (),
@@ -40,9 +40,9 @@ class Label:
     mid: str
     """AudioSet's identifier of the class, such as /m/09x0r."""
     name: str
-    """Display name: that of the 527 if the class is one of them, else that of the strong labels or the ontology."""
+    """Display name: from the 527 if the class is one of them, else from the strong labels or the ontology."""
     index: int | None
-    """Position in the model's outputs; None for a class the model has no output for."""
+    """Position in the model's outputs; None for a class without an output."""
 
 
 @cache
@@ -59,58 +59,59 @@ def strong_labels(subset: Literal["all", "train", "eval", "shared"] = "all") -> 
     """Return classes of the strong labels, sorted by mid (Hershey et al. 2021).
 
     Args:
-        subset: "all" 456, those that occur in the strong "train" (447) or "eval" (416) set, or the 381 "shared" by
-            the evaluation set and the model's outputs.
+        subset: "all" (456 classes), those in the strong "train" (447) or "eval" (416) set, or the 381 "shared" by the
+            evaluation set and the model's outputs.
 
     Raises:
-        ConfigError: There is no such subset.
+        ConfigError: The subset is unknown.
     """
     if subset not in _SUBSETS:
-        raise ConfigError(f"there is no subset '{subset}' of the strong labels; there are {', '.join(_SUBSETS)}")
+        raise ConfigError(f"the subset of the strong labels must be one of {', '.join(_SUBSETS)}, not '{subset}'")
     rows = _rows("strong_classes.tsv")
     return tuple(find(row["mid"]) for row in rows if all(row[column] == "1" for column in _SUBSETS[subset]))
 
 
 def find(key: Key) -> Label:
-    """Return the class with this index (a number or its digits), mid or display name, in any case.
+    """Return the class with this index (a number or its digits), mid or display name; case does not matter.
 
-    The names of the 527, of the strong labels and of the ontology all count.
+    Names from the 527, the strong labels and the ontology are all known.
 
     Raises:
-        LabelError: There is none; the message names the nearest ones.
+        LabelError: No class matches; the message suggests similar ones.
     """
     text = key.strip().casefold() if isinstance(key, str) else str(as_index(key))
     known = _known()
     if text in known:
         return known[text]
     if text.removeprefix("-").isdecimal():
-        raise LabelError(f"there is no label with index {text}; they go from 0 to {len(weak_labels()) - 1}")
+        raise LabelError(f"no label has the index {text}: indices are 0 to {len(weak_labels()) - 1}")
     names = {name: label for name, label in known.items() if not name.isdecimal()}
     parts = {part: label for name, label in names.items() for part in name.split(", ")}  # "Gunshot, gunfire"
     called = parts | names
     near = [called[name] for name in get_close_matches(text, called, n=3, cutoff=0.5)]
     hints = dict.fromkeys(f"{label.name!r} ({label.mid})" for label in near)
-    raise LabelError(f"there is no label {key!r}" + (f"; did you mean {' or '.join(hints)}?" if hints else ""))
+    raise LabelError(f"label {key!r} not found" + (f"; did you mean {' or '.join(hints)}?" if hints else ""))
 
 
 def choose(labels: Key | Iterable[Key]) -> tuple[int, ...]:
-    """Return the positions of classes in the model's outputs, each once, in the order they are asked for.
+    """Return the positions of classes in the model's outputs, each once, in the order requested.
 
     Args:
-        labels: One or several: an index, a mid or a display name in any case, as for `find`; or `under:` and one of
-            these, which means that class and all below it in the ontology: "under:Animal".
+        labels: One or several classes, each as for `find`, or with the prefix `under:` for the class and all its
+            descendants in the ontology: "under:Animal".
 
     Raises:
-        LabelError: There is no such class, with the nearest ones named; or the model has no output for it.
+        LabelError: A class is unknown, the message suggests similar ones; or the model has no output for it.
     """
     several = [labels] if isinstance(labels, str) or not isinstance(labels, Iterable) else labels
     return tuple(dict.fromkeys(place for each in several for place in _outputs(each)))
 
 
 def separated(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the labels of texts that name one or several with commas between: names may have commas themselves.
+    """Split texts into labels at commas, where a label may contain commas itself.
 
-    From the left, as many parts as together are a name make one; what is no name stays for `choose` to complain of.
+    From the left, the longest run of parts that is a known name becomes one label. A part that is not a name is kept;
+    `choose` reports it.
     """
     labels = []
     for text in texts:
@@ -134,45 +135,45 @@ def _outputs(wanted: Key) -> list[int]:
     below = [other.index for other in descendants(label.mid) if other.index is not None]
     found = ([] if label.index is None else [label.index]) + (below if subtree else [])
     if not found:
-        hint = f"; '{UNDER}{label.name}' takes the {len(below)} classes below it" if below else ""
+        hint = f"; '{UNDER}{label.name}' selects the {len(below)} classes below it" if below else ""
         raise LabelError(f"the model has no output for '{label.name}' ({label.mid}){hint}")
     return found
 
 
 def parents(mid: Key) -> tuple[Label, ...]:
-    """Return the classes right above this one in the ontology; a class can have several.
+    """Return the parent classes in the ontology (Gemmeke et al. 2017); a class can have several.
 
-    A top class has none, nor have the 31 classes of the strong labels that the ontology (Gemmeke et al. 2017) lacks.
+    Top classes have none. Neither do the 31 classes of the strong labels that are not in the ontology.
 
     Raises:
-        LabelError: There is no such class.
+        LabelError: The class is unknown.
     """
     return _parents().get(find(mid), ())
 
 
 def ancestors(mid: Key) -> tuple[Label, ...]:
-    """Return all classes above this one in the ontology (Gemmeke et al. 2017), nearest first, without itself.
+    """Return all ancestors of a class in the ontology (Gemmeke et al. 2017), nearest first.
 
     Raises:
-        LabelError: There is no such class.
+        LabelError: The class is unknown.
     """
     return _closure(find(mid), _parents())
 
 
 def children(mid: Key) -> tuple[Label, ...]:
-    """Return the classes right below this one in the ontology (Gemmeke et al. 2017).
+    """Return the child classes in the ontology (Gemmeke et al. 2017).
 
     Raises:
-        LabelError: There is no such class.
+        LabelError: The class is unknown.
     """
     return _children().get(find(mid), ())
 
 
 def descendants(mid: Key) -> tuple[Label, ...]:
-    """Return all classes below this one in the ontology (Gemmeke et al. 2017), nearest first, without itself.
+    """Return all descendants of a class in the ontology (Gemmeke et al. 2017), nearest first.
 
     Raises:
-        LabelError: There is no such class.
+        LabelError: The class is unknown.
     """
     return _closure(find(mid), _children())
 
@@ -180,7 +181,7 @@ def descendants(mid: Key) -> tuple[Label, ...]:
 def _closure(start: Label, links: Mapping[Label, tuple[Label, ...]]) -> tuple[Label, ...]:
     found = dict.fromkeys(links.get(start, ()))
     queue = list(found)
-    for label in queue:  # grows while it is walked
+    for label in queue:  # grows during the loop
         new = [other for other in links.get(label, ()) if other not in found]
         found.update(dict.fromkeys(new))
         queue.extend(new)
@@ -203,15 +204,15 @@ def _ontology() -> list[dict[str, Any]]:
 
 @cache
 def _known() -> dict[str, Label]:
-    """Each index, mid and casefolded name, and its class."""
+    """Return the class of each index, mid and casefolded name."""
     classes = [(row["mid"], row["display_name"], int(row["index"])) for row in _rows("class_labels_indices.csv")]
     known = {str(index): Label(mid, name, index) for mid, name, index in classes}
     known |= {key: label for label in known.values() for key in (label.mid, label.name.casefold())}
     others = [(row["mid"], row["display_name"]) for row in _rows("strong_classes.tsv")]
     others += [(entry["id"], entry["name"]) for entry in _ontology()]
     for mid, name in others:
-        # A known mid with a new name is a renamed class. A known name with a new mid happens once: the ontology's
-        # Brief tone has a zero more in its mid than that of the strong labels.
+        # A known mid with a new name is a renamed class. A known name with a new mid occurs once: Brief tone has one
+        # more zero in the ontology's mid than in that of the strong labels.
         label = known.get(mid) or known.get(name.casefold()) or Label(mid, name, None)
         known.setdefault(mid, label)
         known.setdefault(name.casefold(), label)

@@ -1,4 +1,4 @@
-"""Read the tensors of a weights file, whichever model they belong to."""
+"""Reading and hashing of weights files, for all models."""
 
 import hashlib
 import pickle
@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from satpipe.sat.errors import CheckpointError
 from torch import Tensor
 
-# What torch and safetensors raise on files that are damaged, or no checkpoints at all.
+# Errors of torch and safetensors on files that are damaged or not checkpoints.
 _UNREADABLE = (
     SafetensorError, struct.error, RuntimeError, OSError, EOFError,
     ValueError, TypeError, LookupError, AttributeError, AssertionError,
@@ -28,24 +28,29 @@ def sha256_of(path: Path) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a file as float32 (counters as they are), and its metadata.
+    """Return the tensors of a file, floating-point ones as float32, and its metadata.
+
+    Args:
+        path: A `.safetensors` file, or a pickled state dict, bare or under `model` or `state_dict`.
 
     Raises:
-        CheckpointError: There is no such file, or it holds no state dict.
+        CheckpointError: The file is missing, unreadable or holds no state dict.
     """
     metadata: dict[str, str] = {}
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
+        raise CheckpointError(f"checkpoint {path} not found")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
-            with warnings.catch_warnings(action="ignore"):  # torch's, on how the file was pickled
+            with warnings.catch_warnings(action="ignore"):  # about the pickle format
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: no pickle, or one of more than tensors") from error
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint: it is not a pickle file of tensors alone"
+        ) from error
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error

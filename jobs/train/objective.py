@@ -98,7 +98,7 @@ class Objective(nn.Module):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         frames = self.frames(inputs)
         if settings.mask_frames or settings.mask_bands:
-            frames = augment.mask(frames, rng, most_frames=settings.mask_frames, most_bands=settings.mask_bands)
+            frames = augment.mask(frames, rng, max_frames=settings.mask_frames, max_bands=settings.mask_bands)
         if settings.stage == "sat":
             loss: Tensor = self._crop_loss[0](frames, labels)
             return loss

@@ -1,4 +1,4 @@
-"""Tag many chunks at once: layer by layer within a recording, side by side across recordings."""
+"""Tag many chunks per batch: layer by layer within a recording, in parallel across recordings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -13,25 +13,25 @@ from torch import Tensor
 
 Keyed = tuple[Any, Chunk]
 Item = TypeVar("Item")
-BATCH_CHUNKS = 32  # 1,536 tokens of SAT-2s: more are no faster on a processor
-GPU_BATCH_CHUNKS = 256  # enough work to keep a GPU busy; what a block of SAT-B works on takes 0.4 GB in float32
+BATCH_CHUNKS = 32  # 1,536 tokens of SAT-2s: larger batches are no faster on a CPU
+GPU_BATCH_CHUNKS = 256  # keeps a GPU busy; a block of SAT-B needs 0.4 GB for them in float32
 
 
 @torch.inference_mode()
 def score_chunks(
     model: SAT, chunks: Iterable[Keyed], batch_chunks: int = BATCH_CHUNKS, *, device: torch.device | None = None
 ) -> Iterator[tuple[Any, Tensor]]:
-    """Score chunks of one recording after the other, `batch_chunks` at a time.
+    """Score the chunks of one recording after another, `batch_chunks` per batch.
 
-    A chunk marked `first` starts with an empty memory, any other with that of the chunk before it in the order given;
-    a chunk shorter than the configuration's must be the last of its recording. How many chunks go into a batch, and
-    which, changes no score by more than rounding.
+    A chunk marked `first` starts with an empty memory, any other with the memory after the previous chunk. A chunk
+    that is shorter than the configuration's must be the last of its recording. The composition of batches changes
+    scores by no more than rounding.
 
     Args:
         model: In evaluation mode.
-        chunks: Pairs of a key of the caller's and a chunk, in order.
-        batch_chunks: Chunks to run at once; bounds the memory used.
-        device: Where the model is.
+        chunks: Pairs of a key chosen by the caller and a chunk, in order.
+        batch_chunks: Chunks per batch; limits the memory used.
+        device: Device of the model.
 
     Yields:
         The key and the scores [527] (float32, on the CPU) of each chunk, in the order given.
@@ -50,12 +50,12 @@ def score_chunks(
 
 
 def batch_chunks_for(device: torch.device) -> int:
-    """How many chunks to run at once on a device."""
+    """Return the number of chunks per batch that suits a device."""
     return GPU_BATCH_CHUNKS if device.type == "cuda" else BATCH_CHUNKS
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield items `size` at a time; the last ones may be fewer."""
+    """Yield lists of `size` items; the last may be shorter."""
     batch: list[Item] = []
     for item in items:
         batch.append(item)
@@ -75,7 +75,7 @@ def _one_by_one(model: SAT, chunks: list[Chunk], memory: Memory | None) -> tuple
 
 
 def _side_by_side(model: SAT, chunks: list[Chunk], _: Memory | None) -> tuple[Tensor, None]:
-    """Chunks without memory, those of one length together."""
+    """Score chunks without memory, those of equal length in one pass."""
     scores = [torch.empty(0)] * len(chunks)
     for indices in _by_length(chunks, list(range(len(chunks)))):
         together, _ = model(torch.stack([chunks[i].log_mel for i in indices]))
@@ -85,12 +85,12 @@ def _side_by_side(model: SAT, chunks: list[Chunk], _: Memory | None) -> tuple[Te
 
 
 def _layer_by_layer(model: SAT, chunks: list[Chunk], memory: Memory | None) -> tuple[Tensor, Memory | None]:
-    """Whole chunks in one pass; then the short last chunks, each with the memory of the chunk before it."""
+    """Score whole chunks in one pass, then the short last chunks, each with the memory after the previous chunk."""
     whole_frames = model.config.chunk_frames
     whole = [i for i, chunk in enumerate(chunks) if chunk.log_mel.shape[-1] == whole_frames]
     short = [i for i, chunk in enumerate(chunks) if chunk.log_mel.shape[-1] < whole_frames]
     scores = [torch.empty(0)] * len(chunks)
-    after: dict[int, Memory] = {} if memory is None else {-1: memory}  # memory after chunk i, where it is wanted
+    after: dict[int, Memory] = {} if memory is None else {-1: memory}  # memory after chunk i, where needed
     if whole:
         wanted = sorted({i - 1 for i in short if not chunks[i].first} & set(whole) | {whole[-1]})
         together, kept = consecutive(

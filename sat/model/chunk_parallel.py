@@ -1,10 +1,9 @@
-"""Consecutive chunks of a recording at once, layer by layer: the fast way through a SAT.
+"""Consecutive chunks of a recording in one pass, layer by layer: the fast way to run a SAT.
 
-No block waits for the end of an earlier chunk: the memory of block l for chunk t is the input of block l for chunk
-t - 1, which is computed in the same pass. Equal to calls of the model chunk by chunk up to rounding, and for inference
-only: the tokens of all chunks lie in one buffer in the order of time, behind the memory of the first chunk, and every
-block adds to them in place. What is as large as the layers inside a block is made once and used by all blocks: fresh
-memory and copies cost time.
+No block has to wait for the end of an earlier chunk: the memory of block l for chunk t is the input of block l for
+chunk t - 1, which is computed in the same pass. The result equals that of calls chunk by chunk, up to rounding. For
+inference only: the tokens of all chunks are in one buffer in order of time, after the memory of the first chunk, and
+each block adds to them in place. Blocks share buffers for large intermediate results, since allocation costs time.
 """
 
 from collections.abc import Sequence
@@ -28,15 +27,15 @@ def consecutive(
     Args:
         model: In evaluation mode.
         log_mel: [C, 64, F] with F the configuration's `chunk_frames`.
-        memory: Of the stream the first chunk belongs to (B = 1); None when its memory is empty.
-        first: Chunks that start another recording; their memory is empty.
-        keep: Chunks whose memory is wanted, K of them; by default the last one.
+        memory: Memory before the first chunk (B = 1); None if it is empty.
+        first: Chunks that start another recording and have an empty memory.
+        keep: The K chunks after which memory is returned; by default the last one.
 
     Returns:
         Scores [C, 527], and the memory after each chunk of `keep` (B = K).
 
     Raises:
-        ValueError: The configuration does not allow it (`allows_consecutive`), or another number of frames.
+        ValueError: The configuration does not allow it (`allows_consecutive`), or the chunks are not whole.
     """
     config = model.config
     if not allows_consecutive(config):
@@ -52,19 +51,19 @@ def consecutive(
         assert isinstance(block, Block)
         kept.append(stream.chunks[list(keep), -stream.past :])
         stream.rows[: stream.past] = 0.0 if memory is None else memory.blocks[index][0]
-        # Block 0 adds positions to its memory a second time, so that it is not the chunk before as it is.
+        # Block 0 adds positions to its memory a second time, so its memory is not the previous chunk itself.
         positions = model.memory_positions(stream.past) if index == 0 else None
         stream.add(block, positions, mask)
     return model.head(stream.chunks), Memory(kept)
 
 
 class _Stream:
-    """The tokens of C chunks, M tokens of memory before them, and room to work on them.
+    """The tokens of C chunks after M tokens of memory, and the buffers to process them.
 
     Attributes:
-        past: M, the tokens of memory.
-        rows: All tokens, the oldest first, [M + C T, D].
-        chunks: Those after the memory as [C, T, D]; the same numbers.
+        past: M, the number of memory tokens.
+        rows: All tokens, oldest first, [M + C T, D].
+        chunks: View of the tokens after the memory as [C, T, D].
     """
 
     def __init__(self, chunks: Tensor, past: int) -> None:
@@ -78,7 +77,7 @@ class _Stream:
         self._hidden = chunks.new_empty(count * tokens, 4 * width)
 
     def add(self, block: Block, positions: Tensor | None, mask: Tensor | None) -> None:
-        """Run a block: its output takes the place of its input. `positions` [M, D] are added to the memory it sees."""
+        """Run a block in place. `positions` [M, D] are added to its memory."""
         q, k, v = self._windows(block) if positions is None else self._with_positions(block, positions)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [C, H, T or M + T, D / H]
         heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -87,9 +86,9 @@ class _Stream:
         _add_linear(self._tokens, torch.ops.aten.gelu_(hidden), block.mlp.fc2)
 
     def _windows(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [C, T, H, D / H], keys and values [C, M + T, H, D / H].
+        """Return queries [C, T, H, D / H], keys and values [C, M + T, H, D / H].
 
-        What chunk c sees, the chunk before and itself, is one window of the rows: windows overlap, nothing is copied.
+        A chunk attends to one window of the rows, the previous chunk and itself; windows overlap without copies.
         """
         count, tokens, width = self.chunks.shape
         qkv = _linear(block.norm1(self.rows), block.attn.qkv, self._qkv)
@@ -100,7 +99,7 @@ class _Stream:
         return q, qkv.as_strided(window, strides, width), qkv.as_strided(window, strides, 2 * width)
 
     def _with_positions(self, block: Block, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with a memory made for each chunk."""
+        """Return the same with a separate memory for each chunk."""
         memory = torch.cat([self.rows[None, : self.past], self.chunks[:-1, -self.past :]]) + positions  # [C, M, D]
         rows = block.attn.qkv(block.norm1(torch.cat([memory, self.chunks], dim=1)))  # [C, M + T, 3 D]
         q, k, v = rows.unflatten(-1, (3, block.attn.heads, -1)).unbind(2)
@@ -108,7 +107,7 @@ class _Stream:
 
 
 def _mask(stream: _Stream, empty: Sequence[int]) -> Tensor:
-    """Which keys a chunk's queries see, boolean [C, 1, T, M + T]: not the memory of chunks that have none."""
+    """Return the attention mask, boolean [C, 1, T, M + T], that hides the memory of the `empty` chunks."""
     count, tokens, _ = stream.chunks.shape
     mask = torch.ones(count, 1, tokens, stream.past + tokens, dtype=torch.bool, device=stream.rows.device)
     mask[list(empty), :, :, : stream.past] = False
@@ -120,8 +119,8 @@ def _linear(x: Tensor, layer: nn.Linear, out: Tensor) -> Tensor:
 
 
 def _add_linear(x: Tensor, y: Tensor, layer: nn.Linear) -> None:
-    """Add the layer's output for `y` to `x`."""
+    """Add the output of the layer for `y` to `x`."""
     if x.dtype == torch.float32:
         x.addmm_(y, layer.weight.T).add_(layer.bias)
     else:
-        x.add_(layer(y))  # the large numbers of `x` are rounded once, not twice
+        x.add_(layer(y))  # rounds the large values of `x` once instead of twice

@@ -1,4 +1,4 @@
-"""Tag several streams while they are being made, their chunks side by side in one batch."""
+"""Tag several streams online, with their chunks in one batch."""
 
 from collections import defaultdict, deque
 from collections.abc import Hashable
@@ -19,8 +19,8 @@ class Scored(Generic[Key]):
     """Scores of one chunk.
 
     Attributes:
-        stream: The key its samples were pushed with.
-        index: Of the chunk in its recording.
+        stream: Key under which the samples were pushed.
+        index: Position of the chunk in its recording.
         scores: [527], float32, on the CPU.
     """
 
@@ -31,7 +31,7 @@ class Scored(Generic[Key]):
 
 @dataclass
 class _Stream:
-    """What is known of one stream: its recording, chunks that wait, and the memory that the last one left."""
+    """One stream: its recording, the waiting chunks, and the memory after the last scored chunk."""
 
     chunks: ChunkStream | None = None
     ready: deque[Chunk] = field(default_factory=deque)
@@ -39,10 +39,10 @@ class _Stream:
 
 
 class BatchTagger(Generic[Key]):
-    """`StreamingTagger` for any number of streams at once: equal to one for each up to rounding.
+    """Tags any number of streams at once, with the scores of a `StreamingTagger` for each, up to rounding.
 
-    Streams are told apart by keys, and begin with their first samples. They need not be in step: a batch holds what is
-    ready, at most one chunk of each stream, since the next one takes the memory that this one leaves.
+    Keys identify streams, which start with their first samples. Streams need not be synchronous: a batch contains the
+    chunks that are ready, at most one per stream, since the next one needs the memory after it.
 
     Example:
         >>> from satpipe.sat.model.config import get_config
@@ -71,20 +71,20 @@ class BatchTagger(Generic[Key]):
         state.ready += state.chunks.push(samples)
 
     def finish(self, stream: Key) -> None:
-        """End the stream's recording: what is left waits for `step`. Samples pushed later begin another one."""
+        """End the stream's recording; its remaining chunks wait for `step`. Later samples start another recording."""
         state = self._streams.get(stream)
         if state and state.chunks:
             state.ready += state.chunks.finish()
             state.chunks = None
 
     def waits(self, stream: Key) -> bool:
-        """Whether a chunk of the stream waits for `step`."""
+        """Return True if a chunk of the stream waits for `step`."""
         state = self._streams.get(stream)
         return bool(state and state.ready)
 
     @torch.inference_mode()
     def step(self) -> list[Scored[Key]]:
-        """Score the oldest chunk that waits of each stream, in one batch where lengths and memories allow it."""
+        """Score the oldest waiting chunk of each stream, in one batch if lengths and memories allow it."""
         batches: dict[tuple[int, int], list[tuple[Key, Chunk, Memory | None]]] = defaultdict(list)
         for key, state in self._streams.items():
             if state.ready:
@@ -101,13 +101,13 @@ class BatchTagger(Generic[Key]):
         log_mel = torch.stack([chunk.log_mel for _, chunk, _ in batch])
         scores, left = self.model(log_mel, Memory.stack(memories) if memories else None)
         for place, (key, _, _) in enumerate(batch):
-            # A copy of its own: a view would keep the memories of the whole batch for as long as one stream is quiet.
+            # A copy, since a view would keep the memories of the whole batch alive while one stream is idle.
             self._streams[key].memory = Memory([b.clone() for b in left.select(place).blocks]) if left else None
         rows = zip(batch, scores.float(), strict=True)
         return [Scored(key, chunk.index, row) for (key, chunk, _), row in rows if chunk.index >= 0]
 
     def _forget(self) -> None:
-        """Let go of streams that have ended."""
+        """Delete streams that have ended."""
         ended = [key for key, state in self._streams.items() if not state.chunks and not state.ready]
         for key in ended:
             del self._streams[key]

@@ -28,33 +28,33 @@ CUTS: tuple[Cut, ...] = get_args(Cut)
 
 
 class ChunkConfig(Protocol):
-    """What cutting and the tables need to know of a model: `ModelConfig`, or `ExternalConfig` of other taggers."""
+    """What chunking and the tables need to know about a tagger: a `ModelConfig`, or an `ExternalConfig`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the configuration."""
 
     @property
     def rate_hz(self) -> int:
-        """Sampling rate of what it reads."""
+        """Sampling rate of the input."""
 
     @property
     def script_chunk_s(self) -> float:
-        """The nominal delay."""
+        """The nominal delay in seconds."""
 
     @property
     def chunk_samples(self) -> int:
-        """Samples a whole chunk stands for, at 16 kHz."""
+        """Samples of a whole chunk, counted at 16 kHz."""
 
     @property
     def streaming(self) -> bool:
-        """Whether something is carried from chunk to chunk."""
+        """True if something is carried from chunk to chunk."""
 
     @property
     def warmup_chunks(self) -> int:
-        """Chunks to read before a chunk so that its score is that of a pass from the start."""
+        """Chunks to read before a chunk so that its scores equal those of a pass from the start."""
 
     def with_delay(self, delay_s: float) -> Self:
         """Return the configuration for reading `delay_s` seconds per chunk; ConfigError if it cannot."""
@@ -72,70 +72,70 @@ class ModelConfig:
     """Channels of a token."""
     heads: int
     chunk_frames: int
-    """Log-mel frames read at a time; of a full-context model at most as many as it has positions for."""
+    """Log-mel frames per chunk; a full-context model needs a time position for each patch of them."""
     memory_tokens: int
-    """Tokens of the past each block attends to; 0 for a full-context model, or where each chunk stands alone."""
+    """Past tokens that each block attends to; 0 for a full-context model, or if each chunk stands alone."""
     time_positions: int
-    """Entries of the time-position table: those of the chunk, then those of the memory."""
+    """Entries of the time-position table: first those of the chunk, then those of the memory."""
     class_token: bool
-    """Scores are read from a class token instead of the mean over all tokens."""
+    """Scores come from a class token instead of the mean over all tokens."""
     script_chunk_s: float
-    """The nominal delay: seconds of waveform the published inference script reads at a time."""
+    """The nominal delay: seconds of waveform that the published inference script reads per chunk."""
 
     depth: int = DEPTH
     classes: int = CLASSES
 
     @property
     def rate_hz(self) -> int:
-        """Sampling rate of what it reads."""
+        """Sampling rate of the input."""
         return SAMPLE_RATE_HZ
 
     @property
     def streaming(self) -> bool:
-        """Whether the model carries memory from chunk to chunk."""
+        """True if the model carries memory from chunk to chunk."""
         return self.memory_tokens > 0
 
     @property
     def chunk_samples(self) -> int:
-        """Samples a whole chunk stands for, at 16 kHz."""
+        """Samples of a whole chunk, counted at 16 kHz."""
         return self.chunk_frames * HOP_SAMPLES
 
     @property
     def chunk_tokens(self) -> int:
-        """Tokens computed for a whole chunk, class token included."""
+        """Tokens of a whole chunk, including the class token."""
         return self.chunk_frames // PATCH_FRAMES * FREQUENCY_PATCHES + self.class_token
 
     @property
     def memory_chunks(self) -> int:
-        """Chunks the memory of one block reaches back."""
+        """Chunks that the memory of one block spans."""
         return -(-self.memory_tokens // self.chunk_tokens)
 
     @property
     def warmup_chunks(self) -> int:
-        """Chunks to read before a chunk so that its score is that of a pass from the start."""
+        """Chunks to read before a chunk so that its scores equal those of a pass from the start."""
         return self.depth * self.memory_chunks
 
     def without_memory(self) -> "ModelConfig":
-        """The same weights with each chunk alone: nothing is carried from one chunk to the next."""
+        """Return the configuration in which each chunk stands alone: nothing is carried to the next."""
         return replace(self, memory_tokens=0)
 
     def with_delay(self, delay_s: float) -> "ModelConfig":
-        """The same weights, reading `delay_s` at a time; in the gapless cut as many whole patches as fit into it.
+        """Return the configuration for reading `delay_s` seconds per chunk; gapless, the whole patches within it.
 
         Raises:
-            ConfigError: It is a streaming model and the delay not its own, or there are no positions for that much.
+            ConfigError: A streaming model has another delay, or a full-context model has too few time positions.
         """
         if delay_s == self.script_chunk_s:
             return self
         if self.streaming:
             raise ConfigError(
-                f"{self.name} has a delay of {self.script_chunk_s:g} s, which its memory and positions are made for: "
-                f"{delay_s:g} s takes a full-context model"
+                f"{self.name} has a delay of {self.script_chunk_s:g} s, for which its memory was trained: "
+                f"a delay of {delay_s:g} s needs a full-context model"
             )
         shortest_s, longest_s = (patches * PATCH_SAMPLES / SAMPLE_RATE_HZ for patches in (1, self.time_positions))
         if not shortest_s <= delay_s <= longest_s:
             raise ConfigError(
-                f"a delay of {delay_s:g} s: {self.name} reads from {shortest_s:g} s to {longest_s:g} s at a time"
+                f"the delay of {self.name} must be {shortest_s:g} s to {longest_s:g} s, not {delay_s:g} s"
             )
         patches = round(delay_s * SAMPLE_RATE_HZ) // PATCH_SAMPLES
         return replace(self, chunk_frames=patches * PATCH_FRAMES, script_chunk_s=delay_s)
@@ -143,7 +143,7 @@ class ModelConfig:
 
 def _streaming(name: str, width: int, heads: int, seconds: int, *, class_token: bool) -> ModelConfig:
     chunk_frames = 96 * seconds
-    # The published SAT_S_1s is declared with the chunk and memory of its 2 s sibling although it is fed 1 s.
+    # The published SAT_S_1s is declared with the chunk and memory of its 2 s sibling although it reads 1 s.
     memory_frames = 192 if name == "SAT_S_1s" else chunk_frames
     return ModelConfig(
         name=name,
@@ -190,9 +190,9 @@ def get_config(name: str) -> ModelConfig:
     """Return the configuration called `name`.
 
     Raises:
-        ConfigError: There is none; the message names the nearest ones.
+        ConfigError: The name is unknown; the message suggests similar ones.
     """
     if name in CONFIGS:
         return CONFIGS[name]
     near = get_close_matches(name, CONFIGS, n=3, cutoff=0.4) or list(CONFIGS)
-    raise ConfigError(f"there is no configuration '{name}'; did you mean {', '.join(near)}?")
+    raise ConfigError(f"configuration '{name}' not found; did you mean {', '.join(near)}?")

@@ -1,7 +1,7 @@
-"""One chunk of a recording as one module of tensors: waveform and memory in, scores and memory out.
+"""A module for one chunk of a recording: waveform and memory in, scores and memory out.
 
-It is what runs where satpipe is not: all shapes are fixed, and nothing is kept between calls but what the caller hands
-on. Called with the windows of a recording in turn it gives the scores of `StreamingTagger` in the gapless cut.
+It runs without satpipe: all shapes are fixed, and the caller passes the state from call to call. Called with the
+windows of a recording in order, it gives the scores of `StreamingTagger` in gapless mode.
 """
 
 from math import log, pi
@@ -13,15 +13,15 @@ from satpipe.sat.model.network import SAT, Block
 from torch import Tensor, nn
 
 BEFORE_SAMPLES = CENTRE_SAMPLES
-"""Samples of a window before its chunk: the left half of what the first frame sees."""
+"""Samples of a window before its chunk: the left half of the window of the first frame."""
 AFTER_SAMPLES = CENTRE_SAMPLES - HOP_SAMPLES
-"""Samples of a window after its chunk: the rest of what the last frame sees."""
-_STEP_SAMPLES = 32  # divides the hop and the length of a frame, so that frames are made of whole rows of samples
+"""Samples of a window after its chunk: the rest of the window of the last frame."""
+_STEP_SAMPLES = 32  # divides the hop and the length of a frame, so that frames consist of whole rows of samples
 _FLOOR_DB = 10 * log(POWER_FLOOR, 10)
 
 
 def window_samples(config: ModelConfig) -> int:
-    """Samples that one call reads at 16 kHz; the next window starts `chunk_samples` of the configuration later."""
+    """Return the samples per call at 16 kHz; the next window starts `chunk_samples` of the configuration later."""
     return BEFORE_SAMPLES + config.chunk_samples + AFTER_SAMPLES
 
 
@@ -44,18 +44,18 @@ class ChunkTagger(nn.Module):
         """Tag the chunk that starts at sample 256 of a window.
 
         Args:
-            samples: The window, [`window_samples`]. Before the recording's start and after its end anything may stand.
-            length: Samples from the chunk's start to the recording's end, at least 1, int64 [1]. Every number from
-                `window_samples` on means the same: the end is not in the window.
-            chunk: Number of the chunk in its recording, int64 [1]. At 0 the memory is empty, whatever is given.
-            memory: What the call before returned, [blocks, M, D]; None for a full-context model.
+            samples: The window, [`window_samples`]. Values before the recording's start and after its end are ignored.
+            length: Samples from the chunk's start to the recording's end, at least 1, int64 [1]. Any number from
+                `window_samples` on means that the end is not in the window.
+            chunk: Position of the chunk in its recording, int64 [1]. At 0 the memory is treated as empty.
+            memory: Memory from the previous call, [blocks, M, D]; None for a full-context model.
 
         Returns:
-            Scores [527], and unless it is a full-context model the memory for the next call.
+            Scores [527] and, for a streaming model, the memory for the next call.
         """
         config = self.model.config
         length = length.clamp(1, window_samples(config))
-        patches = (length + PATCH_SAMPLES - 1) // PATCH_SAMPLES  # the last one is filled up with digital silence
+        patches = (length + PATCH_SAMPLES - 1) // PATCH_SAMPLES  # the last one is padded with digital silence
         x = self.model.embed(self.log_mel(samples, length, patches, chunk)[None])[0]
         heard = self._heard(patches)
         if memory is None:
@@ -63,7 +63,7 @@ class ChunkTagger(nn.Module):
             for block in self.blocks:
                 x = block(x, mask)
             return (self._scores(x, heard),)
-        age = torch.arange(config.memory_tokens, 0, -1)  # of the tokens in memory, the oldest first
+        age = torch.arange(config.memory_tokens, 0, -1)  # of the memory tokens, oldest first
         mask = _mask(torch.cat([age <= chunk * config.chunk_tokens, heard]))
         kept = []
         for index, block in enumerate(self.blocks):
@@ -76,7 +76,7 @@ class ChunkTagger(nn.Module):
         return self._scores(x, heard), torch.stack(kept)
 
     def _heard(self, patches: Tensor) -> Tensor:
-        """Tokens of the chunk that stand for some of the recording, boolean [T]: those after its end do not."""
+        """Return which tokens of the chunk are not after the recording's end, boolean [T]."""
         config = self.model.config
         heard = (torch.arange(config.chunk_frames // PATCH_FRAMES) < patches).repeat(FREQUENCY_PATCHES)
         return torch.cat([torch.ones(1, dtype=torch.bool), heard]) if config.class_token else heard
@@ -89,12 +89,12 @@ class ChunkTagger(nn.Module):
 
 
 def _mask(seen: Tensor) -> Tensor:
-    """What attention adds to its logits, [M + T]: nothing for tokens that are seen."""
+    """Return the mask added to the attention logits, [M + T]: 0 for visible tokens, -inf for others."""
     return torch.where(seen, 0.0, -torch.inf)
 
 
 class ChunkBlock(nn.Module):
-    """A transformer block for the tokens of one chunk, its weights laid out for the products that this takes."""
+    """A transformer block for the tokens of one chunk, with separate weights for queries, keys and values."""
 
     def __init__(self, block: Block, tokens: int) -> None:
         super().__init__()
@@ -106,11 +106,11 @@ class ChunkBlock(nn.Module):
         self.q, self.k, self.v = (_linear(*of_part) for of_part in zip(weights, biases, strict=True))
 
     def forward(self, seen: Tensor, mask: Tensor) -> Tensor:
-        """Attend.
+        """Run the block.
 
         Args:
-            seen: Tokens of memory, then of the chunk, [M + T, D].
-            mask: Added to the logits of all queries, [M + T].
+            seen: Tokens of the memory, then of the chunk, [M + T, D].
+            mask: Added to the logits of each query, [M + T].
 
         Shape:
             [M + T, D] -> [T, D]
@@ -134,10 +134,10 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 class WindowLogMel(nn.Module):
-    """The front end for one window, with what `LogMelStream` and `ChunkStream` do at the ends of a recording.
+    """The front end for one window, including the treatment of a recording's ends in `LogMelStream` and `ChunkStream`.
 
-    The Fourier transform is a product with cosines and sines: there is no operation for it that all devices have. In
-    float32 it is as close to the exact one as an FFT is.
+    The Fourier transform is a product with cosines and sines, since not all devices have an operation for it. In
+    float32 it is as exact as an FFT.
     """
 
     cosines: Tensor
@@ -148,12 +148,12 @@ class WindowLogMel(nn.Module):
     def __init__(self, frames: int) -> None:
         super().__init__()
         # The window is symmetric about sample 256 and 0 at sample 0: x[256 - n] and x[256 + n] share cosine and sine,
-        # up to the sine's sign. The first and the last bin are in no filter.
+        # up to the sign of the sine. No filter contains the first or the last bin.
         half = WINDOW_SAMPLES // 2
         n = torch.arange(1, half + 1, dtype=torch.float64)
         angles = 2 * pi / WINDOW_SAMPLES * torch.outer(n, torch.arange(1, half, dtype=torch.float64))
         window = torch.hann_window(WINDOW_SAMPLES, dtype=torch.float64)[1 : half + 1, None].clone()
-        window[-1] /= 2  # sample 256 is its own mirror image and comes twice
+        window[-1] /= 2  # sample 256 is its own mirror image and counts twice
         self.register_buffer("cosines", (window * angles.cos()).float())
         self.register_buffer("sines", (window * angles.sin()).float())
         self.register_buffer("filterbank", mel_filterbank()[1:half].clone())
@@ -162,7 +162,7 @@ class WindowLogMel(nn.Module):
         self.register_buffer("rows", rows.flatten())
 
     def forward(self, samples: Tensor, length: Tensor, patches: Tensor, chunk: Tensor) -> Tensor:
-        """Compute the frames of the chunk, clamped; those after the last patch are at the floor.
+        """Compute the clamped frames of the chunk; those after the last patch are at the floor.
 
         Shape:
             [n], with the arguments of `ChunkTagger.forward` -> [64, F] dB
@@ -178,7 +178,7 @@ class WindowLogMel(nn.Module):
         return clamp_dynamic_range(torch.where(heard[:, None], log_mel, _FLOOR_DB).T)
 
     def _ended(self, samples: Tensor, length: Tensor, patches: Tensor, chunk: Tensor) -> Tensor:
-        """Put in place what lies outside the recording: silence up to a whole patch, mirror images at both ends."""
+        """Replace the samples outside the recording: silence up to a whole patch, mirror images at both ends."""
         at = torch.arange(-BEFORE_SAMPLES, len(samples) - BEFORE_SAMPLES)  # 0 is the chunk's start
         at = torch.where(chunk == 0, at.abs(), at)
         last = patches * PATCH_SAMPLES - 1

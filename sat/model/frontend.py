@@ -1,4 +1,4 @@
-"""Waveform to log-mel, whole or as a stream (paper section 4.3: 64 bands, 32 ms window, 10 ms hop at 16 kHz)."""
+"""From waveforms to log-mel, whole or as a stream (paper section 4.3: 64 bands, 32 ms window, 10 ms hop, 16 kHz)."""
 
 import torch
 from satpipe.sat.model.config import HOP_SAMPLES, MEL_BANDS, SAMPLE_RATE_HZ
@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 WINDOW_SAMPLES = 512  # 32 ms, also the length of the FFT
 CENTRE_SAMPLES = WINDOW_SAMPLES // 2  # frame k is centred on sample 160 k
-MIN_SAMPLES = CENTRE_SAMPLES + 1  # what reflect padding needs
+MIN_SAMPLES = CENTRE_SAMPLES + 1  # the minimum for reflect padding
 POWER_FLOOR = 1e-10  # digital silence is -100 dB
 DYNAMIC_RANGE_DB = 120.0
 
 
 def mel_filterbank() -> Tensor:
-    """Triangular filters on the HTK mel scale, 0 to 8000 Hz, peak 1, not normalised.
+    """Return triangular filters on the HTK mel scale, 0 to 8000 Hz, with a peak of 1.
 
     Shape:
         [257, 64]: FFT bins by mel bands.
@@ -33,11 +33,11 @@ def mel_filterbank() -> Tensor:
 
 
 def clamp_dynamic_range(log_mel: Tensor) -> Tensor:
-    """Raise everything more than 120 dB under an item's maximum to that level.
+    """Raise values more than 120 dB below the maximum of an item to that level.
 
     Shape:
-        [..., 64, F] -> [..., 64, F]; every leading index is an item of its own, so that no score depends on
-        its neighbours in a batch.
+        [..., 64, F] -> [..., 64, F]; each leading index is one item, so that a score does not depend on its
+        neighbours in a batch.
     """
     return log_mel.maximum(log_mel.amax(dim=(-2, -1), keepdim=True) - DYNAMIC_RANGE_DB)
 
@@ -53,7 +53,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.register_buffer("filterbank", mel_filterbank(), persistent=False)
-        # For real and imaginary parts in turn: the filters add a bin's two squares up, with no pass over memory more.
+        # Repeated for real and imaginary parts: the filters also add a bin's two squares, which saves a memory pass.
         self.register_buffer("_filters_of_parts", self.filterbank.repeat_interleave(2, dim=0), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -63,16 +63,16 @@ class LogMel(nn.Module):
             [..., n] samples in -1 to 1 -> [..., 64, n // 160 + 1] dB
 
         Raises:
-            ValueError: Fewer than 257 samples: too short to reflect.
+            ValueError: There are fewer than 257 samples, too few for reflect padding.
         """
         if waveform.shape[-1] < MIN_SAMPLES:
-            raise ValueError(f"{waveform.shape[-1]} samples are fewer than the {MIN_SAMPLES} that centred frames need")
+            raise ValueError(f"centred frames need at least {MIN_SAMPLES} samples, not {waveform.shape[-1]}")
         flat = waveform.reshape(-1, waveform.shape[-1])
         padded = F.pad(flat, (CENTRE_SAMPLES, CENTRE_SAMPLES), mode="reflect")
         return self.frames(padded).reshape(*waveform.shape[:-1], MEL_BANDS, -1)
 
     def frames(self, padded: Tensor) -> Tensor:
-        """Compute the frames of samples that carry their own margins.
+        """Compute the frames of samples that include the margins.
 
         Shape:
             [..., m] -> [..., 64, (m - 512) // 160 + 1]
@@ -85,27 +85,27 @@ class LogMel(nn.Module):
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to a GPU through pinned memory, so that nobody waits for it; elsewhere a plain `to`."""
+    """Copy to a device; to a GPU asynchronously, through pinned memory."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 class LogMelStream:
-    """The same frames from samples that arrive in blocks of any size.
+    """Computes the same frames from samples that arrive in blocks of any size.
 
-    A stream may begin inside a recording: with `inside=True` the first 256 samples pushed are the left half of the
-    first window instead of being mirrored, so that the first frame is centred on sample 256 of what is pushed.
+    A stream can start inside a recording: with `inside=True`, the first 256 samples pushed are the left half of the
+    first window, so that the first frame is centred on sample 256; they are not mirrored.
     """
 
     def __init__(self, log_mel: LogMel, *, inside: bool = False) -> None:
         self._log_mel = log_mel
-        # Samples from the left edge of the next frame's window on, where the front end is.
+        # Samples from the left edge of the next frame's window, on the device of the front end.
         self._pending = torch.empty(0, device=log_mel.window.device)
         self._mirrored = inside
 
     def push(self, samples: Tensor) -> Tensor:
-        """Take samples, return the frames that are now complete.
+        """Take samples and return the frames that are now complete.
 
         Shape:
             [n] -> [64, F] with F >= 0
@@ -122,7 +122,7 @@ class LogMelStream:
         return frames
 
     def finish(self) -> Tensor:
-        """End the recording here: mirror its end and return the last frames.
+        """End the recording: mirror its end and return the last frames.
 
         Shape:
             [64, F]
@@ -131,14 +131,14 @@ class LogMelStream:
             ValueError: Fewer than 257 samples were pushed.
         """
         if not self._mirrored or len(self._pending) < MIN_SAMPLES:
-            raise ValueError(f"fewer than the {MIN_SAMPLES} samples that centred frames need were pushed")
+            raise ValueError(f"centred frames need at least {MIN_SAMPLES} samples")
         return self.push(self._pending[-MIN_SAMPLES:-1].flip(0))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the stream remembers, to be saved and given to `load_state_dict`."""
+        """Return the state of the stream, for `load_state_dict`."""
         return {"pending": self._pending.clone(), "mirrored": torch.tensor(self._mirrored)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue where the stream that gave `state` stood."""
+        """Continue where the stream with this state stopped."""
         self._pending = state["pending"].clone()
         self._mirrored = bool(state["mirrored"])

@@ -1,6 +1,6 @@
 """The whole model: a vision transformer over log-mel patches that carries memory from chunk to chunk.
 
-Paper sections 2 and 3. Axes: B recordings or pieces, C consecutive chunks, T tokens of a chunk, M tokens of memory,
+Paper sections 2 and 3. Axes: B recordings or segments, C consecutive chunks, T tokens of a chunk, M tokens of memory,
 D channels, H heads, F log-mel frames.
 """
 
@@ -11,26 +11,26 @@ from satpipe.sat.model.config import FREQUENCY_PATCHES, MEL_BANDS, PATCH_BANDS, 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NORM_EPS = 1e-6  # in the blocks; the head's LayerNorm has torch's default
+NORM_EPS = 1e-6  # in the blocks; the LayerNorm of the head has torch's default
 
 
 @dataclass
 class Memory:
-    """What a stream remembers: for every block, that block's input for the latest tokens.
+    """Memory of a stream: for each block, its input for the latest tokens.
 
     Attributes:
-        blocks: One [B, M, D] tensor for each block; M is at most the configuration's `memory_tokens`.
+        blocks: One [B, M, D] tensor per block; M is at most the configuration's `memory_tokens`.
     """
 
     blocks: list[Tensor]
 
     def select(self, stream: int) -> "Memory":
-        """Return the memory of one of the B streams, as one with B = 1."""
+        """Return the memory of one of the B streams, with B = 1."""
         return Memory([block[stream : stream + 1] for block in self.blocks])
 
     @staticmethod
     def stack(memories: "list[Memory]") -> "Memory":
-        """Put memories of equal length side by side along B."""
+        """Concatenate memories of equal length along B."""
         return Memory([torch.cat(blocks) for blocks in zip(*(memory.blocks for memory in memories), strict=True)])
 
 
@@ -126,7 +126,7 @@ class SAT(nn.Module):
         self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.classes))
 
     def with_precision(self, dtype: torch.dtype) -> "SAT":
-        """Run the blocks in `dtype`; log-mel values are still normalised, and scores made, in float32."""
+        """Run the blocks in `dtype`; the input is still normalised, and scores are computed, in float32."""
         for part in (self.patch_embed, self.blocks):
             part.to(dtype)
         for positions in self.parameters(recurse=False):
@@ -137,20 +137,20 @@ class SAT(nn.Module):
         """Tag one chunk of each of B streams.
 
         Args:
-            log_mel: [B, 64, F], at least one patch of 16 frames; frames past the last whole patch are not seen.
-            memory: What the chunks before left behind; None at the start of a recording.
+            log_mel: [B, 64, F], at least one patch of 16 frames; frames past the last whole patch are ignored.
+            memory: Memory after the previous chunk; None at the start of a recording.
 
         Returns:
             Scores [B, 527], and the memory for the next chunk (None for a full-context model).
 
         Raises:
-            ValueError: Fewer than 16 frames, or more than the model has positions for.
+            ValueError: There are fewer than 16 frames, or more than the model has positions for.
         """
         logits, memory = self.logits(log_mel, memory)
         return torch.sigmoid(logits), memory
 
     def logits(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        """The same as `forward`, before the sigmoid."""
+        """Tag a chunk as `forward` does, but return logits instead of scores."""
         x = self.embed(log_mel)
         tokens = self.config.memory_tokens
         kept = []
@@ -158,7 +158,7 @@ class SAT(nn.Module):
             past = None if memory is None else memory.blocks[index].detach()
             if past is not None and index == 0:
                 past = past + self.memory_positions(past.shape[1]).to(past.dtype)
-            # A token that stays for a second chunk keeps the positions added at its first use, as published.
+            # As published, a token that stays for a second chunk keeps the positions added at its first use.
             seen = x if past is None else torch.cat([past, x], dim=1)
             kept.append(seen[:, -tokens:].detach())
             x = block(x, past)
@@ -168,14 +168,14 @@ class SAT(nn.Module):
         """Normalise, cut into patches, embed and add positions.
 
         Shape:
-            [B, 64, F] -> [B, T, D] with T = 4 (F // 16), frequency-major, after the class token where there is one
+            [B, 64, F] -> [B, T, D] with T = 4 (F // 16), frequency-major, after the class token, if there is one
         """
         frames = log_mel.shape[-1]
         patches = frames // PATCH_FRAMES
         if not 0 < patches <= self.config.time_positions:
             raise ValueError(
-                f"{frames} frames: {self.config.name} reads from {PATCH_FRAMES} to "
-                f"{self.config.time_positions * PATCH_FRAMES + PATCH_FRAMES - 1} frames at a time"
+                f"{self.config.name} reads {PATCH_FRAMES} to "
+                f"{self.config.time_positions * PATCH_FRAMES + PATCH_FRAMES - 1} frames per chunk, not {frames}"
             )
         x = self.init_bn(log_mel)[..., : patches * PATCH_FRAMES]
         x = x.unflatten(-1, (patches, PATCH_FRAMES)).unflatten(1, (FREQUENCY_PATCHES, PATCH_BANDS))
@@ -189,7 +189,7 @@ class SAT(nn.Module):
         return x
 
     def memory_positions(self, tokens: int) -> Tensor:
-        """Position embeddings that block 0 adds to its memory: those of the last times of the table.
+        """Return the position embeddings that block 0 adds to its memory: those of the last times of the table.
 
         Shape:
             [tokens, D]
@@ -210,5 +210,5 @@ class SAT(nn.Module):
 
 
 def allows_consecutive(config: ModelConfig) -> bool:
-    """Whether chunks can run layer by layer (`satpipe.sat.model.chunk_parallel`): the memory is one chunk, no more."""
+    """Return True if chunks can run layer by layer (`chunk_parallel`): the memory is exactly one chunk."""
     return config.streaming and config.memory_chunks == 1

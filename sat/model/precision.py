@@ -1,4 +1,4 @@
-"""What the model computes in, and whether a device is made for it."""
+"""The number formats a model can compute in, and which devices support them."""
 
 import torch
 from satpipe.sat.errors import ConfigError
@@ -7,24 +7,23 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def dtype_for(precision: str, device: torch.device) -> torch.dtype:
-    """Return what a model on `device` is to compute in.
+    """Return the type in which a model on `device` computes.
 
     Raises:
-        ConfigError: There is no such precision, or the device computes in it only by detours that take more time than
-            float32 does.
+        ConfigError: The precision is unknown, or the device only emulates it, which is slower than float32.
     """
     if precision not in PRECISIONS:
-        raise ConfigError(f"there is no precision '{precision}'; there are {', '.join(PRECISIONS)}")
+        raise ConfigError(f"--precision must be one of {', '.join(PRECISIONS)}, not '{precision}'")
     if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("--precision fp16 is for GPUs; on a processor --precision bf16 is the fast one")
+        raise ConfigError("--precision fp16 needs a GPU; on a CPU, use --precision bf16")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(device)
-        raise ConfigError(f"{name} does not compute in bf16; --precision fp16 will do")
+        raise ConfigError(f"{name} does not support bf16; use --precision fp16")
     return PRECISIONS[precision]
 
 
 def processor_has_bf16() -> bool:
-    """Whether this machine's processor multiplies in bf16; any other can, and takes longer than for fp32."""
+    """Return True if this machine's CPU multiplies in bf16; other CPUs emulate it and are slower than in fp32."""
     capabilities = torch.cpu.get_capabilities()
     if capabilities.get("architecture") == "x86_64":
         return bool(capabilities.get("avx512_bf16"))

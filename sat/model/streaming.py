@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 
 def chunk_samples(config: ChunkConfig, cut: Cut) -> int:
-    """Samples from the start of a chunk to the start of the next, at 16 kHz."""
+    """Return the samples from the start of a chunk to the start of the next, at 16 kHz."""
     return config.chunk_samples if cut == "gapless" else round(config.script_chunk_s * SAMPLE_RATE_HZ)
 
 
@@ -41,9 +41,10 @@ class Chunk:
     """One chunk of a recording, ready for the model.
 
     Attributes:
-        index: Of the chunk in its recording; -1 for the digital silence that warms the memory in the script cut.
-        log_mel: [64, F] dB, clamped. F is the configuration's `chunk_frames`, less in the last chunk.
-        first: The memory is empty before it.
+        index: Position of the chunk in its recording; -1 for the digital silence that warms up the memory in script
+            mode.
+        log_mel: [64, F] dB, clamped. F is the configuration's `chunk_frames`, fewer in the last chunk.
+        first: True if the memory is empty before the chunk.
     """
 
     index: int
@@ -52,14 +53,13 @@ class Chunk:
 
 
 class ChunkStream:
-    """Cuts the samples of one recording, in blocks of any size, into chunks.
+    """Cuts the samples of one recording, which arrive in blocks of any size, into chunks.
 
     Args:
-        log_mel: The front end; the chunks are where it is.
-        config: Of the model the chunks are for.
-        cut: How to cut.
-        start_chunk: Chunk to start with. The samples pushed must begin `context_samples(cut, start_chunk)` before
-            the start of that chunk.
+        log_mel: The front end; chunks are on its device.
+        config: Configuration of the model.
+        cut: Chunking mode.
+        start_chunk: First chunk. The samples pushed must start `context_samples(cut, start_chunk)` before it.
     """
 
     def __init__(self, log_mel: LogMel, config: ModelConfig, cut: Cut = "gapless", start_chunk: int = 0) -> None:
@@ -68,24 +68,24 @@ class ChunkStream:
         self._cut: Cut = cut
         self._index = self._start = start_chunk
         self._context = context_samples(cut, start_chunk)
-        self._pushed = -self._context  # samples from the start of the first chunk on
+        self._pushed = -self._context  # samples since the start of the first chunk
         self._frames = LogMelStream(log_mel, inside=self._context > 0)
         shape = (MEL_BANDS, 0) if cut == "gapless" else (0,)
         self._pending = torch.empty(shape, device=log_mel.window.device)  # of the next chunk
         self._finished = False
 
     def push(self, samples: Tensor) -> list[Chunk]:
-        """Take samples [n], return the chunks that are now complete.
+        """Take samples [n] and return the chunks that are now complete.
 
         Raises:
-            ValueError: The samples are not one row of floating-point numbers, or the recording was finished.
+            ValueError: The samples are not a floating-point vector, or the recording was finished.
         """
         if samples.ndim != 1 or not samples.is_floating_point():
             raise ValueError(
-                f"samples are {samples.dtype} of shape {list(samples.shape)}: float of shape [n] is wanted"
+                f"samples must be floating-point of shape [n], not {samples.dtype} of shape {list(samples.shape)}"
             )
         if self._finished:
-            raise ValueError("the recording was finished; a new one takes a new stream")
+            raise ValueError("the recording was finished; use a new stream for another one")
         samples = to_device(samples.float(), self._pending.device)
         self._pushed += len(samples)
         gapless = self._cut == "gapless"
@@ -93,20 +93,20 @@ class ChunkStream:
         self._pending = torch.cat([self._pending, self._frames.push(samples) if gapless else samples], dim=-1)
         bounds = tuple(range(size, self._pending.shape[-1] + 1, size))
         *whole, self._pending = self._pending.tensor_split(bounds, dim=-1)
-        self._pending = self._pending.clone()  # lets go of what is done with
-        return [chunk for piece in whole for chunk in self._emit(piece)]
+        self._pending = self._pending.clone()  # frees the data of finished chunks
+        return [chunk for content in whole for chunk in self._emit(content)]
 
     def finish(self) -> list[Chunk]:
-        """End the recording here and return what is left of it: up to two chunks.
+        """End the recording and return the remaining chunks, up to two.
 
-        In the gapless cut the end is padded with digital silence to a whole patch of 16 frames, so that every sample
-        is seen; in the script cut frames past the last whole patch are not, but one patch there always is.
+        In gapless mode, digital silence pads the end to a whole patch of 16 frames, so that every sample is used. In
+        script mode, frames past the last whole patch are ignored, but there is at least one patch.
 
         Raises:
-            ValueError: The recording was finished before.
+            ValueError: The recording was already finished.
         """
         if self._finished:
-            raise ValueError("the recording was finished; a new one takes a new stream")
+            raise ValueError("the recording was finished; use a new stream for another one")
         chunks = self._finish()
         self._finished = True
         return chunks
@@ -119,44 +119,44 @@ class ChunkStream:
             return []
         chunks = self.push(torch.zeros(-self._pushed % PATCH_SAMPLES))
         emitted = (self._index - self._start) * self._config.chunk_frames
-        # Centring yields one frame more than the samples fill; it makes no chunk of its own.
+        # Centring yields one extra frame at the end; it does not start a chunk.
         frames = self._pushed // HOP_SAMPLES - emitted
         rest = torch.cat([self._pending, self._frames.finish()], dim=-1)[:, :frames]
         return chunks + (self._emit(rest) if frames else [])
 
-    def _emit(self, piece: Tensor) -> list[Chunk]:
-        """Make the next chunk of a piece: frames [64, F] in the gapless cut, samples [n] in the script cut."""
+    def _emit(self, content: Tensor) -> list[Chunk]:
+        """Return the next chunk, from frames [64, F] in gapless mode or samples [n] in script mode."""
         first = self._index == self._start
         before = []
         if self._cut == "script":
-            piece = self._log_mel(piece)
+            content = self._log_mel(content)
             if first and self._config.streaming:
                 before = [Chunk(-1, self._silence(), True)]
                 first = False
-        chunk = Chunk(self._index, clamp_dynamic_range(piece)[:, : self._config.chunk_frames], first)
+        chunk = Chunk(self._index, clamp_dynamic_range(content)[:, : self._config.chunk_frames], first)
         self._index += 1
         return [*before, chunk]
 
     def _silence(self) -> Tensor:
-        """As much digital silence as the memory holds, [64, F]."""
+        """Return digital silence of the length of the memory, [64, F]."""
         frames = self._config.memory_tokens // FREQUENCY_PATCHES * PATCH_FRAMES
         silence: Tensor = self._log_mel(torch.zeros(frames * HOP_SAMPLES, device=self._pending.device))
         return silence[:, :frames]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the stream remembers, to be saved and given to `load_state_dict`."""
+        """Return the state of the stream, for `load_state_dict`."""
         counters = {name: torch.tensor(getattr(self, f"_{name}")) for name in ("index", "start", "context", "pushed")}
         frames = {f"frames.{name}": tensor for name, tensor in self._frames.state_dict().items()}
         return {**counters, **frames, "pending": self._pending.clone(), "finished": torch.tensor(self._finished)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue where the stream that gave `state` stood.
+        """Continue where the stream with this state stopped.
 
         Raises:
-            ValueError: It was a stream of the other cut.
+            ValueError: The state is that of the other chunking mode.
         """
         if state["pending"].ndim != self._pending.ndim:
-            raise ValueError(f"the state is not that of a stream in the {self._cut} cut")
+            raise ValueError(f"the state is not that of a stream in {self._cut} mode")
         self._finished = bool(state["finished"])
         for name in ("index", "start", "context", "pushed"):
             setattr(self, f"_{name}", int(state[name]))
@@ -165,14 +165,14 @@ class ChunkStream:
 
 
 class StreamingTagger:
-    """Tags one recording while it is being made.
+    """Tags one recording online, as its samples arrive.
 
     Example:
         >>> from satpipe.sat.model.config import get_config
         >>> tagger = StreamingTagger(SAT(get_config("SAT_T_2s")).eval())
         >>> tagger.push(torch.zeros(40_000)).shape  # 2.5 s at 16 kHz: one chunk of 1.92 s is complete
         torch.Size([1, 527])
-        >>> tagger.finish().shape  # the 0.58 s that are left
+        >>> tagger.finish().shape  # the remaining 0.58 s
         torch.Size([1, 527])
     """
 
@@ -182,17 +182,17 @@ class StreamingTagger:
         self._memory: Memory | None = None
 
     def push(self, samples: Tensor) -> Tensor:
-        """Take samples [n] at 16 kHz, return the scores [C, 527] of the C >= 0 chunks that are now complete.
+        """Take samples [n] at 16 kHz and return the scores [C, 527] of the C >= 0 chunks that are now complete.
 
         Raises:
-            ValueError: The samples are not one row of floating-point numbers, or the recording was finished.
+            ValueError: The samples are not a floating-point vector, or the recording was finished.
         """
         return self._score(self._chunks.push(samples))
 
     def finish(self) -> Tensor:
-        """End the recording: the scores [C, 527] of what was left, C of 0 to 2.
+        """End the recording and return the scores [C, 527] of the remaining chunks, C of 0 to 2.
 
-        A chunk that is complete waits for the half window of samples after it, so two can be left.
+        A complete chunk waits for half a window of samples after it, so two can remain.
         """
         return self._score(self._chunks.finish())
 
@@ -206,7 +206,7 @@ class StreamingTagger:
         return torch.cat(scores)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The whole state between two pushes as tensors, to be saved (safetensors will do) and given back."""
+        """Return the state between two pushes as tensors, for `load_state_dict`; safetensors can store it."""
         memory = self._memory.blocks if self._memory else []
         return {
             **{f"chunks.{name}": tensor for name, tensor in self._chunks.state_dict().items()},
@@ -214,7 +214,7 @@ class StreamingTagger:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue where the tagger that gave `state` stood."""
+        """Continue where the tagger with this state stopped."""
         chunks = {name.removeprefix("chunks."): t for name, t in state.items() if name.startswith("chunks.")}
         self._chunks.load_state_dict(chunks)
         blocks = [state[f"memory.{index}"].clone() for index in range(len(state) - len(chunks))]

@@ -1,6 +1,6 @@
-"""AST (Gong, Chung, Glass, Interspeech 2021), as Hugging Face's transformers has it, with its own log-mel.
+"""AST (Gong, Chung, Glass, Interspeech 2021) with its log-mel front end, from Hugging Face's transformers.
 
-Whatever the delay, it computes the tokens of 10.24 s: its front end pads the log-mel of a shorter piece with zeros.
+It computes the tokens of 10.24 s at any delay: the front end pads the log-mel of a shorter segment with zeros.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class AST(Tagger):
-    """An AST of any size; its weights are a folder as `save_pretrained` writes it."""
+    """An AST of any size; its weights are a folder written by `save_pretrained`."""
 
     needs_weights = True
     packages = ("transformers",)
@@ -27,29 +27,29 @@ class AST(Tagger):
     def __init__(self, weights: Path | None) -> None:
         library = transformers("AST")
         network, front_end = library.ASTForAudioClassification, library.ASTFeatureExtractor
-        with warnings.catch_warnings(action="ignore"):  # some of Kaldi's filters are narrower than a bin of the FFT
+        with warnings.catch_warnings(action="ignore"):  # some of Kaldi's filters are narrower than an FFT bin
             if weights is None:
                 self.model = network(library.ASTConfig(num_labels=CLASSES)).eval()
                 self._front_end = front_end()
             else:
                 self.model = _read(network, weights)
-                told = (weights / "preprocessor_config.json").is_file()
-                self._front_end = front_end.from_pretrained(weights) if told else front_end()
+                configured = (weights / "preprocessor_config.json").is_file()
+                self._front_end = front_end.from_pretrained(weights) if configured else front_end()
                 names = self.model.config.id2label
                 self.mids = [find(names[number]).mid for number in range(len(names))]
         self.rate_hz = self._front_end.sampling_rate
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Shape: [B, n] samples -> [B, 1024, 128], padded with zeros or cut."""
-        made = self._front_end(list(waveforms.numpy()), sampling_rate=self.rate_hz, return_tensors="pt")
-        return made["input_values"]  # type: ignore[no-any-return]
+        """Shape: [B, n] samples -> [B, 1024, 128], padded with zeros or truncated."""
+        inputs = self._front_end(list(waveforms.numpy()), sampling_rate=self.rate_hz, return_tensors="pt")
+        return inputs["input_values"]  # type: ignore[no-any-return]
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: [B, 1024, 128] -> scores [B, outputs]."""
         return torch.sigmoid(self.model(input_values=features).logits)
 
     def tokens(self, samples: int) -> int:
-        """Patches of the padded log-mel, which overlap."""
+        """Return the number of overlapping patches of the padded log-mel."""
         config = self.model.config
         bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
         return bands * ((config.max_length - config.patch_size) // config.time_stride + 1)  # type: ignore[no-any-return]
@@ -57,11 +57,13 @@ class AST(Tagger):
 
 def _read(network: Any, folder: Path) -> Any:
     try:
-        model, told = network.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        model, report = network.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder} is no folder with an AST's config.json and weights: {reason}") from error
-    lacking = sorted(told["missing_keys"]) + sorted(str(key) for key in told["mismatched_keys"])
-    if lacking:  # transformers would go on with random weights
-        raise CheckpointError(f"{folder} is not this AST: {', '.join(lacking[:4])} missing or of another shape")
+        raise CheckpointError(f"{folder} must be a folder with an AST's config.json and weights: {reason}") from error
+    wrong = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if wrong:  # transformers would continue with random weights
+        raise CheckpointError(
+            f"{folder} does not fit its config.json: {', '.join(wrong[:4])} missing or of another shape"
+        )
     return model.eval()

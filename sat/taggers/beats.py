@@ -1,9 +1,9 @@
 """BEATs (Chen et al., ICML 2023, arXiv 2212.09058), written from the papers for the published fine-tuned weights.
 
-A transformer over 16x16 patches of Kaldi log-mel, in the order of time. The layers normalise after the residual, which
-is scaled as in DeepNet (Wang et al., arXiv 2203.00555); positions come from a convolution (wav2vec 2.0) and from a
-relative bias of attention, in buckets as T5's, that each query gates (WavLM, Chen et al., arXiv 2110.13900).
-Nothing is padded: a short piece has few tokens, and frames past the last whole patch are not seen.
+A transformer over 16x16 patches of Kaldi log-mel, in order of time. The layers normalise after the residual, which is
+scaled as in DeepNet (Wang et al., arXiv 2203.00555). Positions come from a convolution (wav2vec 2.0) and from a
+relative attention bias in buckets, as in T5, that each query gates (WavLM, Chen et al., arXiv 2110.13900). Nothing is
+padded: a short segment has few tokens, and frames past the last whole patch are ignored.
 """
 
 from math import log
@@ -28,7 +28,7 @@ _WIDTH, _HEADS, _LAYERS, _EMBEDDING = 768, 12, 12, 512  # of the published model
 
 
 class BEATs(Tagger):
-    """A fine-tuned BEATs of any size; its weights are a file as published, which names its classes."""
+    """A fine-tuned BEATs of any size; its weights are a published file, which lists the classes."""
 
     shortest_ms = 175  # one patch
     needs_weights = True
@@ -51,12 +51,12 @@ class BEATs(Tagger):
         return torch.sigmoid(self.model(features))
 
     def tokens(self, samples: int) -> int:
-        """Whole patches of a piece."""
+        """Return the number of whole patches of a segment."""
         return ((samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1) // PATCH * (MEL_BANDS // PATCH)
 
 
 class Network(nn.Module):
-    """The transformer and its classifier; tensors are called as in the published files."""
+    """The transformer and its classifier, with the published tensor names."""
 
     def __init__(self, width: int, heads: int, layers: int, embedding: int, classes: int) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Attention(nn.Module):
 
 
 def buckets(tokens: int) -> Tensor:
-    """Bucket of each pair of query and key: one for each near distance, wider ones for those that are far.
+    """Return the bucket of each pair of query and key: one per short distance, wider ones for long distances.
 
     Shape:
         [T, T]
@@ -148,13 +148,15 @@ def buckets(tokens: int) -> Tensor:
 
 
 def _load(path: Path) -> tuple[Network, list[str]]:
-    """Read a published file: its network, and the mids of its outputs."""
+    """Read a published file: the network and the mids of its outputs."""
     state, _ = read_tensors(path)
     try:
         whole = torch.load(path, map_location="meta", weights_only=True)
         mids = [whole["label_dict"][number] for number in range(len(whole["label_dict"]))]
     except KeyError as error:
-        raise CheckpointError(f"{path} names no classes: a fine-tuned BEATs is wanted, not one before that") from error
+        raise CheckpointError(
+            f"{path} lists no classes: it must be a fine-tuned BEATs, not a pretrained one"
+        ) from error
     try:
         width, embedding = state["post_extract_proj.weight"].shape
         heads = state["encoder.layers.0.self_attn.grep_a"].shape[1]
@@ -166,5 +168,5 @@ def _load(path: Path) -> tuple[Network, list[str]]:
         state[_POSITIONS] = state["encoder.layers.0.self_attn.relative_attention_bias.weight"]
         network.load_state_dict({name: state[name] for name in network.state_dict()})
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is no BEATs network: {error}") from error
+        raise CheckpointError(f"{path} is not a BEATs network: {error}") from error
     return network.eval(), mids

@@ -1,8 +1,8 @@
-"""What running a model takes: operations and memory, counted as they happen.
+"""The cost of running a model: operations and memory, counted while it runs.
 
-Operations are those of matrix products, convolutions and attention, two for each multiply-add. Memory is that of the
-tensors alive at the same time which operations made, each storage once: parameters and the input are not among them,
-nor what an operation needs inside itself.
+Operations are those of matrix products, convolutions and attention, two per multiply-add. Memory is that of the tensors
+that operations create and that are alive at the same time, each storage counted once. Parameters, the input and the
+workspace inside an operation do not count.
 """
 
 import weakref
@@ -19,20 +19,20 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 aten = torch.ops.aten
-MARGIN = 1.02  # batches of yet other lengths take a little more than those that are tried
+MARGIN = 1.02  # batches of other lengths need slightly more memory than those that are tried
 _LINEAR = (aten.addmm, aten.addmm_, aten.mm, aten.convolution)
 _LAYERS = {*_LINEAR, aten.native_layer_norm, aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What something took.
+    """Cost of a run.
 
     Attributes:
         flops: Operations of all products.
-        linear_flops: Of these, of linear layers and convolutions, without the products of attention.
-        peak_bytes: Most memory of tensors alive at the same time.
-        layer_bytes: Outputs of all linear, convolution and normalisation layers together, whenever they were alive.
+        linear_flops: The share of linear layers and convolutions, without the products of attention.
+        peak_bytes: Peak memory of tensors alive at the same time.
+        layer_bytes: Total output size of all linear, convolution and normalisation layers.
     """
 
     flops: int
@@ -42,7 +42,7 @@ class Cost:
 
 
 def cost(run: Callable[[], Any]) -> Cost:
-    """Run something and count what it takes."""
+    """Call `run` and return its cost."""
     counter = FlopCounterMode(
         display=False,
         custom_mapping={
@@ -66,10 +66,10 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 
 
 class TensorMemory(TorchDispatchMode):
-    """Follows the memory of tensors that operations make while it is active.
+    """Tracks the memory of tensors that operations create while the mode is active.
 
     Attributes:
-        peak_bytes: The most that was alive at the same time.
+        peak_bytes: Peak memory of tensors alive at the same time.
         layer_bytes: See `Cost`.
     """
 
@@ -80,7 +80,7 @@ class TensorMemory(TorchDispatchMode):
         self._alive: dict[int, weakref.finalize[Any, Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and look at what it made; one that is made of others, as these."""
+        """Run an operation and record the storages it creates; a composite operation is run as its parts."""
         kwargs = kwargs or {}
         if func is not torch.ops.prim.device.default:
             with self:
@@ -109,7 +109,7 @@ def _storages(values: Any) -> Iterator[Any]:
 
 
 def noise_chunks(tagger: Tagger, count: float, seed: int = 0) -> list[Any]:
-    """So many consecutive chunks of noise, as the tagger cuts them; a fraction is a short last chunk."""
+    """Return `count` consecutive chunks of noise; a fraction yields a short last chunk."""
     samples = round(count * tagger.chunk_samples)
     noise = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
     stream = tagger.chunks()
@@ -117,11 +117,11 @@ def noise_chunks(tagger: Tagger, count: float, seed: int = 0) -> list[Any]:
 
 
 def batch_bytes(tagger: Tagger, batch_chunks: int) -> int:
-    """Memory of running so many chunks at once: of long recordings, or of as many short ones as fit."""
+    """Measure the peak memory of a batch of `batch_chunks` chunks, from long and from short recordings."""
     tagger.batch_chunks = batch_chunks
     chunks = noise_chunks(tagger, batch_chunks)
     if tagger.config.streaming:
-        long = noise_chunks(tagger, batch_chunks + batch_chunks // 2)  # the next begins within a batch
+        long = noise_chunks(tagger, batch_chunks + batch_chunks // 2)  # the next recording begins within a batch
         pairs = [*noise_chunks(tagger, 2), *noise_chunks(tagger, 1.5)]
         chunks = [*long, *chunks, *pairs[:2] * batch_chunks, *pairs[2:] * batch_chunks]
     with TensorMemory() as memory:
@@ -132,16 +132,16 @@ def batch_bytes(tagger: Tagger, batch_chunks: int) -> int:
 
 
 def largest_batch(tagger: Tagger, limit_bytes: int) -> int:
-    """Find how many chunks may run at once, by running them; not more than the tagger runs anyway.
+    """Find the largest batch within a memory limit by running batches, up to the tagger's `batch_chunks`.
 
     Raises:
-        ConfigError: Not even one chunk fits.
+        ConfigError: A single chunk needs more memory.
     """
     usual = tagger.batch_chunks
     one, two = (round(MARGIN * batch_bytes(tagger, chunks)) for chunks in (1, 2))
     if one > limit_bytes:
         raise ConfigError(
-            f"one chunk of {tagger.config.name} takes {one / 1e6:,.1f} MB, more than the "
+            f"one chunk of {tagger.config.name} needs {one / 1e6:,.1f} MB, more than the "
             f"{limit_bytes / 1e6:,.1f} MB of --max-batch-memory"
         )
 

@@ -1,8 +1,8 @@
-"""EfficientAT's MobileNets: published AudioSet taggers, peers and teachers (Schmid, Koutini, Widmer, ICASSP 2023).
+"""EfficientAT's MobileNets (Schmid, Koutini, Widmer, ICASSP 2023): published AudioSet taggers, also used as teachers.
 
-The network is MobileNetV3-Large (Howard et al., ICCV 2019) over the log-mel of a whole clip. The weights are not ours:
-they are read from a file of the published state dict; any of the published widths loads, since the number of channels
-is that of the file's tensors. Batch-norms are folded into the convolutions before them.
+The network is MobileNetV3-Large (Howard et al., ICCV 2019) over the log-mel of a whole clip. The weights come from a
+published state dict. All published widths load, since the numbers of channels are those of the file's tensors. Each
+batch-norm is folded into the convolution before it.
 """
 
 from math import prod, sqrt
@@ -22,7 +22,7 @@ HOP_SAMPLES = 320  # 10 ms
 WINDOW_SAMPLES = 800  # 25 ms
 FFT_SAMPLES = 1024
 HIGHEST_HZ = 15_000.0
-MIN_SAMPLES = FFT_SAMPLES // 2 + 2  # what reflect padding needs after pre-emphasis
+MIN_SAMPLES = FFT_SAMPLES // 2 + 2  # the minimum for reflect padding after pre-emphasis
 _BATCH_NORM_EPS = 1e-3
 _POWER_OFFSET = 1e-5
 
@@ -44,17 +44,17 @@ _WIDTHS = (
 
 
 class EfficientAT(nn.Module):
-    """A published EfficientAT network: waveforms of at most about 10 s to scores of the 527 classes."""
+    """A published EfficientAT network: waveforms of up to about 10 s to scores of the 527 classes."""
 
     def __init__(self, path: str | Path | None) -> None:
-        """Read the published state dict `path`; without one, make random weights of the size of mn04_as.
+        """Read the published state dict `path`; without one, use random weights of the size of mn04_as.
 
         Raises:
-            CheckpointError: There is no such file, or it is not a state dict of this network.
+            CheckpointError: The file is missing, or not a state dict of this network.
         """
         super().__init__()
         state = random_state() if path is None else read_tensors(Path(path))[0]
-        # No buffers: the front end stays in float32, whatever the network is made to compute in.
+        # Not buffers: the front end stays in float32, whatever the precision of the network.
         self.window = torch.hann_window(WINDOW_SAMPLES, periodic=False)
         self.filterbank = filterbank(RATE_HZ, FFT_SAMPLES, 0.0, HIGHEST_HZ)  # the last bin, 16 kHz, is unused
         try:
@@ -66,7 +66,7 @@ class EfficientAT(nn.Module):
             self.hidden = _linear(state, "classifier.2")
             self.out = _linear(state, "classifier.5")
         except KeyError as error:
-            raise CheckpointError(f"{path} is no EfficientAT network: it has no {error.args[0]}") from error
+            raise CheckpointError(f"{path} is not an EfficientAT network: it has no {error.args[0]}") from error
         if self.out.out_features != CLASSES:
             raise CheckpointError(f"{path} has {self.out.out_features} classes instead of AudioSet's {CLASSES}")
         self.requires_grad_(False).eval()
@@ -80,11 +80,11 @@ class EfficientAT(nn.Module):
         return torch.sigmoid(self.logits(waveform))
 
     def logits(self, waveform: Tensor) -> Tensor:
-        """The same before the sigmoid."""
+        """Return the scores before the sigmoid."""
         return self.network(self.log_mel(waveform).to(self.out.weight.dtype)).float()
 
     def network(self, log_mel: Tensor) -> Tensor:
-        """The network without its front end.
+        """Run the network without its front end.
 
         Shape:
             [B, 128, F] -> logits [B, 527]
@@ -93,7 +93,7 @@ class EfficientAT(nn.Module):
         return self.out(F.hardswish(self.hidden(x)))  # type: ignore[no-any-return]
 
     def log_mel(self, waveform: Tensor) -> Tensor:
-        """Compute what the network reads, where the waveforms are.
+        """Compute the input of the network, on the device of the waveforms.
 
         Shape:
             [B, n] -> [B, 128, (n - 1) // 320 + 1]
@@ -104,7 +104,7 @@ class EfficientAT(nn.Module):
         padded = F.pad(emphasised, (margin, margin), mode="reflect")
         framed = padded.unfold(-1, FFT_SAMPLES, HOP_SAMPLES)
         edge = (FFT_SAMPLES - WINDOW_SAMPLES) // 2
-        framed = framed[..., edge : edge + WINDOW_SAMPLES] * window  # the power does not tell where they lie
+        framed = framed[..., edge : edge + WINDOW_SAMPLES] * window  # the power does not depend on their position
         spectrum = torch.fft.rfft(framed, n=FFT_SAMPLES)
         power = spectrum.real.square() + spectrum.imag.square()
         mel: Tensor = power[..., :-1] @ filters
@@ -135,7 +135,7 @@ class _Convolution(nn.Module):
 
 
 class _SqueezeExcitation(nn.Module):
-    """Weighs the channels by what the mean over frequency and time says."""
+    """Weights the channels by a function of their means over frequency and time."""
 
     def __init__(self, state: dict[str, Tensor], name: str) -> None:
         super().__init__()
@@ -148,14 +148,14 @@ class _SqueezeExcitation(nn.Module):
 
 
 class _Block(nn.Module):
-    """Inverted residual: widen, depthwise convolution, squeeze-excitation, narrow."""
+    """Inverted residual: expansion, depthwise convolution, squeeze-excitation, projection."""
 
     def __init__(
         self, state: dict[str, Tensor], name: str, kernel: int, excite: bool, activation: str, stride: int
     ) -> None:
         super().__init__()
         parts: list[nn.Module] = []
-        if not excite and f"{name}.2.0.weight" not in state:  # the first block is as wide inside as outside
+        if not excite and f"{name}.2.0.weight" not in state:  # the first block has no expansion
             parts.append(_Convolution(state, f"{name}.0", kernel, stride, activation))
         else:
             parts.append(_Convolution(state, f"{name}.0", 1, 1, activation))
@@ -190,7 +190,7 @@ def _linear(state: dict[str, Tensor], name: str) -> nn.Linear:
 
 
 def random_state(width: float = 0.4) -> dict[str, Tensor]:
-    """A state dict of the published layout with random weights, for a width that channels are multiplied with."""
+    """Return a state dict with random weights in the published layout; `width` multiplies the channels."""
     generator = torch.Generator().manual_seed(0)
     state: dict[str, Tensor] = {}
 
@@ -198,7 +198,7 @@ def random_state(width: float = 0.4) -> dict[str, Tensor]:
         return torch.randn(shape, generator=generator) / sqrt(max(1, prod(shape[1:])))
 
     def convolution(name: str, outputs: int, inputs: int, kernel: int) -> None:
-        state[f"{name}.0.weight"] = tensor(outputs, inputs, kernel, kernel) * 1.2  # scores that are neither 0 nor 1
+        state[f"{name}.0.weight"] = tensor(outputs, inputs, kernel, kernel) * 1.2  # keeps scores away from 0 and 1
         state[f"{name}.1.weight"] = torch.rand(outputs, generator=generator) + 0.5
         state[f"{name}.1.bias"] = 0.1 * tensor(outputs)
         state[f"{name}.1.running_mean"] = 0.1 * tensor(outputs)
@@ -229,7 +229,7 @@ def random_state(width: float = 0.4) -> dict[str, Tensor]:
 
 
 def _eights(channels: float) -> int:
-    """The nearest multiple of 8, at least 8, and not under nine tenths."""
+    """Return the nearest multiple of 8, at least 8 and at least nine tenths of `channels`."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -247,7 +247,7 @@ class EfficientATTagger(Tagger):
 
     @property
     def front_end_device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.device
 
     def features(self, waveforms: Tensor) -> Tensor:

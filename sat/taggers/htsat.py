@@ -1,7 +1,7 @@
-"""HTS-AT (Chen et al., ICASSP 2022, arXiv 2202.00874): transformers' CLAP has its encoder; the head is written here.
+"""HTS-AT (Chen et al., ICASSP 2022, arXiv 2202.00874) with the encoder of transformers' CLAP.
 
-Whatever the delay, it computes the tokens of 10.24 s: a shorter piece is repeated as often as it fits into 1024 frames
-and then stretched to these, as the authors' code does with clips of another length.
+It computes the tokens of 10.24 s at any delay: a shorter segment is repeated as often as it fits into 1024 frames and
+then stretched to that length, as in the authors' code.
 """
 
 import re
@@ -21,8 +21,8 @@ HOP_SAMPLES = 320
 MEL_BANDS = 64
 LOW_HZ, HIGH_HZ = 50.0, 14_000.0
 FRAMES = 1024
-_PREFIX = "sed_model."  # of every tensor in the published files
-# The published name of a tensor, for transformers' name of it.
+_PREFIX = "sed_model."  # of all tensor names in the published files
+# Parts of transformers' tensor names, and the published ones.
 _RENAMED = {
     "audio_encoder.": "", "batch_norm.": "bn0.", "layernorm_before.": "norm1.", "layernorm_after.": "norm2.",
     "attention.self.": "attn.", "attention.output.dense.": "attn.proj.", "intermediate.dense.": "mlp.fc1.",
@@ -31,7 +31,7 @@ _RENAMED = {
 
 
 class HTSAT(Tagger):
-    """The published size; its weights are a file as published, outputs in AudioSet's order."""
+    """HTS-AT of the published size; its weights are a published file, with outputs in AudioSet's order."""
 
     rate_hz = 32_000
     needs_weights = True
@@ -63,12 +63,12 @@ class HTSAT(Tagger):
         return torch.sigmoid(self.model(features))
 
     def tokens(self, samples: int) -> int:
-        """Patches of 4x4 at the first of four stages; after each, four become one."""
+        """Return the number of 4x4 patches at the first of four stages; each stage merges four into one."""
         return FRAMES // 4 * (MEL_BANDS // 4)
 
 
 class Network(nn.Module):
-    """The encoder, and a convolution that scores each class at each moment (the paper's token-semantic module)."""
+    """The encoder, and the paper's token-semantic module: a convolution that scores each class at each time."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -89,11 +89,11 @@ def _load(network: Network, path: Path) -> None:
             state[name] = own if name.endswith(("_index", "num_batches_tracked")) else _tensor(published, name)
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is no HTS-AT network: {error}") from error
+        raise CheckpointError(f"{path} is not an HTS-AT network: {error}") from error
 
 
 def _tensor(published: dict[str, Tensor], name: str) -> Tensor:
-    """The published tensor for a name of ours; queries, keys and values are thirds of one."""
+    """Return the published tensor for one of our names; queries, keys and values are thirds of one tensor."""
     name = name.removeprefix("encoder.")
     for theirs, ours in _RENAMED.items():
         name = name.replace(theirs, ours)

@@ -1,18 +1,18 @@
-"""Hugging Face's transformers, imported when a tagger needs it."""
+"""Hugging Face's transformers, imported only when a tagger needs it."""
 
 from importlib import import_module
 from types import ModuleType
 
 from satpipe.sat.errors import ConfigError
 
-EXTRA = "pip install 'satpipe[peers]'"
+EXTRA = "pip install 'satpipe[taggers]'"
 
 
 def transformers(tagger: str) -> ModuleType:
-    """Return the package, told to keep quiet.
+    """Import and return the package, with its messages and progress bars switched off.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: The package is not installed.
     """
     try:
         package = import_module("transformers")

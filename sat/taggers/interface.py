@@ -1,13 +1,12 @@
-"""One interface for everything that tags: SAT, other people's models, a tagger of your own.
+"""One interface for all taggers: SAT, other published models, and taggers of your own.
 
-A tagger reads samples at its own rate, cuts them into chunks (`chunks`), and scores chunks of one recording after the
-other in batches (`score`); it says how long a chunk is and how many chunks before a chunk its score depends on
-(`config`). `satpipe tag` asks no more, so that spans, workers, broken files and tables are the same for all.
+A tagger cuts the samples of a recording into chunks (`chunks`) and scores them in batches (`score`); its `config`
+states how long a chunk is and on how many earlier chunks its score depends. `satpipe tag` needs no more than this, so
+spans, workers, broken files and tables are the same for all taggers.
 
-SAT cuts log-mel frames and carries a memory: `satpipe.sat.taggers.sat`. A peer reads pieces of waveform, each
-by itself: it is a
-subclass that implements `forward`, with the class attributes that differ, and gets everything else from `Tagger`. Its
-delay is whatever the person asks for, a whole number of milliseconds, so that times stay whole samples at 16 kHz.
+SAT cuts log-mel frames and carries memory (`satpipe.sat.taggers.sat`). Any other tagger reads chunks of waveform, each
+independently: it is a subclass of `Tagger` that implements `forward` and sets the class attributes that differ. The
+user chooses its delay in whole milliseconds, so that times are whole samples at 16 kHz.
 """
 
 import copy
@@ -28,38 +27,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Keyed = tuple[Any, Any]
-"""A key of the caller's, and a chunk as the tagger's `chunks` makes them."""
+"""A key chosen by the caller, and a chunk from the tagger's `chunks`."""
 
 CPU = torch.device("cpu")
-PEER_BATCH_CHUNKS = 4  # few, since some pad each chunk to 10 s
+BATCH_CHUNKS = 4  # few, since some taggers pad each chunk to 10 s
 SHORTEST_MS = 1000 * PATCH_SAMPLES // SAMPLE_RATE_HZ  # as for SAT
 
 
 class Chunks(Protocol):
-    """Cuts the samples of one recording, in blocks of any size, into chunks with an `index`."""
+    """Cuts the samples of one recording, which arrive in blocks of any size, into chunks with an `index`."""
 
     def push(self, samples: Tensor) -> list[Any]:
-        """Take samples [n] at the tagger's rate, return the chunks that are now complete."""
+        """Take samples [n] at the tagger's rate and return the chunks that are now complete."""
 
     def finish(self) -> list[Any]:
-        """End the recording here, return what is left of it."""
+        """End the recording and return the remaining chunks."""
 
 
 @dataclass(frozen=True)
 class ExternalConfig:
-    """How a tagger that is not SAT reads: what `ModelConfig` is for SAT."""
+    """How a tagger other than SAT reads a recording; the counterpart of `ModelConfig`."""
 
     name: str
     rate_hz: int
-    """Of the samples it takes."""
+    """Sampling rate of the input."""
     delay_ms: int
-    """Read at a time."""
+    """Length of a chunk."""
     longest_ms: int
-    """The most it can read at a time."""
+    """Maximum length of a chunk."""
     shortest_ms: int = SHORTEST_MS
-    """The least; a recording that is shorter is padded with silence."""
+    """Minimum length of a chunk; shorter ones are padded with silence."""
     warmup_chunks: int = 0
-    """Chunks before a chunk that its score depends on; 0: each stands alone."""
+    """Number of earlier chunks on which a score depends; 0 if each chunk stands alone."""
 
     @property
     def script_chunk_s(self) -> float:
@@ -68,34 +67,34 @@ class ExternalConfig:
 
     @property
     def chunk_samples(self) -> int:
-        """Samples of a chunk at 16 kHz, whatever its own rate."""
+        """Samples of a chunk, counted at 16 kHz."""
         return self.delay_ms * SAMPLE_RATE_HZ // 1000
 
     @property
     def streaming(self) -> bool:
-        """Whether something is carried from chunk to chunk."""
+        """True if something is carried from chunk to chunk."""
         return self.warmup_chunks > 0
 
     def without_memory(self) -> "ExternalConfig":
-        """The same tagger with each chunk alone."""
+        """Return the configuration in which each chunk stands alone."""
         return replace(self, warmup_chunks=0)
 
     def with_delay(self, delay_s: float) -> "ExternalConfig":
-        """The same tagger reading `delay_s` at a time.
+        """Return the configuration for reading `delay_s` seconds per chunk.
 
         Raises:
-            ConfigError: It cannot read so much or so little, or that is no whole number of its samples.
+            ConfigError: The delay is out of range, or not a whole number of milliseconds and samples.
         """
         if not self.shortest_ms <= 1000 * delay_s <= self.longest_ms:
             raise ConfigError(
-                f"a delay of {delay_s:g} s: {self.name} reads from {self.shortest_ms / 1000:g} s to "
-                f"{self.longest_ms / 1000:g} s at a time"
+                f"the delay of {self.name} must be {self.shortest_ms / 1000:g} s to {self.longest_ms / 1000:g} s, "
+                f"not {delay_s:g} s"
             )
         delay_ms = round(1000 * delay_s)
         if abs(delay_ms - 1000 * delay_s) > 1e-6 or delay_ms * self.rate_hz % 1000:
             raise ConfigError(
-                f"a delay of {delay_s:g} s: {self.name} takes whole milliseconds, and whole samples at "
-                f"{self.rate_hz:,} Hz"
+                f"the delay of {self.name} must be whole milliseconds and whole samples at {self.rate_hz:,} Hz, "
+                f"not {delay_s:g} s"
             )
         return replace(self, delay_ms=delay_ms)
 
@@ -105,9 +104,9 @@ class WaveformChunk:
     """One chunk of a recording as a waveform.
 
     Attributes:
-        index: Of the chunk in its recording.
-        waveform: [n] samples; fewer in the last chunk.
-        first: Nothing is carried over from the chunk before.
+        index: Position of the chunk in its recording.
+        waveform: [n] samples; the last chunk may be shorter.
+        first: True if nothing is carried over from an earlier chunk.
     """
 
     index: int
@@ -116,54 +115,54 @@ class WaveformChunk:
 
 
 class Tagger(ABC):
-    """Gives scores of AudioSet's 527 classes to recordings, chunk by chunk.
+    """Scores recordings for AudioSet's 527 classes, chunk by chunk.
 
-    Subclasses implement `forward`, and set the class attributes that are not as here. One that carries something from
-    chunk to chunk sets `warmup_chunks` and implements `score` too.
+    Subclasses implement `forward` and override the class attributes that differ. A subclass that carries something
+    from chunk to chunk also sets `warmup_chunks` and implements `score`.
     """
 
     rate_hz: int = SAMPLE_RATE_HZ
-    """Sampling rate of the waveforms it takes."""
+    """Sampling rate of the input."""
     delay_s: float = 10.0
-    """Seconds read at a time, unless the person says otherwise."""
+    """Default length of a chunk in seconds."""
     longest_s: float = 10.0
-    """Most seconds it can read at a time."""
+    """Maximum length of a chunk in seconds."""
     shortest_ms: int = SHORTEST_MS
-    """Least milliseconds it can read; what is shorter is padded with silence."""
+    """Minimum length of a chunk in milliseconds; shorter ones are padded with silence."""
     warmup_chunks: int = 0
-    """Chunks before a chunk that its score depends on."""
+    """Number of earlier chunks on which a score depends."""
     mids: Sequence[str] | None = None
-    """AudioSet's ids of its outputs, in their order; None: they are the 527 in AudioSet's order."""
+    """AudioSet's mids of the outputs, in their order; None for the 527 classes in AudioSet's order."""
     model: nn.Module | None = None
-    """What is moved to the device and has the parameters."""
+    """The network that is moved to the device; None for a tagger without one."""
     needs_weights: bool = False
-    """Without a file of weights its weights are random: good to measure what it costs, not to tag with."""
+    """True if the tagger has random weights unless a file is given; these serve only to measure its cost."""
     weights_example: str = "FILE"
-    """What to name as weights, for messages."""
+    """An example of the weights to name, for messages."""
     packages: Sequence[str] = ()
-    """Distributions that it is made of, whose versions belong into `run.json`."""
+    """Distributions whose versions are recorded in `run.json`."""
     chunk_limit_s: float = 30.0
-    """Seconds of work on a chunk after which a worker counts as hung, besides what all are given."""
+    """Seconds per chunk that are added to the time limit after which a worker is treated as hung."""
 
     config: ChunkConfig
-    """How it is used; set by `prepared`."""
-    batch_chunks: int = PEER_BATCH_CHUNKS
-    """Chunks to run at once; set by `prepared`."""
+    """How recordings are read; set by `prepared`."""
+    batch_chunks: int = BATCH_CHUNKS
+    """Chunks per batch; set by `prepared`."""
     device: torch.device = CPU
-    """Where the model is; set by `prepared`."""
+    """Device of the model; set by `prepared`."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
-        """Score pieces, each by itself.
+        """Score segments independently.
 
         Shape:
-            what `features` returns, of B pieces -> scores in 0 to 1, [B, outputs]
+            result of `features` for B segments -> scores in 0 to 1, [B, outputs]
         """
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Make of waveforms what `forward` takes, where they are; the same waveforms if this is not implemented.
+        """Compute the input of `forward`, on the device of the waveforms; by default the waveforms themselves.
 
-        Apart from `forward` so that the cost table counts the model alone.
+        Separate from `forward` so that the cost table counts the network alone.
 
         Shape:
             [B, n] samples at `rate_hz` in -1 to 1 -> [B, ...]
@@ -171,41 +170,41 @@ class Tagger(ABC):
         return waveforms
 
     def network_input(self, chunk: Any) -> Tensor:
-        """What `forward` takes, of one chunk."""
+        """Return the input of `forward` for one chunk."""
         return self._input(chunk.waveform[None])
 
     def tokens(self, samples: int) -> int | None:
-        """Tokens that a piece of so many samples becomes; None where there is no such thing."""
+        """Return the number of tokens of a segment of `samples` samples; None if the model has no tokens."""
         return None
 
     @property
     def front_end_device(self) -> torch.device:
-        """Where `features` wants waveforms: the CPU, unless it can do its work beside the model."""
+        """Device on which `features` expects waveforms: the CPU, or the device of the model."""
         return CPU
 
     @property
     def chunk_samples(self) -> int:
-        """Samples from the start of a chunk to the start of the next, at its own rate."""
+        """Samples from the start of a chunk to the start of the next, at `rate_hz`."""
         return self.config.chunk_samples * self.config.rate_hz // SAMPLE_RATE_HZ
 
     lookahead_samples: int = 0
-    """Samples after a chunk's end that it reaches into."""
+    """Samples after its end on which a chunk depends."""
 
     def context_samples(self, start_chunk: int) -> int:
-        """Samples before a chunk's start that it reaches back to, without warm-up chunks."""
+        """Return the samples before its start on which a chunk depends, not counting warm-up chunks."""
         return 0
 
     def chunks(self, start_chunk: int = 0) -> Chunks:
-        """Begin to cut a recording, `context_samples` before the start of a chunk."""
+        """Start cutting a recording into chunks, `context_samples` before the start of a chunk."""
         return WaveformChunkStream(self.chunk_samples, start_chunk, streaming=self.config.streaming)
 
     def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
-        """Score chunks of one recording after the other, `batch_chunks` at a time.
+        """Score the chunks of one recording after another, `batch_chunks` per batch.
 
-        Which chunks share a batch changes no score by more than rounding.
+        The composition of batches changes scores by no more than rounding.
 
         Args:
-            chunks: Pairs of a key of the caller's and a chunk, in order.
+            chunks: Pairs of a key chosen by the caller and a chunk, in order.
 
         Yields:
             The key and the scores [527] (float32, on the CPU) of each chunk, in the order given.
@@ -213,8 +212,8 @@ class Tagger(ABC):
         for batch in batches(chunks, self.batch_chunks):
             scores = [torch.empty(0)] * len(batch)
             by_length: dict[int, list[int]] = {}
-            for place, (_, piece) in enumerate(batch):
-                by_length.setdefault(len(piece.waveform), []).append(place)
+            for place, (_, chunk) in enumerate(batch):
+                by_length.setdefault(len(chunk.waveform), []).append(place)
             for places in by_length.values():
                 together = self.scores(torch.stack([batch[place][1].waveform for place in places]))
                 for place, score in zip(places, together, strict=True):
@@ -223,7 +222,7 @@ class Tagger(ABC):
 
     @torch.no_grad()
     def scores(self, waveforms: Tensor) -> Tensor:
-        """Score pieces, each by itself, in the order of AudioSet's 527 classes.
+        """Score segments independently, in the order of AudioSet's 527 classes.
 
         Shape:
             [B, n] samples at `rate_hz` -> [B, 527], float32, on the CPU
@@ -236,51 +235,51 @@ class Tagger(ABC):
         return self.features(waveforms.to(self.front_end_device)).to(self.device, self.dtype)
 
     def in_order(self, outputs: Tensor) -> Tensor:
-        """Put outputs into the order of AudioSet's classes.
+        """Bring outputs into the order of AudioSet's classes.
 
         Shape:
             [B, outputs] -> [B, 527], float32, on the CPU
 
         Raises:
-            LabelError: There are not as many as `mids` names.
+            LabelError: The number of outputs is not that of `mids`.
         """
         named = len(self.order if self.mids is None else self.mids)
         if outputs.ndim != 2 or outputs.shape[1] != named:
-            raise LabelError(f"{type(self).__name__} gives scores {list(outputs.shape)}, but names {named} classes")
+            raise LabelError(f"{type(self).__name__} returned scores {list(outputs.shape)} for {named} classes")
         return outputs[:, self.order].float().cpu()
 
     @cached_property
     def order(self) -> list[int]:
-        """Which output each of the 527 classes is.
+        """Position among the outputs of each of the 527 classes.
 
         Raises:
-            LabelError: A class is missing, or there are two of it.
+            LabelError: A class is missing or occurs twice.
         """
         wanted = [label.mid for label in weak_labels()]
         mids = wanted if self.mids is None else list(self.mids)
         place = {mid: number for number, mid in enumerate(mids)}
         missing = [mid for mid in wanted if mid not in place]
         if missing or len(place) < len(mids):
-            problem = f"lacks {', '.join(missing[:4])}" if missing else "has a class twice"
+            problem = f"{', '.join(missing[:4])} missing" if missing else "a class twice"
             raise LabelError(
-                f"{type(self).__name__} has {len(mids)} outputs and {problem}: the 527 classes of AudioSet are wanted"
+                f"{type(self).__name__} must have the 527 classes of AudioSet; it has {len(mids)} outputs, {problem}"
             )
         return [place[mid] for mid in wanted]
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
+        """Type in which the model computes."""
         parameters = iter(()) if self.model is None else self.model.parameters()
         return next((parameter.dtype for parameter in parameters), torch.float32)
 
     def prepared(self, config: ChunkConfig, device: torch.device, precision: str, batch_chunks: int | None) -> "Tagger":
-        """Return this tagger, made ready to be used as `config` says.
+        """Return a copy of this tagger, ready to tag with `config` on `device`.
 
         Raises:
-            ConfigError: It cannot run in that precision.
+            ConfigError: The tagger or the device does not support the precision.
         """
         if self.model is None and precision != "fp32":
-            raise ConfigError(f"{config.name} does not run in {precision}; leave --precision out")
+            raise ConfigError(f"{config.name} does not support --precision {precision}; omit the option")
         prepared = copy.copy(self)
         prepared.config, prepared.device = config, device
         prepared.batch_chunks = batch_chunks or self.batch_chunks
@@ -290,7 +289,7 @@ class Tagger(ABC):
 
 
 class WaveformChunkStream:
-    """Cuts the samples of one recording, in blocks of any size, into pieces of equal length."""
+    """Cuts the samples of one recording, which arrive in blocks of any size, into chunks of equal length."""
 
     def __init__(self, samples: int, start_chunk: int, *, streaming: bool) -> None:
         self._samples = samples
@@ -299,21 +298,21 @@ class WaveformChunkStream:
         self._pending = torch.empty(0)
 
     def push(self, samples: Tensor) -> list[WaveformChunk]:
-        """Take samples [n], return the pieces that are now complete."""
+        """Take samples [n] and return the chunks that are now complete."""
         self._pending = torch.cat([self._pending, samples])
         whole = len(self._pending) // self._samples * self._samples
-        pieces = self._pending[:whole].split(self._samples) if whole else ()
-        self._pending = self._pending[whole:].clone()  # lets go of what is done with
-        return [self._piece(piece) for piece in pieces]
+        waveforms = self._pending[:whole].split(self._samples) if whole else ()
+        self._pending = self._pending[whole:].clone()  # frees the samples of finished chunks
+        return [self._chunk(waveform) for waveform in waveforms]
 
     def finish(self) -> list[WaveformChunk]:
-        """End the recording here, return what is left of it: a shorter piece, or none."""
-        return [self._piece(self._pending)] if len(self._pending) else []
+        """End the recording and return the remaining chunk, which is shorter, if there is one."""
+        return [self._chunk(self._pending)] if len(self._pending) else []
 
-    def _piece(self, waveform: Tensor) -> WaveformChunk:
-        piece = WaveformChunk(self._index, waveform, first=not self._streaming or self._index == self._start)
+    def _chunk(self, waveform: Tensor) -> WaveformChunk:
+        chunk = WaveformChunk(self._index, waveform, first=not self._streaming or self._index == self._start)
         self._index += 1
-        return piece
+        return chunk
 
 
 @dataclass(frozen=True, kw_only=True)

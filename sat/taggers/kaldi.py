@@ -1,4 +1,4 @@
-"""Log-mel as Kaldi computes it (https://kaldi-asr.org/doc/feat.html), which AST, BEATs and EfficientAT read."""
+"""Log-mel as Kaldi computes it (https://kaldi-asr.org/doc/feat.html), as used by AST, BEATs and EfficientAT."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ POWER_FLOOR = 2.0**-23
 
 
 def filterbank(rate_hz: int, fft_samples: int, low_hz: float, high_hz: float) -> Tensor:
-    """Triangular filters, linear in mel = 1127 ln(1 + f / 700), peak 1.
+    """Return triangular filters, linear in mel = 1127 ln(1 + f / 700), with a peak of 1.
 
     Shape:
-        [fft_samples / 2, 128]: FFT bins but the last, by mel bands.
+        [fft_samples / 2, 128]: FFT bins without the last one, by mel bands.
     """
 
     def hz_to_mel(hz: Tensor) -> Tensor:
@@ -29,14 +29,14 @@ def filterbank(rate_hz: int, fft_samples: int, low_hz: float, high_hz: float) ->
 
 
 class LogMel:
-    """Frames of 25 ms every 10 ms at 16 kHz, only whole ones, 20 to 8,000 Hz, natural logarithm."""
+    """Natural logarithm of 128 mel bands from 20 to 8,000 Hz, in whole frames of 25 ms every 10 ms at 16 kHz."""
 
     def __init__(self) -> None:
         self._window = torch.hann_window(WINDOW_SAMPLES, periodic=False).pow(0.85)  # Kaldi calls it Povey's
         self._filterbank = filterbank(16_000, FFT_SAMPLES, 20.0, 8_000.0)
 
     def __call__(self, waveforms: Tensor) -> Tensor:
-        """Compute the frames of waveforms in the range of 16-bit integers.
+        """Compute the frames of waveforms scaled to the range of 16-bit integers.
 
         Shape:
             [B, n], n of 400 or more -> [B, (n - 400) // 160 + 1, 128]

@@ -1,4 +1,4 @@
-"""SAT as a tagger: log-mel chunks of a stream, a memory that is carried along, layers run over many chunks at once."""
+"""SAT as a tagger: log-mel chunks of a stream, memory from chunk to chunk, many chunks per batch."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 
 class SATTagger(Tagger):
-    """A model of ours, streaming or full-context.
+    """A SAT, streaming or full-context.
 
     Args:
         model: In evaluation mode, on `device`.
-        cut: How recordings are cut.
-        device: Where the model is.
-        batch_chunks: Chunks to run at once.
+        cut: Chunking mode.
+        device: Device of the model.
+        batch_chunks: Chunks per batch.
     """
 
     chunk_limit_s = 0.0
@@ -42,7 +42,7 @@ class SATTagger(Tagger):
         return chunk_samples(self.config, self.cut)
 
     def context_samples(self, start_chunk: int) -> int:
-        """Samples before a chunk's start that its first frame reaches back to."""
+        """Return the samples before its start that the first frame of a chunk covers."""
         return context_samples(self.cut, start_chunk)
 
     def network_input(self, chunk: Any) -> Tensor:
@@ -50,15 +50,15 @@ class SATTagger(Tagger):
         return chunk.log_mel[None].to(self.device)  # type: ignore[no-any-return]
 
     def tokens(self, samples: int) -> int:
-        """Tokens of a whole chunk."""
+        """Return the tokens of a whole chunk."""
         return self.model.config.chunk_tokens
 
     def chunks(self, start_chunk: int = 0) -> ChunkStream:
-        """Begin to cut a recording."""
+        """Start cutting a recording into chunks."""
         return ChunkStream(self.log_mel, self.model.config, self.cut, start_chunk)
 
     def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
-        """Score chunks, layer by layer within a recording where the configuration allows it."""
+        """Score chunks, layer by layer within a recording if the configuration allows it."""
         return score_chunks(self.model, chunks, self.batch_chunks, device=self.device)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class SATTagger(Tagger):
 
     @torch.no_grad()
     def scores(self, waveforms: Tensor) -> Tensor:
-        """Mean score over each piece's chunks, memory empty at its start.
+        """Return the mean score over the chunks of each segment; the memory is empty at its start.
 
         Shape:
             [B, n] samples at 16 kHz -> [B, 527], float32, on the CPU
@@ -76,7 +76,9 @@ class SATTagger(Tagger):
 
 
 def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
-    """Mean score over a piece's chunks, memory empty at its start; a full-context model reads it in one go.
+    """Return the mean score over the chunks of each segment; the memory is empty at its start.
+
+    A full-context model reads a segment of up to its chunk length as one chunk.
 
     Shape:
         [B, n] samples at 16 kHz -> [B, 527]

@@ -1,8 +1,8 @@
-"""What is done to training examples (paper section 4.3), with random numbers from a generator that is given.
+"""Augmentation of training examples (paper section 4.3) with random numbers from a given generator.
 
-Waveforms are [B, n] at 16 kHz in -1 to 1, log-mel values [B, 64, F] in dB, labels [B, 527]; all of it is done on the
-device that they are on. Numbers for each item come from the generator, noise itself from one of the device's that the
-generator sets going.
+Waveforms are [B, n] at 16 kHz in -1 to 1, log-mel values [B, 64, F] in dB, labels [B, 527]. All functions work on the
+device of their input. The parameters of each item come from the NumPy generator `rng`, noise from a torch generator on
+the device that `rng` seeds.
 """
 
 import math
@@ -18,35 +18,35 @@ _SILENT = 1e-5  # rms
 
 
 def shift(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
-    """Turn each waveform in a circle by a random length."""
+    """Rotate each waveform by a random number of samples."""
     length = waveforms.shape[-1]
     begins = torch.from_numpy(rng.integers(0, length, (len(waveforms), 1))).to(waveforms.device)
     return waveforms.gather(1, (torch.arange(length, device=waveforms.device) + begins) % length)
 
 
-def gain(waveforms: Tensor, rng: np.random.Generator, most_db: float) -> Tensor:
-    """Make each louder or softer by up to `most_db`."""
-    return waveforms * _like(waveforms, 10 ** (rng.uniform(-most_db, most_db, (len(waveforms), 1)) / 20))
+def gain(waveforms: Tensor, rng: np.random.Generator, max_db: float) -> Tensor:
+    """Change the level of each waveform by up to `max_db`."""
+    return waveforms * _like(waveforms, 10 ** (rng.uniform(-max_db, max_db, (len(waveforms), 1)) / 20))
 
 
 def polarity(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
-    """Turn half of them upside down."""
+    """Invert the polarity of half of the waveforms."""
     return waveforms * _like(waveforms, rng.choice([-1.0, 1.0], (len(waveforms), 1)))
 
 
 def mixup(waveforms: Tensor, labels: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each with another one of the batch, and the labels likewise (Zhang et al., ICLR 2018)."""
+    """Mix each waveform and its labels with another of the batch (Zhang et al., ICLR 2018)."""
     share = _like(waveforms, rng.beta(alpha, alpha, (len(waveforms), 1)))
     other = torch.from_numpy(rng.permutation(len(waveforms))).to(waveforms.device)
     mixed = share * waveforms + (1 - share) * waveforms[other]
     return mixed, share * labels + (1 - share) * labels[other]
 
 
-def mask(log_mel: Tensor, rng: np.random.Generator, *, most_frames: int, most_bands: int) -> Tensor:
+def mask(log_mel: Tensor, rng: np.random.Generator, *, max_frames: int, max_bands: int) -> Tensor:
     """Replace a stripe of time and a stripe of bands with the item's mean (SpecAugment, Park et al. 2019)."""
     items, bands, frames = log_mel.shape
     hidden = torch.zeros(1, dtype=torch.bool, device=log_mel.device)
-    for axis, size, most in ((2, frames, most_frames), (1, bands, most_bands)):
+    for axis, size, most in ((2, frames, max_frames), (1, bands, max_bands)):
         widths = rng.integers(0, min(most, size) + 1, items)
         starts = rng.integers(0, size - widths + 1)
         places = torch.arange(size, device=log_mel.device)
@@ -56,12 +56,12 @@ def mask(log_mel: Tensor, rng: np.random.Generator, *, most_frames: int, most_ba
 
 
 def speed(waveforms: Tensor, rng: np.random.Generator, share: float, most: float) -> Tensor:
-    """Play a share of them faster or slower, by factors of up to e^most; the end is cut or silent."""
+    """Play a share of the waveforms faster or slower by factors of up to e^most; the end is cut or padded."""
     length = waveforms.shape[-1]
     rows = _some(waveforms, rng, share)
     factors = torch.from_numpy(np.exp(rng.uniform(-most, most, (len(rows), 1)))).to(waveforms.device)
     changed = waveforms.clone()
-    places = torch.arange(length, device=waveforms.device) * factors  # in double precision: between two samples
+    places = torch.arange(length, device=waveforms.device) * factors  # in double precision: positions between samples
     before = places.long()
     chosen = F.pad(waveforms[rows], (0, 1))
     left, right = chosen.gather(1, before.clamp(max=length)), chosen.gather(1, (before + 1).clamp(max=length))
@@ -70,7 +70,7 @@ def speed(waveforms: Tensor, rng: np.random.Generator, share: float, most: float
 
 
 def colour(waveforms: Tensor, rng: np.random.Generator, *, equalised: float, reverberant: float) -> Tensor:
-    """Give a share of them a random frequency response, and a share a room."""
+    """Apply a random frequency response to a share of the waveforms, and the reverberation of a room to another."""
     length = waveforms.shape[-1]
     spectrum = torch.fft.rfft(waveforms)
     points_db = rng.normal(0, 5, (len(waveforms), 1, 9)) * (rng.random((len(waveforms), 1, 1)) < equalised)
@@ -90,19 +90,19 @@ def colour(waveforms: Tensor, rng: np.random.Generator, *, equalised: float, rev
 
 
 def overlay(waveforms: Tensor, others: Tensor, rng: np.random.Generator, share: float) -> Tensor:
-    """Add to a share of them another sound, between 15 dB softer and 8 dB louder than they are."""
+    """Add another sound to a share of the waveforms, at a level of -15 to +8 dB relative to theirs."""
     ratio = 10 ** (rng.uniform(-15, 8, (len(waveforms), 1)) / 20) * (rng.random((len(waveforms), 1)) < share)
     return waveforms + _like(waveforms, ratio) * others * (_rms(waveforms) / _rms(others))
 
 
 def level(waveforms: Tensor, rng: np.random.Generator, spread_db: float) -> Tensor:
-    """Change the loudness by a normally distributed gain, never beyond full scale."""
+    """Apply a normally distributed gain in dB, limited to full scale."""
     factor = _like(waveforms, 10 ** (rng.normal(-2, spread_db, (len(waveforms), 1)) / 20))
     return waveforms * torch.minimum(factor, 1 / (waveforms.abs().amax(1, keepdim=True) + 1e-6))
 
 
 def noise(like: Tensor, rng: np.random.Generator) -> Tensor:
-    """Noise from white to brown, full scale, as many and as long as the waveforms `like`."""
+    """Return noise from white to brown at full scale, in the shape of the waveforms `like`."""
     count, length = like.shape
     frequency = torch.arange(length // 2 + 1, device=like.device).clamp(min=1) / length
     spectrum = torch.fft.rfft(_normal(like, rng, count)) * frequency ** -_like(like, rng.uniform(0, 1, (count, 1)))
@@ -111,17 +111,17 @@ def noise(like: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _like(tensor: Tensor, numbers: npt.NDArray[np.float64]) -> Tensor:
-    """Numbers where, and in the precision in which, a tensor is."""
+    """Return the numbers as a tensor of the same type and device."""
     return torch.from_numpy(numbers).to(tensor)
 
 
 def _some(tensor: Tensor, rng: np.random.Generator, share: float) -> Tensor:
-    """Numbers of a random share of the items."""
+    """Return the indices of a random share of the items."""
     return torch.from_numpy(np.nonzero(rng.random(len(tensor)) < share)[0]).to(tensor.device)
 
 
 def _normal(like: Tensor, rng: np.random.Generator, count: int) -> Tensor:
-    """Normally distributed noise, [count, n]."""
+    """Return normally distributed noise, [count, n]."""
     generator = torch.Generator(like.device).manual_seed(int(rng.integers(2**62)))
     return torch.randn(count, like.shape[-1], device=like.device, generator=generator)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def crop_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype) -> Tensor:
-    """Tag crops of two chunks, memory without gradient (paper section 4.4).
+    """Tag crops of two chunks, without gradient through the memory (paper section 4.4).
 
     Shape:
         [B, 64, 2 F] -> logits [B, 2, 527] float32
@@ -25,14 +25,14 @@ def crop_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype) -> Tensor:
 def full_context_logits(
     model: SAT, log_mel: Tensor, generator: torch.Generator, *, patch_out: float = 0.0, drop_path: float = 0.0
 ) -> Tensor:
-    """Tag whole clips with parts of the patches and of the blocks left out (paper section 4.3).
+    """Tag whole clips, leaving out some of the patches and blocks (paper section 4.3).
 
     Args:
         model: A full-context configuration.
         log_mel: [B, 64, F].
-        generator: Of random numbers.
-        patch_out: Share of the times, and of the frequencies, whose patches are left out (Koutini et al. 2022).
-        drop_path: Probability that a clip skips the last block; earlier ones are skipped less (stochastic depth).
+        generator: Source of random numbers.
+        patch_out: Share of the time steps, and of the frequencies, whose patches are left out (Koutini et al. 2022).
+        drop_path: Probability that a clip skips the last block; lower for earlier blocks (stochastic depth).
 
     Returns:
         Logits [B, 527].
@@ -56,6 +56,6 @@ def full_context_logits(
 
 
 def _some(count: int, left_out: float, generator: torch.Generator) -> Tensor:
-    """Indices in order, without a random part of them."""
+    """Return `count` indices in order, without a random share."""
     kept = max(1, count - int(count * left_out))
     return torch.randperm(count, generator=generator)[:kept].sort().values

@@ -1,6 +1,6 @@
-"""Masked autoencoder on log-mel patches: what the models are pretrained with (paper section 4.3; He et al., CVPR 2022).
+"""Masked autoencoder on log-mel patches, for pretraining (paper section 4.3; He et al., CVPR 2022).
 
-Three quarters of a clip's patches are left out; the encoder sees the rest, a small decoder guesses what was left out.
+Three quarters of a clip's patches are masked. The encoder reads the rest, and a small decoder predicts the masked ones.
 Only the encoder is kept.
 """
 
@@ -19,15 +19,15 @@ class MaskedAutoencoder(nn.Module):
     """Encoder (a full-context model) and decoder.
 
     Attributes:
-        model: The encoder; its head is not trained here.
+        model: The encoder; its head is not trained.
     """
 
     def __init__(self, config: ModelConfig, decoder_depth: int, decoder_width: int = DECODER_WIDTH) -> None:
-        """Make both.
+        """Create the encoder and the decoder.
 
         Args:
             config: A full-context configuration.
-            decoder_depth: Blocks of the decoder: 4 for the tiny model, 8 for the others.
+            decoder_depth: Blocks of the decoder: 4 for the tiny model, 8 for the larger ones.
             decoder_width: Channels of the decoder's tokens.
         """
         super().__init__()
@@ -42,7 +42,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_out = nn.Linear(decoder_width, PATCH_VALUES)
 
     def forward(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error on the masked patches, each normalised to mean 0 and deviation 1.
+        """Return the mean squared error on the masked patches, each normalised to mean 0 and deviation 1.
 
         Shape:
             [B, 64, F] dB -> one number
@@ -50,7 +50,7 @@ class MaskedAutoencoder(nn.Module):
         target = patches(log_mel)  # [B, T, 256]
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + _EPS).sqrt()
         tokens = self.model.embed(log_mel)
-        head = tokens[:, : tokens.shape[1] - target.shape[1]]  # the class token, where there is one
+        head = tokens[:, : tokens.shape[1] - target.shape[1]]  # the class token, if the model has one
         tokens = tokens[:, head.shape[1] :]
         batch, count, _ = tokens.shape
         shown = max(1, round(count * (1 - MASKED)))
@@ -79,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def patches(log_mel: Tensor) -> Tensor:
-    """Cut into patches, frequency-major as the model's tokens are.
+    """Cut into patches, frequency-major like the model's tokens.
 
     Shape:
         [B, 64, F] -> [B, 4 (F // 16), 256]

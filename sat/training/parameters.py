@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def initialise(model: SAT) -> None:
-    """Start a tagging model from nothing: scores begin near 0.01, where the labels are."""
+    """Set random initial weights; scores begin near 0.01, the mean of the labels."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             nn.init.xavier_uniform_(parameter)
@@ -23,15 +23,15 @@ def initialise(model: SAT) -> None:
 
 
 def start_from(model: SAT, state: Mapping[str, Tensor], *, head: bool = True) -> list[str]:
-    """Take over the weights of another model of the same width and depth; the time-position table is fitted.
+    """Copy the weights of another model of the same width and depth; the time-position table is fitted.
 
     Args:
-        model: What is to be trained.
+        model: The model to train.
         state: State dict of an MAE encoder, a full-context or a streaming model.
-        head: Whether the classifier is taken over too; that of an MAE encoder was never trained.
+        head: Copy the classifier too; that of an MAE encoder is untrained.
 
     Returns:
-        Names of the tensors that were not taken over.
+        Names of the tensors that were not copied.
 
     Raises:
         CheckpointError: A tensor is of another shape.
@@ -47,8 +47,8 @@ def start_from(model: SAT, state: Mapping[str, Tensor], *, head: bool = True) ->
             theirs = fit_time_positions(theirs, tensor.shape[-1])
         if theirs.shape != tensor.shape:
             raise CheckpointError(
-                f"{name} is {list(theirs.shape)} in the model to start from, {list(tensor.shape)} in "
-                f"{model.config.name}: the two are of another size"
+                f"the initial weights do not fit {model.config.name}: {name} is {list(theirs.shape)} instead of "
+                f"{list(tensor.shape)}"
             )
         ours[name] = theirs
     model.load_state_dict(ours)
@@ -56,7 +56,7 @@ def start_from(model: SAT, state: Mapping[str, Tensor], *, head: bool = True) ->
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; biases, norms and positions do not."""
+    """Return the optimiser's parameter groups: matrices with weight decay; biases, norms and positions without."""
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     matrices = [p for name, p in trained if p.ndim >= 2 and "pos_embed" not in name]
     others = [p for name, p in trained if not (p.ndim >= 2 and "pos_embed" not in name)]
@@ -64,7 +64,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of state dicts; counters are those of the first."""
+    """Return the mean of state dicts; integer counters are those of the first."""
     first = states[0]
     return {
         name: torch.stack([state[name].float() for state in states]).mean(0) if tensor.is_floating_point() else tensor

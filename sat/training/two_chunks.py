@@ -1,10 +1,10 @@
 """The SAT training step: two consecutive chunks of many crops at once (paper section 4.4).
 
-A plain loop runs the model twice, and lets autograd differentiate attention. Here both chunks go through a block
-together, since the memory of a block for the second chunk is that block's input for the first, and a block is one
-autograd function with its own backward. The gradients are those of the loop: none flows into the memory, but the
-weights that read it get theirs. What is multiplied is cast once a step from the float32 parameters, which stay as they
-are: no autocast, and no second copy of the parameters.
+A plain loop runs the model twice and lets autograd differentiate attention. Here both chunks go through a block
+together, since the memory of a block for the second chunk is that block's input for the first, and the parts of a block
+are autograd functions with their own backward pass. The gradients are those of the loop: none flows into the memory,
+but the weights that read it receive theirs. Matrices are cast once per step from the float32 parameters, without
+autocast and without a second copy of the parameters.
 
 Axes: B crops, T tokens of a chunk, D channels, H heads.
 """
@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 
 def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Tag crops of two chunks; the first has no memory, the second remembers the first, without gradient.
+    """Tag crops of two chunks: the first has no memory, that of the second is the first, without gradient.
 
     Args:
         model: A streaming configuration whose memory is one chunk; its parameters are float32.
         log_mel: [B, 64, 2 F] with F the configuration's `chunk_frames`, dB.
-        dtype: What matrices are multiplied in, such as bfloat16.
+        dtype: Type of matrix products, such as bfloat16.
 
     Returns:
         Logits of both chunks, [B, 2, 527] float32.
@@ -43,7 +43,7 @@ def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) 
         x = model.embed(chunks).view(len(log_mel), 2 * tokens, config.width).to(dtype)
     for index, block in enumerate(model.blocks):
         assert isinstance(block, Block)
-        # Block 0 adds positions to its memory once more, so that it reads something else than the first chunk.
+        # Block 0 adds positions to its memory a second time, so its memory is not the first chunk itself.
         memory = x[:, :tokens].detach() + model.memory_positions(tokens).to(dtype) if index == 0 else None
         x = x + _attention(block, x, memory)
         x = x + _Mlp.apply(  # type: ignore[no-untyped-call]
@@ -92,7 +92,7 @@ class _Attention(torch.autograd.Function):
         heads: int,
     ) -> Tensor:  # fmt: skip
         crops, both, width = x.shape
-        # Queries come out of the product as they are wanted, divided by the square root of their length.
+        # The product yields queries already divided by the square root of their length.
         rows = _row_factors(weight, heads)
         folded = _Folded(scale, shift, weight * rows, bias * rows[:, 0], x.dtype)
         n, mean, rstd = torch.native_layer_norm(x, (width,), None, None, NORM_EPS)
@@ -133,7 +133,7 @@ class _Attention(torch.autograd.Function):
         g_folded, g_bias = _weight_gradient(g_rows, n), g_rows.flatten(0, 1).sum(0)
         g_memory = None
         if memory is None:
-            # So far the weights' gradient, with the first chunk as memory; what flows back into x is without it.
+            # So far the gradient of the weights, with the first chunk as memory; the gradient of x excludes the memory.
             own = torch.stack([
                 torch.bmm(g_logits[:, :tokens, :tokens].mT, q[:, :tokens]),
                 torch.bmm(weights[:, :tokens, :tokens].mT, g[:, :tokens]),
@@ -155,7 +155,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _row_factors(weight: Tensor, heads: int) -> Tensor:
-    """What the rows of the projection to queries, keys and values are multiplied with: [3 D, 1]."""
+    """Return the factors of the rows of the projection to queries, keys and values, [3 D, 1]."""
     width = weight.shape[1]
     rows = weight.new_ones(3 * width, 1)
     rows[:width] = (width // heads) ** -0.5
@@ -163,10 +163,10 @@ def _row_factors(weight: Tensor, heads: int) -> Tensor:
 
 
 def _hidden(tokens: int, keys: int, like: Tensor) -> Tensor:
-    """What is added to the attention's logits: -inf where a chunk does not look.
+    """Return the mask added to the attention logits: -inf for the keys that a chunk does not attend to.
 
     Shape:
-        [1, 2 tokens, keys]; the keys are those of both chunks, after those of a memory of its own where there is one
+        [1, 2 tokens, keys]; the keys are those of a separate memory, if there is one, then those of both chunks
     """
     past = keys - 2 * tokens
     hidden = like.new_zeros(1, 2 * tokens, keys)

@@ -1,1 +1,1 @@
-"""Checkpoints: reading, writing, downloading and resolving model names."""
+"""Checkpoints, downloads, and models by name."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale.fb": "filterbank"}
-_FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 are this close
+_FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 differ by less
 _RENAMED = {"init_bn.": "init_bn.1.", "patch_embed.": "patch_embed.proj."}  # model's prefix -> published prefix
 
 
@@ -61,14 +61,14 @@ class Checkpoint(LoadedTagger):
 
 
 def load(path: str | Path, arch: str | None = None) -> Checkpoint:
-    """Read a checkpoint and check every tensor against its configuration.
+    """Read a checkpoint and check each tensor against the configuration.
 
     Args:
         path: A `.safetensors` file, or a `.pt` file with a state dict, bare or under `model`.
-        arch: Name of the configuration; by default what the file says, or the one whose shapes fit.
+        arch: Name of the configuration; by default the one that the file states, or whose shapes fit.
 
     Raises:
-        CheckpointError: The file cannot be read, or a tensor is missing or of another shape; it is named.
+        CheckpointError: The file cannot be read, or a tensor is missing or of another shape; the message names it.
         ConfigError: `arch` is not a configuration.
     """
     path = Path(path)
@@ -85,20 +85,20 @@ def load(path: str | Path, arch: str | None = None) -> Checkpoint:
 
 
 def save(model: SAT, path: str | Path, dtype: torch.dtype = torch.float32, **metadata: str) -> None:
-    """Write a model as safetensors under the published tensor names; `metadata` goes into the file's header.
+    """Write a model as safetensors with the published tensor names; `metadata` goes into the file's header.
 
     Raises:
         ValueError: The path does not end in `.safetensors`.
     """
     if Path(path).suffix != ".safetensors":
-        raise ValueError(f"{path}: a checkpoint is written as .safetensors")
+        raise ValueError(f"the name of a checkpoint must end in .safetensors, not {path}")
     published = to_published(model.state_dict(), model.config)
     tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in published.items()}
     save_file(tensors, path, metadata={"arch": model.config.name, **metadata})
 
 
 def to_published(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Rename a model's state dict to the published names; streaming files keep queries apart from keys and values."""
+    """Rename a model's state dict to the published names, which keep queries apart if the model is streaming."""
     published = {}
     for name, tensor in state.items():
         for ours, theirs in _RENAMED.items():
@@ -112,7 +112,7 @@ def to_published(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, 
 
 
 def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_published`."""
+    """Return the model's state dict for published names: the inverse of `to_published`."""
     state = {}
     for name, tensor in tensors.items():
         for ours, theirs in _RENAMED.items():
@@ -126,37 +126,35 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a file for `config` holds."""
+    """Return the names and shapes of the tensors in a file for `config`."""
     with torch.device("meta"):
         state = SAT(config).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in to_published(state, config).items()}
 
 
 def _check_front_end(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Compare the front end's buffers that published files carry with ours, and drop them."""
+    """Remove the front end's buffers that published files contain, after a comparison with ours."""
     log_mel = LogMel()
     for name, buffer in _FRONT_END.items():
         if name in tensors:
             ours = getattr(log_mel, buffer)
             if tensors[name].shape != ours.shape or not torch.allclose(tensors[name], ours, atol=_FRONT_END_TOLERANCE):
-                raise CheckpointError(
-                    f"{path}: {name} differs from this front end's; the model was made for another one"
-                )
+                raise CheckpointError(f"{path}: {name} differs: the model was trained with another front end")
     return {name: tensor for name, tensor in tensors.items() if name not in _FRONT_END}
 
 
 def _recognise(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Name the one configuration whose shapes are those of the file."""
+    """Return the name of the one configuration whose shapes are those of the file."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     fits = [name for name, config in CONFIGS.items() if published_shapes(config).items() <= shapes.items()]
     if len(fits) == 1:
         return fits[0]
-    problem = f"fits {' and '.join(fits)}" if fits else "fits no configuration as it is"
-    raise CheckpointError(f"{path} {problem}; say which it is with --arch ({', '.join(fits or CONFIGS)})")
+    problem = f"fits {' and '.join(fits)}" if fits else "fits no configuration exactly"
+    raise CheckpointError(f"{path} {problem}; choose one with --arch ({', '.join(fits or CONFIGS)})")
 
 
 def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Check names and shapes, fit the time-position table, return the state dict of the model."""
+    """Check names and shapes, fit the time-position table and return the model's state dict."""
     wanted = published_shapes(config)
     missing = [name for name in wanted if name not in tensors]
     if missing:
@@ -176,12 +174,12 @@ def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[st
         raise CheckpointError(f"{path} is damaged: NaN or infinite numbers in {_some(broken)}")
     surplus = sorted(set(tensors) - set(wanted))
     if surplus:
-        warnings.warn(f"{path}: {config.name} has no place for {', '.join(surplus)}; left out", stacklevel=3)
+        warnings.warn(f"{path}: {', '.join(surplus)} ignored: not part of {config.name}", stacklevel=3)
     return from_published({name: tensors[name] for name in wanted})
 
 
 def fit_time_positions(table: Tensor, positions: int) -> Tensor:
-    """Cut a time-position table, or stretch it bilinearly.
+    """Shorten a time-position table, or stretch it bilinearly.
 
     Shape:
         [1, D, 1, any] -> [1, D, 1, positions]

@@ -1,12 +1,12 @@
-"""Models by name: the bundled one, and the published checkpoints in a per-user cache.
+"""The bundled model, and the published checkpoints in a per-user cache.
 
 Environment variables:
     SATPIPE_CACHE: Folder of the cache, instead of the platform's cache folder for `satpipe`.
-    SATPIPE_HUB_URL: Folder on a mirror that serves the published files, instead of the Zenodo record's.
+    SATPIPE_HUB_URL: Folder on a mirror with the published files, instead of the Zenodo record.
 
-For every published model NAME that was pulled the cache holds `NAME.pt` and its record `NAME.json` (sha256, url, size
-in bytes, date). While it is being pulled there are also `NAME.pt.part`, what came so far, `NAME.pt.part.json`, which
-version of the file on the server that is part of, and `NAME.lock`.
+For each published model NAME that was pulled, the cache contains `NAME.pt` and its record `NAME.json` (sha256, url,
+size in bytes, date). During a download it also contains the partial file `NAME.pt.part`, the version of the file on the
+server that this belongs to, `NAME.pt.part.json`, and `NAME.lock`.
 """
 
 import json
@@ -32,31 +32,31 @@ from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import load
 
 BUNDLED_CONFIGS = {BUNDLED: "SAT_T_2s", "bundled_1s": "SAT_T_1s"}
-"""The same weights read chunks of 2 s, or of 1 s with the first half of the time positions."""
+"""The same weights for chunks of 2 s, or of 1 s with the first half of the time positions."""
 BUNDLED_SOURCE = "bundled with satpipe"
 BUNDLED_LICENCE = "Apache-2.0"
 RECORD_URL = "https://zenodo.org/record/7964975"
 PUBLISHED_LICENCE = "see the Zenodo record"
 
 Progress = Callable[[int, int | None], None]
-"""Told the bytes that are there and those of the whole file, None where the server does not say."""
+"""Receives the bytes downloaded so far and the size of the file, None if the server does not state it."""
 
 BUNDLED_PATH = Path(__file__).parents[1] / "data" / "bundled.safetensors"
 _ATTEMPTS = 5
 _RETRY_WAIT_S = 0.5  # doubled each time
-_TIMEOUT_S = (10, 60)  # to connect, between two reads
-_BLOCK_BYTES = 1 << 16  # less than this is lost when a connection breaks
+_TIMEOUT_S = (10, 60)  # to connect, between reads
+_BLOCK_BYTES = 1 << 16  # at most this much is lost when a connection breaks
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint of the paper's Zenodo record.
+    """A checkpoint in the paper's Zenodo record.
 
     Attributes:
-        name: Of the configuration, which is also the model's name here.
+        name: Name of the configuration and of the model.
         file: Name of the file in the record.
-        map_percent: mAP on AudioSet's evaluation set, as the file's name states it.
+        map_percent: mAP on AudioSet's evaluation set, as stated in the file name.
     """
 
     name: str
@@ -65,23 +65,23 @@ class Published:
 
     @property
     def url(self) -> str:
-        """Where it is fetched from."""
+        """Address of the file."""
         folder = os.environ.get("SATPIPE_HUB_URL") or f"{RECORD_URL}/files"
         return f"{folder.rstrip('/')}/{self.file}?download=1"
 
     @property
     def path(self) -> Path:
-        """Where it lies once it is pulled."""
+        """Path in the cache."""
         return cache_folder() / f"{self.name}.pt"
 
     @property
     def record_path(self) -> Path:
-        """Where its sha256 is recorded."""
+        """Path of the record with the sha256."""
         return cache_folder() / f"{self.name}.json"
 
     @property
     def present(self) -> bool:
-        """Whether it was pulled; its sha256 is not looked at."""
+        """True if the checkpoint was pulled; the sha256 is not checked."""
         return self.path.is_file() and self.record_path.is_file()
 
 
@@ -103,15 +103,15 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class ModelRow:
-    """What there is to know of a model without loading it.
+    """A known model, described without loading it.
 
     Attributes:
-        name: What `resolve` takes.
+        name: Name of the model.
         config: Name of its configuration.
-        parameters: Number of them.
+        parameters: Number of parameters.
         map_percent: Published mAP on AudioSet's evaluation set; None for the bundled model, which has none.
-        licence: Of the weights.
-        present: Whether it can be used without a download.
+        licence: Licence of the weights.
+        present: True if the model can be used without a download.
     """
 
     name: str
@@ -123,12 +123,12 @@ class ModelRow:
 
 
 def cache_folder() -> Path:
-    """Return the folder that published checkpoints are pulled into; it need not exist."""
+    """Return the folder of the published checkpoints; it need not exist."""
     return Path(os.environ.get("SATPIPE_CACHE") or platformdirs.user_cache_dir("satpipe")).expanduser()
 
 
 def list_models() -> list[ModelRow]:
-    """Return the bundled model, with either delay, and the published ones."""
+    """Return the bundled model with both delays, and the published models."""
     bundled = [
         ModelRow(name, config, _parameters(CONFIGS[config]), None, BUNDLED_LICENCE, True)
         for name, config in BUNDLED_CONFIGS.items()
@@ -155,34 +155,34 @@ def pulled(name: str) -> tuple[Path, str]:
     published = PUBLISHED[name]
     command = f"`satpipe models pull {name}`"
     if not published.path.is_file():
-        raise CheckpointError(f"the model '{name}' is not in {cache_folder()}; fetch it with {command}")
+        raise CheckpointError(f"the model '{name}' is not in {cache_folder()}; run {command}")
     if not _intact(published):
         raise CheckpointError(
-            f"{published.path} is not the file that was pulled: its sha256 is not the one recorded in "
-            f"{published.record_path.name}; fetch it again with {command}"
+            f"{published.path} has changed since it was pulled: its sha256 is not the one in "
+            f"{published.record_path.name}; run {command} again"
         )
     return published.path, str(_read_json(published.record_path).get("url"))
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
-    """Fetch a published checkpoint into the cache, or find it there whole.
+    """Download a published checkpoint into the cache, unless it is already there.
 
-    A download that broke off is continued, if the file on the server is still the same. Nothing gets its final name
-    before it was loaded as the model it should be. A second pull of the same model waits for the first.
+    An interrupted download is resumed if the file on the server has not changed. A file gets its final name only after
+    it was loaded as the model `name`. A second pull of the same model waits for the first.
 
     Args:
-        name: Of the model.
-        progress: Called now and then while bytes arrive.
+        name: Name of the model.
+        progress: Called repeatedly during the download.
 
     Returns:
         Path of the checkpoint.
 
     Raises:
-        ConfigError: No published model has this name; the message names the nearest ones.
-        DownloadError: It could not be fetched, is not the model it should be, or could not be written.
+        ConfigError: No published model has this name; the message suggests similar ones.
+        DownloadError: The file could not be downloaded or written, or is another model.
     """
     if name in BUNDLED_CONFIGS:
-        raise ConfigError("the bundled model comes with satpipe; there is nothing to pull")
+        raise ConfigError("the bundled model ships with satpipe and need not be pulled")
     if name not in PUBLISHED:
         raise unknown_model("published model", name, list(PUBLISHED))
     published = PUBLISHED[name]
@@ -194,7 +194,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     except OSError as error:
         raise DownloadError(
             f"{published.url} could not be written to {cache_folder()}: {error}; "
-            "SATPIPE_CACHE can name another folder for the cache"
+            "set SATPIPE_CACHE to use another folder"
         ) from error
     return published.path
 
@@ -205,18 +205,18 @@ def _parameters(config: ModelConfig) -> int:
 
 
 def unknown_model(what: str, name: str, known: list[str]) -> ConfigError:
-    """Return the error for a name that is not among those known; its message suggests the nearest ones."""
+    """Return the error for an unknown name; its message suggests similar ones."""
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known
-    return ConfigError(f"there is no {what} '{name}'; did you mean {', '.join(near)}?")
+    return ConfigError(f"{what} '{name}' not found; did you mean {', '.join(near)}?")
 
 
 def _intact(published: Published) -> bool:
-    """Whether the checkpoint is in the cache and has the sha256 that was recorded when it was pulled."""
+    """Return True if the checkpoint is in the cache and has the recorded sha256."""
     return published.present and sha256_of(published.path) == _read_json(published.record_path).get("sha256")
 
 
 def _download(published: Published, progress: Progress) -> None:
-    """Fetch, validate, record, place; in this order, so that every file with a final name is valid and recorded."""
+    """Download, validate, record and rename, in this order: a file with its final name is valid and recorded."""
     url = published.url
     part = published.path.with_suffix(".pt.part")
     _fetch(url, part, progress)
@@ -226,8 +226,8 @@ def _download(published: Published, progress: Progress) -> None:
         part.unlink()
         reason = str(error).replace(str(part), "it")
         raise DownloadError(
-            f"{url} is not the checkpoint of {published.name}: {reason}; nothing was kept. "
-            "Look at that address: is it still the published file, does SATPIPE_HUB_URL name the right folder?"
+            f"{url} is not the checkpoint of {published.name}: {reason}. The download was deleted. "
+            "Check the address, and SATPIPE_HUB_URL if it is set"
         ) from error
     record = {
         "sha256": sha256_of(part),
@@ -244,21 +244,21 @@ def _validate(path: Path, name: str) -> None:
     """Check that a file is the model called `name`.
 
     Raises:
-        CheckpointError: It is not.
+        CheckpointError: The file is another model, or not a checkpoint.
     """
     try:
         found = load(path).config.name
-    except CheckpointError:  # perhaps its shapes do not tell: those of SAT_S_1s and SAT_S_2s are the same
+    except CheckpointError:  # its shapes may be ambiguous: those of SAT_S_1s and SAT_S_2s are the same
         found = load(path, name).config.name
-    if found != name:  # said here, since loading it as `name` would make a SAT_T_2s out of a SAT_T_1s
+    if found != name:  # checked here, since a SAT_T_1s can be loaded as a SAT_T_2s
         raise CheckpointError(f"{path} is {found}")
 
 
 def _fetch(url: str, part: Path, progress: Progress) -> None:
-    """Fetch a file into `part`, going on from what is there; a connection that breaks is tried again.
+    """Download a file into `part`, continuing from its present content, with retries.
 
     Raises:
-        DownloadError: It was refused, or the connection broke too often.
+        DownloadError: The request was refused, or failed too often.
     """
     problem = ""
     for attempt in range(_ATTEMPTS):
@@ -267,27 +267,27 @@ def _fetch(url: str, part: Path, progress: Progress) -> None:
         try:
             problem = _fetch_once(url, part, progress)
         except requests.exceptions.ChunkedEncodingError:
-            problem = "the connection broke off"
+            problem = "the connection was closed"
         except (requests.ConnectionError, requests.Timeout) as error:
             problem = str(error)
         except requests.RequestException as error:
-            raise DownloadError(f"{url} cannot be fetched: {error}; see SATPIPE_HUB_URL") from error
+            raise DownloadError(f"{url} could not be downloaded: {error}; check SATPIPE_HUB_URL") from error
         if not problem:
             return
     kept_bytes = part.stat().st_size if part.exists() else 0
     raise DownloadError(
-        f"{url} could not be fetched in {_ATTEMPTS} attempts: {problem}; try again later"
-        + (f", {kept_bytes} bytes are kept to go on from" if kept_bytes else "")
+        f"{url} could not be downloaded in {_ATTEMPTS} attempts: {problem}; try again later"
+        + (f": the download continues after {kept_bytes} bytes" if kept_bytes else "")
     )
 
 
 def _fetch_once(url: str, part: Path, progress: Progress) -> str:
-    """Fetch the rest of a file in one request; return what went wrong if another request may mend it, else nothing."""
+    """Download the rest of a file in one request; return the problem if a retry may solve it, else an empty text."""
     version = _read_json(_version_path(part))
     done_bytes = part.stat().st_size if part.exists() and version.get("url") == url and version.get("validator") else 0
     if done_bytes and done_bytes == version["size"]:
-        return ""  # all of it came, then the program was stopped
-    headers = {"Accept-Encoding": "identity"}  # so that lengths and ranges are those of the file
+        return ""  # the download was complete when the program was stopped
+    headers = {"Accept-Encoding": "identity"}  # lengths and ranges must be those of the file
     if done_bytes:
         headers |= {"Range": f"bytes={done_bytes}-", "If-Range": version["validator"]}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
@@ -295,17 +295,17 @@ def _fetch_once(url: str, part: Path, progress: Progress) -> str:
         continued = status == 206 and _continues(response, done_bytes, version)
         if status == 416 or (status == 206 and not continued):
             part.unlink(missing_ok=True)
-            return f"HTTP {status} {response.reason}: what came before is not a part of what is there now"
+            return f"HTTP {status} {response.reason}: the file on the server has changed"
         if status in _PASSING_STATUS:
             return f"HTTP {status} {response.reason}"
         if status not in (200, 206):
             raise DownloadError(
-                f"{url} is refused: HTTP {status} {response.reason}. "
-                f"Look at {RECORD_URL}, or name a mirror in SATPIPE_HUB_URL"
+                f"{url} was refused: HTTP {status} {response.reason}. "
+                f"Check {RECORD_URL}, or set SATPIPE_HUB_URL to a mirror"
             )
         if continued:
             total_bytes = version["size"]
-        else:  # from the start; emptied before its version is noted, so that the two never disagree
+        else:  # from the start; emptied before the version is recorded, so that the two always agree
             done_bytes = 0
             part.write_bytes(b"")
             total_bytes = _content_length(response)
@@ -316,12 +316,12 @@ def _fetch_once(url: str, part: Path, progress: Progress) -> str:
                 done_bytes += len(block)
                 progress(done_bytes, total_bytes)
     if total_bytes is not None and done_bytes != total_bytes:
-        return f"{done_bytes} bytes came instead of {total_bytes}"
+        return f"{done_bytes} bytes received instead of {total_bytes}"
     return ""
 
 
 def _continues(response: requests.Response, done_bytes: int, version: dict[str, Any]) -> bool:
-    """Whether a 206 holds just what is missing, of the version that `done_bytes` are part of."""
+    """Return True if a response 206 contains exactly the missing bytes of the same version."""
     if done_bytes == 0 or _validator(response) not in (None, version["validator"]):
         return False
     first, total = done_bytes, version["size"]
@@ -330,7 +330,7 @@ def _continues(response: requests.Response, done_bytes: int, version: dict[str, 
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What tells this version of the file from another, fit for If-Range, which takes no weak ETag."""
+    """Return the identifier of the file's version for If-Range, which allows no weak ETag."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
@@ -345,7 +345,7 @@ def _version_path(part: Path) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one where there is none."""
+    """Return the object in a JSON file; an empty one if the file is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -354,7 +354,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that is whole whenever it is there."""
+    """Write a JSON file under a temporary name, then rename it, so that it is always complete."""
     new = path.with_name(path.name + ".new")
     new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(new, path)

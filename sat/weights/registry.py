@@ -1,8 +1,8 @@
-"""Taggers by name: SAT's models, other people's, and those that a package of yours registers.
+"""Models and taggers by name: SAT, other published taggers, and those that a package of yours registers.
 
-A model is named in one string, the same for every command: what `load_checkpoint` takes; or `NAME:WEIGHTS`, where NAME
-is a peer or an entry point of the group `satpipe.taggers`, and WEIGHTS a path or `hf://OWNER/REPOSITORY[/FILE]`, which
-is fetched from Hugging Face then. Nothing is imported or fetched before it is named.
+All commands name a model by one string: a name or path for `load_checkpoint`; or `NAME:WEIGHTS`, where NAME is an
+external tagger or an entry point of the group `satpipe.taggers`, and WEIGHTS a path or `hf://OWNER/REPOSITORY[/FILE]`,
+which is then downloaded from Hugging Face. Nothing is imported or downloaded before it is named.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ EXTERNAL_TAGGERS = {
     "htsat": "satpipe.sat.taggers.htsat:HTSAT",
 }
 _HUB = "hf://"
-_EFFICIENTAT_TENSOR = "features.0.0.weight"  # that no other model's file has
+_EFFICIENTAT_TENSOR = "features.0.0.weight"  # occurs in no other model's file
 
 
 def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
@@ -46,11 +46,11 @@ def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
             that configuration.
-        ConfigError: The model is not known, the message suggests the nearest names; or `arch` contradicts the name.
+        ConfigError: The model is unknown, the message suggests similar ones; or `arch` contradicts the name.
     """
     own_arch = hub.BUNDLED_CONFIGS.get(model, model)
     if (model in hub.BUNDLED_CONFIGS or model in hub.PUBLISHED) and arch not in (None, own_arch):
-        raise ConfigError(f"the model '{model}' is a {own_arch}, not a {arch}; leave --arch out")
+        raise ConfigError(f"the model '{model}' is a {own_arch}, not a {arch}; omit --arch")
     if model in hub.BUNDLED_CONFIGS:
         return replace(load(hub.BUNDLED_PATH, own_arch), source=hub.BUNDLED_SOURCE)
     if model in hub.PUBLISHED:
@@ -86,25 +86,25 @@ def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Loa
     """Load a model or tagger.
 
     Args:
-        model: As for `load_checkpoint`; or NAME:WEIGHTS, or the NAME of a tagger that needs none.
+        model: As for `load_checkpoint`; or NAME:WEIGHTS, or the NAME of a tagger without weights.
         arch: As for `load_checkpoint`.
-        random: Let a peer that is named without weights have random ones.
+        random: Use random weights for an external tagger that is named without weights.
 
     Raises:
-        CheckpointError: The weights are missing, or not what they should be.
-        ConfigError: There is no such model, or what it needs is not installed.
-        DownloadError: Weights of Hugging Face could not be fetched.
-        LabelError: Its outputs are not AudioSet's 527 classes.
+        CheckpointError: The weights are missing, or those of another model.
+        ConfigError: The model is unknown, or a package that it needs is not installed.
+        DownloadError: Weights could not be downloaded from Hugging Face.
+        LabelError: The outputs are not AudioSet's 527 classes.
     """
     name, colon, weights = model.partition(":")
     factories = _factories()
     if name in factories:
         if arch:
-            raise ConfigError(f"--arch is for files of SAT's weights; '{name}' takes none")
+            raise ConfigError(f"--arch applies only to SAT; omit it for '{name}'")
         return _load(name, factories[name], weights or None, random=random)
     if colon and not weights.startswith("//") and not Path(model).exists():
         near = get_close_matches(name, factories, n=3, cutoff=0.4) or list(factories)
-        raise ConfigError(f"there is no tagger '{name}' to give {weights}; did you mean {', '.join(near)}?")
+        raise ConfigError(f"tagger '{name}' not found; did you mean {', '.join(near)}?")
     if arch is None and _is_efficientat(model):
         return _load("efficientat", factories["efficientat"], model, random=False)
     return load_checkpoint(model, arch)
@@ -116,7 +116,7 @@ def external_taggers() -> list[str]:
 
 
 def _factories() -> dict[str, Callable[[], type[Tagger]]]:
-    """What makes each tagger, imported only when it is called."""
+    """Return a function for each tagger that imports and returns its class."""
     ours = {name: _built_in(target) for name, target in EXTERNAL_TAGGERS.items()}
     return {entry.name: _registered(entry) for entry in entry_points(group=GROUP)} | ours
 
@@ -144,11 +144,11 @@ def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *
     path = None if weights is None else _path(weights)
     tagger = made_by(path)  # type: ignore[call-arg]
     if not isinstance(tagger, Tagger):
-        raise ConfigError(f"what is registered as '{name}' makes a {type(tagger).__name__}, not a satpipe Tagger")
-    tagger.order  # noqa: B018  (it is an error if a class is missing)
+        raise ConfigError(f"the entry point '{name}' must return a satpipe Tagger, not a {type(tagger).__name__}")
+    tagger.order  # noqa: B018  (raises LabelError if a class is missing)
     longest_ms = round(1000 * tagger.longest_s)
     config = ExternalConfig(name, tagger.rate_hz, longest_ms, longest_ms, tagger.shortest_ms, tagger.warmup_chunks)
-    told = {package: version(package) for package in tagger.packages}
+    metadata = {package: version(package) for package in tagger.packages}
     code = f"{made_by.__module__}:{made_by.__qualname__}"
     source = f"{name} from {weights}" if weights else f"{name}, {'random weights' if random else code}"
     return LoadedExternalTagger(
@@ -156,7 +156,7 @@ def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *
         instance=tagger,
         sha256=sha256_of(path) if path else hashlib.sha256(code.encode()).hexdigest(),
         source=source,
-        metadata=told,
+        metadata=metadata,
     )
 
 
@@ -165,12 +165,12 @@ def _path(weights: str) -> Path:
         return _fetched(weights)
     path = Path(weights)
     if not path.exists():
-        raise CheckpointError(f"there is no checkpoint {path}")
+        raise CheckpointError(f"checkpoint {path} not found")
     return path
 
 
 def _fetched(weights: str) -> Path:
-    """Weights of Hugging Face's hub, fetched into its cache unless they are there."""
+    """Download weights from Hugging Face into its cache, unless they are there; return their path."""
     try:
         from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.errors import HFValidationError
@@ -182,17 +182,19 @@ def _fetched(weights: str) -> Path:
         if file:
             return Path(hf_hub_download(f"{owner}/{repository}", file))
         return Path(snapshot_download(f"{owner}/{repository}", allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, HFValidationError) as error:  # all that goes wrong on the way is one of these
+    except (OSError, HFValidationError) as error:  # all errors of a download are one of these
         reason = str(error).strip().splitlines()[0]
-        raise DownloadError(f"{weights} could not be fetched: {reason}; a file or folder will do as well") from error
+        raise DownloadError(
+            f"{weights} could not be downloaded: {reason}; you can name a local file or folder instead"
+        ) from error
 
 
 def _is_efficientat(path: str) -> bool:
-    """Whether a file named without a tagger is EfficientAT's, which has served as teacher under its bare name."""
+    """Return True if a file named without a tagger is one of EfficientAT, which may be named by its path alone."""
     if not path.endswith(".pt") or not Path(path).is_file():
         return False
     try:
         state = torch.load(path, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError):
-        return False  # `load_checkpoint` says what it is instead
+        return False  # `load_checkpoint` reports the problem
     return isinstance(state, dict) and _EFFICIENTAT_TENSOR in state

@@ -213,7 +213,7 @@ def test_a_folder_that_is_not_finished_is_said_to_be(satpipe_here: Satpipe, tmp_
     ("arguments", "code", "message"),
     [
         (("--labels", "Brid"), 1, "did you mean 'Bird'"),
-        (("--labels", "Bird,Hubub"), 1, "there is no label 'Hubub'; did you mean 'Hubbub"),
+        (("--labels", "Bird,Hubub"), 1, "label 'Hubub' not found; did you mean 'Hubbub"),
         (("--labels", "Bird", "--threshold", "0"), 2, "threshold"),
         (("--labels", ","), 1, "one or more labels"),
     ],

@@ -480,7 +480,7 @@ def test_the_command(satpipe: Satpipe, out: Path) -> None:
 def test_a_wrong_label_is_one_clear_message(satpipe_here: Satpipe, out: Path) -> None:
     wrong = satpipe_here("events", out, "--labels", "Brid")
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("LabelError: there is no label 'Brid'; did you mean 'Bird' (/m/015p6)")
+    assert wrong.stderr.startswith("LabelError: label 'Brid' not found; did you mean 'Bird' (/m/015p6)")
 
 
 def test_what_is_no_output_folder_is_said(out: Path) -> None:

@@ -308,8 +308,8 @@ def test_options_that_cannot_work(tmp_path: Path) -> None:
     out = tmp_path / "sat"
     refused(ConfigError, "--format must be onnx or torchscript, not 'tflite'", BUNDLED, out, format="tflite")
     refused(ConfigError, "takes --format onnx", BUNDLED, out, format="torchscript", int8=True)
-    refused(ConfigError, "SAT_T_2s has a delay of 2 s.*takes a full-context model", BUNDLED, out, delay_s=1)
-    refused(ConfigError, "no model or file 'SAT_T2s'; did you mean SAT_T_2s", "SAT_T2s", out)
+    refused(ConfigError, "SAT_T_2s has a delay of 2 s.*needs a full-context model", BUNDLED, out, delay_s=1)
+    refused(ConfigError, "model or file 'SAT_T2s' not found; did you mean SAT_T_2s", "SAT_T2s", out)
     refused(CheckpointError, "satpipe models pull SAT_B_2s", "SAT_B_2s", out)
     refused(ConfigError, "'ast' cannot be exported: it is none of SAT's models", "ast:hf://owner/ast", out)
 

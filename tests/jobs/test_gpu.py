@@ -123,12 +123,12 @@ def test_a_worker_takes_the_batch_of_its_device(
 def test_a_precision_that_the_device_is_not_made_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    with pytest.raises(ConfigError, match="Tesla T4 does not compute in bf16; --precision fp16 will do"):
+    with pytest.raises(ConfigError, match="Tesla T4 does not support bf16; use --precision fp16"):
         dtype_for("bf16", CUDA)
     assert dtype_for("fp16", CUDA) == torch.float16
-    with pytest.raises(ConfigError, match="fp16 is for GPUs"):
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         dtype_for("fp16", CPU)
-    with pytest.raises(ConfigError, match="there is no precision 'int4'; there are fp32, bf16, fp16"):
+    with pytest.raises(ConfigError, match="--precision must be one of fp32, bf16, fp16, not 'int4'"):
         dtype_for("int4", CPU)
     with pytest.raises(ConfigError, match="it takes --device cuda"):
         plan(TagOptions(("examples/recordings",), "out", precision="fp16"))

@@ -193,9 +193,9 @@ def test_some_clips_can_be_taken(tmp_path: Path) -> None:
         ("", TruthError, "lists no clips"),
         ("# nothing\n", TruthError, "lists no clips"),
         (b"recording,label\n\xff\xfe,Dog", TruthError, "not UTF-8 text"),
-        ("recording,label\na,Dogg", LabelError, r"line 2: there is no label 'Dogg'; did you mean 'Dog' \(/m/0bt9lr\)"),
+        ("recording,label\na,Dogg", LabelError, r"line 2: label 'Dogg' not found; did you mean 'Dog' \(/m/0bt9lr\)"),
         ("recording,label\na,137", LabelError, "line 2: 137 is a number: a label must be a mid or a name"),
-        ("recording,label\na,/m/0nosuch", LabelError, "line 2: there is no label '/m/0nosuch'"),
+        ("recording,label\na,/m/0nosuch", LabelError, "line 2: label '/m/0nosuch' not found"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_weak_labels_is_said(
@@ -328,7 +328,7 @@ def test_a_folder_has_a_file_for_each_recording(tmp_path: Path) -> None:
         (STRONG + "x\t1\t\t/m/053hz1\n", TruthError, "line 7: the offset is missing"),
         (STRONG + "\t1\t2\t/m/053hz1\n", TruthError, "line 7: the clip is missing"),
         (STRONG + "x\t1\t2\n", LabelError, "line 7: the label is missing$"),
-        (STRONG + "x\t1\t2\tCheeering\n", LabelError, "line 7: there is no label 'Cheeering'; did you mean 'Cheering'"),
+        (STRONG + "x\t1\t2\tCheeering\n", LabelError, "line 7: label 'Cheeering' not found; did you mean 'Cheering'"),
         (STRONG + "x\t1\t2\tx\nx\t2\t1\t/m/053hz1\n", TruthError, "2 invalid lines:\n  line 7: .*\n  line 8: offset"),
         (SEGMENTS, LabelError, "line 4: /m/068hy,/m/07q6cd_,/m/0bt9lr,/m/0jbk must be one label"),
         ("0.5\t1.5\t3\n", LabelError, "line 1: 3 is a number"),
@@ -644,7 +644,7 @@ def test_class_sets_are_read_from_files(tmp_path: Path, text: str) -> None:
     ("text", "error", "says"),
     [
         ("Dog\nCat\ndog\n", TruthError, "line 3: 'Dog' is already in line 1"),
-        ("Dog\nCatt\n", LabelError, "line 2: there is no label 'Catt'; did you mean 'Cat'"),
+        ("Dog\nCatt\n", LabelError, "line 2: label 'Catt' not found; did you mean 'Cat'"),
         ("", TruthError, "lists no class"),
     ],
 )
@@ -673,7 +673,7 @@ def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None
         ("label,threshold\nDog,1.5\n", TruthError, "line 2: threshold 1.5 is not from 0 to 1"),
         ("label,threshold\nDog,half\n", TruthError, "line 2: threshold 'half' is not a number"),
         ("label,threshold\nDog,0\nDog,1\n", TruthError, "line 3: 'Dog' is already in line 2"),
-        ("label,threshold\nDogg,0\n", LabelError, "line 2: there is no label 'Dogg'"),
+        ("label,threshold\nDogg,0\n", LabelError, "line 2: label 'Dogg' not found"),
         ("Dog,0\n", TruthError, "must have a header with the columns mid or label, and threshold"),
     ],
 )

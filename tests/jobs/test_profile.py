@@ -125,7 +125,7 @@ def test_the_command_measures_external_taggers_of_full_size(monkeypatch: pytest.
     ("models", "delays_s", "reason"),
     [
         (["SAT_T_2s"], [1.0], "SAT_T_2s has a delay of 2 s: omit --delay"),
-        (["efficientat"], [30.0], "efficientat reads from 0.16 s to 10 s"),
+        (["efficientat"], [30.0], "delay of efficientat must be 0.16 s to 10 s"),
         (["SAT_X"], [], "did you mean SAT_"),
     ],
 )

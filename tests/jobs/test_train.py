@@ -255,7 +255,7 @@ def test_starting_from_a_full_context_model_fits_the_positions() -> None:
         "outputlayer.0.weight", "outputlayer.0.bias", "outputlayer.1.weight", "outputlayer.1.bias"
     ]  # fmt: skip
     assert bool((model.outputlayer[1].weight == before).all())
-    with pytest.raises(CheckpointError, match="the two are of another size"):
+    with pytest.raises(CheckpointError, match="initial weights do not fit SAT_S_2s"):
         parameters.start_from(SAT(get_config("SAT_S_2s")), start.state_dict())
 
 
@@ -321,14 +321,14 @@ def test_augmentation_does_what_it_says() -> None:
     mixed, soft = augment.mixup(waveforms, labels, rng, 0.3)
     torch.testing.assert_close(soft.sum(1), torch.ones(4))
     torch.testing.assert_close(mixed, soft @ waveforms, atol=1e-4, rtol=1e-4)
-    masked = augment.mask(torch.randn(2, 64, 400), rng, most_frames=192, most_bands=24)
+    masked = augment.mask(torch.randn(2, 64, 400), rng, max_frames=192, max_bands=24)
     assert masked.shape == (2, 64, 400)
     assert float(augment.level(waveforms * 9, rng, 6.0).abs().max()) <= 1.0001
 
 
 def test_masks_are_a_stripe_of_time_and_one_of_bands() -> None:
     log_mel = torch.randn(50, 64, 400)
-    masked = augment.mask(log_mel, np.random.default_rng(RNG), most_frames=30, most_bands=8)
+    masked = augment.mask(log_mel, np.random.default_rng(RNG), max_frames=30, max_bands=8)
     hidden = masked != log_mel
     assert bool((masked == log_mel.mean((1, 2), keepdim=True))[hidden].all())
     for item in hidden:

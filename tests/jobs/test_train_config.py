@@ -69,7 +69,7 @@ def test_overrides_and_files(tmp_path: Path) -> None:
         ("patch_out=1", "patch_out must be less than 1, not 1"),
         ("lr=0", "lr must be greater than 0, not 0"),
         ("optimizer=sgd", "optimizer must be 'adamw' or 'adam8bit', not 'sgd'"),
-        ("arch=SAT_T_3s", "there is no configuration 'SAT_T_3s'; did you mean SAT_T_"),
+        ("arch=SAT_T_3s", "configuration 'SAT_T_3s' not found; did you mean SAT_T_"),
         (
             "arch=audiotransformer_tiny",
             "arch must be a streaming model for stage sat .SAT_T_2s, .*not 'audiotransformer_tiny'",

@@ -141,7 +141,7 @@ def test_an_unknown_label_is_answered_with_the_nearest(key: str, nearest: str) -
 
 @pytest.mark.parametrize("key", [-1, "-1", CLASSES, str(CLASSES)])
 def test_an_index_past_the_outputs_is_refused(key: int | str) -> None:
-    with pytest.raises(LabelError, match=f"index {key}; they go from 0 to 526"):
+    with pytest.raises(LabelError, match=f"index {key}: indices are 0 to 526"):
         find(key)
 
 
@@ -184,9 +184,9 @@ def test_a_subtree_holds_what_the_model_has_of_it() -> None:
     [
         ("Brid", "no label 'Brid'; did you mean 'Bird'"),
         (["Dog", "under:Brid"], "no label 'Brid'; did you mean 'Bird'"),
-        ("Human sounds", "no output for 'Human sounds' .*'under:Human sounds' takes the 72 classes below it"),
+        ("Human sounds", "no output for 'Human sounds' .*'under:Human sounds' selects the 72 classes below it"),
         ("under:Kettle whistle", r"no output for 'Kettle whistle' \(/g/11b630rrvh\)$"),
-        (527, "they go from 0 to 526"),
+        (527, "indices are 0 to 526"),
     ],
 )
 def test_what_cannot_be_chosen_is_said(labels: Key | list[Key], says: str) -> None:

@@ -342,7 +342,7 @@ def test_digital_silence_and_full_scale_noise_have_finite_scores() -> None:
 
 @pytest.mark.parametrize("frames", [0, 15, 80])
 def test_a_chunk_the_model_has_no_positions_for_is_an_error(frames: int) -> None:
-    with pytest.raises(ValueError, match=f"{frames} frames: tiny reads from 16 to 79 frames at a time"):
+    with pytest.raises(ValueError, match=f"tiny reads 16 to 79 frames per chunk, not {frames}"):
         model_of(TINY)(torch.zeros(1, MEL_BANDS, frames))
 
 
@@ -423,6 +423,17 @@ def test_with_the_memory_off_each_chunk_is_scored_as_if_there_were_no_other(conf
     assert min(later) > 0.01
 
 
+@pytest.mark.parametrize("config", STREAMING, ids=named)
+def test_a_wrong_memory_changes_scores_by_far_more_than_rounding(config: ModelConfig) -> None:
+    model = model_of(config)
+    exact, within = exact_scores(model, RECORDING)
+    off = stream(with_config(model, config.without_memory()), RECORDING)
+    assert min(distance(off[1:], exact[1:])) > 100 * within
+    start = 5 * config.chunk_samples - context_samples("gapless", 5)
+    late = stream(model, RECORDING[start:], start_chunk=5)  # only the chunks before the sixth are forgotten
+    assert distance(late[:1], exact[5:6])[0] > 100 * within
+
+
 def test_with_the_memory_off_nothing_is_read_before_a_chunk() -> None:
     for config in STREAMING:
         off = config.without_memory()
@@ -471,10 +482,10 @@ def test_a_models_own_delay_changes_nothing(name: str) -> None:
 
 def test_a_delay_that_a_model_cannot_have_is_an_error_that_says_why() -> None:
     for name, own_s in (("SAT_T_2s", 2), ("SAT_S_1s", 1)):
-        with pytest.raises(ConfigError, match=f"{name} has a delay of {own_s} s, which its memory and positions are"):
+        with pytest.raises(ConfigError, match=f"{name} has a delay of {own_s} s, for which its memory was trained"):
             get_config(name).with_delay(1.5)
     for delay_s in (0.0, -2.0, 0.159, 10.081, 1000.0, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match=f"{delay_s:g} s: audiotransformer_tiny reads from 0.16 s to 10.08 s"):
+        with pytest.raises(ConfigError, match=f"audiotransformer_tiny must be 0.16 s to 10.08 s, not {delay_s:g} s"):
             get_config("audiotransformer_tiny").with_delay(delay_s)
 
 

@@ -214,7 +214,7 @@ def test_where_a_worker_died_chunks_are_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"labels": "Brid"}, LabelError, "no label 'Brid'; did you mean 'Bird'"),
+        ({"labels": "Brid"}, LabelError, "label 'Brid' not found; did you mean 'Bird'"),
         ({"recordings": "pond/c.wav"}, OutputError, "has no recording pond/c.wav; did you mean pond/"),
         ({"recordings": ["pond/a.wav", "lake/*"]}, OutputError, r"has no recording lake/\*"),
         ({"since": "dawn"}, ConfigError, "'dawn' is not a valid time"),

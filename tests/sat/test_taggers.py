@@ -150,7 +150,7 @@ def test_outputs_are_put_into_audiosets_order_by_mid() -> None:
 
     assert Turned().scores(torch.zeros(1, 5000))[0].tolist() == pytest.approx([n / 1000 for n in range(526, -1, -1)])
     Turned.mids = MIDS
-    with pytest.raises(LabelError, match=r"Turned gives scores \[1, 528\], but names 527 classes"):
+    with pytest.raises(LabelError, match=r"Turned returned scores \[1, 528\], for 527 classes"):
         Turned().scores(torch.zeros(1, 5000))
     Turned.mids = MIDS[1:]
     with pytest.raises(LabelError, match=r"Turned must have the 527 classes .* it has 526 outputs, /m/09x0r missing"):
@@ -183,7 +183,7 @@ def test_a_model_is_one_string(weights: Path, monkeypatch: pytest.MonkeyPatch) -
         resolve("ast")
     with pytest.raises(ConfigError, match="tagger 'beast' not found; did you mean beats"):
         resolve("beast:x.pt")
-    with pytest.raises(ConfigError, match="--arch is for files of SAT's weights"):
+    with pytest.raises(ConfigError, match="--arch applies only to SAT"):
         resolve(f"efficientat:{weights}", "SAT_T_2s")
     with pytest.raises(CheckpointError, match="is not an EfficientAT network"):
         resolve(f"efficientat:{ROOT / 'sat' / 'data' / 'bundled.safetensors'}")
@@ -217,7 +217,7 @@ def test_a_peers_batch_too(weights: Path) -> None:
     assert largest_batch(tagger, four) == 4
     tagger.batch_chunks = 4
     assert largest_batch(tagger, four - 1) == 3
-    with pytest.raises(ConfigError, match="one chunk of peer takes .* MB, more than the 0.1 MB of --max-batch-memory"):
+    with pytest.raises(ConfigError, match="one chunk of peer needs .* MB, more than the 0.1 MB of --max-batch-memory"):
         largest_batch(tagger, 100_000)
 
 

@@ -175,7 +175,9 @@ def test_surplus_tensors_are_named_in_a_warning_and_left_out(
 def test_weights_made_for_another_front_end_are_refused(name: str, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     for other in (BUFFERS[name] * 1.01, BUFFERS[name][:-1]):
         path = written(tmp_path / "model.pt", {**tensors, **BUFFERS, name: other})
-        with pytest.raises(CheckpointError, match=f"{re.escape(name)} differs: the model was trained with another front end"):
+        with pytest.raises(
+            CheckpointError, match=f"{re.escape(name)} differs: the model was trained with another front end"
+        ):
             load(path)
 
 

@@ -150,7 +150,7 @@ def test_outputs_are_put_into_audiosets_order_by_mid() -> None:
 
     assert Turned().scores(torch.zeros(1, 5000))[0].tolist() == pytest.approx([n / 1000 for n in range(526, -1, -1)])
     Turned.mids = MIDS
-    with pytest.raises(LabelError, match=r"Turned returned scores \[1, 528\], for 527 classes"):
+    with pytest.raises(LabelError, match=r"Turned returned scores \[1, 528\] for 527 classes"):
         Turned().scores(torch.zeros(1, 5000))
     Turned.mids = MIDS[1:]
     with pytest.raises(LabelError, match=r"Turned must have the 527 classes .* it has 526 outputs, /m/09x0r missing"):

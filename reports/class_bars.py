@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports.pictures import COLOURS, FORMATS, GREY, WIDTH_IN, drawn, label_name, unit_axis
 
-MOST = 20  # best and worst classes in the short picture
-LONGEST_NAME = 44
+MAX_BARS = 20  # best and worst classes in the short picture
+MAX_NAME = 44
 _BAR_IN = 0.155
 _FIGURES = {
     "weak": {"average_precision": "Average precision"},
@@ -37,10 +37,10 @@ def class_bars(result: EvaluationResult, classes: list[_Class], kind: str, folde
     for name, title in _FIGURES[kind].items():
         ranked = sorted(classes, key=lambda row: (-(row[name] or 0), -row[count], row["label"]))
         parts = {f"{len(ranked)} classes": ranked}
-        if len(ranked) > 2 * MOST:
+        if len(ranked) > 2 * MAX_BARS:
             _draw(folder / f"classes_{name}_all", parts, name, title, count, below)
             done.append(f"classes_{name}_all")
-            parts = {f"best {MOST}": ranked[:MOST], f"worst {MOST}": ranked[-MOST:]}
+            parts = {f"best {MAX_BARS}": ranked[:MAX_BARS], f"worst {MAX_BARS}": ranked[-MAX_BARS:]}
         _draw(folder / f"classes_{name}", parts, name, title, count, below)
         done.append(f"classes_{name}")
     return done
@@ -48,11 +48,11 @@ def class_bars(result: EvaluationResult, classes: list[_Class], kind: str, folde
 
 def _draw(place: Path, parts: dict[str, list[_Class]], name: str, title: str, count: str, below: str) -> None:
     longest = max(map(len, parts.values()))
-    kinds = FORMATS if longest <= 2 * MOST else ("svg",)  # a long picture is scrolled and searched
+    kinds = FORMATS if longest <= 2 * MAX_BARS else ("svg",)  # a long picture is scrolled and searched
     with drawn(place, WIDTH_IN, 0.9 + _BAR_IN * longest, kinds) as figure:
         columns = figure.subplots(1, len(parts), squeeze=False)[0]
         for axes, (head, part) in zip(columns, parts.items(), strict=True):
-            _bars(axes, part, name, count, LONGEST_NAME if len(parts) == 1 else LONGEST_NAME // 2 + 2)
+            _bars(axes, part, name, count, MAX_NAME if len(parts) == 1 else MAX_NAME // 2 + 2)
             axes.set_title(f"{title}, {head}")
             unit_axis(axes, "x")
         figure.supxlabel(below, fontsize=8, color=GREY)
@@ -71,6 +71,6 @@ def _bars(axes: Axes, rows: list[_Class], name: str, count: str, longest: int) -
     axes.set_yticks(places, [f"{label_name(row['label'], longest)} ({row[count]:,})" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    if len(rows) > 2 * MOST:
+    if len(rows) > 2 * MAX_BARS:
         axes.tick_params(axis="x", top=True, labeltop=True)
     axes.grid(visible=False, axis="y")

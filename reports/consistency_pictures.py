@@ -17,10 +17,10 @@ from satpipe.reports.tables import Table
 
 PICTURE = "consistency"
 MARKS = "osD^vPX"  # of means
-MOST_PANELS = 12
-MOST_COLUMNS = 3
-MOST_STEPS = 1000  # of a line; with more chunks, each step is a mean
-MOST_ROWS = 60  # of the table; with more, it has only the figures of all recordings
+MAX_PANELS = 12
+MAX_COLUMNS = 3
+MAX_STEPS = 1000  # of a line; with more chunks, each step is a mean
+MAX_ROWS = 60  # of the table; with more, it has only the figures of all recordings
 _UNITS = (("hours", 3600.0, 3.0), ("minutes", 60.0, 3.0), ("seconds", 1.0, 0.0))
 
 
@@ -33,9 +33,9 @@ def picture(found: Consistency, folder: str | Path) -> str:
     Raises:
         OutputError: The picture cannot be written.
     """
-    columns = min(len(found.labels), MOST_COLUMNS)
+    columns = min(len(found.labels), MAX_COLUMNS)
     panels = [(clip, k) for clip in range(len(found.recordings)) for k in range(len(found.labels))]
-    shown = panels[:MOST_PANELS]
+    shown = panels[:MAX_PANELS]
     rows = -(-len(shown) // columns)
     styles = [_pen(place) for place in range(len(found.regimes))]
     height_in = 0.35 + 0.17 * len(found.regimes) + rows * (1.75 if columns > 1 else 1.9)
@@ -77,7 +77,7 @@ def _steps(read: ChunkScores, clip: int, k: int) -> tuple[Floats, Floats, int]:
     """Return the edges of steps [n + 1], their heights [n], and the number of chunks per step."""
     rows = slice(*read.first[clip : clip + 2])
     values, start_s = read.scores[rows, k].astype(np.float64), read.start_s[rows]
-    each = -(-len(values) // MOST_STEPS)
+    each = -(-len(values) // MAX_STEPS)
     first = np.arange(0, len(values), each)
     heights = np.add.reduceat(values, first) / np.diff(np.append(first, len(values)))
     return np.append(start_s[first], read.end_s[rows][-1]), heights, each
@@ -110,7 +110,7 @@ def _legend(figure: Figure, found: Consistency, styles: list[dict[str, Any]]) ->
 
 def table(figures: Sequence[Figures], threshold: float) -> Table:
     """Return a table of figures; of very many, only those of all recordings."""
-    pooled = len(figures) > MOST_ROWS and any(figure.recording is None for figure in figures)
+    pooled = len(figures) > MAX_ROWS and any(figure.recording is None for figure in figures)
     rows = [
         (
             figure.label,

@@ -22,7 +22,7 @@ from satpipe.reports.tables import html_page, latex_input, markdown_text
 from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import find
 
-MOST_CLASSES = 6  # whose curves share a picture
+MAX_CLASSES = 6  # whose curves share a picture
 DEFAULT_CLASSES = 4
 _PSDS = {"psds1": "scenario 1", "psds2": "scenario 2", "psds1_no_variance": "scenario 1, without variance penalty"}
 _WAYS = {"segment": "segments", "onset": "onsets", "event": "onsets and offsets"}
@@ -71,8 +71,8 @@ def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str
     missing = [label.name for label in wanted if label.mid not in known]
     if missing:
         raise LabelError(f"{missing[0]!r} is not in the ground truth of the evaluation, so it has no curve")
-    if len(wanted) > MOST_CLASSES:
-        raise LabelError(f"--labels must select at most {MOST_CLASSES} classes, not {len(wanted)}")
+    if len(wanted) > MAX_CLASSES:
+        raise LabelError(f"--labels must select at most {MAX_CLASSES} classes, not {len(wanted)}")
     return [label.mid for label in wanted]
 
 
@@ -157,7 +157,7 @@ DASHED = {"color": "black", "linestyle": (0, (5, 1.5)), "linewidth": 1.4, "zorde
 
 def _pens_of_classes() -> Iterator[dict[str, Any]]:
     yield SOLID
-    for pen, _ in zip(pens(), range(MOST_CLASSES), strict=False):
+    for pen, _ in zip(pens(), range(MAX_CLASSES), strict=False):
         yield pen
 
 

@@ -17,10 +17,10 @@ from satpipe.reports.colours import ramp
 from satpipe.reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name
 
 OVER_TIME, BY_LABEL, RECORDINGS = "labels_over_time", "when", "recordings"
-MOST_ROWS = 20  # labels in the first picture
-MOST_PANELS = 12  # labels with a panel each
-MOST_TIMES = 366
-MOST_RECORDINGS = 24
+MAX_ROWS = 20  # labels in the first picture
+MAX_PANELS = 12  # labels with a panel each
+MAX_TIMES = 366
+MAX_RECORDINGS = 24
 _COLUMNS = 3
 _LONGEST_NAME = 30
 _ROW_IN = 0.17
@@ -41,14 +41,14 @@ def pictures(found: ReportData, folder: str | Path) -> tuple[list[str], str]:
     shares = (found.shares[reaching, level] / SHARE_STEPS) ** 2  # [K, rows, columns]
     if reaching:
         heads = [found.labels[label].label.name for label in reaching]
-        _over_time(place / OVER_TIME, found, heads[:MOST_ROWS], shares[:MOST_ROWS])
-        _by_label(place / BY_LABEL, found, heads[:MOST_PANELS], shares[:MOST_PANELS])
+        _over_time(place / OVER_TIME, found, heads[:MAX_ROWS], shares[:MAX_ROWS])
+        _by_label(place / BY_LABEL, found, heads[:MAX_PANELS], shares[:MAX_PANELS])
         names += [OVER_TIME, BY_LABEL]
     details = [detail for detail in found.details if _lines(found, detail)]
-    for detail in details[:MOST_RECORDINGS]:
+    for detail in details[:MAX_RECORDINGS]:
         names.append(f"{RECORDINGS}/{relative_path(detail.recording)}")
         _recording(place / names[-1], found, detail)
-    left = len(details) - MOST_RECORDINGS
+    left = len(details) - MAX_RECORDINGS
     return names, f"{left} of the {len(details)} recordings on the page have no picture" if left > 0 else ""
 
 
@@ -58,7 +58,7 @@ def _over_time(place: Path, found: ReportData, heads: list[str], shares: Floats)
     if grid.kind == "place":
         shares, chunks = shares.transpose(0, 2, 1), chunks.T
         times: Sequence[str] = [file_name(name, 16) for name in grid.rows]
-    elif chunks.size <= MOST_TIMES:
+    elif chunks.size <= MAX_TIMES:
         shares = shares.transpose(0, 2, 1).reshape(len(heads), 1, -1)
         chunks = chunks.T.reshape(1, -1)
         times = [f"{date} {time}" if len(grid.columns) > 1 else time for date in grid.columns for time in grid.rows]

@@ -48,30 +48,30 @@ class Finder:
         Raises:
             OutputError: A file of scores is damaged or rows are missing in it; it is named.
         """
-        pieces = list(self.tables.blocks(self.tables.part(self.recordings)))
-        least_rank = [int(self._rank[piece.recordings].min()) for piece in pieces]
-        to_come = np.minimum.accumulate([*least_rank, len(self._rank)][::-1])[::-1][1:]
-        unfinished: list[Runs] = []  # of a recording that continues in the next piece
+        blocks = list(self.tables.blocks(self.tables.part(self.recordings)))
+        lowest_rank = [int(self._rank[block.recordings].min()) for block in blocks]
+        to_come = np.minimum.accumulate([*lowest_rank, len(self._rank)][::-1])[::-1][1:]
+        unfinished: list[Runs] = []  # of a recording that continues in the next block
         waiting: list[Runs] = []  # events of recordings that follow later ones by name
-        for piece, bound, runs in zip(pieces, to_come, side_by_side(self._runs, pieces), strict=True):
+        for block, bound, runs in zip(blocks, to_come, side_by_side(self._runs, blocks), strict=True):
             unfinished.append(runs)
-            if piece.end[-1] < self.tables.slots[piece.recordings[-1]]:
+            if block.end[-1] < self.tables.slots[block.recordings[-1]]:
                 continue
             events = Runs.together([*waiting, self._events(Runs.together(unfinished))])
             ready = events.events.clip < bound
             unfinished, waiting = [], [events.take(~ready)]
             yield self._table(events.take(ready))
 
-    def _runs(self, piece: Part) -> Runs:
+    def _runs(self, block: Part) -> Runs:
         """Return runs of chunks that reach the lower threshold; `clip` is the rank of the recording's name."""
         columns = self.levels.columns
-        chunks = read_chunks(self.tables, piece, None if columns == tuple(range(CLASSES)) else columns)
+        chunks = read_chunks(self.tables, block, None if columns == tuple(range(CLASSES)) else columns)
         runs = find_runs(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.levels.low)
-        clip = self._rank[piece.recordings][runs.events.clip]
+        clip = self._rank[block.recordings][runs.events.clip]
         return replace(runs, events=replace(runs.events, clip=clip))
 
     def _events(self, runs: Runs) -> Runs:
-        """Return the events of whole recordings: join runs cut between pieces, then apply all options."""
+        """Return the events of whole recordings: join runs cut between blocks, then apply all options."""
         runs = runs.joined()
         runs = runs.take(runs.peak >= rounded_up(self.levels.threshold[runs.events.label], runs.peak.dtype))
         return runs.joined(self._options.merge_gap_s).lasting(self._options.min_s)

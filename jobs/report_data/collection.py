@@ -20,11 +20,11 @@ from satpipe.sat.model.config import CLASSES
 
 LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # and the threshold
 # These limits keep the page under 15 MB whatever the folder holds; `tests/jobs/test_report_data.py` adds them up.
-MOST_LABELS = 48  # with maps and moments
-MOST_DETAILS = 100  # recordings shown one by one
-MOST_CURVES = 16  # labels of each
-MOST_MOMENTS = 2  # of each label and kind
-MOST_PROBLEMS = 50
+MAX_LABELS = 48  # with maps and moments
+MAX_DETAILS = 100  # recordings shown one by one
+MAX_CURVES = 16  # labels of each
+MAX_MOMENTS = 2  # of each label and kind
+MAX_PROBLEMS = 50
 
 
 def collect(out: str | Path, options: ReportOptions) -> ReportData:
@@ -42,7 +42,7 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
     clock, tables = find_zone(options.time_zone), Tables(out)
     recordings = tables.choose(options.recordings)
     tagged = recordings[tables.chunks[recordings] > 0]
-    shown = tagged[np.linspace(0, len(tagged) - 1, min(len(tagged), MOST_DETAILS)).round().astype(np.int64)]
+    shown = tagged[np.linspace(0, len(tagged) - 1, min(len(tagged), MAX_DETAILS)).round().astype(np.int64)]
     levels = np.unique([*LEVELS, options.threshold])
     cells = grid(tables, clock, recordings)
     shape = (len(cells.rows), len(cells.columns))
@@ -50,7 +50,7 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
     counter.count(tables.part(recordings))
     order = _order(counter, levels, options.threshold)
     peaks = (counter.certain, counter.doubtful)
-    moments = choose_moments(tables, clock, *peaks, order[:MOST_LABELS], MOST_MOMENTS)
+    moments = choose_moments(tables, clock, *peaks, order[:MAX_LABELS], MAX_MOMENTS)
     statuses = Tally(tables.statuses[row] for row in recordings.tolist())
     return ReportData(
         out=str(out),
@@ -70,7 +70,7 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
         ),
         grid=cells,
         chunks=counter.chunks[:-1].reshape(shape),
-        shares=_shares(counter, order[:MOST_LABELS], shape),
+        shares=_shares(counter, order[:MAX_LABELS], shape),
         details=tuple(_detail(tables, clock, row, counter.curves[row], order) for row in shown.tolist()),
         tagged=len(tagged),
         moments=tuple(with_sound(tables, moments) if options.audio else moments),
@@ -101,7 +101,7 @@ def _detail(
 ) -> Detail:
     curves = curves[order]
     highest = curves.max(axis=1)
-    labels = np.lexsort((np.arange(len(order)), -curves.mean(axis=1), -highest.astype(np.int64)))[:MOST_CURVES]
+    labels = np.lexsort((np.arange(len(order)), -curves.mean(axis=1), -highest.astype(np.int64)))[:MAX_CURVES]
     labels = labels[highest[labels] > 0]
     return Detail(
         tables.recordings[row],
@@ -114,7 +114,7 @@ def _detail(
 
 
 def _problems(tables: Tables, recordings: Ints) -> tuple[Problem, ...]:
-    bad = [row for row in recordings.tolist() if tables.statuses[row] != "ok"][:MOST_PROBLEMS]
+    bad = [row for row in recordings.tolist() if tables.statuses[row] != "ok"][:MAX_PROBLEMS]
     return tuple(
         Problem(tables.recordings[row], tables.statuses[row], tables.table["reason"][row].as_py()) for row in bad
     )

@@ -66,7 +66,7 @@ class ReportData:
     statuses: dict[str, int]
     """Number of recordings of each status, the most common first."""
     problems: tuple[Problem, ...]
-    """The first `MOST_PROBLEMS` recordings that were not tagged from start to end."""
+    """The first `MAX_PROBLEMS` recordings that were not tagged from start to end."""
     span: tuple[np.datetime64, np.datetime64] | None
     """Start of the first and end of the last recording whose time is known, local time."""
     levels: tuple[float, ...]

@@ -14,7 +14,7 @@ from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import Ints, Part, Tables, side_by_side
 from satpipe.sat.model.config import CLASSES
 
-MOST_PARTS = 240  # of a recording over time
+MAX_PARTS = 240  # of a recording over time
 _HALVES = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)  # every number of half precision
 _Curve = tuple[int, npt.NDArray[np.int64], npt.NDArray[np.uint8]]  # recording, its parts, their highest scores
 
@@ -65,7 +65,7 @@ class Counter:
         self.peak = np.zeros(len(columns))
         self.certain = self.doubtful = NO_PEAKS
         self.curves = {
-            row: np.zeros((len(columns), min(MOST_PARTS, int(tables.slots[row]))), np.uint8) for row in shown.tolist()
+            row: np.zeros((len(columns), min(MAX_PARTS, int(tables.slots[row]))), np.uint8) for row in shown.tolist()
         }
         self._tables, self._grid, self._threshold = tables, grid, threshold
         self._columns = None if columns == tuple(range(CLASSES)) else columns
@@ -96,9 +96,9 @@ class Counter:
             self.reached[:, level] += self.reached[:, level + 1]
             self.duration_s[:, level] += self.duration_s[:, level + 1]
 
-    def _count(self, piece: Part) -> _Counted:
-        read = read_chunks(self._tables, piece, self._columns)
-        recording = piece.recordings[read.clip]
+    def _count(self, block: Part) -> _Counted:
+        read = read_chunks(self._tables, block, self._columns)
+        recording = block.recordings[read.clip]
         cells = self._grid.cells(recording, read.start_s)
         chunk, label, score = reaching(read.scores, rounded_up(self._floor, np.float16))
         level = self._level[score.view(np.uint16)]
@@ -116,13 +116,13 @@ class Counter:
             peak=peak,
             certain=tops.certain(self._threshold),
             doubtful=tops.doubtful(self._threshold),
-            curves=self._curves(piece, read),
+            curves=self._curves(block, read),
         )
 
-    def _curves(self, piece: Part, read: ChunkScores) -> list[_Curve]:
+    def _curves(self, block: Part, read: ChunkScores) -> list[_Curve]:
         """Return which parts of the recordings shown have chunks here, and their highest scores."""
         found = []
-        for clip, row in enumerate(piece.recordings.tolist()):
+        for clip, row in enumerate(block.recordings.tolist()):
             rows = slice(*read.first[clip : clip + 2])
             if row not in self.curves or rows.start == rows.stop:
                 continue

@@ -22,12 +22,12 @@ from satpipe.sat.errors import AudioError, ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 MARGIN_S = 1.5  # before and after the chunk
-LONGEST_S = 12.0
-MOST_BYTES = 4_000_000  # of all excerpts
+MAX_LENGTH_S = 12.0
+MAX_BYTES = 4_000_000  # of all excerpts
 FADE_S = 0.02  # at both ends
 TAIL_S = 0.1  # silence at the end: libsndfile loses the last milliseconds of Opus or lets them overshoot
 LOUDEST = 0.7  # peak of quiet excerpts after amplification, of full scale
-MOST_GAIN = 30.0
+MAX_GAIN = 30.0
 _CHANNEL = re.compile(r"#ch(\d+)$")
 _Place = tuple[str, float, float]  # recording, start and end of a chunk in seconds
 _Part = tuple[float, str, tuple[int, int]]  # start in a recording, file, its size and time of change when tagged
@@ -37,7 +37,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 def with_sound(tables: Tables, moments: Sequence[Moment]) -> list[Moment]:
     """Return moments with their sound, or with the reason why a recording is no longer available.
 
-    The total size is at most `MOST_BYTES`: the first moments of each label come first.
+    The total size is at most `MAX_BYTES`: the first moments of each label come first.
     """
     ordered = sorted(moments, key=attrgetter("rank", "kind", "label"))
     places = list(dict.fromkeys(map(_place, ordered)))
@@ -47,8 +47,8 @@ def with_sound(tables: Tables, moments: Sequence[Moment]) -> list[Moment]:
     size = 0
     for place in places:
         size += len(found[place].audio or b"")
-        if found[place].audio and size > MOST_BYTES:
-            found[place] = Excerpt(silent=f"left out, since the page has {MOST_BYTES / 1e6:.0f} MB of sound already")
+        if found[place].audio and size > MAX_BYTES:
+            found[place] = Excerpt(silent=f"left out, since the page has {MAX_BYTES / 1e6:.0f} MB of sound already")
     return [replace(moment, excerpt=found[_place(moment)]) for moment in moments]
 
 
@@ -96,7 +96,7 @@ class _Sources:
         """Return the sound of one place, up to the end of the file that it begins in."""
         part_s, file, state = [part for part in self._parts(recording) if part[0] <= start_s][-1]
         begin_s = max(part_s, start_s - MARGIN_S)
-        length_s = min(LONGEST_S, end_s + MARGIN_S - begin_s)
+        length_s = min(MAX_LENGTH_S, end_s + MARGIN_S - begin_s)
         start = int((begin_s - part_s) * SAMPLE_RATE_HZ)
         try:
             source = self._file(file, state)
@@ -144,7 +144,7 @@ def _first(reader: Reader, samples: int) -> Samples:
 
 def _audible(samples: Samples) -> Samples:
     """Amplify an excerpt to the common peak and fade its ends; very quiet excerpts stay quieter."""
-    gain = np.full(len(samples), min(MOST_GAIN, LOUDEST / max(float(np.abs(samples).max()), 1e-9)), np.float32)
+    gain = np.full(len(samples), min(MAX_GAIN, LOUDEST / max(float(np.abs(samples).max()), 1e-9)), np.float32)
     fade = np.linspace(0, 1, min(int(FADE_S * SAMPLE_RATE_HZ), len(samples) // 2), dtype=np.float32)
     gain[: len(fade)] *= fade
     gain[len(gain) - len(fade) :] *= fade[::-1]

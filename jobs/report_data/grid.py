@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 from satpipe.pipeline.tables.open_folder import Ints, Tables
 
-MOST_DAYS = 366  # columns
+MAX_DAYS = 366  # columns
 FEW_DAYS = 14  # up to this many days, hours are divided into quarters
 HOUR_MINUTES, QUARTER_MINUTES = 60, 15
-MOST_ROWS = 180  # recordings or groups of recordings
-MOST_PLACES = 48  # columns of a recording
+MAX_ROWS = 180  # recordings or groups of recordings
+MAX_PLACES = 48  # columns of a recording
 _DAY_MINUTES = 24 * 60
 Times = npt.NDArray[np.datetime64]
 
@@ -55,11 +55,11 @@ def _clock_grid(tables: Tables, zone: ZoneInfo, recordings: Ints) -> Grid:
         for seconds in (0, tables.duration_s[recordings])
     )
     days = np.arange(first.min(), last.max() + 1)
-    if len(days) > MOST_DAYS:
+    if len(days) > MAX_DAYS:
         days = _between(first, last)
     minutes = QUARTER_MINUTES if len(days) <= FEW_DAYS else HOUR_MINUTES
     rows = tuple(f"{at // 60:02}:{at % 60:02}" for at in range(0, _DAY_MINUTES, minutes))
-    grouped = -(-len(days) // MOST_DAYS)
+    grouped = -(-len(days) // MAX_DAYS)
     columns = tuple(map(str, days[::grouped]))
 
     def cells(recordings: Ints, start_s: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -77,11 +77,11 @@ def _clock_grid(tables: Tables, zone: ZoneInfo, recordings: Ints) -> Grid:
 
 def _place_grid(tables: Tables, recordings: Ints) -> Grid:
     """Give each recording a row; many recordings share rows."""
-    grouped = max(1, -(-len(recordings) // MOST_ROWS))
+    grouped = max(1, -(-len(recordings) // MAX_ROWS))
     row = np.full(len(tables.recordings), -1)
     row[recordings] = np.arange(len(recordings)) // grouped
     longest_s = float(tables.duration_s[recordings].max(initial=0))
-    width_s = max(longest_s / MOST_PLACES, tables.model["chunk_s"])
+    width_s = max(longest_s / MAX_PLACES, tables.model["chunk_s"])
     columns = tuple(f"{place * width_s:g}" for place in range(max(1, int(np.ceil(longest_s / width_s - 1e-9)))))
 
     def cells(recordings: Ints, start_s: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -44,7 +44,7 @@ __all__ = [
     "text",
 ]  # fmt: skip
 
-MOST_WORKERS = 16  # by default; the Python code between the array operations runs in one thread at a time
+MAX_WORKERS = 16  # by default; the Python code between the array operations runs in one thread at a time
 
 
 def synth(options: SynthOptions) -> Summary:
@@ -57,7 +57,7 @@ def synth(options: SynthOptions) -> Summary:
         OutputError: The folder cannot be written, or contains something else.
     """
     summary = Summary()
-    with ThreadPoolExecutor(options.workers or min(os.cpu_count() or 1, MOST_WORKERS)) as pool:
+    with ThreadPoolExecutor(options.workers or min(os.cpu_count() or 1, MAX_WORKERS)) as pool:
         clips = find_clips(options, pool, summary.skipped)
         backgrounds = find_backgrounds(options, pool, summary.skipped)
         try:

@@ -23,9 +23,9 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
 AUDIBLE_DB = -40  # relative to the loudest frame
 SILENCE_DB = -80  # dBFS; a clip without a louder frame is silent
-LONGEST_SAMPLES = 30 * SAMPLE_RATE_HZ  # of an event; so much of a background is read ahead
+MAX_EVENT_SAMPLES = 30 * SAMPLE_RATE_HZ  # of an event; so much of a background is read ahead
 CROSS_FADE_SAMPLES = SAMPLE_RATE_HZ // 2
-LEAST_BACKGROUND_SAMPLES = 2 * CROSS_FADE_SAMPLES
+MIN_BACKGROUND_SAMPLES = 2 * CROSS_FADE_SAMPLES
 BACKGROUND_PEAK = 0.5
 EXAMPLES = 5  # unusable sources that a message names
 _FOLDER_OF_MID = re.compile(r"_?([mgt])[_/](\w+)")
@@ -40,7 +40,7 @@ class Clip:
         info: Content of the file's header.
         label: Its class.
         start: First audible sample.
-        stop: The sample after the last audible one, at most LONGEST_SAMPLES later.
+        stop: The sample after the last audible one, at most MAX_EVENT_SAMPLES later.
     """
 
     source: Source
@@ -181,7 +181,7 @@ def _clips(source: Source, wishes: Sequence[_Wish]) -> tuple[list[Clip], list[st
     for label, span_s in wishes:
         try:
             start, stop = _audible(heard, span_s)
-            clips.append(Clip(source, heard.info, label, start, min(stop, start + LONGEST_SAMPLES)))
+            clips.append(Clip(source, heard.info, label, start, min(stop, start + MAX_EVENT_SAMPLES)))
         except AudioError as error:
             problems.append(f"{source.recording}: {error}")
     return clips, problems
@@ -219,9 +219,9 @@ def find_backgrounds(options: SynthOptions, pool: ThreadPoolExecutor, skipped: l
     if options.background is None:
         return []
     search = Search((options.background,))
-    looked_at = list(pool.map(lambda source: _background(source, options.background_db), list(search)))
-    found = [each for each in looked_at if isinstance(each, Background)]
-    problems = [each for each in looked_at if isinstance(each, str)] + search.problems
+    results = list(pool.map(lambda source: _background(source, options.background_db), list(search)))
+    found = [each for each in results if isinstance(each, Background)]
+    problems = [each for each in results if isinstance(each, str)] + search.problems
     if not found:
         raise ConfigError("\n".join([f"no recording of {options.background} can be used", *problems[:EXAMPLES]]))
     skipped += problems
@@ -232,8 +232,8 @@ def _background(source: Source, level_db: float) -> Background | str:
     """Return a background, or the reason why it cannot be used."""
     try:
         heard = _listen(source)
-        if heard.samples < LEAST_BACKGROUND_SAMPLES:
-            raise AudioError(f"shorter than {LEAST_BACKGROUND_SAMPLES / SAMPLE_RATE_HZ:g} s")
+        if heard.samples < MIN_BACKGROUND_SAMPLES:
+            raise AudioError(f"shorter than {MIN_BACKGROUND_SAMPLES / SAMPLE_RATE_HZ:g} s")
         _loudest(heard.powers)
     except AudioError as error:
         return f"{source.recording}: {error}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from satpipe.jobs.options.measure import MIN_SAMPLES, SynthOptions
-from satpipe.jobs.synth.inputs import LONGEST_SAMPLES, Clip
+from satpipe.jobs.synth.inputs import MAX_EVENT_SAMPLES, Clip
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 GAP_SAMPLES = SAMPLE_RATE_HZ // 4  # between events of a class: more than the usual collar of 200 ms
@@ -77,7 +77,7 @@ def _fits(event: Event, events: list[Event], max_polyphony: int | None) -> bool:
 
 def _near(event: Event, events: list[Event], gap: int) -> list[Event]:
     """Return the events that overlap with this one or are less than `gap` samples away."""
-    first = bisect_left(events, event.onset - gap - LONGEST_SAMPLES, key=_onset)
+    first = bisect_left(events, event.onset - gap - MAX_EVENT_SAMPLES, key=_onset)
     last = bisect_left(events, event.offset + gap, key=_onset)
     return [other for other in events[first:last] if other.offset > event.onset - gap]
 

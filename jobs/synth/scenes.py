@@ -8,7 +8,7 @@ from threading import Event as Flag
 import numpy as np
 import soundfile
 from satpipe.jobs.options.measure import SynthOptions
-from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, LONGEST_SAMPLES, Background, Clip
+from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, MAX_EVENT_SAMPLES, Background, Clip
 from satpipe.jobs.synth.placement import Event, crowd, draw_events
 from satpipe.jobs.synth.sound import Library, Stream, noise
 from satpipe.pipeline.recordings.resample import Samples
@@ -86,7 +86,7 @@ class SceneMaker:
         for begin in range(0, samples, BLOCK_SAMPLES):
             if self.stop.is_set():
                 raise OutputError("stopped")
-            ahead = min(begin + BLOCK_SAMPLES + LONGEST_SAMPLES, samples)
+            ahead = min(begin + BLOCK_SAMPLES + MAX_EVENT_SAMPLES, samples)
             new, end = background.take(ahead - end), ahead
             under, mixed = np.concatenate([under, new]), np.concatenate([mixed, new])
             while len(reached_db) < len(events) and events[len(reached_db)].onset < begin + BLOCK_SAMPLES:

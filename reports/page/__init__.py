@@ -88,7 +88,7 @@ def _hash(content: str) -> str:
 
 
 def _terms(pairs: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"<div><dt>{escape(term)}</dt><dd>{escape(said)}</dd></div>" for term, said in pairs)
+    return "\n".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in pairs)
 
 
 def _json(value: Any) -> str:

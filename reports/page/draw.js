@@ -29,9 +29,9 @@ function sized(canvas) {
 /**
  * A map of cells.
  * title, note: above it. rows, columns: their number. value(row, column): from 0 to 1, or -1 for no data.
- * tell(row, column): a cell as text. height: CSS pixels. names, ticks: [{at: 0 to 1, text}] to the left and below.
+ * describe(row, column): a cell as text. height: CSS pixels. names, ticks: [{at: 0 to 1, text}] to the left and below.
  */
-function heatmap({ title, note, rows, columns, value, tell, height, names, ticks, wide, edge }) {
+function heatmap({ title, note, rows, columns, value, describe, height, names, ticks, wide, edge }) {
   const canvas = element("canvas", { tabIndex: 0, role: "img" });
   const readout = element("output", { className: "readout" });
   canvas.setAttribute("aria-label", `${title}. ${note}. Move between cells with the arrow keys.`);
@@ -61,7 +61,7 @@ function heatmap({ title, note, rows, columns, value, tell, height, names, ticks
 
   function show(next) {
     cursor = next;
-    readout.textContent = next ? tell(...next) : "";
+    readout.textContent = next ? describe(...next) : "";
     draw();
   }
 

@@ -43,10 +43,10 @@ function overview(shown) {
     rows: shown.length,
     columns: times.length,
     value: (row, column) => (values[row][column].total ? values[row][column].share / highest[row] : -1),
-    tell(row, column) {
+    describe(row, column) {
       const { share: part, total } = values[row][column];
-      const said = total ? `${percent(part)} of ${length(total * about.chunkSeconds)}` : "no recording";
-      return `${labels[shown[row]].name}, ${times[column].long}: ${said}`;
+      const text = total ? `${percent(part)} of ${length(total * about.chunkSeconds)}` : "no recording";
+      return `${labels[shown[row]].name}, ${times[column].long}: ${text}`;
     },
     height: Math.max(40, 20 * shown.length),
     names: shown.map((label, n) => ({ at: (n + 0.5) / shown.length, text: labels[label].name })),
@@ -71,11 +71,11 @@ function labelMap(label, alone) {
     rows: turned ? columns : rows,
     columns: turned ? rows : columns,
     value: (row, column) => (chunks[cell(row, column)] ? values[cell(row, column)] / highest : -1),
-    tell(row, column) {
+    describe(row, column) {
       const here = cell(row, column);
       const total = chunks[here] * about.chunkSeconds;
-      const said = total ? `${percent(values[here])} of ${length(total)}` : "no recording";
-      return `${cellName(Math.floor(here / columns), here % columns)}: ${said}`;
+      const text = total ? `${percent(values[here])} of ${length(total)}` : "no recording";
+      return `${cellName(Math.floor(here / columns), here % columns)}: ${text}`;
     },
     ...frame,
   });

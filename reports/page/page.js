@@ -100,7 +100,7 @@ function player(each, name) {
 }
 
 function renderMoments() {
-  const column = (kind, title, said) => {
+  const column = (kind, title, text) => {
     const all = together(kind);
     const shown = all.slice(0, state.shown.moments);
     const items = shown.map((some) => {
@@ -122,7 +122,7 @@ function renderMoments() {
     const none = items.length ? [] : [element("p", { className: "quiet" }, "None.")];
     return {
       left: all.length - shown.length,
-      made: element("div", {}, element("h3", {}, title), element("p", { className: "small quiet" }, said), ...none, ...items),
+      made: element("div", {}, element("h3", {}, title), element("p", { className: "small quiet" }, text), ...none, ...items),
     };
   };
   const certain = column("certain", "Most certain", "The highest scores of each label.");
@@ -136,14 +136,14 @@ function renderMoments() {
 }
 
 function renderRecordings() {
-  const least = Math.ceil(threshold() * about.scoreSteps - 1e-6);
+  const minimum = Math.ceil(threshold() * about.scoreSteps - 1e-6);
   const wanted = new Set(state.matches);
   const kept = [];
   for (const recording of about.recordings) {
     const lines = [];
     recording.labels.forEach((label, line) => {
       const scores = recording.scores.subarray(line * recording.parts, (line + 1) * recording.parts);
-      if (wanted.has(label) && scores.some((score) => score >= least)) lines.push({ label, scores });
+      if (wanted.has(label) && scores.some((score) => score >= minimum)) lines.push({ label, scores });
     });
     if (lines.length) kept.push({ recording, lines });
   }
@@ -161,8 +161,8 @@ function renderRecordings() {
         note: [length(duration), time && moment(time)].filter(Boolean).join(" · "),
         rows: lines.length,
         columns: parts,
-        value: (row, part) => (lines[row].scores[part] >= least ? lines[row].scores[part] / about.scoreSteps : 0),
-        tell(row, part) {
+        value: (row, part) => (lines[row].scores[part] >= minimum ? lines[row].scores[part] / about.scoreSteps : 0),
+        describe(row, part) {
           const score = rounded(lines[row].scores[part] / about.scoreSteps, 2);
           return `${labels[lines[row].label].name}, ${text(part)}–${text(part + 1)}: up to ${score}`;
         },
@@ -171,8 +171,8 @@ function renderRecordings() {
         ticks: ticks.map((where) => ({ at: where, text: place(where * duration) })),
         wide: true,
       });
-      const said = status === "ok" ? [] : [element("p", { className: "small status" }, status)];
-      return element("div", { className: "recording" }, made, ...said);
+      const problem = status === "ok" ? [] : [element("p", { className: "small status" }, status)];
+      return element("div", { className: "recording" }, made, ...problem);
     }),
     ...more("recordings", shown.length, kept.length, "recordings"),
   );

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from satpipe.jobs.events.levels import LOW_SHARE
 from satpipe.jobs.report_data import ReportData
-from satpipe.jobs.report_data.excerpts import MOST_GAIN
+from satpipe.jobs.report_data.excerpts import MAX_GAIN
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.reports.tables import Table
 
@@ -64,7 +64,7 @@ def listen(found: ReportData) -> str:
     return (
         f"The chunk with the highest score of each run of chunks that score at least {LOW_SHARE * found.threshold:g}, "
         "with some sound before and after it. Excerpts are 16 kHz mono, as the model receives the sound; quiet ones "
-        f"are amplified, at most {MOST_GAIN:g} times."
+        f"are amplified, at most {MAX_GAIN:g} times."
     )
 
 
@@ -97,7 +97,7 @@ def made(found: ReportData) -> list[tuple[str, str]]:
     """Return names and values of what the tables were made with."""
     run, model = found.run, found.model
     identity, versions = run["identity"], run.get("versions", {})
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "Folder": found.out,
         "Inputs": ", ".join(run.get("inputs", [])),
         "Model": f"{model['arch']}, {model['source'] or 'source unknown'}, sha256 {model['sha256'][:12]}",
@@ -112,7 +112,7 @@ def made(found: ReportData) -> list[tuple[str, str]]:
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "Time zone": found.time_zone,
     }
-    return [(term, str(value)) for term, value in said.items() if value]
+    return [(term, str(value)) for term, value in values.items() if value]
 
 
 def _recordings(number: int) -> str:

@@ -176,7 +176,7 @@ def test_long_recordings_and_many_panels_are_drawn_in_part(tmp_path: Path, monke
     assert (note, "minutes (means of 3 chunks)" in written) == ("", True)
     write_output(tmp_path / "many", {f"{n:02}.wav": by_rule(2, n) for n in range(20)})
     found = consistency([tmp_path / "many"], choose(LABELS))
-    monkeypatch.setattr(pages, "MOST_PANELS", 4)
+    monkeypatch.setattr(pages, "MAX_PANELS", 4)
     note, written = line_of(found, tmp_path)
     assert note == "consistency shows 4 of 40 pairs of recording and class; the tables contain all"
     assert sum(text.startswith("Bird in") for text in written) == 2

@@ -133,17 +133,17 @@ def test_without_times_cells_are_recordings_and_places(tmp_path: Path) -> None:
     found = look(tmp_path)
     assert found.grid.kind == "place"
     assert found.grid.rows == ("a.wav", "b.wav")
-    assert len(found.grid.columns) == grid.MOST_PLACES
+    assert len(found.grid.columns) == grid.MAX_PLACES
     assert found.chunks.sum(axis=1).tolist() == [10, 96]
     width_s = float(found.grid.columns[1])
-    assert width_s == pytest.approx(95.5 * CHUNK_S / grid.MOST_PLACES)
+    assert width_s == pytest.approx(95.5 * CHUNK_S / grid.MAX_PLACES)
     reached = (found.shares[0, found.levels.index(0.5)] / 255.0) ** 2 * found.chunks
     assert reached.sum(axis=1) == pytest.approx([5, 1], rel=0.02)
 
 
 def test_many_recordings_and_days_become_few_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "MOST_ROWS", 5)
-    monkeypatch.setattr(collection, "MOST_DETAILS", 4)
+    monkeypatch.setattr(grid, "MAX_ROWS", 5)
+    monkeypatch.setattr(collection, "MAX_DETAILS", 4)
     recordings = [f"{n:02}.wav" for n in range(12)]
     write_output(tmp_path, {name: scores_of(3, Bird=[0.9]) for name in recordings})
     found = look(tmp_path)
@@ -159,7 +159,7 @@ def test_many_recordings_and_days_become_few_cells(tmp_path: Path, monkeypatch: 
     found = look(tmp_path)
     assert found.grid.columns == ("1970-01-01", *(f"2025-01-{day:02}" for day in range(1, 12)))
     assert "Dates without recordings are left out." in page.page(found)
-    monkeypatch.setattr(grid, "MOST_DAYS", 6)
+    monkeypatch.setattr(grid, "MAX_DAYS", 6)
     found = look(tmp_path)
     assert (len(found.grid.columns), found.grid.grouped) == (6, 2)
     assert found.chunks.sum(axis=0).tolist() == [6] * 6
@@ -170,13 +170,13 @@ def test_a_recording_over_time_has_the_highest_score_of_each_part(out: Path) -> 
     by_name = {detail.recording: detail for detail in found.details}
     assert list(by_name) == ["a/x.wav", "a/y.wav", "b/x.wav"]
     detail = by_name["b/x.wav"]
-    assert detail.scores.shape == (collection.MOST_CURVES, count.MOST_PARTS)
+    assert detail.scores.shape == (collection.MAX_CURVES, count.MAX_PARTS)
     values = WAVES["b/x.wav"][:, [found.labels[label].label.index for label in detail.labels]]
-    part = np.arange(700) * count.MOST_PARTS // 700
+    part = np.arange(700) * count.MAX_PARTS // 700
     true = pd.DataFrame(np.floor(values * 200)).groupby(part).max().to_numpy().T
     np.testing.assert_array_equal(detail.scores, true)
     assert detail.time == np.datetime64("2025-05-01T22:10")
-    assert by_name["a/y.wav"].scores.shape == (collection.MOST_CURVES, 40)
+    assert by_name["a/y.wav"].scores.shape == (collection.MAX_CURVES, 40)
     assert np.isnat(by_name["a/y.wav"].time)
 
 
@@ -352,7 +352,7 @@ def test_the_page_is_the_same_bytes_again_with_sound(heard: Callable[..., Report
 def test_there_is_no_more_sound_than_there_may_be(
     heard: Callable[..., ReportData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(excerpts, "MOST_BYTES", 1000)
+    monkeypatch.setattr(excerpts, "MAX_BYTES", 1000)
     (moment,) = heard(write(tmp_path / "a.wav", tones()), "a.wav").moments
     assert moment.excerpt.audio is None
     assert moment.excerpt.silent.startswith("left out")
@@ -364,11 +364,11 @@ def test_there_is_no_more_sound_than_there_may_be(
 def test_whatever_a_folder_holds_the_page_stays_below_its_limit(out: Path) -> None:
     found = look(out)
     fixed = len(page.page(found)) - len(page.base64.b64encode(page.zlib.compress(page._numbers(found), 9)))
-    cells = max(24 * grid.MOST_DAYS, grid.MOST_ROWS * grid.MOST_PLACES, 96 * grid.FEW_DAYS)
-    shares = collection.MOST_LABELS * (len(collection.LEVELS) + 1) * cells
-    details = collection.MOST_DETAILS * collection.MOST_CURVES * count.MOST_PARTS
-    sound = excerpts.MOST_BYTES
-    names = 1000 * (collection.MOST_DETAILS + grid.MOST_ROWS + collection.MOST_PROBLEMS + 4 * collection.MOST_LABELS)
+    cells = max(24 * grid.MAX_DAYS, grid.MAX_ROWS * grid.MAX_PLACES, 96 * grid.FEW_DAYS)
+    shares = collection.MAX_LABELS * (len(collection.LEVELS) + 1) * cells
+    details = collection.MAX_DETAILS * collection.MAX_CURVES * count.MAX_PARTS
+    sound = excerpts.MAX_BYTES
+    names = 1000 * (collection.MAX_DETAILS + grid.MAX_ROWS + collection.MAX_PROBLEMS + 4 * collection.MAX_LABELS)
     assert (4 * cells + shares + details + sound) * 4 / 3 + names + fixed < LARGEST_PAGE
 
 

@@ -26,7 +26,7 @@ from satpipe.jobs import synth
 from satpipe.jobs.ground_truth import match, read_strong, read_weak
 from satpipe.jobs.options.measure import MIN_SAMPLES
 from satpipe.jobs.synth import Clip, Event, Summary, SynthOptions, crowd, draw_events
-from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, EXAMPLES, LONGEST_SAMPLES, find_clips
+from satpipe.jobs.synth.inputs import CROSS_FADE_SAMPLES, EXAMPLES, MAX_EVENT_SAMPLES, find_clips
 from satpipe.jobs.synth.placement import GAP_SAMPLES
 from satpipe.jobs.synth.sound import Library
 from satpipe.pipeline.recordings.find import Source
@@ -297,7 +297,7 @@ def clip(label: str, length: int) -> Clip:
 
 @pytest.fixture
 def sounds() -> list[list[Clip]]:
-    lengths = (160, 8_000, 30_000, LONGEST_SAMPLES)
+    lengths = (160, 8_000, 30_000, MAX_EVENT_SAMPLES)
     return [[clip(label, length) for length in lengths] for label in ("Dog", "Bell", "Speech", "Drum")]
 
 

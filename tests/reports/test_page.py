@@ -19,8 +19,8 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.slow
 WIDE, PHONE = 1280, 360
-LEAST_FONT_PX = 13
-LEAST_CONTRAST = 4.5  # WCAG 2.2, AA
+MIN_FONT_PX = 13
+MIN_CONTRAST = 4.5  # WCAG 2.2, AA
 SOUNDS = ("speech_16k_mono.WAV", "birds_48k_stereo.opus", "drums_44k1_stereo.flac")
 
 
@@ -265,8 +265,8 @@ def test_it_is_readable_on_a_phone(page: Browser, scheme: str) -> None:
         """
     )
     assert len(texts) > 100
-    assert [text for text, size, *_ in texts if float(size.removesuffix("px")) < LEAST_FONT_PX] == []
-    assert [text for text, _, ink, paper in texts if contrast(ink, paper) < LEAST_CONTRAST] == []
+    assert [text for text, size, *_ in texts if float(size.removesuffix("px")) < MIN_FONT_PX] == []
+    assert [text for text, _, ink, paper in texts if contrast(ink, paper) < MIN_CONTRAST] == []
     dark_paper = luminance(texts[0][3]) < 0.1
     assert dark_paper == (scheme == "dark")
 

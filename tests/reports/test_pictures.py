@@ -24,7 +24,7 @@ from satpipe.jobs.benchmark import strong_set
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate, read, read_curves, write
 from satpipe.jobs.evaluate.curves import FINENESS, MAX_POINTS, thinned
 from satpipe.reports import evaluation_pictures
-from satpipe.reports.class_bars import MOST
+from satpipe.reports.class_bars import MAX_BARS
 from satpipe.reports.pictures import DOTS_PER_INCH
 from satpipe.reports.tables import Table, html_page, latex_input, markdown_text
 from satpipe.sat.errors import LabelError
@@ -305,7 +305,7 @@ def test_chosen_classes_and_a_result_without_strong_labels(made: Path, drawn: Pa
     result, curves = read(tmp_path / "result"), read_curves(tmp_path / "result")
     rarest = min((row for row in result["classes"] if row["clips"]), key=lambda row: row["clips"])
     known = [row for row in result["classes"] if row["clips"] and row is not rarest]
-    result |= {"classes": [rarest, *known[: 2 * MOST]]}  # enough for all kinds of pictures
+    result |= {"classes": [rarest, *known[: 2 * MAX_BARS]]}  # enough for all kinds of pictures
     names = evaluation_pictures.pictures(result, curves, tmp_path / "one", [find(rarest["mid"]).index or 0])
     assert "psd_roc" not in names
     legend = [text for text in texts(tmp_path / "one" / "precision_recall_clips.svg") if ": " in text]

@@ -1,22 +1,25 @@
-"""Build hook: an editable install sees the folders of this repository as the packages of `satpipe`."""
+"""Build hook: `jobs/api` becomes the package `satpipe` itself, in a wheel and in an editable install."""
 
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+API = ("__init__.py", "py.typed")
 
-class LinkTree(BuildHookInterface):  # type: ignore[type-arg]
-    """Link `.dev/satpipe` to the sources, in the layout that a wheel has; `dev-mode-dirs` puts `.dev` on the path."""
+
+class Layout(BuildHookInterface):  # type: ignore[type-arg]
+    """Put the API in its place. An editable install sees links in `.dev`, in the layout that a wheel has."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Make the links for an editable install."""
+        """Add the files of the API to a wheel, or make the links of an editable install."""
         if version != "editable":
+            build_data["force_include"].update({f"jobs/api/{name}": f"satpipe/{name}" for name in API})
             return
         root = Path(self.root)
         package = root / ".dev" / "satpipe"
         package.mkdir(parents=True, exist_ok=True)
-        for source in ("sat", "pipeline", "jobs", "reports", "jobs/api/__init__.py", "jobs/api/py.typed"):
+        for source in ("sat", "pipeline", "jobs", "reports", *(f"jobs/api/{name}" for name in API)):
             link = package / Path(source).name
             link.unlink(missing_ok=True)
             link.symlink_to(root / source)

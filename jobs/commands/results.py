@@ -81,7 +81,10 @@ def evaluate(
     compare: tuple[str, str] | None,
     **given: Any,
 ) -> int:
-    """Compare OUT with ground truth, next to the paper's figures."""
+    """Compare OUT with ground truth.
+
+    The figures are printed next to those of the paper.
+    """
     from satpipe.jobs import evaluate
     from satpipe.reports import evaluation
 
@@ -133,7 +136,10 @@ def report_evaluation(results: tuple[str, ...], target: str, labels: tuple[str, 
 @options(ConsistencyOptions)
 @click.option("-o", "--out", "target", metavar="DIR", help="Folder of the figure and its data.")
 def report_consistency(outs: tuple[str, ...], labels: tuple[str, ...], target: str | None, threshold: float) -> int:
-    """Compare scores over time of the same recordings in several OUT."""
+    """Compare scores over time between several OUT.
+
+    Each OUT contains the same recordings, tagged by another model or with other options.
+    """
     return print_consistency(outs, labels, target, threshold)
 
 

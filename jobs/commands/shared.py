@@ -44,8 +44,8 @@ def _option(each: Declared) -> Callable[[Command], Command]:
         settings |= {"multiple": True, "type": _Pair() if get_origin(item) is tuple else str}
         settings |= {"callback": lambda context, parameter, values: values or default}
         text = f"{text} Repeatable."
-    elif default is not None and default is not MISSING:
-        settings |= {"default": default, "show_default": True}
+    elif default is not MISSING:
+        settings |= {"default": default, "show_default": default is not None}
     return click.option(each.name, *flags, help=text, **({"type": _type(each)} if not item else {}), **settings)
 
 

@@ -15,10 +15,11 @@ group = click.Group("Tag")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
-    """Tag recordings: files, folders (searched recursively) or glob patterns.
+    """Tag recordings: files, folders or glob patterns.
 
-    The same command continues a run that was stopped. Exit code 0: all recordings tagged; 3: finished, but some
-    recordings are not tagged from start to end (see the recordings table); 1: not finished.
+    Folders are searched recursively. The same command continues a run that was stopped. Exit code 0: all recordings
+    are tagged; 3: finished, but some recordings are not tagged from start to end (see the recordings table); 1: not
+    finished.
     """
     from satpipe.jobs.tag import job, messages, progress
     from satpipe.jobs.tag.plan import plan as make_plan
@@ -40,7 +41,7 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @options(StreamOptions)
 def stream(**given: Any) -> int:
-    """Tag live audio: print one line of JSON per chunk as soon as it is heard.
+    """Tag live audio: print one line of JSON per chunk.
 
     SOURCE is - for standard input (the default), device:NAME, the URL of an RTSP or HTTP stream, or a WAV file that is
     still being written. Several sources share the model. Ctrl-C ends it. Exit code 3: a source broke off.
@@ -53,7 +54,7 @@ def stream(**given: Any) -> int:
 @group.command()
 @OUT
 def status(out: str) -> int:
-    """Show the progress and the problems of the run that writes OUT.
+    """Show the progress and the problems of a run.
 
     OUT is the output folder of a `satpipe tag` that is running or has ended.
     """

@@ -32,9 +32,10 @@ def prepare(folder: str, **given: Any) -> int:
 @options(LabelOptions)
 @options(SegmentOptions)
 def psl(shards: str, out: str, teacher: str, where: Any, workers: int | None, address: str | None, **cut: Any) -> int:
-    """Label a training set with a teacher: pseudo strong labels.
+    """Label a training set with a teacher.
 
-    SHARDS is a folder written by `satpipe prepare`; the teacher labels its segments once.
+    SHARDS is a folder written by `satpipe prepare`; the teacher labels its segments once. These are the pseudo strong
+    labels of stage sat.
     """
     from satpipe.jobs.train import prepare
 
@@ -91,7 +92,7 @@ def train_bundled(corpus: Path, **given: Any) -> int:
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--package", "packages", multiple=True, help="Only this package. Repeatable.")
 def extra_audio(out: Path, packages: tuple[str, ...]) -> int:
-    """Fetch more audio for the bundled model from Debian's packages.
+    """Fetch more training audio from Debian's packages.
 
     Writes clips and manifest.tsv to OUT. Requires apt-get with the packages of Debian 12. Exit code 3: some clips could
     not be made.

@@ -100,7 +100,7 @@ def evaluation(figures: dict[str, Any]) -> str:
         f"take {quick['elapsed_s']:.0f} s and {quick['peak_bytes'] / 1e9:.1f} GB, with bootstrap intervals "
         f"{full['elapsed_s']:.0f} s and {full['peak_bytes'] / 1e9:.1f} GB, on {machine['processors']} processors "
         f"({machine['processor']}). sed_eval's own loops, without PSDS, take {measured['sed_eval_s'] / 60:.0f} minutes "
-        f"there, estimated from one clip in {measured['sed_eval_one_in']}. `make bench-evaluate` measures it."
+        f"there, estimated from one clip in {measured['sed_eval_one_in']}. `satpipe benchmark evaluate` measures it."
     )
 
 
@@ -123,8 +123,8 @@ def live(figures: dict[str, Any]) -> str:
     return (
         f"From the last sample of a chunk to its line, in blocks of {measured['block_s'] * 1000:.0f} ms, on one "
         f"processor ({measured['machine']['processor']}):\n\n{_table(heads, rows, 3)}\n\n16 ms of it is the half "
-        "window that the last frame takes from the next chunk. `make bench-stream` measures it. Long runs at four and "
-        f"nine tenths of their duration, measured by `make soak`: {flat}."
+        "window that the last frame takes from the next chunk. `satpipe benchmark stream` measures it. Long runs at four and "
+        f"nine tenths of their duration, measured by `satpipe benchmark soak`: {flat}."
     )
 
 
@@ -180,7 +180,7 @@ def peers(figures: dict[str, Any]) -> str:
     return (
         f"{_table(('', 'delay', *heads.values()), rows)}\n\nIn percent, on {measured['scenes']} synthesised scenes of "
         f"{measured['length_s']:g} s with sounds of {measured['classes']} classes, labelled by their files' names; "
-        "segments of 1 s, threshold 0.5. `make bench-peers` measures it."
+        "segments of 1 s, threshold 0.5. `satpipe benchmark taggers` measures it."
     )
 
 

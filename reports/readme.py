@@ -123,8 +123,8 @@ def live(figures: dict[str, Any]) -> str:
     return (
         f"From the last sample of a chunk to its line, in blocks of {measured['block_s'] * 1000:.0f} ms, on one "
         f"processor ({measured['machine']['processor']}):\n\n{_table(heads, rows, 3)}\n\n16 ms of it is the half "
-        "window that the last frame takes from the next chunk. `satpipe benchmark stream` measures it. Long runs at four "
-        f"and nine tenths of their duration, measured by `satpipe benchmark soak`: {flat}."
+        "window that the last frame takes from the next chunk. `satpipe benchmark stream` measures it. Long runs at "
+        f"four and nine tenths of their duration, measured by `satpipe benchmark soak`: {flat}."
     )
 
 

@@ -1,6 +1,7 @@
 """Samples out of files: from any point on the same ones, up to the break of a broken file, and no bad ones."""
 
 import struct
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,8 +34,8 @@ PCM = [
     ("RF64", "PCM_16"),
 ]
 COMPRESSED = [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS")]
-SECONDS = 3
-STARTS = [1, PRIMING_SAMPLES, PRIMING_SAMPLES + 1, 12_345, 30_720, 2 * 30_464 - 1]
+SECONDS = 2
+STARTS = [1, PRIMING_SAMPLES + 1, 12_345, 30_720]
 ROUNDING = 2.5e-7  # of float32, twice
 LEAST_CORRELATION = 0.9  # of a sound that went through a lossy format with itself
 FLAC_BLOCK_FRAMES = 4096
@@ -56,27 +57,33 @@ def test_reading_from_the_middle_gives_the_samples_of_reading_from_the_start(
         np.testing.assert_array_equal(read(path, start=start)[0], whole[start:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate_hz", [22_050, 44_100, 48_000, 250_000, 384_000])
 def test_what_is_read_from_the_middle_does_not_drift_within_minutes(tmp_path: Path, rate_hz: int) -> None:
-    path = write(tmp_path / "a.wav", noise(120 * rate_hz), rate_hz)
+    sound = np.tile((noise(rate_hz + 1) * 2**15).astype(np.int16), 120)  # not a whole number of seconds
+    path = write(tmp_path / "a.wav", sound, rate_hz)
     whole, _ = read(path)
     assert probed(path).exact_seek
     for start in (60 * SAMPLE_RATE_HZ + 1, 119 * SAMPLE_RATE_HZ + 7):
-        np.testing.assert_array_equal(read(path, start=start)[0], whole[start:])
+        samples = np.empty(0, np.float32)
+        with closing(Reader(str(path), probed(path), start=start).blocks()) as blocks:
+            while len(samples) < SAMPLE_RATE_HZ // 2:
+                samples = np.concatenate([samples, next(blocks)])
+        np.testing.assert_array_equal(samples, whole[start : start + len(samples)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     rate_hz=st.integers(1000, 50_000).map(lambda times: 4 * times),  # gcd(rate, 16000) is 4 or more
-    start=st.integers(0, 3 * SAMPLE_RATE_HZ),
+    start=st.integers(0, 3 * SAMPLE_RATE_HZ // 2),
     block_values=st.integers(500, 20_000),
 )
-@example(rate_hz=31_012, start=40_000, block_values=5000)  # 4000 : 7753
+@example(rate_hz=31_012, start=20_000, block_values=5000)  # 4000 : 7753
 def test_at_any_rate_that_may_be_read_from_the_middle_the_samples_are_the_same(
     rate_hz: int, start: int, block_values: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        path = write(Path(folder, "a.wav"), noise(3 * rate_hz), rate_hz, subtype="FLOAT")
+        path = write(Path(folder, "a.wav"), noise(3 * rate_hz // 2), rate_hz, subtype="FLOAT")
         assume(probed(path).exact_seek)
         whole, _ = read(path)
         assert len(whole) == probed(path).samples
@@ -152,7 +159,7 @@ def test_the_mix_is_the_mean_of_the_channels_and_each_can_be_read_alone(
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e20, -1e20])
 @pytest.mark.parametrize("channel", [None, 2])
-def test_samples_that_are_none_become_silence_and_the_first_is_told(
+def test_invalid_samples_become_silence_and_the_first_is_reported(
     tmp_path: Path, bad: float, channel: int | None
 ) -> None:
     sound = noise(3 * SAMPLE_RATE_HZ, 2)
@@ -168,7 +175,7 @@ def test_samples_that_are_none_become_silence_and_the_first_is_told(
     assert read(tmp_path / "bad.wav", 1)[1].invalid_s is None
 
 
-def test_a_bad_sample_in_a_later_block_of_a_resampled_recording_is_told_in_time_of_the_file(
+def test_an_invalid_sample_in_a_later_block_of_a_resampled_recording_is_reported_in_time_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "BLOCK_VALUES", 1000)
@@ -252,7 +259,7 @@ def test_an_mp3_file_that_is_cut_off_is_read_up_to_the_break(tmp_path: Path) -> 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 @pytest.mark.parametrize("at", ["within a page", "between pages"])
 def test_an_ogg_file_without_its_end_of_stream_mark_is_cut_off(tmp_path: Path, subtype: str, at: str) -> None:
-    path = write(tmp_path / "a.ogg", noise(20 * SAMPLE_RATE_HZ), format="OGG", subtype=subtype)
+    path = write(tmp_path / "a.ogg", noise(8 * SAMPLE_RATE_HZ), format="OGG", subtype=subtype)
     original, _ = read(path)
     assert probed(path).problem == ""
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Each format that the README names, with a real file: all its samples, at every rate, of every channel."""
+"""Each format that the documentation names, with a real file: all its samples, at every rate, of every channel."""
 
 import os
 import struct
@@ -17,7 +17,7 @@ from satpipe.pipeline.recordings.resample import resampled
 from satpipe.sat.errors import AudioError
 
 RATES_HZ = [8000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000]
-SECONDS = 2
+SECONDS = 1
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 
@@ -100,6 +100,11 @@ CONTAINED = [
 ]
 
 
+def channels_at(rates_hz: list[int], rate_hz: int, most: int) -> set[int]:
+    """Numbers of channels to test at a rate: all of interest at the lowest one, one or two at the others."""
+    return {1, min(2, most), most} if rate_hz == min(rates_hz) else {1 + (most > 1) * rates_hz.index(rate_hz) % 2}
+
+
 def name(kind: Lossless | Lossy | Contained) -> str:
     return "-".join(str(part) for part in kind[:3] if isinstance(part, str))
 
@@ -145,7 +150,8 @@ def test_a_lossless_format_gives_the_samples_that_were_written(tmp_path: Path, k
 def test_the_sound_is_the_same_at_every_rate_and_in_every_channel(
     tmp_path: Path, kind: Lossless | Lossy, rate_hz: int
 ) -> None:
-    for channels in {1, 2, kind.most_channels}:
+    rates_hz = kind.rates_hz if isinstance(kind, Lossy) else RATES_HZ
+    for channels in channels_at(rates_hz, rate_hz, kind.most_channels):
         sound = chirp(rate_hz, channels)
         path = write(tmp_path / "a", sound, rate_hz, format=kind.container, subtype=kind.subtype)
         channel = min(2, channels)  # the last of 8 may hold nothing but bass
@@ -157,7 +163,7 @@ def test_the_sound_is_the_same_at_every_rate_and_in_every_channel(
 @pytest.mark.parametrize("kind", CONTAINED, ids=name)
 def test_a_container_gives_the_sound_that_was_encoded(tmp_path: Path, kind: Contained) -> None:
     for rate_hz in kind.rates_hz:
-        for channels in {1, min(2, kind.most_channels), kind.most_channels}:
+        for channels in channels_at(kind.rates_hz, rate_hz, kind.most_channels):
             sound = chirp(rate_hz, channels)
             path = encode(tmp_path / f"a{kind.suffix}", sound, rate_hz, kind.container, kind.codec, kind.video)
             info = probed(path)
@@ -293,7 +299,7 @@ def test_a_video_without_sound_has_no_audio_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in CONTAINED if kind.container in ("asf", "webm", "matroska", "adts")])
 def test_a_container_that_is_cut_off_is_read_up_to_the_break(tmp_path: Path, kind: Contained) -> None:
     rate_hz = kind.rates_hz[-1]
-    sound = np.tile(chirp(rate_hz), (5, 1))
+    sound = np.tile(chirp(rate_hz), (10, 1))
     path = encode(tmp_path / f"a{kind.suffix}", sound, rate_hz, kind.container, kind.codec)
     whole, _ = read(path)
     samples, reader = read(shorten(path, 0.6))
@@ -311,7 +317,7 @@ def test_an_mp4_file_that_lacks_its_end_is_unreadable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", ["faststart", "empty_moov+default_base_moof+frag_keyframe"])
 def test_an_mp4_file_whose_tables_come_first_is_read_up_to_the_break(tmp_path: Path, flags: str) -> None:
-    sound = noise(20 * 16_000)
+    sound = noise(10 * 16_000)
     path = encode(tmp_path / "a.mp4", sound, 16_000, "mp4", "aac", movflags=flags, frag_duration="1000000")
     whole, reader = read(path)
     assert abs(len(whole) - len(sound)) < 2048

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,26 +90,32 @@ def test_a_finished_wav_is_read_to_its_end_and_no_further(container: str, subtyp
     np.testing.assert_array_equal(through_a_pipe, expected)
 
 
-@pytest.mark.parametrize("size", [0, 100, 0xFFFFFFFF])
-def test_a_wav_is_followed_while_it_grows_whatever_its_header_says_of_its_size(size: int, tmp_path: Path) -> None:
-    path, sound = tmp_path / "growing.wav", noise(30_000)
-    content = bytearray(write(tmp_path / "whole.wav", sound, subtype="PCM_16").read_bytes())
-    header = len(content) - 60_000
-    content[4:8], content[header - 4 : header] = struct.pack("<I", min(size + 36, 2**32 - 1)), struct.pack("<I", size)
-
-    def grow() -> None:
-        with path.open("ab", buffering=0) as file:
-            for at in [20, header, *range(header + 7_001, len(content), 7_001), len(content)]:
-                time.sleep(0.05)
-                file.write(content[path.stat().st_size : at])
-
-    path.touch()
-    writer = threading.Thread(target=grow)
-    writer.start()
-    samples, _ = listened(open_source(str(path), SourceOptions(idle_s=1.5)))
-    writer.join()
+def test_a_wav_is_followed_while_it_grows_whatever_size_its_header_states(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.wav", noise(30_000), subtype="PCM_16").read_bytes()
     expected, _ = soundfile.read(tmp_path / "whole.wav", dtype="float32")
-    np.testing.assert_array_equal(samples[:, 0], expected)
+    header = len(whole) - 60_000
+
+    def follow_growing(size: int) -> Samples:
+        path, content = tmp_path / f"{size}.wav", bytearray(whole)
+        content[4:8] = struct.pack("<I", min(size + 36, 2**32 - 1))
+        content[header - 4 : header] = struct.pack("<I", size)
+
+        def grow() -> None:
+            with path.open("ab", buffering=0) as file:
+                for at in [20, header, *range(header + 7_001, len(content), 7_001), len(content)]:
+                    time.sleep(0.05)
+                    file.write(content[path.stat().st_size : at])
+
+        path.touch()
+        writer = threading.Thread(target=grow)
+        writer.start()
+        samples, _ = listened(open_source(str(path), SourceOptions(idle_s=1)))
+        writer.join()
+        return samples
+
+    with ThreadPoolExecutor() as pool:  # all at once: each ends with a second without growth
+        for samples in pool.map(follow_growing, [0, 100, 0xFFFFFFFF]):
+            np.testing.assert_array_equal(samples[:, 0], expected)
 
 
 def test_a_recorder_that_closes_its_file_leaves_no_chunk_of_text_among_the_samples(tmp_path: Path) -> None:
@@ -117,7 +124,7 @@ def test_a_recorder_that_closes_its_file_leaves_no_chunk_of_text_among_the_sampl
     file.write(sound[:9_000])
     file.flush()
     heard: list[Samples] = []
-    source = open_source(str(path), SourceOptions(idle_s=1.5))
+    source = open_source(str(path), SourceOptions(idle_s=1))
     reader = threading.Thread(target=lambda: heard.append(listened(source)[0][:, 0]))
     reader.start()
     time.sleep(0.2)
@@ -200,7 +207,7 @@ def test_a_download_that_breaks_off_is_an_error_after_what_came(tmp_path: Path) 
 def test_a_live_url_that_is_lost_is_found_again_and_the_time_between_is_a_gap(tmp_path: Path) -> None:
     content = write(tmp_path / "sound.wav", noise(16_000), subtype="PCM_16").read_bytes()
     with AudioServer([content, None, content]) as server:  # refused once in between
-        source = open_source(server.url, SourceOptions(live=True, idle_s=5, reconnect_s=3))
+        source = open_source(server.url, SourceOptions(live=True, idle_s=5, reconnect_s=1.5))
         begun = time.monotonic()
         blocks = source.blocks()
         first = []

@@ -148,30 +148,31 @@ def test_other_clips_need_another_folder(audio: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_makes_only_the_missing_shards(audio: Path, tmp_path: Path, address: str) -> None:
-    first = prepare(str(audio), tmp_path / "out", clips_per_shard=5, address=address)
+@pytest.mark.usefixtures("ray_here")
+def test_a_run_that_was_stopped_makes_only_the_missing_shards(audio: Path, tmp_path: Path) -> None:
+    first = prepare(str(audio), tmp_path / "out", clips_per_shard=5)
     files = Shards(tmp_path / "out").files
     before = {path: path.stat().st_mtime_ns for path in files}
     files[1].unlink()
     with pytest.raises(ConfigError, match="has 2 of 3 files"):
         Shards(tmp_path / "out")
     made = []
-    again = prepare(str(audio), tmp_path / "out", clips_per_shard=5, address=address, report=lambda *n: made.append(n))
+    again = prepare(str(audio), tmp_path / "out", clips_per_shard=5, report=lambda *n: made.append(n))
     assert made[-1] == (1, 1)
     assert again.clips == first.clips == 12
     assert [path for path in files if path.stat().st_mtime_ns != before[path]] == [files[1]]
 
 
 @pytest.mark.slow
-def test_the_commands(audio: Path, table: Path, teacher: Path, satpipe: Satpipe, tmp_path: Path, address: str) -> None:
-    done = satpipe("prepare", audio, "-o", "set", "--table", table, "--address", address, cwd=tmp_path)
+def test_the_commands(audio: Path, table: Path, teacher: Path, satpipe_here: Satpipe, tmp_path: Path) -> None:
+    done = satpipe_here("prepare", audio, "-o", "set", "--table", table, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "12 clips in" in done.stdout
     assert "522 of the model's classes never occur" in done.stdout
-    label = ("psl", "set", "-o", "psl", "--teacher", teacher, "--top-k", 5, "--address", address)
-    assert "pieces are labelled in psl" in satpipe(*label, cwd=tmp_path).stdout
-    assert satpipe(*label, cwd=tmp_path).returncode == 0  # nothing is left to do
-    other = satpipe(*label, "--piece-s", 2, cwd=tmp_path)
+    label = ("psl", "set", "-o", "psl", "--teacher", teacher, "--top-k", 5)
+    assert "segments are labelled in psl" in satpipe_here(*label, cwd=tmp_path).stdout
+    assert satpipe_here(*label, cwd=tmp_path).returncode == 0  # nothing is left to do
+    other = satpipe_here(*label, "--piece-s", 2, cwd=tmp_path)
     assert other.returncode == 1
     assert "holds labels made with another piece_s: 4.0, not 2.0" in other.stderr
     assert json.loads((tmp_path / "psl" / "psl.json").read_text())["top_k"] == 5

@@ -1,38 +1,40 @@
-"""Training sets to batches: which clips, in which order, decoded ahead by threads while the model trains.
+"""Turn training sets into batches: which clips, in which order, decoded ahead by threads while the model trains.
 
-Everything random is a function of (seed, epoch, place), so that a run that continues in the middle of an epoch gets
-the very batches it would have got.
+Everything random is a function of seed, epoch and place, so that a run that continues in the middle of an epoch gets
+the same batches.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from satpipe.pipeline.recordings.resample import Samples
-from satpipe.pipeline.training_data.shards import Shards, decode_clip
+from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments
-from satpipe.sat.errors import AudioError, ConfigError
+from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 from torch import Tensor
 
-BLOCK_BATCHES = 8  # batches whose compressed audio is read at once
+BLOCK_BATCHES = 8  # batches whose compressed audio is read together
 AHEAD_BATCHES = 4  # batches decoded ahead
 DECODE_THREADS = 4
 Indices = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass
 class Batch:
-    """What a step trains on.
+    """The input of one training step.
 
     Attributes:
         inputs: Waveforms [B, n] at 16 kHz, or log-mel values [B, 64, F].
-        labels: [B, 527] in 0 to 1; None where there are none.
+        labels: [B, 527] from 0 to 1; None for a set without labels.
         clips: Names of the clips.
     """
 
@@ -43,14 +45,14 @@ class Batch:
 
 @dataclass
 class Examples:
-    """What can be drawn.
+    """Examples that batches are drawn from.
 
     Attributes:
-        shards: Where the audio is.
+        shards: The training set.
         clips: Number of the clip of each example, [N].
-        starts_s: Where in the clip it starts, [N].
-        labels: Gives labels [n, 527] of examples by number; None where there are none.
-        weights: How likely each is drawn, [N]; None for all alike.
+        starts_s: Start of each example in its clip, [N].
+        labels: Returns labels [n, 527] of examples by number; None for a set without labels.
+        weights: Relative probability that each is drawn, [N]; None if all are equal.
     """
 
     shards: Shards
@@ -64,7 +66,7 @@ class Examples:
 
 
 def whole_clips(shards: Shards, *, labelled: bool, balance: float = 0.0, floor: float = 1.0) -> Examples:
-    """Every clip is an example, with its weak labels if `labelled`.
+    """Return every clip as an example, with its weak labels if `labelled`.
 
     Raises:
         ConfigError: No clip has labels.
@@ -73,7 +75,7 @@ def whole_clips(shards: Shards, *, labelled: bool, balance: float = 0.0, floor: 
     if labelled:
         numbers = np.array([n for n in numbers if shards.labels[n] is not None], np.int64)
         if not len(numbers):
-            raise ConfigError(f"no clip in {shards.folder} has labels; `satpipe prepare --table` gives them")
+            raise ConfigError(f"no clip in {shards.folder} has labels; add them with `satpipe prepare --table`")
     starts_s = np.zeros(len(numbers), np.float32)
 
     def labels(examples: Indices) -> npt.NDArray[np.float32]:
@@ -91,69 +93,71 @@ def whole_clips(shards: Shards, *, labelled: bool, balance: float = 0.0, floor: 
     return Examples(shards, numbers, starts_s, labels if labelled else None, weights)
 
 
-def labelled_segments(shards: Shards, pieces: Segments, *, balance: float = 0.0, floor: float = 1.0) -> Examples:
-    """Every piece that a teacher labelled is an example."""
+def labelled_segments(shards: Shards, segments: Segments, *, balance: float = 0.0, floor: float = 1.0) -> Examples:
+    """Return every segment that a teacher labelled as an example."""
     weights = None
     if balance:
-        rarity = (pieces.class_sums() + floor) ** -balance
-        weights = np.concatenate([pieces.labels(part) @ rarity for part in np.array_split(np.arange(len(pieces)), 64)])
+        rarity = (segments.class_sums() + floor) ** -balance
+        parts = np.array_split(np.arange(len(segments)), 64)
+        weights = np.concatenate([segments.labels(part) @ rarity for part in parts])
         weights += 0.05 * np.median(weights)
-    return Examples(shards, pieces.numbers, pieces.starts_s, pieces.labels, weights)
+    return Examples(shards, segments.numbers, segments.starts_s, segments.labels, weights)
 
 
 class Feed:
-    """Batches of crops of clips, for one of several workers."""
+    """Batches of crops of clips, for one of several workers.
+
+    Attributes:
+        steps: Batches per epoch and worker.
+    """
 
     def __init__(
         self, examples: Examples, *, crop_samples: int, batch: int, per_epoch: int, seed: int, rank: int, world: int
     ) -> None:
-        """Make ready.
+        """Count the batches.
 
         Args:
-            examples: What is drawn from.
-            crop_samples: Length of a crop at 16 kHz; what is shorter is padded with silence.
-            batch: Crops of a batch, for this worker.
-            per_epoch: Examples of an epoch, over all workers, drawn without replacement; 0: all.
-            seed: Of everything random.
-            rank: Of this worker.
-            world: How many there are.
+            examples: Examples to draw from.
+            crop_samples: Length of a crop at 16 kHz; shorter clips are padded with silence.
+            batch: Crops per batch of this worker.
+            per_epoch: Examples per epoch, over all workers, drawn without replacement; 0: all.
+            seed: Random seed.
+            rank: Rank of this worker.
+            world: Number of workers.
 
         Raises:
-            ConfigError: There is not even one batch for each worker.
+            ConfigError: There are fewer examples than one batch for each worker.
         """
         self._examples = examples
         self._crop_samples = crop_samples
         self._batch, self._rank, self._world, self._seed = batch, rank, world, seed
         self._per_epoch = min(per_epoch or len(examples), len(examples))
         self.steps = self._per_epoch // (batch * world)
-        """Batches of an epoch, for each worker."""
         if not self.steps:
             raise ConfigError(
-                f"{self._per_epoch} examples are not one batch of {batch} for each of {world} workers; lower batch"
+                f"{self._per_epoch} examples are fewer than a batch of {batch} for each of {world} workers; lower batch"
             )
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on."""
         order = self._order(epoch)
+        blocks = [order[b : min(b + BLOCK_BATCHES, self.steps)] for b in range(first, self.steps, BLOCK_BATCHES)]
         with ThreadPoolExecutor(DECODE_THREADS) as pool:
-            decoded: deque[tuple[Indices, list[Future[Samples]]]] = deque()
-            blocks = range(first, self.steps, BLOCK_BATCHES)
-            wanted = [order[b : min(b + BLOCK_BATCHES, self.steps)] for b in blocks]
-            reading = pool.submit(self._read, wanted[0]) if wanted else None
-            for number, block in enumerate(wanted):
-                assert reading is not None
-                audio = reading.result()
-                reading = pool.submit(self._read, wanted[number + 1]) if number + 1 < len(wanted) else None
-                for examples in block:
-                    futures = [pool.submit(self._crop, audio[self._examples.clips[e]], e) for e in examples.tolist()]
-                    decoded.append((examples, futures))
-                    if len(decoded) > AHEAD_BATCHES:
-                        yield self._collate(*decoded.popleft())
-            while decoded:
-                yield self._collate(*decoded.popleft())
+            for numbers, crops in _ahead(self._decoding(blocks, pool), AHEAD_BATCHES):
+                yield _batch(self._examples, numbers, (crop.result() for crop in crops))
+
+    def _decoding(
+        self, blocks: list[Indices], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Indices, list[Future[Samples]]]]:
+        """Yield batches of examples, with their crops being decoded."""
+        examples, samples = self._examples, self._crop_samples
+        for block, reading in _ahead(((block, pool.submit(self._read, block)) for block in blocks), 1):
+            audio = reading.result()
+            for numbers in block:
+                yield numbers, [pool.submit(crop, examples, audio[examples.clips[n]], n, samples) for n in numbers]
 
     def _order(self, epoch: int) -> Indices:
-        """Examples of each of this worker's batches, [steps, batch]; neighbours in the order lie in the same blocks."""
+        """Return the examples of each batch of this worker, [steps, batch]."""
         rng = np.random.default_rng((self._seed, epoch))
         examples = self._examples
         if self._per_epoch == len(examples):
@@ -169,19 +173,21 @@ class Feed:
     def _read(self, block: Indices) -> dict[int, bytes]:
         return self._examples.shards.audio(np.unique(self._examples.clips[block.reshape(-1)]))
 
-    def _crop(self, audio: bytes, example: int) -> Samples:
-        return crop(self._examples, audio, example, self._crop_samples)
 
-    def _collate(self, examples: Indices, futures: list[Future[Samples]]) -> Batch:
-        waveforms = torch.from_numpy(np.stack([future.result() for future in futures]))
-        labels = None if self._examples.labels is None else torch.from_numpy(self._examples.labels(examples))
-        return Batch(waveforms, labels, [self._examples.shards.clips[c] for c in self._examples.clips[examples]])
+def _ahead(started: Iterable[T], count: int) -> Iterator[T]:
+    """Yield what an iterable starts, with `count` more already started."""
+    waiting: deque[T] = deque()
+    for item in started:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def in_order(
     examples: Examples, crop_samples: int, batch: int, rank: int, world: int
 ) -> Iterator[tuple[Indices, Batch]]:
-    """Yield every example once, in order, this worker's share of them: numbers and batches."""
+    """Yield this worker's share of the examples once, in order: numbers and batches."""
     mine = np.arange(rank, len(examples), world, dtype=np.int64)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start in range(0, len(mine), batch):
@@ -189,26 +195,18 @@ def in_order(
             audio = examples.shards.audio(np.unique(examples.clips[numbers]))
             encoded = [audio[clip] for clip in examples.clips[numbers].tolist()]
             crops = pool.map(crop, repeat(examples), encoded, numbers.tolist(), repeat(crop_samples))
-            waveforms = torch.from_numpy(np.stack(list(crops)))
-            labels = None if examples.labels is None else torch.from_numpy(examples.labels(numbers))
-            yield numbers, Batch(waveforms, labels, [examples.shards.clips[c] for c in examples.clips[numbers]])
+            yield numbers, _batch(examples, numbers, crops)
 
 
 def crop(examples: Examples, audio: bytes, example: int, samples: int) -> Samples:
-    """Decode a clip and cut an example out of it; what lies past the clip's end is silence."""
-    clip = decoded(examples.shards, int(examples.clips[example]), audio)
+    """Decode a clip and cut an example out of it; beyond the clip's end it is silent."""
+    clip = examples.shards.decode(int(examples.clips[example]), audio)
     start = min(int(examples.starts_s[example] * SAMPLE_RATE_HZ), max(0, len(clip) - samples))
     part = clip[start : start + samples]
     return np.pad(part, (0, samples - len(part)))
 
 
-def decoded(shards: Shards, clip: int, audio: bytes) -> Samples:
-    """Decode a clip to 16 kHz.
-
-    Raises:
-        ConfigError: It cannot be decoded.
-    """
-    try:
-        return decode_clip(audio, SAMPLE_RATE_HZ)[0]
-    except AudioError as error:
-        raise ConfigError(f"{shards.clips[clip]} is {error}") from error
+def _batch(examples: Examples, numbers: Indices, crops: Iterable[Samples]) -> Batch:
+    waveforms = torch.from_numpy(np.stack(list(crops)))
+    labels = None if examples.labels is None else torch.from_numpy(examples.labels(numbers))
+    return Batch(waveforms, labels, [examples.shards.clips[c] for c in examples.clips[numbers]])

@@ -265,6 +265,17 @@ class Shards:
                         found[int(numbers[at])] = column[int(places[at, 2])].as_py()
         return found
 
+    def decode(self, number: int, audio: bytes, rate_hz: int = SAMPLE_RATE_HZ) -> Samples:
+        """Decode the audio of a clip.
+
+        Raises:
+            ConfigError: It cannot be decoded.
+        """
+        try:
+            return decode_clip(audio, rate_hz)[0]
+        except AudioError as error:
+            raise ConfigError(f"{self.clips[number]} in {self.files[self.places[number, 0]]} is {error}") from error
+
     @contextmanager
     def _open(self, path: Path) -> Iterator[pq.ParquetFile]:
         try:

@@ -1,7 +1,7 @@
-"""What a teacher says of the clips of a training set: pseudo strong labels (paper section 4.4), once, in Parquet.
+"""Pseudo strong labels (paper section 4.4): a teacher's scores of the segments of a training set, in Parquet.
 
-psl.json                    which teacher, of which clips, in which pieces
-psl-00000-of-00012.parquet  tables.SEGMENTS, one file for each shard of clips
+psl.json                    which teacher labelled which clips, in which segments
+psl-00000-of-00012.parquet  schemas.SEGMENTS, one file for each shard of clips
 """
 
 from functools import lru_cache
@@ -16,32 +16,32 @@ import torch
 from satpipe.pipeline.storage import written_whole
 from satpipe.pipeline.tables.schemas import SEGMENTS
 from satpipe.pipeline.training_data.segments import SegmentOptions, segment_starts_s
-from satpipe.pipeline.training_data.shards import Shards, decode_clip, numbered_files
-from satpipe.sat.errors import AudioError, ConfigError
+from satpipe.pipeline.training_data.shards import Shards, numbered_files
+from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.taggers.interface import CPU, Tagger
 from satpipe.sat.weights.registry import resolve
 from torch import Tensor
 
-BATCH_PIECES = 16
+BATCH_SEGMENTS = 16
 
 
 @lru_cache(maxsize=1)
 def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
-    """Make any tagger ready to label pieces; of a streaming one, that is the mean over the piece's chunks.
+    """Load any tagger as a teacher; a streaming one labels a segment with the mean over its chunks.
 
     Raises:
-        CheckpointError: Its weights are not what they should be.
-        ConfigError: There is no such tagger.
+        CheckpointError: Its weights cannot be used.
+        ConfigError: The tagger does not exist.
     """
     return resolve(model).tagger(device=device)
 
 
 def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOptions, location: Path) -> int:
-    """Have a teacher label the clips of one shard; a plain function for a worker.
+    """Let a teacher label the clips of one shard; a plain function that a worker runs.
 
     Returns:
-        How many pieces it labelled.
+        Number of segments labelled.
     """
     shards = Shards(folder)
     teacher = load_teacher(teacher_path)
@@ -50,25 +50,21 @@ def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOpti
     length = int(options.piece_s * teacher.rate_hz)
     clips: list[str] = []
     starts_s: list[float] = []
-    pieces: list[Tensor] = []
+    segments: list[Tensor] = []
     scores: list[npt.NDArray[np.float32]] = []
-    for number in numbers:
-        try:
-            samples, _ = decode_clip(audio[int(number)], teacher.rate_hz)
-        except AudioError as error:
-            raise ConfigError(f"{shards.files[shard]}: {shards.clips[number]} is {error}") from error
-        waveform = torch.from_numpy(samples)
-        for start_s in segment_starts_s(len(samples) / teacher.rate_hz, options):
+    for number in numbers.tolist():
+        waveform = torch.from_numpy(shards.decode(number, audio[number], teacher.rate_hz))
+        for start_s in segment_starts_s(len(waveform) / teacher.rate_hz, options):
             start = int(start_s * teacher.rate_hz)
-            piece = waveform[start : start + length]
-            pieces.append(torch.nn.functional.pad(piece, (0, length - len(piece))))
+            segment = waveform[start : start + length]
+            segments.append(torch.nn.functional.pad(segment, (0, length - len(segment))))
             clips.append(shards.clips[number])
             starts_s.append(start_s)
-        while len(pieces) >= BATCH_PIECES:
-            scores.append(teacher.scores(torch.stack(pieces[:BATCH_PIECES])).numpy())
-            pieces = pieces[BATCH_PIECES:]
-    if pieces:
-        scores.append(teacher.scores(torch.stack(pieces)).numpy())
+        while len(segments) >= BATCH_SEGMENTS:
+            scores.append(teacher.scores(torch.stack(segments[:BATCH_SEGMENTS])).numpy())
+            segments = segments[BATCH_SEGMENTS:]
+    if segments:
+        scores.append(teacher.scores(torch.stack(segments)).numpy())
     table = _table(clips, starts_s, np.concatenate(scores), options)
     with written_whole(location) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -80,7 +76,7 @@ def _table(
 ) -> pa.Table:
     order = np.argsort(-scores, axis=1, kind="stable")[:, : options.top_k]
     values = np.take_along_axis(scores, order, axis=1)
-    kept = values >= options.min_score  # highest first, so the first ones of a row
+    kept = values >= options.min_score  # highest first: a prefix of each row
     offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
     index = pa.ListArray.from_arrays(offsets, pa.array(order[kept].astype(np.int16)))
     score = pa.ListArray.from_arrays(offsets, pa.array(values[kept].astype(np.float32)))
@@ -93,14 +89,14 @@ def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] =
 
     Args:
         path: A Parquet file or folder with columns clip (or path), start_s, end_s, index and score.
-        clips: Names of the clips that are wanted.
+        clips: Names of the clips wanted.
         where: (column, value) pairs that rows must have.
 
     Returns:
-        tables.SEGMENTS of the clips wanted, and the names of those that it has nothing about.
+        A table of schemas.SEGMENTS for the clips wanted, and the names of clips that it does not contain.
 
     Raises:
-        ConfigError: It is no such table, or knows none of the clips.
+        ConfigError: The table cannot be read, has other columns, or contains none of the clips.
     """
     try:
         table = pq.read_table(path)
@@ -108,40 +104,42 @@ def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] =
         raise ConfigError(f"{path} is not a readable Parquet table: {error}") from error
     if "clip" not in table.column_names and "path" in table.column_names:
         table = table.rename_columns(["clip" if name == "path" else name for name in table.column_names])
-    lacking = [name for name in (*SEGMENTS.names, *(name for name, _ in where)) if name not in table.column_names]
-    if lacking:
-        raise ConfigError(f"{path} has no column {' or '.join(lacking)}; it has {', '.join(table.column_names)}")
+    missing = [name for name in (*SEGMENTS.names, *(name for name, _ in where)) if name not in table.column_names]
+    if missing:
+        raise ConfigError(f"{path} has no column {' or '.join(missing)}; it has {', '.join(table.column_names)}")
     for name, value in where:
         table = table.filter(pc.equal(pc.cast(table[name], pa.string()), value))
     table = table.select(SEGMENTS.names).cast(SEGMENTS)
     known = set(table["clip"].to_pylist())
     if not known & clips:
-        raise ConfigError(f"{path} and the training set have no clip in common: {_some(known)} against {_some(clips)}")
+        raise ConfigError(
+            f"{path} and the training set have no clip in common: {_example(known)}, {_example(clips)}"
+        )
     return table.filter(pc.is_in(table["clip"], pa.array(sorted(clips)))), sorted(clips - known)
 
 
-def _some(names: set[str]) -> str:
+def _example(names: set[str]) -> str:
     return repr(min(names)) if names else "nothing"
 
 
 class Segments:
-    """A table of labelled pieces that is there.
+    """The labelled segments of a training set.
 
     Attributes:
-        numbers: Number of each piece's clip in the training set, [P].
-        starts_s: Start of each piece, [P].
-        piece_s: Length of the pieces.
+        numbers: Number of each segment's clip in the training set, [P].
+        starts_s: Start of each segment, [P].
+        segment_s: Length of the segments.
     """
 
     def __init__(self, folder: str | Path, shards: Shards) -> None:
-        """Read all of it.
+        """Read the labels.
 
         Args:
-            folder: Of the labels; or of several, separated by commas.
-            shards: The training set that they are of.
+            folder: Folder of the labels; or several, separated by commas.
+            shards: The training set that they belong to.
 
         Raises:
-            ConfigError: There is no such table, it is not complete, or it is about other clips.
+            ConfigError: The labels do not exist, are incomplete, or belong to other clips.
         """
         files = numbered_files(str(folder), "psl", "satpipe psl")
         table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
@@ -161,24 +159,24 @@ class Segments:
         self._index = index.values.to_numpy().astype(np.int64)
         self._score = table["score"].combine_chunks().values.to_numpy()
         if len(self._index) and not 0 <= self._index.min() <= self._index.max() < CLASSES:
-            raise ConfigError(f"{folder} has classes past the model's {CLASSES}")
+            raise ConfigError(f"{folder} has classes beyond the model's {CLASSES}")
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def labels(self, pieces: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Soft labels of pieces by number.
+    def labels(self, segments: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the soft labels of segments by number.
 
         Shape:
             [n] -> [n, 527]
         """
-        dense = np.zeros((len(pieces), CLASSES), np.float32)
-        for row, piece in enumerate(pieces):
-            span = slice(self._offsets[piece], self._offsets[piece + 1])
+        dense = np.zeros((len(segments), CLASSES), np.float32)
+        for row, segment in enumerate(segments):
+            span = slice(self._offsets[segment], self._offsets[segment + 1])
             dense[row, self._index[span]] = self._score[span]
         return dense
 
     def class_sums(self) -> npt.NDArray[np.float64]:
-        """Sum of each class's scores over all pieces: how frequent it is, [527]."""
+        """Return the sum of each class's scores over all segments, a measure of its frequency, [527]."""
         sums: npt.NDArray[np.float64] = np.bincount(self._index, self._score, CLASSES).astype(np.float64)
         return sums

@@ -1,6 +1,6 @@
-"""Views of a small training set: crops that are altered, mixed, and then labelled by a teacher as they sound now.
+"""Views of a small training set: crops that are augmented, mixed, and then labelled by a teacher.
 
-All of it is done where the model trains: on a GPU the clips stay in its memory, and no sample comes back.
+All of this happens on the device that trains: on a GPU the clips stay in its memory.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 from satpipe.pipeline.recordings.resample import Samples
-from satpipe.pipeline.training_data.feed import Batch, Examples, Indices, decoded
+from satpipe.pipeline.training_data.feed import Batch, Examples, Indices
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ
@@ -28,31 +28,31 @@ _FULL_SCALE = 32767
 class Views:
     """Batches of views, for one of several workers.
 
-    An epoch's views are made while the epoch before is trained on, and each is used `reuse` times; as log-mel values
-    they take 49 kB each.
+    The views of an epoch are made while the model trains on the previous epoch, and each is used `reuse` times. As
+    log-mel values they take 49 kB each.
     """
 
     def __init__(
         self, examples: Examples, teacher: Tagger, *, chunk_frames: int, batch: int, per_epoch: int, reuse: int,
         mix: float, seed: int, rank: int, world: int, device: torch.device = CPU,
     ) -> None:  # fmt: skip
-        """Make ready.
+        """Prepare to make views.
 
         Args:
-            examples: What is drawn from, with replacement; their labels are not looked at.
+            examples: Examples to draw from, with replacement; their labels are ignored.
             teacher: Labels the views; on `device`.
             chunk_frames: Frames of one of the two chunks of a view.
-            batch: Views of a batch, for this worker.
-            per_epoch: Views of an epoch, over all workers.
-            reuse: How often each is used within its epoch.
-            mix: Share of the views that are two sounds.
-            seed: Of everything random.
-            rank: Of this worker.
-            world: How many there are.
-            device: Where views are made and stay.
+            batch: Views per batch of this worker.
+            per_epoch: Views per epoch, over all workers.
+            reuse: How often each view is used within its epoch.
+            mix: Share of the views that mix two sounds.
+            seed: Random seed.
+            rank: Rank of this worker.
+            world: Number of workers.
+            device: Device on which views are made and stay.
 
         Raises:
-            ConfigError: There is not even one batch for each worker.
+            ConfigError: There are fewer views than one batch.
         """
         self._examples, self._teacher, self._device = examples, teacher, device
         self._chunk_frames, self._batch, self._reuse, self._mix = chunk_frames, batch, reuse, mix
@@ -67,7 +67,7 @@ class Views:
         self._made: dict[int, Future[tuple[Tensor, Tensor]]] = {}
         self.steps = self._count * reuse // batch
         if not self.steps:
-            raise ConfigError(f"{self._count} views are less than one batch of {batch}; lower batch")
+            raise ConfigError(f"{self._count} views are fewer than one batch of {batch}; lower batch")
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on."""
@@ -111,34 +111,34 @@ class Views:
         return augment.level(torch.where(untouched, plain, mixed), rng, 5.0)
 
     def _draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Crops of `count` examples, each begun up to a second earlier or later, short ones anywhere in silence."""
+        """Return crops of `count` examples, each shifted by up to a second; short ones are surrounded by silence."""
         examples, samples = self._examples, self._samples
         if self._chances is None:
             drawn = rng.integers(0, len(examples), count)
         else:
             drawn = np.searchsorted(self._chances, rng.random(count), "right").clip(max=len(examples) - 1)
         clips = examples.clips[drawn]
-        lengths = self._clips.hold(clips)
+        lengths = self._clips.load(clips)
         offsets = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, count)
         begins = (examples.starts_s[drawn] * SAMPLE_RATE_HZ).astype(np.int64) + offsets
         begins = begins.clip(0, (lengths - samples).clip(min=0))
-        silence = rng.integers(0, (samples - lengths).clip(min=0) + 1)  # before a short one
+        silence = rng.integers(0, (samples - lengths).clip(min=0) + 1)  # before a short clip
         return self._clips.crops(clips, begins - silence)
 
 
 class ClipCache:
-    """Decoded clips in memory, so that each is decoded once: that takes longer than all that is done to a view."""
+    """Decoded clips in memory: decoding takes longer than everything else done to a view."""
 
     def __init__(
         self, shards: Shards, crop_samples: int, device: torch.device, room_samples: int = KEPT_SAMPLES
     ) -> None:
-        """Make ready.
+        """Allocate the memory.
 
         Args:
-            shards: Where the clips are.
+            shards: The training set.
             crop_samples: Length of a crop.
-            device: Where they are kept and cut.
-            room_samples: What may be kept; when it is full, all are forgotten. There is room for what is held at once.
+            device: Device on which clips are kept and cut.
+            room_samples: Size of the cache; when it is full, it is emptied. It grows if one call of `load` needs more.
         """
         self._shards, self._crop_samples, self._device = shards, crop_samples, device
         every = np.arange(len(shards), dtype=np.int64)
@@ -146,31 +146,31 @@ class ClipCache:
         self._starts, self._lengths = np.full(len(every), -1, np.int64), np.zeros(len(every), np.int64)
         self._forget(at_least=min(room_samples, self._most_samples(every)))
 
-    def hold(self, clips: Indices) -> Indices:
-        """Have clips decoded and in memory; return their lengths in samples, in the order given.
+    def load(self, clips: Indices) -> Indices:
+        """Decode clips that are not in memory; return the lengths of all in samples, in the order given.
 
         Raises:
-            ConfigError: One cannot be decoded.
+            ConfigError: A clip cannot be decoded.
         """
         wanted = np.unique(clips)
-        lacking = wanted[self._starts[wanted] < 0]
-        if self._end + self._most_samples(lacking) > len(self._samples) - self._crop_samples:
-            lacking = wanted
+        missing = wanted[self._starts[wanted] < 0]
+        if self._end + self._most_samples(missing) > len(self._samples) - self._crop_samples:
+            missing = wanted
             self._forget(at_least=self._most_samples(wanted))
-        if decoded_now := self._decode(lacking):
-            lengths = np.array([len(clip) for clip in decoded_now])
-            self._lengths[lacking] = lengths
-            self._starts[lacking] = self._end + np.cumsum(lengths) - lengths
-            together = np.round(np.concatenate(decoded_now).clip(-1, 1) * _FULL_SCALE).astype(np.int16)
+        if decoded := self._decode(missing):
+            lengths = np.array([len(clip) for clip in decoded])
+            self._lengths[missing] = lengths
+            self._starts[missing] = self._end + np.cumsum(lengths) - lengths
+            together = np.round(np.concatenate(decoded).clip(-1, 1) * _FULL_SCALE).astype(np.int16)
             self._samples[self._end : self._end + len(together)] = torch.from_numpy(together)
             self._end += len(together)
         return self._lengths[clips]
 
     def crops(self, clips: Indices, begins: Indices) -> Tensor:
-        """Cut crops out of clips that are held; what lies before a clip's start or past its end is silence.
+        """Cut crops out of loaded clips; before a clip's start and after its end they are silent.
 
         Shape:
-            [n], [n] samples -> [n, crop_samples] in -1 to 1
+            [n], [n] samples -> [n, crop_samples] from -1 to 1
         """
         starts, first, end = torch.from_numpy(
             np.stack([self._starts[clips] + begins, -begins, self._lengths[clips] - begins])
@@ -180,11 +180,11 @@ class ClipCache:
         return cut.masked_fill_((places < first[:, None]) | (places >= end[:, None]), 0.0)
 
     def _most_samples(self, clips: Indices) -> int:
-        """What clips take, and a little more, since durations are rounded."""
+        """Return an upper bound of the length of clips; durations are rounded."""
         return int(self._shards.durations_s[clips].sum(dtype=np.float64) * SAMPLE_RATE_HZ) + len(clips) * PATCH_SAMPLES
 
     def _forget(self, at_least: int) -> None:
-        """Begin anew, with room for so many samples, and for a crop that reaches out at either end."""
+        """Empty the cache, with room for so many samples, and for a crop that extends beyond either end."""
         needed = at_least + 2 * self._crop_samples
         if needed > len(self._samples):
             self._samples = torch.empty(needed, dtype=torch.int16, device=self._device)
@@ -194,11 +194,11 @@ class ClipCache:
     def _decode(self, clips: Indices) -> list[Samples]:
         audio = self._shards.audio(clips)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return list(pool.map(lambda clip: decoded(self._shards, clip, audio[clip]), clips.tolist()))
+            return list(pool.map(lambda clip: self._shards.decode(clip, audio[clip]), clips.tolist()))
 
 
 def resample(waveforms: Tensor, rate_hz: int) -> Tensor:
-    """16 kHz to the rate of a teacher, by Fourier transform: nothing is added above 8 kHz.
+    """Resample from 16 kHz to the rate of a teacher, by Fourier transform: nothing is added above 8 kHz.
 
     Shape:
         [B, n] -> [B, n rate_hz / 16000]

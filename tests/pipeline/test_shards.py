@@ -174,7 +174,7 @@ def test_the_commands(audio: Path, table: Path, teacher: Path, satpipe_here: Sat
     assert satpipe_here(*label, cwd=tmp_path).returncode == 0  # nothing is left to do
     other = satpipe_here(*label, "--piece-s", 2, cwd=tmp_path)
     assert other.returncode == 1
-    assert "holds labels made with another piece_s: 4.0, not 2.0" in other.stderr
+    assert "contains labels made with another piece_s: 4.0, not 2.0" in other.stderr
     assert json.loads((tmp_path / "psl" / "psl.json").read_text())["top_k"] == 5
 
 
@@ -265,7 +265,7 @@ def test_rare_labels_are_drawn_more_often(tmp_path: Path) -> None:
 
 
 def test_too_few_examples_for_a_batch(shards: Shards) -> None:
-    with pytest.raises(ConfigError, match="4 examples are not one batch of 2 for each of 3 workers; lower batch"):
+    with pytest.raises(ConfigError, match="4 examples are fewer than a batch of 2 for each of 3 workers; lower batch"):
         feed(shards, world=3, per_epoch=4)
 
 
@@ -300,8 +300,8 @@ def test_crops_are_what_the_clips_say_however_few_are_kept(shards: Shards) -> No
     for room_samples in (0, 30_000, 10**9):
         kept = ClipCache(shards, 8000, CPU, room_samples)
         for others in ([5, 6], [1], []):
-            kept.hold(np.array(others, np.int64))
-            lengths = kept.hold(clips)
+            kept.load(np.array(others, np.int64))
+            lengths = kept.load(clips)
             assert lengths.tolist() == [round(float(d) * SAMPLE_RATE_HZ) for d in shards.durations_s[clips]]
             np.testing.assert_allclose(kept.crops(clips, begins), wanted, atol=1 / 32767)
 

@@ -112,9 +112,7 @@ def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] =
     table = table.select(SEGMENTS.names).cast(SEGMENTS)
     known = set(table["clip"].to_pylist())
     if not known & clips:
-        raise ConfigError(
-            f"{path} and the training set have no clip in common: {_example(known)}, {_example(clips)}"
-        )
+        raise ConfigError(f"{path} and the training set have no clip in common: {_example(known)}, {_example(clips)}")
     return table.filter(pc.is_in(table["clip"], pa.array(sorted(clips)))), sorted(clips - known)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.arrays import Bools, Floats, Ints, Rows, blocks, ratio, repeats
+from satpipe.jobs.metrics.arrays import Floats, Ints, Rows, blocks, ratio, repeats
 from satpipe.jobs.metrics.sound_events import Events, rounded_up
 from satpipe.sat.errors import ConfigError
 from scipy import sparse
@@ -200,13 +200,13 @@ class Tally:
 
     def psds(self, setting: Setting) -> Psds:
         """Return the score under one of the settings that were counted."""
-        changes = self._changes[setting.criteria]
+        _, fp, ct = self._changes[setting.criteria]
         once = np.ones((len(self._reference.durations_s), 1))
-        counts = self._weighted(changes, once)
-        scored, efpr, tpr = counts.rates(setting, 0)
+        reference, tp, efpr = self._weighted(setting, once)
+        scored = reference[:, 0] > 0
         class_efpr, class_tpr = np.full((2, len(scored), self._points), np.nan)
-        class_efpr[scored], class_tpr[scored] = efpr, tpr
-        x, y = _average(efpr, tpr, setting)
+        class_efpr[scored], class_tpr[scored] = efpr[scored, :, 0], tp[scored, :, 0] / reference[scored]
+        x, y = _average(class_efpr[scored], class_tpr[scored], setting)
 
         def whole(values: Floats) -> Rows:
             return values[..., 0].astype(np.int64)
@@ -218,10 +218,10 @@ class Tally:
             etpr=y,
             class_efpr=class_efpr,
             class_tpr=class_tpr,
-            reference=whole(counts.reference),
-            tp=whole(counts.tp),
-            fp=whole(self._counted(changes.fp, once)),
-            ct=None if changes.ct is None else whole(self._counted(changes.ct, np.ones((changes.ct.shape[1], 1)))),
+            reference=whole(reference),
+            tp=whole(tp),
+            fp=whole(self._counted(fp, once)),
+            ct=None if ct is None else whole(self._counted(ct, np.ones((ct.shape[1], 1)))),
         )
 
     def resampled(self, setting: Setting, weights: npt.ArrayLike) -> Floats:
@@ -231,30 +231,36 @@ class Tally:
             setting: One of those that were counted.
             weights: How often each clip is in each sample, [B, clips]. Classes without a reference in it do not count.
         """
-        changes = self._changes[setting.criteria]
         samples = np.asarray(weights, np.float64)
         values = []
         for begin in range(0, len(samples), _SAMPLES):
             some = samples[begin : begin + _SAMPLES]
-            counts = self._weighted(changes, np.ascontiguousarray(some.T))
-            for sample in range(len(some)):
-                _, efpr, tpr = counts.rates(setting, sample)
-                values.append(_area(*_average(efpr, tpr, setting), setting))
+            reference, tp, efpr = self._weighted(setting, np.ascontiguousarray(some.T))
+            for k in range(len(some)):
+                scored = reference[:, k] > 0
+                curve = _average(efpr[scored, :, k], tp[scored, :, k] / reference[scored, k, None], setting)
+                values.append(_area(*curve, setting))
         return np.array(values, np.float64)
 
-    def _weighted(self, changes: "_Changes", weights: Floats) -> "_Weighted":
-        """Return counts and rates with each clip counted as often as the weights [clips, B] state."""
+    def _weighted(self, setting: Setting, weights: Floats) -> tuple[Floats, Floats, Floats]:
+        """Count each clip as often as the weights [clips, B] state.
+
+        Returns:
+            Number of reference events, [K, B], number of those detected, [K, T, B], and effective false positives per
+            hour, [K, T, B]. The cross-triggers of another class are per hour of its reference events, and their mean is
+            over the other classes that have any.
+        """
         reference = self._reference
         events, seconds = reference.events_of_class @ weights, reference.seconds_of_class @ weights
-        fp_rate = self._counted(changes.fp, weights)
-        fp_rate *= ratio(HOUR_S, np.maximum(reference.durations_s, 0) @ weights, undefined=0)
-        ct_rate = np.zeros_like(fp_rate)
-        if changes.ct is not None:
+        tp, fp, ct = self._changes[setting.criteria]
+        efpr = self._counted(fp, weights)
+        efpr *= ratio(HOUR_S, np.maximum(reference.durations_s, 0) @ weights, undefined=0)
+        if ct is not None:
             others = np.maximum((events > 0).sum(axis=0) - 1, 1)
             rate = ratio(HOUR_S, seconds * others, undefined=0)
-            ct_rate = self._counted(changes.ct, weights[reference.group_clip] * rate[reference.group_label])
-            ct_rate = np.maximum(ct_rate, 0)  # changes that cancel may leave -1e-17
-        return _Weighted(events, self._counted(changes.tp, weights), fp_rate, ct_rate)
+            ct_rate = self._counted(ct, weights[reference.group_clip] * rate[reference.group_label])
+            efpr += setting.alpha_ct * np.maximum(ct_rate, 0)  # changes that cancel may leave -1e-17
+        return events, self._counted(tp, weights), efpr
 
     def _counted(self, changes: Any, weights: Floats) -> Floats:
         """Return counts at each operating point, [K, T, B]."""
@@ -344,36 +350,10 @@ class _Pairs:
         return _Pairs(self.other[rows], self.reference[rows], self.overlap_s[rows])
 
 
-@dataclass(frozen=True, eq=False)
-class _Changes:
-    """Changes from each operating point to the next, as sparse matrices: a row for each (class, operating point)."""
-
-    tp: Any
-    """Of detected reference events, [K * T, clips]."""
-    fp: Any
-    """Of false positives, [K * T, clips]."""
-    ct: Any
-    """Of cross-triggers, [K * T, G], a column for each group of reference events; None: not counted."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Weighted:
-    """Counts and rates of B samples of the clips."""
-
-    reference: Floats
-    """Number of reference events, [K, B]."""
-    tp: Floats
-    """Number of reference events that are detected, [K, T, B]."""
-    fp_rate: Floats
-    """False positives per hour, [K, T, B]."""
-    ct_rate: Floats
-    """Cross-triggers of another class per hour of its reference events, mean over the other classes, [K, T, B]."""
-
-    def rates(self, setting: Setting, sample: int) -> tuple[Bools, Floats, Floats]:
-        """Return which classes have a reference [K], and their effective false positive rates and ratios, [C, T]."""
-        scored = self.reference[:, sample] > 0
-        efpr = self.fp_rate[scored, :, sample] + setting.alpha_ct * self.ct_rate[scored, :, sample]
-        return scored, efpr, self.tp[scored, :, sample] / self.reference[scored, sample, None]
+_Changes = tuple[Any, Any, Any]
+"""Changes from each operating point to the next, as sparse matrices with a row for each (class, operating point): of
+detected reference events, [K * T, clips], of false positives, [K * T, clips], and of cross-triggers, [K * T, G], with a
+column for each group of reference events, or None."""
 
 
 def _compare(reference: _Reference, detections: Detections, dtc: float, gtc: float, cttc: float | None) -> _Changes:
@@ -385,10 +365,10 @@ def _compare(reference: _Reference, detections: Detections, dtc: float, gtc: flo
     right[met[share >= dtc]] = True
     duration_s = reference.durations_s[events.clip]
     false = detections.take(~right & (events.onset_s < duration_s) & (events.offset_s > 0) & (duration_s > 0))
-    return _Changes(
-        tp=_true_positives(reference, detections, pairs.take(right[pairs.other]), gtc),
-        fp=_lasting(reference, false, false.events.clip, len(reference.durations_s)),
-        ct=None if cttc is None else _cross_triggers(reference, detections.take(~right), cttc),
+    return (
+        _true_positives(reference, detections, pairs.take(right[pairs.other]), gtc),
+        _lasting(reference, false, false.events.clip, len(reference.durations_s)),
+        None if cttc is None else _cross_triggers(reference, detections.take(~right), cttc),
     )
 
 

@@ -122,12 +122,11 @@ def ranking_metrics(scores: npt.NDArray[np.floating], labels: Bools) -> RankingM
     """
     from sklearn.metrics import average_precision_score  # slow to import
 
-    metrics = resampled_metrics(scores, labels, np.ones((1, len(scores)), np.int32))
-    average_precision = np.full(labels.shape[1], np.nan)
-    for k in np.flatnonzero(metrics.positives[0]):
-        average_precision[k] = average_precision_score(labels[:, k], scores[:, k])
-    values = {name: column[0] for name, column in vars(metrics).items()}
-    return RankingMetrics(**values | {"average_precision": average_precision})
+    resampled = resampled_metrics(scores, labels, np.ones((1, len(scores)), np.int32))
+    metrics = RankingMetrics(*(values[0] for values in vars(resampled).values()))
+    for k in np.flatnonzero(metrics.positives):
+        metrics.average_precision[k] = average_precision_score(labels[:, k], scores[:, k])
+    return metrics
 
 
 def resampled_metrics(

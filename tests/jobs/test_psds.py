@@ -176,6 +176,7 @@ def systems(draw: st.DrawFn) -> tuple[Events, list[float], list[Events], int]:
     return truth, [length * unit_s for length in lengths], [apart(each, unit_s) for each in found], classes
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(systems())
 def test_figures_curves_and_counts_are_those_of_psds_eval(system: Any) -> None:
@@ -183,6 +184,7 @@ def test_figures_curves_and_counts_are_those_of_psds_eval(system: Any) -> None:
     assert_equal_to_psds_eval(truth, durations_s, found, classes)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(systems(), st.sampled_from(RATIOS), st.sampled_from(RATIOS), st.sampled_from(RATIOS))
 def test_counts_are_those_of_psds_eval_under_any_criteria(system: Any, dtc: float, gtc: float, cttc: float) -> None:
@@ -423,6 +425,7 @@ def small_set() -> strong_set.StrongSet:
     return strong_set.make(clips=60, events=500, seed=1)
 
 
+@pytest.mark.slow
 def test_many_classes(small_set: strong_set.StrongSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("satpipe.jobs.metrics.psds._PAIRS", 50)  # looked at in many parts
     made, thresholds = small_set, [0.02, 0.1, 0.5]

@@ -239,12 +239,14 @@ event_cases = st.sampled_from(STEPS_S).flatmap(
 )
 
 
+@pytest.mark.slow
 @many_examples
 @given(segment_cases)
 def test_segments_equal_sed_eval(case: Any) -> None:
     compare_segments(*case)
 
 
+@pytest.mark.slow
 @many_examples
 @given(event_cases)
 def test_events_equal_sed_eval(case: Any) -> None:

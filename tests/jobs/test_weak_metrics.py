@@ -70,6 +70,7 @@ def test_figures_equal_scikit_learn(case: tuple[Array, Bools]) -> None:
     assert_equal(replicates, {name: np.asarray(value)[None] for name, value in expected.items()})
 
 
+@pytest.mark.slow
 @few_examples
 @given(case=cases(), seed=st.integers(0, 1000))
 def test_a_replicate_equals_scikit_learn_on_repeated_clips(case: tuple[Array, Bools], seed: int) -> None:

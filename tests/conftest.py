@@ -15,7 +15,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
-MINUTES = ["test_survival.py", "test_tag.py", "test_train.py", "test_readme.py", "test_benchmark.py"]
+MINUTES = ["test_survival.py", "test_tag.py", "test_train.py", "test_commands.py", "test_benchmark.py"]
 COMMAND = Path(sys.executable).parent / "satpipe"
 Satpipe = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -64,7 +64,7 @@ class StreamGap:
     time_s: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class StreamEnd:
     """The end of a source.
 
@@ -80,13 +80,13 @@ class StreamEnd:
     """
 
     source: LiveSource
-    end_s: float
-    chunks: int
-    gaps: int
-    missed_s: float
-    dropped_s: float
-    invalid_s: float | None
-    problem: str
+    end_s: float = 0.0
+    chunks: int = 0
+    gaps: int = 0
+    missed_s: float = 0.0
+    dropped_s: float = 0.0
+    invalid_s: float | None = None
+    problem: str = ""
 
 
 def tag_sources(
@@ -151,8 +151,7 @@ class _Stream:
         self._read_s, self._time_s = 0.0, time()  # of the last block pushed
         self._pending: Block | None = None  # the first one after a gap
         self._flushed = False  # the incomplete chunk is pushed, before a gap or at the end
-        self._chunks = self._gaps = 0
-        self._missed_s = 0.0
+        self._summary = StreamEnd(reader.source)
 
     @property
     def ready(self) -> bool:
@@ -195,8 +194,8 @@ class _Stream:
         return StreamGap(self.reader.source, self._at / SAMPLE_RATE_HZ, gap_s, block.gap, filled, block.time_s)
 
     def _cross(self, gap: StreamGap, block: Block) -> None:
-        self._gaps += 1
-        self._missed_s += gap.gap_s
+        self._summary.gaps += 1
+        self._summary.missed_s += gap.gap_s
         if gap.filled:
             self._push(torch.zeros(max(0, block.start - self._at)))
         else:
@@ -219,13 +218,12 @@ class _Stream:
         end_of_audio_s = min(self._read_s, (self._at + 1) / SAMPLE_RATE_HZ)
         end_s = min((start + self._size) / SAMPLE_RATE_HZ, end_of_audio_s)
         time_s = self._time_s - (self._read_s - end_s)
-        self._chunks += 1
-        return StreamChunk(self.reader.source, self._chunks - 1, start / SAMPLE_RATE_HZ, end_s, time_s, scores)
+        number, self._summary.chunks = self._summary.chunks, self._summary.chunks + 1
+        return StreamChunk(self.reader.source, number, start / SAMPLE_RATE_HZ, end_s, time_s, scores)
 
     def end(self) -> StreamEnd:
         """Return the summary of the source."""
-        reader = self.reader
-        return StreamEnd(
-            reader.source, self._read_s, self._chunks, self._gaps, self._missed_s, reader.dropped_s,
-            reader.invalid_s, reader.problem,
-        )  # fmt: skip
+        reader, summary = self.reader, self._summary
+        summary.end_s, summary.problem = self._read_s, reader.problem
+        summary.dropped_s, summary.invalid_s = reader.dropped_s, reader.invalid_s
+        return summary

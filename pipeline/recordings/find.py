@@ -2,31 +2,32 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from satpipe.pipeline.storage import filesystem, is_remote
 from satpipe.sat.errors import ConfigError
 
-# libsndfile reads these
-_READ = ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc"
-# FFmpeg reads these, with the extra `ffmpeg`; without it they get a row in the recordings table that says so.
-_NAMED = ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv"
-EXTENSIONS = frozenset(f"{_READ} {_NAMED}".split())
+# Read by libsndfile.
+_SNDFILE = ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc"
+# Read by FFmpeg, with the extra `ffmpeg`; without it, their row in the recordings table names the extra.
+_FFMPEG = ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv"
+EXTENSIONS = frozenset(f"{_SNDFILE} {_FFMPEG}".split())
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of audio.
+    """An audio file.
 
     Attributes:
-        recording: Its name in the tables: the path relative to the input folder, posix style.
-        path: Where it is: an absolute path or a URL.
-        size_bytes: Of the file.
-        modified_ns: Time stamp of the file, nanoseconds since 1970.
+        recording: Its name in the tables: the path relative to the input folder, with forward slashes.
+        path: Absolute path or URL.
+        size_bytes: Size.
+        modified_ns: Time of the last change, in nanoseconds since 1970.
     """
 
     recording: str
@@ -37,34 +38,34 @@ class Source:
 
 @dataclass
 class Search:
-    """What was asked for, and what was in the way.
+    """A search for recordings.
 
     Attributes:
         inputs: Files, folders or glob patterns; paths or URLs.
-        problems: Folders that could not be read, one line each; filled while searching.
+        problems: Folders that could not be read, one line each; filled during the search.
     """
 
     inputs: tuple[str, ...]
     problems: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Source]:
-        """Yield the recordings, in the order of their names within each input.
+        """Yield the recordings, sorted by name within each input.
 
-        Folders are searched recursively, through symbolic links but never in a circle. A file named outright is
-        taken whatever its extension; in folders and patterns the extension decides, in any letter case.
+        Folders are searched recursively, through symbolic links but not in circles. An input that is a file is included
+        with any extension; in folders and patterns, only files with a known extension, in any letter case.
 
         Raises:
-            ConfigError: An input does not exist, or two recordings would get the same name.
+            ConfigError: An input does not exist, or two recordings would have the same name.
         """
         self.problems.clear()
         names: dict[str, str] = {}
         for given in self.inputs:
             for source in self._remote(given) if is_remote(given) else self._local(given):
                 other = names.setdefault(source.recording, source.path)
-                if other != source.path and not _same(other, source.path):
+                if other != source.path and _identity(other) != _identity(source.path):
                     raise ConfigError(
-                        f"{other} and {source.path} would both be called '{source.recording}' in the tables: "
-                        "give the folder that holds both"
+                        f"{other} and {source.path} would both be named '{source.recording}' in the tables: "
+                        "name the folder that contains both"
                     )
                 if other is source.path:
                     yield source
@@ -76,17 +77,17 @@ class Search:
         elif path.exists():
             yield _source(path.parent, path)
         elif glob.has_magic(given):
-            root = Path(*_until_magic(path.parts))
+            root = Path(*_fixed(path.parts))
             for match in sorted(map(Path, glob.iglob(given, recursive=True))):
                 if match.is_dir():
                     yield from (_source(root, file) for file in self._walk(match))
                 elif _is_audio(match.name):
                     yield _source(root, match)
         else:
-            raise ConfigError(f"there is no {given}")
+            raise ConfigError(f"{given} not found")
 
     def _remote(self, given: str) -> Iterator[Source]:
-        """Yield the recordings behind a URL: an object, a folder of them or, but for http, a pattern."""
+        """Yield the recordings at a URL: an object, a folder or, except for http, a pattern."""
         store = filesystem(given)
         scheme, _, path = given.partition("://")
         web = scheme in ("http", "https")
@@ -94,13 +95,13 @@ class Search:
             if web or store.isfile(given):
                 root, found = path.rpartition("/")[0], {given: store.info(given)}
             elif glob.has_magic(path):
-                root, found = "/".join(_until_magic(tuple(path.split("/")))), store.glob(given, detail=True)
+                root, found = "/".join(_fixed(path.split("/"))), store.glob(given, detail=True)
             else:
                 root, found = path.rstrip("/"), store.find(given, detail=True)
         except FileNotFoundError:
-            raise ConfigError(f"there is no {given}") from None
+            raise ConfigError(f"{given} not found") from None
         except OSError as error:
-            raise ConfigError(f"{given} cannot be looked at: {error}") from error
+            raise ConfigError(f"{given} cannot be searched: {error}") from error
         for name in sorted(found):
             bare = name.partition("://")[2] if "://" in name else name
             if found[name]["type"] == "file" and (name == given or _is_audio(bare)):
@@ -115,7 +116,7 @@ class Search:
         for parent, folders, files in os.walk(folder, followlinks=True, onerror=report):
             entered = []
             for name in sorted(folders):
-                identity = _identity(Path(parent, name))
+                identity = _identity(os.path.join(parent, name))
                 if not name.startswith(".") and identity not in seen:
                     seen.add(identity)
                     entered.append(name)
@@ -131,7 +132,7 @@ def _is_audio(name: str) -> bool:
 
 
 def _modified_ns(info: dict[str, Any]) -> int:
-    """Time stamp of an object, under whatever name its store has for it; 0 where there is none."""
+    """Return the time of the last change of an object, which stores call by different names; 0 if unknown."""
     modified = info.get("LastModified") or info.get("updated") or info.get("mtime") or 0
     if isinstance(modified, str):
         modified = datetime.fromisoformat(modified)
@@ -143,31 +144,21 @@ def _source(root: Path, path: Path) -> Source:
     try:
         status = path.stat()
         size_bytes, modified_ns = status.st_size, status.st_mtime_ns
-    except OSError:  # a dangling link: it gets its row when it cannot be opened
+    except OSError:  # a dangling link: its row appears when it cannot be opened
         size_bytes = modified_ns = 0
     # A name that is not UTF-8 is shown with its bytes escaped: Parquet strings are UTF-8.
     return Source(os.fsencode(name).decode("utf-8", "backslashreplace"), str(path.absolute()), size_bytes, modified_ns)
 
 
-def _same(path: str, other: str) -> bool:
+def _identity(path: str | Path) -> tuple[int, int] | str:
+    """Return the same for two paths of one file or folder."""
     try:
-        return os.path.samefile(path, other)
+        status = os.stat(path)
     except OSError:
-        return False
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    try:
-        status = folder.stat()
-    except OSError:
-        return (-1, hash(str(folder)))
+        return str(path)
     return status.st_dev, status.st_ino
 
 
-def _until_magic(parts: tuple[str, ...]) -> tuple[str, ...]:
-    plain = []
-    for part in parts[:-1]:
-        if glob.has_magic(part):
-            break
-        plain.append(part)
-    return tuple(plain)
+def _fixed(parts: Sequence[str]) -> Sequence[str]:
+    """Return the parts of a pattern before the first one with wildcards."""
+    return list(takewhile(lambda part: not glob.has_magic(part), parts[:-1]))

@@ -145,7 +145,7 @@ def test_a_dangling_link_is_found_like_a_file_that_cannot_be_opened(tmp_path: Pa
 
 def test_an_input_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path) -> None:
     touch(tmp_path / "a.wav")
-    with pytest.raises(ConfigError, match=r"there is no .*missing"):
+    with pytest.raises(ConfigError, match=r"missing.* not found"):
         found(tmp_path, tmp_path / "missing")
 
 

@@ -1,4 +1,4 @@
-"""A tagger plugin: the level decides between "Noise" and "Silence". See reports/docs/howto/peers.md."""
+"""A tagger plugin: the level decides between "Noise" and "Silence". See reports/docs/howto/other-taggers.md."""
 
 from pathlib import Path
 

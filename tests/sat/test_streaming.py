@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import satpipe.sat
 import satpipe.sat.model.streaming
 import torch
 from helpers import assert_same_scores, model_by_rule, sound, stream
@@ -630,6 +631,7 @@ print(tuple(StreamingTagger(load_checkpoint("bundled").model()).push(torch.zeros
 
 
 def test_the_examples_in_the_documentation_of_streaming_run() -> None:
-    results = doctest.testmod(satpipe.sat.model.streaming, extraglobs={"get_config": get_config})
-    assert results.attempted > 0
-    assert results.failed == 0
+    for module in (satpipe.sat, satpipe.sat.model.streaming):
+        results = doctest.testmod(module)
+        assert results.attempted > 0
+        assert results.failed == 0

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from unittest.mock import patch
 
 from helpers import model_by_rule
-from satpipe.sat.model.config import ModelConfig, get_config
+from satpipe.sat.model.config import CONFIGS, ModelConfig, get_config
 from satpipe.sat.model.network import SAT, Memory
+from satpipe.sat.weights.checkpoint import save
 from torch import Tensor
 
 TINY = replace(
@@ -19,6 +22,7 @@ TINY = replace(
     time_positions=4,
     script_chunk_s=1,
 )
+TWO_SECONDS = replace(get_config("SAT_T_2s"), name="tiny of 2 s", width=24, heads=2, depth=3)
 CLASS_TOKEN = replace(TINY, name="tiny with a class token", class_token=True)
 LONG_MEMORY = replace(CLASS_TOKEN, name="tiny with a memory of two chunks", memory_tokens=16, time_positions=8)
 FULL_CONTEXT = replace(TINY, name="tiny without memory", memory_tokens=0, time_positions=2)
@@ -35,6 +39,17 @@ WIDE = [  # three blocks of the published models
 def model_of(config: ModelConfig) -> SAT:
     """The model of a configuration; tests share it."""
     return model_by_rule(config)
+
+
+def write_small_model(path: Path) -> Path:
+    """Write the checkpoint of a model that reads chunks of 2 s; `small_model_known` lets a command load it."""
+    save(model_of(TWO_SECONDS), path)
+    return path
+
+
+def small_model_known() -> "patch._patch_dict":
+    """Add the configuration of `write_small_model` to those that have a name."""
+    return patch.dict(CONFIGS, {TWO_SECONDS.name: TWO_SECONDS})
 
 
 class CountingSAT(SAT):

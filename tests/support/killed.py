@@ -1,0 +1,57 @@
+"""`satpipe tag` without Ray, killed at a change to a file."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow.parquet as pq
+from satpipe.pipeline.tagging import run
+from small_models import small_model_known
+from without_ray import main, without_ray
+
+
+def count_changes(*arguments: object) -> int:
+    """Run `satpipe tag` without Ray; return how often it changes a file: the moments for `tag_until`."""
+    with _watched(None) as changes:
+        assert main("tag", *arguments) == 3  # one of the recordings is empty
+    return next(changes)
+
+
+def tag_until(moment: int, *arguments: object) -> int:
+    """Run `satpipe tag` without Ray, and end it at a moment as kill -9 does; return its exit status if it ends before.
+
+    Moments are counted from 0: before and after each renaming of a file, after each row group that is written, before
+    each removal.
+    """
+    with _watched(moment):
+        return main("tag", *arguments)
+
+
+@contextmanager
+def _watched(moment: int | None) -> Iterator[Iterator[int]]:
+    changes = count()
+
+    def happens() -> None:
+        if next(changes) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **given: (happens(), function(*args, **given))[1]
+
+    def after(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **given: (function(*args, **given), happens())[0]
+
+    with (
+        patch.object(os, "replace", before(after(os.replace))),
+        patch.object(Path, "unlink", before(Path.unlink)),
+        patch.object(pq.ParquetWriter, "write_table", after(pq.ParquetWriter.write_table)),
+        patch.object(run, "PUBLISH_RECORDINGS", 4),  # a few recordings fill a file of the tables
+        small_model_known(),
+        without_ray(),
+    ):
+        yield changes

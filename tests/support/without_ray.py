@@ -1,0 +1,55 @@
+"""Commands without Ray: their tasks run one after the other in the calling process."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from operator import itemgetter
+from typing import Any
+from unittest.mock import patch
+
+from satpipe.pipeline import ray_engine
+from satpipe.pipeline.ray_engine import Engine, Slots
+from satpipe.pipeline.tagging import worker
+
+
+class EngineWithoutRay(Engine):
+    """Runs the oldest task when its result is wanted."""
+
+    width = 2
+
+    def _start(self, function: Callable[..., Any], args: tuple[Any, ...], retries: int) -> Any:
+        return partial(function, *args)
+
+    def results(self, timeout_s: float) -> Iterator[tuple[Any, Any]]:
+        if self._pending:
+            task = next(iter(self._pending))
+            ticket, _ = self._pending.pop(task)
+            yield ticket, task()
+
+    def share(self, value: Any) -> list[Any]:
+        return [value]
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Let `ray_engine.start` give an engine that needs no Ray."""
+
+    @contextmanager
+    def start(*_: object) -> Iterator[Engine]:
+        yield EngineWithoutRay(Slots(), None)
+
+    with patch.object(ray_engine, "start", start), patch.object(worker, "fetch", itemgetter(0)):
+        yield
+
+
+def main(*arguments: object) -> int:
+    """Run the command `satpipe` with these arguments in this process; return its exit status."""
+    from satpipe.jobs.commands.main import main as command
+
+    try:
+        with patch.object(sys, "argv", ["satpipe", *map(str, arguments)]):
+            command()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

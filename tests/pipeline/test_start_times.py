@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from audio import noise, shorten, write
-from conftest import Satpipe
 from guano import GuanoFile
 from outputs import scores_of, write_output
 from satpipe.jobs.options.tag import TagOptions
@@ -22,6 +21,7 @@ from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.start_times import set_times
 from satpipe.sat.errors import ConfigError
 from tag_tables import EXAMPLES, recordings, samples_16k, scores, tags
+from without_ray import satpipe
 
 RATE_HZ = 44_100
 
@@ -49,11 +49,9 @@ def garden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_times_follow_the_options_and_nothing_is_tagged_again_for_them(
-    satpipe: Satpipe, address: str, garden: Path, tmp_path: Path
-) -> None:
+def test_times_follow_the_options_and_nothing_is_tagged_again_for_them(garden: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = satpipe("tag", garden, "-o", out, "--address", address)
+    done = satpipe("tag", garden, "-o", out)
     assert done.returncode == 0, done.stderr
     expected = {"20250510_032000.WAV": "2025-05-10 03:20:00", "2.wav": "2025-05-10 03:30:00", "nothing.wav": None}
     assert utc(out) == expected | {"pond_20251026_023000.wav": "2025-10-26 02:30:00"}
@@ -69,7 +67,7 @@ def test_times_follow_the_options_and_nothing_is_tagged_again_for_them(
     times = tmp_path / "times.csv"
     times.write_text("recording,time\nnothing.wav,2025-05-10 05:40:00\nstrange.wav,2025-05-10 05:40:00\n")
     arguments = ("tag", garden, "-o", out, "--time-zone", "Europe/Berlin", "--times", times)
-    done = satpipe(*arguments)  # there is no work for Ray
+    done = satpipe(*arguments)
     assert done.returncode == 0, done.stderr
     assert state(out, "tags", "scores") == before
     assert utc(out) == {
@@ -108,7 +106,7 @@ def test_channels_have_the_time_of_their_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_deployment_has_the_scores_of_one_long_recording(satpipe: Satpipe, address: str, tmp_path: Path) -> None:
+def test_a_deployment_has_the_scores_of_one_long_recording(tmp_path: Path) -> None:
     """Also after another file was added, and up to a file that breaks off."""
     folder, out = tmp_path / "in", tmp_path / "out"
     bird, speech = (samples_16k(EXAMPLES / name) for name in ("birds_48k_stereo.opus", "speech_16k_mono.WAV"))
@@ -120,7 +118,7 @@ def test_a_deployment_has_the_scores_of_one_long_recording(satpipe: Satpipe, add
     parts = [write(tmp_path / name, sound[a:b], RATE_HZ) for name, a, b in zip(names, bounds, bounds[1:], strict=False)]
     for part in parts[:2]:
         shutil.copy(part, folder / "pond")
-    everything = ("--address", address, "--threshold", 0, "--top-k", 527, "--span-s", 10)
+    everything = ("--threshold", 0, "--top-k", 527, "--span-s", 10)
     arguments = ("tag", folder, "-o", out, *everything, "--join", "--time-zone", "Europe/Berlin")
     done = satpipe(*arguments)
     assert done.returncode == 0, done.stderr

@@ -58,7 +58,7 @@ class Forked:
         """Return what it has printed so far."""
         return self._output.read_text()
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 120) -> bool:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 120, every_s: float = 0.002) -> bool:
         """Wait until the condition holds; return False if the process ended before."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -66,7 +66,7 @@ class Forked:
                 return True
             if not self._process.is_alive():
                 return False
-            time.sleep(0.002)
+            time.sleep(every_s)
         raise TimeoutError(f"nothing happened in {timeout_s} s")
 
 

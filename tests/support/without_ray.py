@@ -1,10 +1,12 @@
 """Commands without Ray: their tasks run one after the other in the calling process."""
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from operator import itemgetter
+from tempfile import TemporaryFile
 from typing import Any
 from unittest.mock import patch
 
@@ -53,3 +55,13 @@ def main(*arguments: object) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def satpipe(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command without Ray; return its exit status and what it printed."""
+    # Not in memory: `faulthandler` writes to the descriptor of `sys.stderr`.
+    with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+        with without_ray(), redirect_stdout(stdout), redirect_stderr(stderr):
+            status = main(*arguments)
+        printed = [(file.seek(0), file.read())[1] for file in (stdout, stderr)]
+    return subprocess.CompletedProcess(list(map(str, arguments)), status, *printed)

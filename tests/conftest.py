@@ -63,6 +63,17 @@ def satpipe() -> Satpipe:
     return run
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """A Ray with two processors that this process has started, and that every run in it uses."""

@@ -17,7 +17,9 @@ from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import AudioInfo, Recording
 from satpipe.pipeline.tagging.spans import Span, narrow, spans_of
 from satpipe.sat.model.streaming import CUTS, Cut
-from test_tag_spans import SMALL, _one_thread, scores_of, tag_task, tagged, tagger  # noqa: F401  (used by its name)
+from tagged_spans import SMALL, scores_of, tag_task, tagged, tagger
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 START = datetime(2025, 5, 10, 3, 20, tzinfo=UTC)
 

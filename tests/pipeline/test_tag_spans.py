@@ -1,8 +1,7 @@
 """One unit of work: the scores of the recordings in it, wherever they are cut and whatever is beside them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,66 +17,22 @@ from hypothesis import strategies as st
 from rounding import assert_scores_of, exact_scores
 from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.recordings.resample import QUALITY
-from satpipe.pipeline.tables.schemas import STAGED, STATUSES
-from satpipe.pipeline.tables.staged import SpanOutcome
+from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.pipeline.tagging import tag_spans as tag
 from satpipe.pipeline.tagging import worker
 from satpipe.pipeline.tagging.spans import Span, spans_of
 from satpipe.pipeline.tagging.worker import WorkerOptions, load_tagger
-from satpipe.sat.model.config import CLASSES, PATCH_SAMPLES, SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
 from satpipe.sat.model.frontend import CENTRE_SAMPLES
 from satpipe.sat.model.streaming import CUTS, Cut, chunk_samples, count_chunks
-from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
+from tagged_spans import SMALL, scores_of, tag_task, tagged, tagger
 from torch import Tensor
 
-SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SECONDS = 33  # 17.2 gapless chunks, 16.5 in the script cut
 SOURCES = {"16 kHz": (16_000, 1), "44.1 kHz stereo": (44_100, 2), "48 kHz": (48_000, 1)}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@cache
-def tagger(cut: Cut = "gapless", batch_chunks: int = 32) -> SATTagger:
-    return SATTagger(model_by_rule(SMALL), cut, torch.device("cpu"), batch_chunks)
-
-
-@dataclass
-class Tagged:
-    """What became of a unit."""
-
-    table: pa.Table
-    outcomes: list[SpanOutcome]
-
-
-def tag_task(unit: list[Span], tagger: SATTagger) -> Tagged:
-    written: list[pa.Table] = []
-    outcomes, seconds = tag.tag_task(unit, tagger, written.append)
-    assert seconds.keys() == {"read", "log_mel", "model", "write"}
-    assert all(table.schema.equals(STAGED) and len(table) for table in written)
-    return Tagged(pa.concat_tables(written) if written else STAGED.empty_table(), outcomes)
-
-
-def scores_of(result: Tagged, place: int = 0) -> Tensor:
-    """Scores [C, 527] of one span, whose chunks must follow each other."""
-    table = result.table.filter(np.asarray(result.table["span"]) == place)
-    chunks = table["chunk"].to_pylist()
-    assert chunks == list(range(chunks[0], chunks[0] + len(chunks))) if chunks else True
-    assert len(chunks) == result.outcomes[place].chunks
-    return torch.from_numpy(np.array(table["scores"].to_pylist(), np.float32).reshape(-1, CLASSES))
-
-
-def tagged(recording: Recording, cut: Cut = "gapless") -> tuple[Tensor, SpanOutcome]:
-    """A recording in one span, alone."""
-    result = tag_task([Span(recording)], tagger(cut))
-    return scores_of(result), result.outcomes[0]
 
 
 WAVEFORM = sound(200_000) / 4  # of the kind that the recordings below have

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.errors import ConfigError, OutputError, install
 from upath import UPath
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
@@ -49,7 +49,7 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
         extra = EXTRAS.get(scheme, scheme)
-        raise ConfigError(f"{url} needs the extra '{extra}': pip install 'satpipe[{extra}]'") from error
+        raise ConfigError(f"to use {url}, {install(extra)}") from error
     except ValueError as error:
         raise ConfigError(f"{url}: {scheme}:// is not a known scheme") from error
 

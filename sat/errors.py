@@ -56,3 +56,11 @@ class OutputError(SatpipeError):
 
 class TrainingError(SatpipeError):
     """A training run that cannot continue: NaN in the loss, too little memory, or lost workers."""
+
+
+def install(extra: str) -> str:
+    """Return how to install an extra of satpipe, to end a message with."""
+    from importlib.metadata import version
+
+    wheel = f"satpipe-{version('satpipe')}-py3-none-any.whl"
+    return f"install the extra {extra}: pip install '.[{extra}]' in the checkout, or pip install '{wheel}[{extra}]'"

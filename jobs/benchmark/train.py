@@ -14,7 +14,7 @@ import torch
 from satpipe.jobs.benchmark.common import Say, dated, threads
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
-from satpipe.sat.errors import ConfigError
+from satpipe.sat.errors import ConfigError, install
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.training.losses import two_chunk_loss
 from satpipe.sat.training.parameters import parameter_groups
@@ -35,7 +35,7 @@ def benchmark(say: Say) -> dict[str, Any]:
         ConfigError: bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
-        raise ConfigError("the memory is that of 8-bit Adam, which needs bitsandbytes: pip install 'satpipe[train]'")
+        raise ConfigError(f"the memory is that of 8-bit Adam, which needs bitsandbytes; {install('train')}")
     with threads(1):
         torch.set_flush_denormal(True)
         say("a step of each stage")

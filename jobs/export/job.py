@@ -23,7 +23,7 @@ from satpipe.jobs.export.runtime import (
     torchscript_deprecation_ignored,
 )
 from satpipe.jobs.options.models import ExportOptions
-from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.errors import ConfigError, OutputError, install
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.exportable import BEFORE_SAMPLES, ChunkTagger, window_samples
@@ -129,7 +129,7 @@ def _refuse_impossible(options: ExportOptions) -> None:
         return
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"export to ONNX takes {', '.join(missing)}: pip install 'satpipe[export]'")
+        raise ConfigError(f"export to ONNX needs {', '.join(missing)}; {install('export')}")
 
 
 def _checkpoint(options: ExportOptions) -> Checkpoint:

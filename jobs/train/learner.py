@@ -10,7 +10,7 @@ import torch
 from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import RayGroup
 from satpipe.jobs.train.objective import Objective
-from satpipe.sat.errors import TrainingError
+from satpipe.sat.errors import TrainingError, install
 from satpipe.sat.model.network import SAT
 from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def _optimizer(settings: TrainConfig, objective: Objective) -> torch.optim.Optim
     try:
         from bitsandbytes.optim.adamw import AdamW8bit
     except ImportError as error:
-        raise TrainingError("adam8bit needs bitsandbytes: pip install 'satpipe[train]'") from error
+        raise TrainingError(f"adam8bit needs bitsandbytes; {install('train')}") from error
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=settings.lr, betas=settings.betas)
     return optimizer
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from satpipe.pipeline.live.source import Gap, SourceOptions
 from satpipe.pipeline.recordings.resample import Samples
-from satpipe.sat.errors import AudioError, ConfigError
+from satpipe.sat.errors import AudioError, ConfigError, install
 
 DEVICE = "device:"
 
@@ -82,7 +82,7 @@ def _sounddevice(name: str) -> Any:
     try:
         import sounddevice
     except ImportError as error:
-        raise ConfigError(f"{name} needs an extra: pip install 'satpipe[device]'") from error
+        raise ConfigError(f"to listen to {name}, {install('device')}") from error
     except OSError as error:  # on Linux, where the wheel does not include PortAudio
         raise ConfigError(f"{name} needs PortAudio, for example `apt install libportaudio2`: {error}") from error
     return sounddevice

@@ -4,7 +4,7 @@ from satpipe.pipeline.live.device import DEVICE, Device
 from satpipe.pipeline.live.source import LiveSource, SourceOptions
 from satpipe.pipeline.live.stdin_and_files import STDIN, GrowingFile, Pipe
 from satpipe.pipeline.storage import is_remote
-from satpipe.sat.errors import ConfigError
+from satpipe.sat.errors import ConfigError, install
 
 
 def open_source(name: str, options: SourceOptions) -> LiveSource:
@@ -23,5 +23,5 @@ def open_source(name: str, options: SourceOptions) -> LiveSource:
     try:
         from satpipe.pipeline.live.url import Url
     except ImportError as error:
-        raise ConfigError(f"{name} needs an extra: pip install 'satpipe[ffmpeg]'") from error
+        raise ConfigError(f"to listen to {name}, {install('ffmpeg')}") from error
     return Url(name, options)

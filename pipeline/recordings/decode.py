@@ -14,7 +14,7 @@ from satpipe.pipeline.recordings.libsndfile import SndFile
 from satpipe.pipeline.recordings.recording import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, AudioInfo, Part
 from satpipe.pipeline.recordings.resample import Samples, one_pass, ratio
 from satpipe.pipeline.storage import RemoteFile, is_remote
-from satpipe.sat.errors import AudioError
+from satpipe.sat.errors import AudioError, install
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _open(path: str, container: str) -> "SndFile | AvFile":
     try:
         from satpipe.pipeline.recordings.ffmpeg import AvFile
     except ImportError as error:
-        reason = f"not audio that libsndfile reads; to read it, pip install 'satpipe[ffmpeg]' ({container})"
+        reason = f"not audio that libsndfile reads, but {container}; to read it, {install('ffmpeg')}"
         raise AudioError(reason) from error
     return AvFile(path, container)
 

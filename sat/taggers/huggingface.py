@@ -3,9 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-from satpipe.sat.errors import ConfigError
-
-EXTRA = "pip install 'satpipe[taggers]'"
+from satpipe.sat.errors import ConfigError, install
 
 
 def transformers(tagger: str) -> ModuleType:
@@ -17,7 +15,7 @@ def transformers(tagger: str) -> ModuleType:
     try:
         package = import_module("transformers")
     except ImportError as error:
-        raise ConfigError(f"{tagger} needs transformers: {EXTRA}") from error
+        raise ConfigError(f"{tagger} needs transformers; {install('taggers')}") from error
     package.logging.set_verbosity_error()
     package.logging.disable_progress_bar()
     return package

@@ -15,10 +15,9 @@ from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 
 import torch
-from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
+from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError, install
 from satpipe.sat.model.config import BUNDLED
 from satpipe.sat.model.network import SAT
-from satpipe.sat.taggers.huggingface import EXTRA
 from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, LoadedTagger, Tagger
 from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights import hub
@@ -175,7 +174,7 @@ def _fetched(weights: str) -> Path:
         from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:
-        raise ConfigError(f"{weights} needs huggingface_hub: {EXTRA}") from error
+        raise ConfigError(f"{weights} needs huggingface_hub; {install('taggers')}") from error
     owner, _, rest = weights.removeprefix(_HUB).partition("/")
     repository, _, file = rest.partition("/")
     try:

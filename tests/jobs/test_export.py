@@ -332,7 +332,12 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    refused(ConfigError, r"takes onnxscript: pip install 'satpipe\[export\]'", BUNDLED, tmp_path / "sat.onnx")
+    refused(
+        ConfigError,
+        r"needs onnxscript; install the extra export: pip install '\.\[export\]'",
+        BUNDLED,
+        tmp_path / "sat.onnx",
+    )
 
 
 def test_recordings_to_check_on_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

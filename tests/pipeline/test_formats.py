@@ -281,7 +281,9 @@ def test_without_the_extra_the_reason_names_it(
     path = encode(tmp_path / "a", chirp(kind.rates_hz[0]), kind.rates_hz[0], kind.container, kind.codec, kind.video)
     monkeypatch.delitem(sys.modules, "satpipe.pipeline.recordings.ffmpeg", raising=False)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(AudioError, match=r"pip install 'satpipe\[ffmpeg\]'") as caught:
+    with pytest.raises(
+        AudioError, match=r"pip install '\.\[ffmpeg\]' in the checkout, or pip install 'satpipe-.*\.whl\[ffmpeg\]'"
+    ) as caught:
         probed(path)
     assert caught.value.status == "unreadable"
     path.write_text("Dear diary")

@@ -318,8 +318,8 @@ def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are() -> N
 @pytest.mark.parametrize(
     ("module", "name", "line"),
     [
-        ("sounddevice", "device:", "pip install 'satpipe[device]'"),
-        ("satpipe.pipeline.live.url", "rtsp://127.0.0.1/", "pip install 'satpipe[ffmpeg]'"),
+        ("sounddevice", "device:", "pip install '.[device]'"),
+        ("satpipe.pipeline.live.url", "rtsp://127.0.0.1/", "pip install '.[ffmpeg]'"),
     ],
 )
 def test_an_extra_that_is_missing_is_told_with_the_line_that_installs_it(

@@ -192,7 +192,9 @@ def test_a_model_is_one_string(weights: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(DownloadError, match=r"could not be downloaded: .*; you can name a local file or folder"):
             resolve(f"ast:{address}")
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ConfigError, match=r"AST needs transformers: pip install 'satpipe\[taggers\]'"):
+    with pytest.raises(
+        ConfigError, match=r"AST needs transformers; install the extra taggers: pip install '\.\[taggers\]'"
+    ):
         resolve(f"ast:{weights.parent}")
 
 

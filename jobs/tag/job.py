@@ -1,4 +1,4 @@
-"""`satpipe tag`: recordings in, tables out."""
+"""`satpipe tag`: runs a plan and describes what it did."""
 
 import logging
 import platform
@@ -16,10 +16,11 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 from satpipe.jobs.options.tag import TagOptions
+from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.plan import plan as make_plan
+from satpipe.jobs.tag.status import counts, problems
 from satpipe.jobs.tag.time_options import joined
-from satpipe.jobs.tag.todo import Held
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.option import lists
 from satpipe.pipeline.recordings.deployments import NotJoined
@@ -35,29 +36,27 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.streaming import chunk_samples
 from satpipe.sat.taggers.interface import LoadedTagger
 
-EXAMPLES = 5  # recordings with a problem that are named in the summary
-
-
+EXAMPLES = 5  # recordings with a problem that the summary lists
 VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the tables hold after a run.
+    """The contents of the tables after a run.
 
     Attributes:
-        recordings: Recordings in the tables.
-        statuses: How many of them have each status.
-        examples: Some that are not ok, with the reason.
-        duration_s: Their length together.
-        tagged_s: Length tagged by this run.
-        elapsed_s: Time it took, start-up of Ray left out.
-        seconds: Workers' time by stage.
+        recordings: Number of recordings.
+        statuses: Number of recordings with each status.
+        examples: Some recordings that are not ok, with the reason.
+        duration_s: Total length of the recordings.
+        tagged_s: Length that this run tagged.
+        elapsed_s: Duration of the run, without the start-up of Ray.
+        seconds: Time of the workers, by stage.
         problems: Folders that could not be read.
-        times: Of how many it is known when they started.
-        zone: Time zone that was taken for the local one; None: UTC, since none was named.
-        files: Files that are joined to deployments, and how many of these there are; None without `join`.
-        not_joined: What this run did not join, and why.
+        times: Which start times are known.
+        zone: Local time zone; None: UTC, since none was given.
+        files: Number of files joined to deployments, and number of deployments; None without `join`.
+        not_joined: Files that this run did not join, and why.
     """
 
     recordings: int
@@ -75,7 +74,7 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every recording was tagged from start to end."""
+        """True if every recording was tagged from start to end."""
         return not self.problems and set(self.statuses) <= {"ok"}
 
 
@@ -106,45 +105,43 @@ def tag(*inputs: str | Path, **options: Any) -> Summary:
 
 
 def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
-    """Tag what the plan leaves to do.
+    """Tag the recordings that remain.
 
     Args:
-        options: What is wanted.
+        options: The options of the run.
         plan: What `plan(options)` returned.
-        report: Called now and then with how far the run is.
+        report: Called with the progress from time to time.
 
     Raises:
         OutputError: The output cannot be written, or holds other tables.
-        ConfigError: Ray cannot be reached, or there is no such device.
+        ConfigError: Ray cannot be reached, or the device does not exist.
     """
     output = Output(options.out)
     progress, elapsed_s = Progress(), 0.0
     description = describe(options, plan.checkpoint)
     with output.claim(description, overwrite=options.overwrite), _logged(output, description):
-        output.batches.remove(set(plan.stale | (plan.gone if options.prune else frozenset())))
+        output.batches.remove(set(plan.outdated | (plan.without_files if options.prune else frozenset())))
         not_joined = NotJoined()
-        if plan.todo:
+        if plan.remaining:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
                 begun = perf_counter()
-                held = Held(output, options)
-                sources = held.todo(list(plan.search), plan.clock.names)
+                tagged = AlreadyTagged(output, options)
+                sources = tagged.remaining(list(plan.search), plan.resolver.names)
                 if options.join:
-                    sources, not_joined = joined(ray, sources, plan.clock, options.join_gap_s)
-                    sources, stale = held.left(sources)
-                    output.batches.remove(stale)
+                    sources, not_joined = joined(ray, sources, plan.resolver, options.join_gap_s)
+                    sources, outdated = tagged.remaining_joined(sources)
+                    output.batches.remove(outdated)
                 run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
                 run.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
-        times = set_times(output.batches, plan.clock, split=options.channels == "split", gap_s=options.join_gap_s)
+        times = set_times(output.batches, plan.resolver, split=options.channels == "split", gap_s=options.join_gap_s)
         recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files"])
         finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
         output.note(description | finished)
-    counts = recordings["status"].value_counts().to_pylist()
-    bad = recordings.filter(pc.not_equal(recordings["status"], "ok")).slice(length=EXAMPLES).to_pylist()
     return Summary(
         recordings=len(recordings),
-        statuses={count["values"]: count["counts"] for count in counts},
-        examples={row["recording"]: f"{row['status']}: {row['reason']}" for row in bad},
+        statuses=counts(recordings["status"]),
+        examples=problems(recordings, EXAMPLES),
         duration_s=pc.sum(recordings["duration_s"]).as_py() or 0.0,
         tagged_s=progress.tagged_s,
         elapsed_s=elapsed_s,
@@ -158,7 +155,7 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
 
 
 def _joined(files: pa.ChunkedArray) -> tuple[int, int]:
-    """How many files deployments have, and how many of these there are."""
+    """Return the number of files that are joined, and the number of deployments."""
     return pc.sum(pc.list_value_length(files)).as_py() or 0, len(files) - files.null_count
 
 
@@ -170,7 +167,7 @@ def make_run(
     run_id: str,
     batch_chunks: int | None = None,
 ) -> TagRun:
-    """Make a run ready on a Ray that has started."""
+    """Prepare a run on a Ray that has started."""
     config = checkpoint.config
     cuda = ray.slots.gpus > 0
     worker = WorkerOptions(
@@ -182,16 +179,16 @@ def make_run(
 
 
 def describe(options: TagOptions, checkpoint: LoadedTagger) -> dict[str, Any]:
-    """Return what goes into `run.json`: what made the tables."""
+    """Return the contents of `run.json`: how the tables were made."""
     config = checkpoint.config
     size = chunk_samples(config, options.cut)
     return {
         "id": uuid4().hex,  # of this run
-        "identity": {  # tables made with another one are never mixed with these
+        "identity": {  # tables of another identity are never mixed with these
             "model_sha256": checkpoint.sha256,
             "arch": config.name,
             "cut": options.cut,
-            "memory": "on" if config.streaming else "off",  # off as well where there is none
+            "memory": "on" if config.streaming else "off",  # also off for a model without one
             "delay_s": float(config.script_chunk_s),
             "precision": options.precision,
             "channels": options.channels,
@@ -206,11 +203,11 @@ def describe(options: TagOptions, checkpoint: LoadedTagger) -> dict[str, Any]:
             "sha256": checkpoint.sha256,
             **asdict(config),
             "chunk_samples": size,  # from the start of a chunk to the start of the next
-            "streaming": checkpoint.has_memory,  # whether it has a memory, on or off
+            "streaming": checkpoint.has_memory,  # True if it has a memory, on or off
             "metadata": checkpoint.metadata,
         },
         "chunk_s": size / SAMPLE_RATE_HZ,
-        "clock": {  # times are of the last run; they are not part of the identity
+        "clock": {  # of the last run; not part of the identity
             "time_zone": options.time_zone,
             "time_pattern": options.time_pattern,
             "times": options.times and str(options.times),

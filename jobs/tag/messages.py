@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""What `satpipe tag` and `satpipe status` print."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,7 +13,7 @@ from satpipe.sat.weights.hub import BUNDLED_SOURCE
 
 
 def plan(plan: Plan, *, prune: bool) -> str:
-    """What a run of `tag` is about to do."""
+    """Describe what a run is about to do."""
     checkpoint = plan.checkpoint
     config = checkpoint.config
     memory = "memory" if config.streaming else "no memory"
@@ -23,21 +23,23 @@ def plan(plan: Plan, *, prune: bool) -> str:
     ]
     if checkpoint.source == BUNDLED_SOURCE:
         lines.append(
-            "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches."
+            "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches one."
         )
-    lines.append(f"found: {count(plan.files, 'recording')}, {plan.todo_bytes / 1e6:,.1f} MB to tag in {plan.todo}")
-    if plan.stale:
-        lines.append(f"       {count(len(plan.stale), 'recording')} changed or failed before: tagged again")
-    if plan.gone:
+    lines.append(
+        f"found: {count(plan.files, 'recording')}, {plan.remaining_bytes / 1e6:,.1f} MB to tag in {plan.remaining}"
+    )
+    if plan.outdated:
+        lines.append(f"       {count(len(plan.outdated), 'recording')} changed or failed before: tagged again")
+    if plan.without_files:
         then = "rows removed" if prune else "rows kept, --prune removes them"
-        lines.append(f"       {count(len(plan.gone), 'recording')} in the tables not there any more: {then}")
+        lines.append(f"       {count(len(plan.without_files), 'recording')} in the tables without a file: {then}")
     lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
 
 
 def summary(summary: Summary, out: str | Path) -> str:
-    """What a run of `tag` has done."""
+    """Describe what a run has done."""
     lines = []
     if summary.tagged_s:
         speed = summary.tagged_s / summary.elapsed_s
@@ -46,45 +48,45 @@ def summary(summary: Summary, out: str | Path) -> str:
     lines.append(f"{out} holds {count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
     problems = sum(summary.statuses.values()) - summary.statuses.get("ok", 0)
     if problems:
-        kinds = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "ok")
+        kinds = ", ".join(f"{number} {status}" for status, number in summary.statuses.items() if status != "ok")
         lines.append(f"  {count(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:")
         lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
         lines += ["    ..."] if problems > len(summary.examples) else []
     lines += [f"  not searched: {problem}" for problem in summary.problems]
-    return "\n".join(lines + _joints(summary) + _times(summary))
+    return "\n".join(lines + _joined(summary) + _times(summary))
 
 
-def _joints(summary: Summary) -> list[str]:
-    """What was joined, and what was not."""
+def _joined(summary: Summary) -> list[str]:
+    """Describe what was joined, and what was not."""
     if summary.files is None:
         return []
     files, deployments = summary.files
     lines = [f"joined: {count(files, 'file')} to {count(deployments, 'deployment')}"]
     overlaps = [f"{first} and {second} ({s:,.1f} s)" for first, second, s in summary.not_joined.overlaps]
     if overlaps:
-        lines.append(f"  not joined since they overlap: {len(overlaps):,}, such as {some(overlaps)}")
-    unlike = [f"{first} and {second} ({reason})" for first, second, reason in summary.not_joined.mismatches]
-    if unlike:
-        lines.append(f"  not joined although they follow each other: {len(unlike):,}, such as {some(unlike)}")
+        lines.append(f"  not joined because they overlap: {len(overlaps):,}, such as {some(overlaps)}")
+    mismatches = [f"{first} and {second} ({reason})" for first, second, reason in summary.not_joined.mismatches]
+    if mismatches:
+        lines.append(f"  not joined although consecutive: {len(mismatches):,}, such as {some(mismatches)}")
     return lines
 
 
 def _times(summary: Summary) -> list[str]:
-    """Of how many recordings it is known when they started, and which rules that rests on."""
+    """Describe which start times are known, and which rules were applied."""
     known, ambiguities = summary.times, summary.times.ambiguities
     lines = [f"start known of {_sources(known.sources, summary.recordings)}"]
     for names, what in (
-        (known.unknown, "start not known: neither name nor header tells"),
-        (ambiguities.without_zone, "time zone not named: taken for UTC, unless --time-zone says otherwise"),
+        (known.unknown, "start not known from name or header"),
+        (ambiguities.without_zone, "no time zone given: treated as UTC; --time-zone sets another"),
         (
             ambiguities.repeated_hour,
-            f"in the hour that comes twice in {summary.zone}: taken as early as the files before allow",
+            f"in the repeated hour of {summary.zone}: treated as the earliest time that follows the previous file",
         ),
         (
             ambiguities.skipped_hour,
-            f"in the hour that is left out in {summary.zone}: taken as if the clock had not been changed",
+            f"in the skipped hour of {summary.zone}: treated as if the clock had not been changed",
         ),
-        (ambiguities.implausible_rates, "end_time not used: the clock would have been wrong by more than 1%"),
+        (ambiguities.implausible_rates, "end_time not used: the clock would be wrong by more than 1%"),
     ):
         if names:
             lines.append(f"  {what}: {len(names):,}, such as {some(names)}")
@@ -97,7 +99,7 @@ def _sources(counts: Mapping[str, int], total: int) -> str:
 
 
 def status(status: Status) -> str:
-    """What there is to know of an output folder."""
+    """Describe the state of an output folder."""
     run, total = status.run, sum(status.recordings.values())
     if status.running:
         state = "running"
@@ -110,7 +112,7 @@ def status(status: Status) -> str:
     lines.append(f"in the tables: {count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
     lines.append(f"start known of {_sources(status.times, total)}")
     if status.staged:
-        lines.append(f"tagged, not in the tables yet: {count(status.staged, 'unit')} of work")
+        lines.append(f"tagged, not in the tables yet: {count(status.staged, 'task')}")
     if status.log:
         lines.append(f"log: {status.log}")
     problems = total - status.recordings.get("ok", 0)
@@ -122,5 +124,5 @@ def status(status: Status) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number and a noun in the right form."""
+    """Return a number with its noun, in the plural if needed."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The plan of a run: the model, the recordings and what is left to tag. Writes nothing."""
+"""The plan of a run: the model, the recordings, and which remain to be tagged. Writes nothing."""
 
 import re
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from satpipe.jobs.options.tag import TagOptions
-from satpipe.jobs.tag.time_options import clock_notes, make_clock
-from satpipe.jobs.tag.todo import Held
+from satpipe.jobs.tag.already_tagged import AlreadyTagged
+from satpipe.jobs.tag.time_options import make_resolver, unmatched
 from satpipe.pipeline.recordings.find import Search
 from satpipe.pipeline.start_times.resolver import StartTimeResolver
 from satpipe.pipeline.tables.output_folder import Output
@@ -19,76 +19,74 @@ from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", re.IGNORECASE)
-
-
 _UNIT_BYTES = {"": 1e6, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """What a run will do.
 
     Attributes:
-        checkpoint: The model, with its configuration as the options want it.
-        search: Where recordings are looked for.
-        files: Files found.
-        todo: Of these, files that are not in the tables yet.
-        todo_bytes: Their size.
-        stale: Recordings in the tables that are tagged again: their files have changed, or they failed before.
-        gone: Recordings in the tables whose files are not there any more.
-        clock: Tells when files started.
-        notes: What the person should know before it starts, one line each.
-        batch_chunks: Chunks to run at once; None: as many as are quickest.
+        checkpoint: The model, configured by the options.
+        search: Finds the recordings.
+        files: Number of files found.
+        remaining: Number of these that are not in the tables yet.
+        remaining_bytes: Their size.
+        outdated: Recordings in the tables that are tagged again: their files have changed, or they failed before.
+        without_files: Recordings in the tables whose files no longer exist.
+        resolver: Resolves start times.
+        notes: What the user should know before the run starts, one line each.
+        batch_chunks: Chunks per batch; None: the fastest number.
     """
 
     checkpoint: LoadedTagger
     search: Search
     files: int
-    todo: int
-    todo_bytes: int
-    stale: frozenset[str]
-    gone: frozenset[str]
-    clock: StartTimeResolver
+    remaining: int
+    remaining_bytes: int
+    outdated: frozenset[str]
+    without_files: frozenset[str]
+    resolver: StartTimeResolver
     notes: tuple[str, ...] = ()
     batch_chunks: int | None = None
 
 
 def plan(options: TagOptions) -> Plan:
-    """Look at model, input and output; write nothing.
+    """Examine model, input and output; write nothing.
 
     Raises:
-        ConfigError: No such model, no recordings, no such time zone, times that cannot be read, or options that
-            contradict one another.
-        CheckpointError: The model's file is not what it should be.
-        OutputError: The tables in the output folder are not readable.
+        ConfigError: The model, the time zone or a recording is not found, a CSV cannot be read, or options contradict
+            each other.
+        CheckpointError: The model's file is not valid.
+        OutputError: The tables in the output folder cannot be read.
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
-        raise ConfigError(f"--channels is '{options.channels}': it takes mix, split or a number from 1")
+        raise ConfigError(f"--channels must be mix, split or a channel number from 1, not '{options.channels}'")
     if options.precision == "fp16" and options.device != "cuda":
-        raise ConfigError("--precision fp16 is for GPUs: it takes --device cuda; on a processor bf16 is the fast one")
+        raise ConfigError("--precision fp16 is for GPUs and needs --device cuda; on a CPU use bf16")
     if not options.inputs:
         raise ConfigError("no recordings are given: name files, folders or patterns")
     checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
     if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
-        raise ConfigError(f"{checkpoint.config.name} reads waveforms, all of every piece; leave --cut out")
-    clock = make_clock(options)
+        raise ConfigError(f"{checkpoint.config.name} reads whole waveforms: leave --cut out")
+    resolver = make_resolver(options)
     search = Search(options.inputs)
     sources = list(search)
     if not sources:
         problems = "".join(f"\n{problem}" for problem in search.problems)
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
-    held = Held(None if options.overwrite else Output(options.out), options)
-    todo = held.todo(sources, clock.names)
+    tagged = AlreadyTagged(None if options.overwrite else Output(options.out), options)
+    remaining = tagged.remaining(sources, resolver.names)
     return Plan(
         checkpoint=checkpoint,
         search=search,
         files=len(sources),
-        todo=len(todo),
-        todo_bytes=sum(source.size_bytes for source in todo),
-        stale=held.stale(todo),
-        gone=held.gone(sources),
-        clock=clock,
-        notes=(*clock_notes(clock, options, [source.recording for source in sources]), *_notes(options)),
+        remaining=len(remaining),
+        remaining_bytes=sum(source.size_bytes for source in remaining),
+        outdated=tagged.outdated(remaining),
+        without_files=tagged.without_files(sources),
+        resolver=resolver,
+        notes=(*unmatched(resolver, options, [source.recording for source in sources]), *_notes(options)),
         batch_chunks=_batch_chunks(checkpoint, options),
     )
 
@@ -96,15 +94,15 @@ def plan(options: TagOptions) -> Plan:
 def _notes(options: TagOptions) -> Iterator[str]:
     on_cpu = options.device == "cpu" or not torch.cuda.is_available()
     if options.precision == "bf16" and options.address is None and on_cpu and not processor_has_bf16():
-        yield "this processor does not multiply in bf16 (AVX512_BF16 or AMX): --precision fp32 is faster here"
+        yield "this CPU has no bf16 arithmetic (AVX512_BF16 or AMX): --precision fp32 is faster here"
 
 
 def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:
-    """How many chunks may run at once, found by running them here, with the memory given."""
+    """Return how many chunks may run at once with the memory given, measured by running them here."""
     if options.max_batch_memory is None:
         return None
     given = _SIZE.fullmatch(options.max_batch_memory.strip())
     if given is None:
-        raise ConfigError(f"--max-batch-memory is '{options.max_batch_memory}': it takes a size such as 256MB or 1.5GB")
+        raise ConfigError(f"--max-batch-memory must be a size such as 256MB or 1.5GB, not '{options.max_batch_memory}'")
     limit_bytes = int(float(given[1]) * _UNIT_BYTES[given[2].upper()])
     return largest_batch(checkpoint.tagger(options.cut, precision=options.precision), limit_bytes)

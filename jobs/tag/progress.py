@@ -1,4 +1,4 @@
-"""Show how far a run is: a bar on a terminal, a line now and then elsewhere."""
+"""Show the progress of a run: a bar on a terminal, else a line now and then."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ LINE_EVERY_S = 10.0
 
 @contextmanager
 def shown(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Give a function to call with the progress, now and then."""
+    """Provide a function to call with the progress from time to time."""
     if quiet:
         yield lambda progress: None
     elif not sys.stderr.isatty():
@@ -47,7 +47,7 @@ class _Lines:
 
 
 def describe(progress: Progress, elapsed_s: float) -> str:
-    """Hours done of hours found, speed, time left, failures."""
+    """Return hours done and found, speed, time left and failures, as a text."""
     about = "" if progress.files_probed == progress.files else "about "
     parts = [f"{progress.done_s / 3600:.2f} of {about}{progress.found_s / 3600:.2f} h"]
     if progress.tagged_s > 0 and elapsed_s > 0:

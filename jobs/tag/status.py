@@ -1,4 +1,4 @@
-"""`satpipe status`: how far the job of an output folder is, and what went wrong."""
+"""`satpipe status`: the progress and the problems of a run, read from its output folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from satpipe.pipeline.tables.lock import is_locked
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import OutputError
 
-PROBLEMS = 20  # recordings that are named
+PROBLEMS = 20  # recordings listed
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Status:
     """State of an output folder.
 
     Attributes:
-        run: What `run.json` says.
-        running: A run holds the folder at present.
-        recordings: Recordings in the tables, by status.
-        duration_s: Their length together.
-        times: Of how many it is known when they started, by what told it.
-        staged: Units of work that are tagged but not in the tables yet.
+        run: The contents of `run.json`.
+        running: True if a run is using the folder.
+        recordings: Number of recordings in the tables, by status.
+        duration_s: Their total length.
+        times: Number of recordings with a known start time, by its source.
+        staged: Tasks that are tagged but not in the tables yet.
         problems: Recordings that are not ok, with status and reason; at most `PROBLEMS`.
         log: Last line of the latest log.
     """
@@ -39,28 +39,34 @@ class Status:
 
 
 def status(folder: str | Path) -> Status:
-    """Look at an output folder; nothing is changed.
+    """Return the state of an output folder; change nothing.
 
     Raises:
-        OutputError: It holds no tables of satpipe's, or they cannot be read.
+        OutputError: The folder has no tables of satpipe, or they cannot be read.
     """
     output = Output(folder)
     run = output.run()
     if run is None:
         raise OutputError(f"{folder} is not an output folder of satpipe: it has no run.json")
     table = output.batches.recordings(["recording", "status", "reason", "duration_s", "time_source"])
-    bad = table.filter(pc.not_equal(table["status"], "ok")).slice(length=PROBLEMS).to_pylist()
     return Status(
         run=run,
         running=is_locked(output.folder),
-        recordings=_counts(table["status"]),
+        recordings=counts(table["status"]),
         duration_s=pc.sum(table["duration_s"]).as_py() or 0.0,
-        times=_counts(table["time_source"].drop_null()),
+        times=counts(table["time_source"].drop_null()),
         staged=output.staging.count(),
-        problems={row["recording"]: f"{row['status']}: {row['reason']}" for row in bad},
+        problems=problems(table, PROBLEMS),
         log=(output.last_log() or [""])[-1],
     )
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+def problems(recordings: pa.Table, limit: int) -> dict[str, str]:
+    """Return the first recordings of a table that are not ok, with status and reason."""
+    bad = recordings.filter(pc.not_equal(recordings["status"], "ok")).slice(length=limit).to_pylist()
+    return {row["recording"]: f"{row['status']}: {row['reason']}" for row in bad}
+
+
+def counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each value occurs."""
     return {each["values"]: each["counts"] for each in column.value_counts().to_pylist()}

@@ -1,4 +1,4 @@
-"""The options of `satpipe tag` on time, and the files that they are for."""
+"""The options of `satpipe tag` about start times, applied to files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -16,11 +16,11 @@ from satpipe.sat.errors import ConfigError
 SHOWN = 3  # names in one line
 
 
-def make_clock(options: "TagOptions") -> StartTimeResolver:
-    """Return what tells when recordings started.
+def make_resolver(options: TagOptions) -> StartTimeResolver:
+    """Return the resolver of start times.
 
     Raises:
-        ConfigError: There is no such time zone, the pattern is none, or a CSV cannot be read; its line is named.
+        ConfigError: The time zone or the pattern is not valid, or a CSV cannot be read; its line is named.
     """
     zone = find_zone(options.time_zone)
     times = read_times(options.times, zone) if options.times else {}
@@ -28,29 +28,29 @@ def make_clock(options: "TagOptions") -> StartTimeResolver:
     return StartTimeResolver(options.time_pattern, options.time_zone, times, drifts)
 
 
-def clock_notes(clock: StartTimeResolver, options: "TagOptions", names: Sequence[str]) -> Iterator[str]:
-    """Yield what of the options does not fit the files there are, one line each.
+def unmatched(resolver: StartTimeResolver, options: TagOptions, names: Sequence[str]) -> Iterator[str]:
+    """Yield what in the options does not match the files, one line each.
 
     Raises:
-        ConfigError: Of one of the options, nothing fits.
+        ConfigError: An option matches no file.
     """
     if options.time_pattern:
-        others = [name for name in names if clock.names.by_pattern(name) is None]
-        what = f"--time-pattern {options.time_pattern} does not fit"
+        others = [name for name in names if resolver.names.by_pattern(name) is None]
+        what = f"--time-pattern {options.time_pattern} does not match"
         if len(others) == len(names):
             raise ConfigError(f"{what} any of {len(names):,} names, such as {some(others)}")
         if others:
             yield f"{what} {len(others):,} of {len(names):,} names, such as {some(others)}"
     if options.times:
-        there = set(names)
-        unknown = [(name, true.line) for name, true in clock.times.items() if name not in there]
+        known = set(names)
+        unknown = [(name, true.line) for name, true in resolver.times.items() if name not in known]
         lines = [f"{name} (line {line})" for name, line in unknown]
-        if unknown and len(unknown) == len(clock.times):
+        if unknown and len(unknown) == len(resolver.times):
             near = get_close_matches(unknown[0][0], names[:20_000], n=1, cutoff=0)
             raise ConfigError(f"--times {options.times}: no recording is called {some(lines)}; one is {near[0]}")
         if unknown:
-            yield f"--times {options.times}: {len(unknown):,} are no recordings, such as {some(lines)}"
-    for drift in clock.drifts:
+            yield f"--times {options.times}: recordings not found: {len(unknown):,}, such as {some(lines)}"
+    for drift in resolver.drifts:
         if not any(fnmatchcase(name, drift.recordings) for name in names):
             raise ConfigError(
                 f"--clock-marks {options.clock_marks}: no recording is called {drift.recordings}; one is {names[0]}"
@@ -58,14 +58,14 @@ def clock_notes(clock: StartTimeResolver, options: "TagOptions", names: Sequence
 
 
 def joined(
-    engine: Engine, sources: Iterable[Source], clock: StartTimeResolver, gap_s: float
+    engine: Engine, sources: Iterable[Source], resolver: StartTimeResolver, gap_s: float
 ) -> tuple[list[Source], NotJoined]:
-    """Join files of one recorder that follow each other to deployments.
+    """Join consecutive files of a recorder to deployments.
 
     Args:
-        engine: Has no other work at the time; reads headers.
+        engine: Reads headers; must have no other work.
         sources: All files of some recorders.
-        clock: Tells when they started.
+        resolver: Resolves their start times.
         gap_s: See `satpipe.pipeline.recordings.deployments.join`.
 
     Returns:
@@ -77,17 +77,19 @@ def joined(
             single.append(source)
         else:
             files.append((source, info))
-    told = clock.resolve([RecordedFile(source.recording, info.duration_s, info.header_time) for source, info in files])
+    times = resolver.resolve(
+        [RecordedFile(source.recording, info.duration_s, info.header_time) for source, info in files]
+    )
     candidates = []
-    for (source, info), each in zip(files, told, strict=True):
+    for (source, info), each in zip(files, times, strict=True):
         if each is None:
             single.append(source)
         else:
-            candidates.append(Candidate(source, info, clock.names.recorder(source.recording), each.time))
+            candidates.append(Candidate(source, info, resolver.names.recorder(source.recording), each.time))
     together, not_joined = join(candidates, gap_s)
     return sorted([*single, *together], key=lambda source: source.recording), not_joined
 
 
 def some(names: Sequence[str]) -> str:
-    """A few of some names, for a message."""
+    """Return a few of the names, for a message."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

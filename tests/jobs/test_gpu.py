@@ -130,7 +130,7 @@ def test_a_precision_that_the_device_is_not_made_for_is_refused(monkeypatch: pyt
         dtype_for("fp16", CPU)
     with pytest.raises(ConfigError, match="--precision must be one of fp32, bf16, fp16, not 'int4'"):
         dtype_for("int4", CPU)
-    with pytest.raises(ConfigError, match="it takes --device cuda"):
+    with pytest.raises(ConfigError, match="needs --device cuda"):
         plan(TagOptions(("examples/recordings",), "out", precision="fp16"))
 
 
@@ -149,7 +149,7 @@ def test_a_processor_without_bf16_is_noted(
     for precision in ("fp32", "bf16"):
         options = TagOptions(("examples/recordings",), "nowhere", precision=precision, device="cpu")
         told = text.plan(plan(options), prune=False)
-        assert ("note: this processor does not multiply in bf16" in told) == (noted and precision == "bf16")
+        assert ("note: this CPU has no bf16 arithmetic" in told) == (noted and precision == "bf16")
 
 
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="run on a machine with a GPU and torch with CUDA")

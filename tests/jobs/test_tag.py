@@ -98,7 +98,7 @@ def test_what_is_finished_is_not_tagged_again_and_what_changed_is(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
     done = satpipe("tag", folder, "-o", out, "--address", address)
     assert done.returncode == 0, done.stderr
-    assert "1 recording in the tables not there any more: rows kept" in done.stdout
+    assert "1 recording in the tables without a file: rows kept" in done.stdout
     table = tags(out)
     rest = ~table.recording.isin(["speech_16k_mono.WAV", "new.AIFF"])
     pd.testing.assert_frame_equal(
@@ -113,7 +113,7 @@ def test_what_is_finished_is_not_tagged_again_and_what_changed_is(
 
     done = satpipe("tag", folder, "-o", out, "--address", address, "--prune")
     assert done.returncode == 0, done.stderr
-    assert "1 recording in the tables not there any more: rows removed" in done.stdout
+    assert "1 recording in the tables without a file: rows removed" in done.stdout
     pd.testing.assert_frame_equal(tags(out), table[table.recording != "drums_44k1_stereo.flac"].reset_index(drop=True))
     assert "drums_44k1_stereo.flac" not in recordings(out).index
 

@@ -59,8 +59,8 @@ def test_times_follow_the_options_and_nothing_is_tagged_again_for_them(garden: P
         "20250510_032000.WAV": "name", "2.wav": "guano", "pond_20251026_023000.wav": "name"
     }  # fmt: skip
     assert "start known of 3 of 4 recordings (1 from guano, 2 from name)" in done.stdout
-    assert "start not known: neither name nor header tells: 1, such as nothing.wav" in done.stdout
-    assert "time zone not named: taken for UTC, unless --time-zone says otherwise: 2, such as" in done.stdout
+    assert "start not known from name or header: 1, such as nothing.wav" in done.stdout
+    assert "no time zone given: treated as UTC; --time-zone sets another: 2, such as" in done.stdout
     assert read_tags(out, recordings="2*", since="2025-05-10 03:25").recording.unique().tolist() == ["2.wav"]
 
     before = state(out, "tags", "scores")
@@ -76,9 +76,12 @@ def test_times_follow_the_options_and_nothing_is_tagged_again_for_them(garden: P
         "nothing.wav": "2025-05-10 03:40:00",
         "pond_20251026_023000.wav": "2025-10-26 00:30:00",
     }
-    assert "1 are no recordings, such as strange.wav (line 3)" in done.stdout
-    assert "in the hour that comes twice in Europe/Berlin: taken as early as the files before allow: 1" in done.stdout
-    assert "time zone not named" not in done.stdout
+    assert "recordings not found: 1, such as strange.wav (line 3)" in done.stdout
+    assert (
+        "in the repeated hour of Europe/Berlin: treated as the earliest time that follows the previous file: 1"
+        in done.stdout
+    )
+    assert "no time zone given" not in done.stdout
     found = satpipe("status", out).stdout
     assert "start known of 4 of 4 recordings (1 from csv, 1 from guano, 2 from name)" in found
 
@@ -151,7 +154,7 @@ def test_a_deployment_has_the_scores_of_one_long_recording(tmp_path: Path) -> No
     assert utc(out)[f"pond/{names[2]}"] == "2025-10-26 00:00:30"
     assert len(scores(out)) == rows.chunks.sum()
     again = plan(TagOptions((str(folder),), out, join=True, time_zone="Europe/Berlin"))
-    assert (again.files, again.todo, again.gone) == (4, 0, frozenset())
+    assert (again.files, again.remaining, again.without_files) == (4, 0, frozenset())
 
 
 def test_a_clock_that_runs_away_from_the_samples_of_a_deployment_gives_a_rate(tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_a_clock_that_runs_away_from_the_samples_of_a_deployment_gives_a_rate(tm
     ("options", "says"),
     [
         ({"time_zone": "Europe/Berln"}, "Europe/Berln: no such time zone; did you mean Europe/Berlin"),
-        ({"time_pattern": "x_%Y%m%d_%H*"}, r"does not fit any of 4 names, such as 2.wav, 20250510_032000.WAV, "),
+        ({"time_pattern": "x_%Y%m%d_%H*"}, r"does not match any of 4 names, such as 2.wav, 20250510_032000.WAV, "),
         ({"time_pattern": "x_%Y"}, "must have year, day and hour"),
         ({"times": "recording,time\nnothng.wav,2025-05-10T05"}, r"nothng.wav \(line 2\); one is nothing.wav"),
         ({"times": "recording,time\nnothing.wav,soon"}, "line 2: 'soon' is not a valid time"),
@@ -206,5 +209,5 @@ def test_options_that_cannot_be_are_said_before_anything_is_done(
 
 def test_names_that_a_pattern_does_not_fit_are_counted(garden: Path, tmp_path: Path) -> None:
     found = plan(TagOptions((str(garden),), tmp_path / "out", time_pattern="%Y%m%d_%H%M%S*"))
-    said = "note: --time-pattern %Y%m%d_%H%M%S* does not fit 3 of 4 names, such as 2.wav, nothing.wav, pond_20251026"
+    said = "note: --time-pattern %Y%m%d_%H%M%S* does not match 3 of 4 names, such as 2.wav, nothing.wav, pond_20251026"
     assert said in plan_text(found, prune=False)

@@ -263,9 +263,9 @@ def test_tag_runs_a_peer_on_ray(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"cut": "script"}, "efficientat reads waveforms, all of every piece; leave --cut out"),
+        ({"cut": "script"}, "efficientat reads whole waveforms: leave --cut out"),
         ({"delay_s": 12.0}, "the delay of efficientat must be 0.16 s to 10 s, not 12 s"),
-        ({"max_batch_memory": "much"}, "--max-batch-memory is 'much': it takes a size such as 256MB"),
+        ({"max_batch_memory": "much"}, "--max-batch-memory must be a size such as 256MB or 1.5GB, not 'much'"),
         ({"max_batch_memory": "1KB"}, "MB, more than the 0.0 MB of --max-batch-memory"),
     ],
 )

@@ -14,7 +14,6 @@ from satpipe.jobs.report_data.grid import grid, local
 from satpipe.jobs.report_data.moments import choose as choose_moments
 from satpipe.pipeline.start_times.resolver import find_zone
 from satpipe.pipeline.tables.open_folder import Ints, Tables
-from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import choose, weak_labels
 from satpipe.sat.model.config import CLASSES
 
@@ -34,10 +33,8 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
         OutputError: This is not an output folder, it has no scores, it is damaged (the file is named), or it does not
             have such a recording.
         LabelError: There is no such class.
-        ConfigError: The threshold is not valid, or there is no such time zone.
+        ConfigError: There is no such time zone.
     """
-    if not 0 < options.threshold <= 1:
-        raise ConfigError(f"the threshold must be above 0 and at most 1, not {options.threshold:g}")
     columns = tuple(range(CLASSES)) if options.labels is None else choose(options.labels)
     clock, tables = find_zone(options.time_zone), Tables(out)
     recordings = tables.choose(options.recordings)

@@ -1,4 +1,4 @@
-"""`satpipe report-consistency`: figures against plain loops, the picture, and what is refused."""
+"""`satpipe report-consistency`: figures against plain loops, the picture, and errors."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ ODD = "a_$b$ <&> 鳥.wav"
 
 
 def made_by(**identity: Any) -> dict[str, Any]:
-    """What `run.json` says of other weights or options."""
+    """Content of `run.json` for other weights or options."""
     return RUN | {"identity": IDENTITY | identity, "model": {"chunk_samples": outputs.CHUNK_SAMPLES}}
 
 
@@ -183,7 +183,7 @@ def test_long_recordings_and_many_panels_are_drawn_in_part(tmp_path: Path, monke
     assert len(pages.table(found.figures, 0.5).rows) == 42
 
 
-# What is refused
+# Errors
 
 
 def test_folders_of_other_recordings_are_refused(outs: list[Path], tmp_path: Path) -> None:

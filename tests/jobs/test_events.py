@@ -33,14 +33,14 @@ BIRD, DOG, BEEP = "Bird", "Dog", "Beep, bleep"
 
 
 def rows(found: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """What matters of events: recording, chunks from and to, label."""
+    """Events as rows: recording, first chunk, end in chunks, label."""
     chunks = [round(start_s / CHUNK_S) for start_s in found.start_s], [end_s / CHUNK_S for end_s in found.end_s]
     return list(zip(found.recording, chunks[0], np.round(chunks[1], 3).tolist(), found.label, strict=True))
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Two recordings in folders, one without events, one that is empty."""
+    """Two recordings with events, one of them in a folder; one without events, one without chunks."""
     write_output(
         tmp_path / "out",
         {
@@ -93,7 +93,7 @@ def test_gaps_are_closed_before_short_events_are_left_out(out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def random(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Scores that come and go, of recordings whose names are not in the order of their files."""
+    """Random scores of recordings whose names are not in the order of their files."""
     rng = np.random.default_rng(5)
     batches = []
     for names in (["d", "x", "b"], ["c"], ["a", "y"]):
@@ -259,8 +259,8 @@ def test_a_table_says_what_made_it(out: Path) -> None:
     about = json.loads(table.schema.metadata[b"satpipe.events"])
     assert (about["threshold"], about["low"], about["run"], about["model"]["arch"]) == (0.5, 0.3, "one", "SAT_T_2s")
     pd.testing.assert_frame_equal(pd.read_parquet(out / "events.parquet"), events(out, labels=[BIRD, DOG]))
-    assert {path: path.read_bytes() for path in before} == before  # the tables are as they were
-    write_output(out, {"more.wav": scores_of(1)}, run={**RUN, "id": "one"})  # and tag goes on beside it
+    assert {path: path.read_bytes() for path in before} == before  # the tables are unchanged
+    write_output(out, {"more.wav": scores_of(1)}, run={**RUN, "id": "one"})  # and tag can continue
     assert len(pd.read_parquet(out / "events.parquet")) == 3
 
 
@@ -289,7 +289,7 @@ def test_a_folder_without_events_gives_an_empty_table(tmp_path: Path) -> None:
 
 @pytest.fixture
 def files(out: Path, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[pd.DataFrame, Path]:
-    """The events, and the folder with their files in the format of the test."""
+    """Events, and the folder with their files in the format of the test."""
     set_clock(out, {"a.wav": (datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC), None)})
     write(out, EventOptions(), tmp_path / "files", request.param)
     return events(out), tmp_path / "files"
@@ -426,7 +426,7 @@ def test_folders_in_an_object_store(kind: str) -> None:
     assert [path.is_file() for path in written] == [True]
 
 
-# What goes wrong
+# Errors
 
 
 def test_a_damaged_file_is_named_and_leaves_what_was_written_before(out: Path) -> None:

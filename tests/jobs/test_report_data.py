@@ -1,4 +1,4 @@
-"""What the page of `satpipe report` is made of, against plain counting; its sounds; its pictures; bad input."""
+"""The data of `satpipe report` against plain counting; its sounds and pictures; errors."""
 
 import io
 import json
@@ -46,7 +46,7 @@ LARGEST_PAGE = 15_000_000
 
 
 def sparse(seed: int, chunks: int) -> npt.NDArray[np.float32]:
-    """Scores of which most are near 0, exact in half precision."""
+    """Scores that are mostly near 0 and exact in half precision."""
     rng = np.random.default_rng(seed)
     return np.floor(rng.uniform(0, 1, (chunks, CLASSES)) ** 8 * 1024).astype(np.float32) / 1024
 
@@ -56,7 +56,7 @@ WAVES = {"b/x.wav": sparse(1, 700), "a/y.wav": sparse(2, 40), "a/x.wav": sparse(
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings of some length and of one chunk; one is empty, of one nobody knows when it started."""
+    """Recordings of several chunks and of one chunk; one is empty, the start of one is unknown."""
     folder = tmp_path_factory.mktemp("out")
     write_output(folder, {name: WAVES[name] for name in ("b/x.wav", "none.wav")})
     write_output(folder, {name: WAVES[name] for name in ("a/x.wav", "a/y.wav")})
@@ -153,7 +153,7 @@ def test_many_recordings_and_days_become_few_cells(tmp_path: Path, monkeypatch: 
     text = page.page(found)
     assert "4 of 12 recordings are shown" in text
     assert "Each row covers 3 recordings" in text
-    # A recorder that lost its clock: dates without recordings have no column, or all would be one.
+    # The clock of one recording was reset: dates without recordings have no column, or all would share one.
     times = [datetime(1970, 1, 1, tzinfo=UTC), *(datetime(2025, 1, 1 + day, tzinfo=UTC) for day in range(11))]
     set_clock(tmp_path, {name: (time, None) for name, time in zip(recordings, times, strict=True)})
     found = look(tmp_path)
@@ -214,7 +214,7 @@ def test_moments_are_peaks_of_runs_of_different_recordings(tmp_path: Path) -> No
     b = [0.0, 0.6, 0.35, 0.2, 0.47, 0.3]
     write_output(tmp_path, {"a.wav": scores_of(11, Bird=a, Owl=[0.25]), "b.wav": scores_of(6, Bird=b)})
     found = look(tmp_path)
-    # Of two in a.wav, the higher one, and of two equal chunks the earlier; then the best of b.wav, before 0.9 of a.wav.
+    # The higher of two runs in a.wav, and the earlier of two equal chunks; then the best of b.wav, before 0.9 of a.wav.
     assert some(found, CERTAIN, "Bird") == [("a.wav", 5, 0.95), ("b.wav", 1, 0.6)]
     assert some(found, DOUBTFUL, "Bird") == [("a.wav", 8, 0.52), ("b.wav", 4, 0.47)]
     assert some(found, CERTAIN, "Owl") == some(found, DOUBTFUL, "Owl") == []
@@ -228,7 +228,7 @@ def test_moments_are_peaks_of_runs_of_different_recordings(tmp_path: Path) -> No
 
 @pytest.fixture
 def heard(tmp_path: Path) -> Callable[..., ReportData]:
-    """Look at a recording in which a bird sings from 9.6 s to 11.5 s, once it is written."""
+    """Write the tables of a recording with a bird from 9.6 s to 11.5 s, and collect the data of its report."""
 
     def look(given: str | Path, name: str, channels: str = "mix", status: Any = None, files: Any = None) -> ReportData:
         run = {**RUN, "inputs": [str(given)], "identity": {**IDENTITY, "channels": channels}}

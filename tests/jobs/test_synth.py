@@ -1,4 +1,4 @@
-"""Sound scenes: what their truth says is what is in them, to the sample."""
+"""Sound scenes: their ground truth is exact to the sample."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def between_silence(sound: Samples) -> Samples:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tone of its own for each of three classes, between silence."""
+    """A different tone for each of three classes, between silence."""
     folder = tmp_path_factory.mktemp("clips")
     for label, hz in TONES_HZ.items():
         (folder / label).mkdir()
@@ -88,7 +88,7 @@ def span(event: dict[str, str]) -> slice:
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """All that was written."""
+    """All files written."""
     return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
@@ -100,7 +100,7 @@ def power_db(sound: Samples) -> float:
     return float(10 * np.log10(np.square(sound, dtype=np.float64).mean()))
 
 
-# What is heard
+# Sound
 
 
 def test_the_truth_is_where_the_energy_is(clips: Path, tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_the_note_says_what_made_the_scenes(clips: Path, street: Path, tmp_path:
 
 
 def looked_at(foreground: Path) -> tuple[list[Clip], list[str]]:
-    """The clips that are found, and what is not used."""
+    """The clips found, and the sources not used."""
     skipped: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         found = find_clips(SynthOptions("out", str(foreground)), pool, skipped)
@@ -511,7 +511,7 @@ def test_decoded_clips_are_kept_up_to_a_limit(clips: Path, tmp_path: Path, monke
 
 @pytest.mark.slow
 def test_an_hour_takes_little_memory(clips: Path, tmp_path: Path) -> None:
-    """Over a background too long to be kept."""
+    """Over a background too long for the cache."""
     folder = tmp_path / "background"
     folder.mkdir()
     with soundfile.SoundFile(folder / "long.wav", "w", SAMPLE_RATE_HZ, 1) as file:
@@ -531,7 +531,7 @@ def test_an_hour_takes_little_memory(clips: Path, tmp_path: Path) -> None:
     assert soundfile.info(tmp_path / "out" / "audio" / "scene_00000.wav").frames == 3600 * SAMPLE_RATE_HZ
 
 
-# What is wrong
+# Errors
 
 
 def test_what_cannot_be_used_is_counted_and_named(clips: Path, street: Path, tmp_path: Path) -> None:
@@ -543,7 +543,7 @@ def test_what_cannot_be_used_is_counted_and_named(clips: Path, street: Path, tmp
     (folder / "text.wav").write_text("not audio at all")
     write(tmp_path / "loose.wav", tone(440, 1))
     write(folder / "cut.wav", tone(440, 1))
-    shorten(folder / "cut.wav", 0.5)  # what there is of it is used
+    shorten(folder / "cut.wav", 0.5)  # the rest of it is used
     backgrounds = tmp_path.with_name(tmp_path.name + "-backgrounds")
     backgrounds.mkdir()
     write(backgrounds / "good.wav", noise(16_000))
@@ -681,7 +681,7 @@ def test_a_run_that_breaks_off_leaves_no_table_and_is_begun_again(
     shutil.copytree(clips, changing)
 
     def late(options: SynthOptions) -> Any:
-        (changing / "Bell" / "tone.wav").unlink()  # after it was looked at
+        (changing / "Bell" / "tone.wav").unlink()  # after it was read first
         return claimed(options)
 
     with monkeypatch.context() as patch:
@@ -699,7 +699,7 @@ def test_a_run_that_breaks_off_leaves_no_table_and_is_begun_again(
 def test_a_long_scene_is_broken_off_when_another_fails(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the person who stops a run waits for the end of what is being made."""
+    """A person who stops a run must not wait for the end of a long scene."""
     options = SynthOptions(tmp_path, str(clips), scenes=2, length_s=100_000)
     made = synth.SceneMaker.make
 

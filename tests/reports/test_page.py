@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def tagged(browser: Browser, tmp_path_factory: pytest.TempPathFactory, satpipe_here: Satpipe) -> Path:
-    """Three example recordings, tagged, and a folder with their page."""
+    """Tables of three example recordings, and their page."""
     folder = tmp_path_factory.mktemp("page")
     inputs = [ROOT / "examples" / "recordings" / name for name in SOUNDS]
     assert satpipe_here("tag", *inputs, "-o", folder / "out").returncode == 0
@@ -60,7 +60,7 @@ def report(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of 15 nights, in each of which a bird sings from 03:00 on, summer time."""
+    """A page of 15 nights with a bird from 03:00 on, in summer time."""
     folder = tmp_path_factory.mktemp("deployment")
     half_hour = round(1800 / CHUNK_S)
     nights = [f"site/{day:02}.wav" for day in range(1, 16)]
@@ -90,7 +90,7 @@ def type_label(browser: Browser, text: str) -> None:
 
 
 def set_threshold(browser: Browser, wanted: str) -> None:
-    """With the keys, as a person without a mouse does."""
+    """Set the threshold with the keys."""
     slider = browser.driver.find_element(By.ID, "level")
     slider.send_keys(Keys.HOME)
     while browser.run("return document.getElementById('level-value').textContent") != wanted:

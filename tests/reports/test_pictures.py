@@ -68,7 +68,7 @@ def area(points: Points) -> float:
 
 
 def distances(points: Points, to: Points) -> Points:
-    """How far each point is from a line [n, 2]."""
+    """Distance of each point from a line [n, 2]."""
     start, along = to[:-1], np.diff(to, axis=0)
     square = np.maximum((along**2).sum(axis=1), 1e-300)
     nearest = []
@@ -82,7 +82,7 @@ def distances(points: Points, to: Points) -> Points:
 
 
 def clip_scores(made: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Truth and mean scores of clips, [n, 527] both, from the files."""
+    """Ground truth and mean scores of clips from the files, [n, 527] each."""
     scores = pd.read_parquet(made / "out" / "scores")
     whole = scores[np.isclose(scores.end_s - scores.start_s, CHUNK_S)]
     means = {
@@ -360,7 +360,7 @@ def _in_truth(result: dict[str, Any], mid: str) -> bool:
 
 
 class Cells(HTMLParser):
-    """Collects rows of cells, and sees that each element that is opened is closed."""
+    """Collects rows of cells, and checks that each opened element is closed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ _NAMES = {
     "psds2": "PSDS2",
     "psds1_no_variance": "PSDS1 without variance penalty",
 }
-_AVERAGES = {"micro": "micro", "macro": "macro", "macro_zero": "macro, never detected = 0"}
+_AVERAGES = {"micro": "micro", "macro": "macro", "macro_zero": "macro, never found = 0"}
 _IN_PERCENT = ("mAP", "lwlrap", "_f1", "precision", "recall", "psds")
 _NOT_PRINTED = ("precision", "recall")
 _Figure = dict[str, Any]
@@ -155,7 +155,7 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
     note = f"Ours: {', '.join(result['out'] for result in results)}."
     if number == 3:
         note += (
-            "\nOurs are micro / macro by sed_eval's rule / macro with classes never detected as 0; the paper does not "
+            "\nOurs are micro / macro by sed_eval's rule / macro with classes never found as 0; the paper does not "
             "state its average."
         )
     heads = [f"{_NAMES[name]}{each}" for name in names for each in ("", ", ours")]

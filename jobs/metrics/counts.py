@@ -4,13 +4,15 @@ A metric of many bootstrap replicates costs one sparse matrix product: `totals(c
 here. The metrics equal those of sed_eval 0.2.1; the functions named `zero` follow a second rule for classes that were
 never detected. What a class adds to the means over classes:
 
-| the class is | `macro_f1` | `macro_zero_f1` | `macro_error_rate` | `macro_zero_error_rate` |
-|---|---|---|---|---|
-| in the reference, detected, sometimes correct | its F1 | its F1 | its error rate | its error rate |
-| in the reference, detected, never correct | 0 | 0 | its error rate | its error rate |
-| in the reference, never detected | left out | 0 | 1 (deletions only) | 1 (deletions only) |
-| detected, not in the reference | left out | left out | 4.5e15 for each detection | left out |
-| neither | left out | left out | 0 | left out |
+=============================================  ========  =============  ====================  =====================
+the class is                                   macro_f1  macro_zero_f1  macro_error_rate      macro_zero_error_rate
+=============================================  ========  =============  ====================  =====================
+in the reference, detected, sometimes correct  its F1    its F1         its error rate        its error rate
+in the reference, detected, never correct      0         0              its error rate        its error rate
+in the reference, never detected               left out  0              1 (all deletions)     1 (all deletions)
+detected, not in the reference                 left out  left out       4.5e15 per detection  left out
+neither                                        left out  left out       0                     left out
+=============================================  ========  =============  ====================  =====================
 
 sed_eval adds `EPS` to divisors, hence 4.5e15, which makes its mean error rate meaningless.
 """

@@ -23,6 +23,8 @@ from torch import Tensor
 transformers = pytest.importorskip("transformers", reason="install transformers: pip install -e '.[taggers]'")
 audio_utils = transformers.audio_utils
 
+pytestmark = pytest.mark.slow  # importing transformers takes seconds
+
 MIDS = [label.mid for label in weak_labels()]
 SHUFFLED = [int(place) for place in np.random.default_rng(0).permutation(527)]
 

@@ -581,6 +581,7 @@ def test_no_recording_leaves_memory_to_the_next() -> None:
 # Half precision, and what the package needs
 
 
+@pytest.mark.slow
 def test_bfloat16_scores_of_the_bundled_model_stay_within_a_hundredth() -> None:
     half = load_checkpoint("bundled").model().with_precision(torch.bfloat16)
     full = load_checkpoint("bundled").model()
@@ -613,6 +614,7 @@ def test_a_half_precision_state_is_saved_and_continued_exactly(tmp_path: Path) -
     assert torch.equal(torch.cat(scores), stream(model, RECORDING.tensor_split([20_000])))
 
 
+@pytest.mark.slow
 def test_the_model_runs_where_ray_pyarrow_and_click_are_not_installed() -> None:
     code = """
 import importlib, pkgutil, sys

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,6 +52,13 @@ def test_every_option_has_a_help_text(name: str) -> None:
     assert command.help
     for parameter in command.params:
         assert not isinstance(parameter, click.Option) or parameter.help, f"{name} {parameter.name}"
+
+
+def test_help_is_quick_and_names_every_command(satpipe: Satpipe) -> None:
+    begun = time.monotonic()
+    printed = satpipe("--help").stdout
+    assert time.monotonic() - begun < 5
+    assert set(cli.commands) <= set(printed.split())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tag", "--help"], ["evaluate", "--help"], ["train", "--help"]])

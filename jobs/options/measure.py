@@ -31,12 +31,11 @@ class SynthOptions(Options):
     background: Annotated[
         str | None, Option("Recordings to put the clips over; by default white noise.", metavar="FOLDER")
     ] = None
-    scenes: Annotated[int, Option("Number of scenes.", minimum=1, maximum=100_000)] = (
-        100  # names have 5 digits: with 11 characters they match the YouTube ids of AudioSet
-    )
+    # Names of scenes have 5 digits: with 11 characters they match the YouTube ids of AudioSet.
+    scenes: Annotated[int, Option("Number of scenes.", minimum=1, maximum=100_000)] = 100
     length_s: Annotated[float, Option("Length of each scene in seconds.", minimum=MIN_SAMPLES / SAMPLE_RATE_HZ)] = 10.0
     events_per_minute: Annotated[float, Option("Mean number of events per minute.", minimum=0)] = 18.0
-    snr_db: Annotated[tuple[float, float], Option("Range of the level of events over the background, in dB.")] = (
+    snr_db: Annotated[tuple[float, float], Option("Range of signal-to-noise ratios of the events, in dB.")] = (
         6.0,
         20.0,
     )

@@ -8,6 +8,7 @@ from satpipe.pipeline.live.source import MAX_LAG_S, SourceOptions
 from satpipe.pipeline.option import Option, Options
 from satpipe.sat.model.config import BUNDLED, CLASSES, Cut
 
+CHANNELS = "mix: the mean of all; split: each as a separate recording; N: one channel, counted from 1."
 MODEL = "See `satpipe models`; for ast, beats, efficientat, htsat or another registered tagger, add its weights."
 
 
@@ -59,7 +60,7 @@ class TagOptions(ClusterOptions, ModelOptions):
         10
     )
     scores: Annotated[bool, Option("Write all 527 scores of each chunk.")] = True
-    channels: Annotated[str, Option("N is a channel number from 1.", metavar="mix|split|N")] = "mix"
+    channels: Annotated[str, Option(CHANNELS, metavar="mix|split|N")] = "mix"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model runs.")] = "auto"
     span_s: Annotated[
         float, Option("Seconds of a long recording that one worker tags in one go; changes no score.", minimum=10)
@@ -80,11 +81,11 @@ class TagOptions(ClusterOptions, ModelOptions):
     ] = None
     times: Annotated[
         str | Path | None,
-        Option("Columns recording, time[, end_time]; overrides file names and headers.", metavar="CSV"),
+        Option("Start times: columns recording, time[, end_time]; overrides file names and headers.", metavar="CSV"),
     ] = None
     clock_marks: Annotated[
         str | Path | None,
-        Option("Columns recordings, recorded_time, true_time: corrects a recorder's clock.", metavar="CSV"),
+        Option("Corrects recorders' clocks: columns recordings, recorded_time, true_time.", metavar="CSV"),
     ] = None
     join: Annotated[bool, Option("Read consecutive files of a recorder as one recording.")] = False
     join_gap_s: Annotated[

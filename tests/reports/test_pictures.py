@@ -336,7 +336,7 @@ def test_what_cannot_be_drawn_is_one_clear_message(satpipe_here: Satpipe, made: 
     (broken / "curves.parquet").write_bytes(b"PAR1 nothing")
     for arguments, code, message in (
         ((made / "result", "-o", tmp_path / "o", "--labels", "Brid"), 1, "did you mean 'Bird'"),
-        ((old, "-o", tmp_path / "o"), 1, "curves.parquet, the curves of the evaluation, is missing"),
+        ((old, "-o", tmp_path / "o"), 1, "curves.parquet is missing"),
         ((broken, "-o", tmp_path / "o"), 1, "broken/curves.parquet"),
         ((made, "-o", tmp_path / "o"), 1, "evaluate.json cannot be read"),
         ((made / "result",), 2, "'-o' / '--out'"),

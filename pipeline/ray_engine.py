@@ -34,14 +34,6 @@ class Lost:
     reason: str
 
 
-@dataclass(frozen=True)
-class Slots:
-    """Processors and graphics processors that a Ray task takes."""
-
-    cpus: float = 1
-    gpus: float = 0
-
-
 class Engine:
     """Runs functions as Ray tasks and returns their results as they come.
 
@@ -50,8 +42,14 @@ class Engine:
     in its module, above all a model, is loaded once per worker.
     """
 
-    def __init__(self, slots: Slots, workers: int | None) -> None:
-        self.slots = slots
+    def __init__(self, gpus: float, workers: int | None) -> None:
+        """Use the Ray that this process has started or joined.
+
+        Args:
+            gpus: Share of a GPU that each Ray task takes, in addition to a processor.
+            workers: Maximum number of Ray tasks at the same time; None: one per processor.
+        """
+        self.gpus = gpus
         self._workers = workers
         self._pending: dict[Any, tuple[Any, Callable[[], None] | None]] = {}
 
@@ -59,12 +57,8 @@ class Engine:
     def width(self) -> int:
         """Number of Ray tasks that can run at the same time now; grows and shrinks with the cluster."""
         resources = ray.cluster_resources()
-        fits = [
-            int(resources.get(name, 0) // each)
-            for name, each in (("CPU", self.slots.cpus), ("GPU", self.slots.gpus))
-            if each
-        ]
-        width = max(1, min(fits))
+        fits = [resources.get("CPU", 0), *([resources.get("GPU", 0) // self.gpus] if self.gpus else [])]
+        width = max(1, int(min(fits)))
         return min(width, self._workers) if self._workers else width
 
     @property
@@ -99,7 +93,7 @@ class Engine:
         self._pending[reference] = ((ticket, items), alone if several else None)
 
     def _start(self, function: Callable[..., Any], args: tuple[Any, ...], retries: int) -> Any:
-        options = {"num_cpus": self.slots.cpus, "num_gpus": self.slots.gpus, "max_retries": retries}
+        options = {"num_cpus": 1, "num_gpus": self.gpus, "max_retries": retries}
         return _call.options(**options, scheduling_strategy="SPREAD").remote(function, *args)
 
     def results(self, timeout_s: float) -> Iterator[tuple[Any, Any]]:
@@ -173,7 +167,7 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         if device == "cuda" and not gpus:
             raise ConfigError("Ray has found no GPU; use --device cpu")
         on_gpu = gpus and device != "cpu"
-        yield Engine(Slots(gpus=1 / sharing(resources.get("CPU", 0), gpus)) if on_gpu else Slots(), workers)
+        yield Engine(1 / sharing(resources.get("CPU", 0), gpus) if on_gpu else 0, workers)
     finally:
         if ours:
             ray.shutdown()

@@ -134,8 +134,12 @@ def written_whole(location: Any) -> Iterator[Path]:
 
 
 @contextmanager
-def output_file(location: Any) -> Iterator[Path]:
+def output_file(location: Any, folder: Path | None = None) -> Iterator[Path]:
     """Give a file to write to as `written_whole` does, and make the folder of `location` if it does not exist.
+
+    Args:
+        location: Where the content appears.
+        folder: The output folder to name in the error; by default `location` is named.
 
     Raises:
         OutputError: The file cannot be written.
@@ -146,7 +150,7 @@ def output_file(location: Any) -> Iterator[Path]:
         with written_whole(location) as path:
             yield path
     except OSError as error:
-        raise OutputError(f"{location} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{folder or location} cannot be written: {error.strerror or error}") from error
 
 
 def write_text(location: Any, text: str) -> None:

@@ -169,7 +169,7 @@ def make_run(
 ) -> TagRun:
     """Prepare a run on a Ray that has started."""
     config = checkpoint.config
-    cuda = ray.slots.gpus > 0
+    cuda = ray.gpus > 0
     worker = WorkerOptions(
         str(output.folder), checkpoint.sha256, config, options.cut, options.precision, cuda, batch_chunks
     )

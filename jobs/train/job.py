@@ -90,7 +90,7 @@ def train(
         workers = os.cpu_count() or workers
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     with _reported(out / METRICS, report), ray_engine.start(address, workers, settings.device) as ray:
-        checkpoints = _fit(settings, out, use_gpu=ray.slots.gpus > 0)
+        checkpoints = _fit(settings, out, use_gpu=ray.gpus > 0)
     return export(settings, out, checkpoints)
 
 

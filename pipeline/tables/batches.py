@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from satpipe.pipeline.storage import output_file
 from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.files import (
     COMPRESSION,
@@ -20,7 +21,6 @@ from satpipe.pipeline.tables.files import (
     reading,
     row_groups,
     table_writer,
-    whole,
 )
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.sat.errors import OutputError
@@ -121,7 +121,7 @@ class Batches:
         """
         if replaces:
             recordings = recordings.replace_schema_metadata({_REPLACES: replaces.encode()})
-        with whole(self._folder, f"recordings/{name}") as path:
+        with output_file(self._folder / "recordings" / name, self._folder) as path:
             pq.write_table(recordings, path, compression=COMPRESSION)
 
     def remove(self, recordings: set[str]) -> None:

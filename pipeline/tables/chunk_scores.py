@@ -1,9 +1,8 @@
 """Read scores from an output folder: only the chunks and classes that are wanted come into memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +138,8 @@ class _Filler:
 
     def _fill_group(self, table: pq.ParquetFile, group: int, path: Path) -> None:
         about = table.read_row_group(group, columns=_CHUNK)
-        recording, chunk, start_s = self._recordings(about["recording"]), *_numbers(about, "chunk", "start_s")
+        recording, chunk = self._recordings(about["recording"]), about["chunk"].to_numpy()
+        start_s = about["start_s"].to_numpy()
         known = recording >= 0
         if np.any(known & ((chunk < 0) | (chunk >= self._tables.slots[self._part.recordings][recording]))):
             raise OutputError(f"{path} has scores of more chunks than the recordings table: {_AGAIN}")
@@ -177,7 +177,3 @@ def _may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:
     """Return True if a row group can contain chunks of these numbers, according to its statistics, if it has any."""
     known = group.column(_CHUNK.index("chunk")).statistics
     return known is None or not known.has_min_max or (known.max >= begin and known.min < end)
-
-
-def _numbers(table: pa.Table, *columns: str) -> Iterator[npt.NDArray[Any]]:
-    return (table[column].to_numpy() for column in columns)

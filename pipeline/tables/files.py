@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from satpipe.pipeline.storage import written_whole
+from satpipe.pipeline.storage import output_file
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.sat.errors import OutputError
 
@@ -20,25 +20,6 @@ ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
 def new_name() -> str:
     """Return a file name that no other file has."""
     return f"{uuid.uuid4().hex}.parquet"
-
-
-@contextmanager
-def whole(folder: Path, name: str) -> Iterator[Path]:
-    """Give a file to write to; `folder / name` appears with its content when everything is written, or not at all.
-
-    Raises:
-        OutputError: The folder cannot be written, for example because the disk is full.
-    """
-    try:
-        with written_whole(folder / name) as temporary:
-            yield temporary
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def unwritable(folder: Path, error: OSError) -> OutputError:
-    """Return the error to raise when an output folder cannot be written."""
-    return OutputError(f"{folder} cannot be written: {error.strerror or error}")
 
 
 @contextmanager
@@ -75,7 +56,7 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    with whole(folder, "run.json") as path:
+    with output_file(folder / "run.json", folder) as path:
         path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -125,7 +106,7 @@ def table_writer(folder: Path, table: str, name: str) -> Iterator[TableWriter]:
     schema = SCHEMAS[table]
     compact = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     with (
-        whole(folder, f"{table}/{name}") as path,
+        output_file(folder / table / name, folder) as path,
         pq.ParquetWriter(path, schema, compression=COMPRESSION, use_dictionary=compact) as writer,
     ):
         rows = TableWriter(writer)

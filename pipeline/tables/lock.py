@@ -6,7 +6,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from satpipe.pipeline.storage import is_remote
-from satpipe.pipeline.tables.files import unwritable
 from satpipe.sat.errors import OutputError
 
 
@@ -27,7 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise OutputError(f"{folder} is being written by another satpipe; let it finish first") from None
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:

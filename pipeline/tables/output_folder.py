@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from satpipe.pipeline.storage import is_remote, locate
+from satpipe.pipeline.storage import is_remote, locate, output_file
 from satpipe.pipeline.tables.batches import Batches
-from satpipe.pipeline.tables.files import read_run, whole, write_run
+from satpipe.pipeline.tables.files import read_run, write_run
 from satpipe.pipeline.tables.lock import locked
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
@@ -107,7 +107,7 @@ class Output:
         """Give a file to write a log to, line by line; in an object store it appears at the end."""
         path = self.folder / "log" / name
         if is_remote(path):
-            with whole(self.folder, f"log/{name}") as temporary:
+            with output_file(path, self.folder) as temporary:
                 yield temporary
         else:
             path.parent.mkdir(exist_ok=True)

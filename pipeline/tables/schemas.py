@@ -3,11 +3,11 @@
 tags         one row per (recording, chunk, label) kept
 scores       one row per (recording, chunk): all 527 scores in half precision, in the order of the model's outputs
 recordings   one row per recording, tagged or not
-staged       what a worker hands over: float32 scores of spans, before they are published into the tables above
+staged       float32 scores of spans, written by workers before they are published into the tables above
 clips        training sets: one row per clip, with its compressed audio
 pieces       what a teacher says of clips: one row per (clip, piece)
-events       one row per sound event that scores make
-curves       of an evaluation: one row per point of a line
+events       one row per sound event
+curves       of an evaluation: one row per point of a curve
 """
 
 from typing import Any
@@ -40,13 +40,15 @@ RECORDINGS = pa.schema(
         pa.field("chunks", pa.int32(), nullable=False),
         pa.field("status", pa.string(), nullable=False),  # one of STATUSES
         pa.field("reason", pa.string(), nullable=False),  # "" when status is ok
-        pa.field("size_bytes", pa.int64(), nullable=False),  # with `modified`: whether the file has changed since
+        pa.field("size_bytes", pa.int64(), nullable=False),  # with `modified`, shows whether the file has changed since
         pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
-        pa.field("time", pa.timestamp("us", tz="UTC")),  # of its start; null where nothing tells it
-        pa.field("clock_rate", pa.float64()),  # true seconds for each second of the recording; null: taken as 1
-        pa.field("time_source", pa.string()),  # what told: csv, pattern, guano, comment, name, bext or ixml
-        pa.field("header", pa.string()),  # which part of the file's header has a time
-        pa.field("header_time", pa.string()),  # that time as it is there, ISO 8601
+        pa.field("time", pa.timestamp("us", tz="UTC")),  # of its start; null if it is not known
+        pa.field("clock_rate", pa.float64()),  # true seconds per second of the recording; null: 1
+        pa.field(
+            "time_source", pa.string()
+        ),  # where the time comes from: csv, pattern, guano, comment, name, bext or ixml
+        pa.field("header", pa.string()),  # the part of the file's header that has a time
+        pa.field("header_time", pa.string()),  # that time as in the header, ISO 8601
         pa.field("files", pa.list_(FILE)),  # of a deployment, in the order of time; null: one file of that name
     ]
 )
@@ -124,14 +126,14 @@ STATUSES = {
     "short": "shorter than one patch (0.16 s): tagged, padded with silence",
     "empty": "a header without samples",
     "unreadable": "not opened, or not audio",
-    "worker died": "brought its worker down, or hung it, each time it was tried",
+    "worker died": "crashed its worker, or made it hang, at every try",
 }
 
 
 def recording_row(
     name: str, size_bytes: int, modified_ns: int, status: str, reason: str, **known: Any
 ) -> dict[str, Any]:
-    """One row of the recordings table; what is not known stays null."""
+    """Return a row of the recordings table; what is not known stays null."""
     row = {"duration_s": None, "rate_hz": None, "channels": None, "chunks": 0, **known}
     return {
         "recording": name, "size_bytes": size_bytes, "modified": modified_ns, "status": status, "reason": reason, **row
@@ -139,7 +141,7 @@ def recording_row(
 
 
 def complete(recordings: pa.Table) -> pa.Table:
-    """The recordings table with all columns that may be null: earlier versions wrote fewer."""
+    """Add columns that earlier versions of the recordings table did not have; they are null."""
     for field in RECORDINGS:
         if field.nullable and field.name not in recordings.column_names:
             recordings = recordings.append_column(field, pa.nulls(len(recordings), field.type))
@@ -147,12 +149,12 @@ def complete(recordings: pa.Table) -> pa.Table:
 
 
 def staged_table(spans: list[int], chunks: list[int], scores: npt.NDArray[np.float32]) -> pa.Table:
-    """Rows of a worker's scores, [n, 527]."""
+    """Return the rows of scores [n, 527], schema `STAGED`."""
     return pa.table([pa.array(spans, pa.int32()), pa.array(chunks, pa.int32()), _lists(scores)], schema=STAGED)
 
 
 def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: float) -> tuple[Any, Any]:
-    """Start and end of chunks in seconds: integer samples divided once, the last one's end is the recording's."""
+    """Return start and end of chunks in seconds: integer samples divided once; the last end is the recording's end."""
     index = chunks.astype(np.int64)
     start_s = index * chunk_samples / SAMPLE_RATE_HZ
     end_s = np.minimum((index + 1) * chunk_samples / SAMPLE_RATE_HZ, duration_s)
@@ -162,7 +164,7 @@ def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: f
 def score_rows(
     recording: str, chunks: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], times: tuple[Any, Any]
 ) -> pa.Table:
-    """Rows of the scores table from scores [n, 527]."""
+    """Return rows of the scores table from scores [n, 527]."""
     return pa.table([*_chunk_columns(recording, chunks, times), _lists(scores.astype(np.float16))], schema=SCORES)
 
 
@@ -175,7 +177,7 @@ def tag_rows(
     threshold: float,
     top_k: int,
 ) -> pa.Table:
-    """Rows of the tags table: of each chunk the `top_k` best labels that reach `threshold`, best first."""
+    """Return rows of the tags table: of each chunk the `top_k` best labels that reach `threshold`, best first."""
     row, classes, values = best_labels(scores, threshold, top_k)
     labels = weak_labels()
     columns = _chunk_columns(recording, chunks[row], (times[0][row], times[1][row]))
@@ -187,7 +189,7 @@ def tag_rows(
 def best_labels(
     scores: npt.NDArray[np.float32], threshold: float, top_k: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Of each row of scores [n, 527] the `top_k` best labels that reach `threshold`, best first: row, class, score."""
+    """Return the `top_k` best labels of each row of scores [n, 527] that reach `threshold`: row, class, score."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, : min(top_k, CLASSES)]
     values = np.take_along_axis(scores, best, axis=1)
     row, rank = np.nonzero(values >= np.float32(threshold))

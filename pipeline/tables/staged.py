@@ -11,8 +11,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from satpipe.pipeline.storage import is_remote
-from satpipe.pipeline.tables.files import COMPRESSION, metadata, new_name, row_groups, whole
+from satpipe.pipeline.storage import is_remote, output_file
+from satpipe.pipeline.tables.files import COMPRESSION, metadata, new_name, row_groups
 from satpipe.pipeline.tables.schemas import STAGED
 from satpipe.sat.errors import OutputError
 
@@ -100,7 +100,7 @@ class Staging:
         name = new_name()
         options = {"compression": COMPRESSION, "use_dictionary": False, "write_statistics": False}
         with (
-            whole(self._output, f"{FOLDER}/{name}") as path,
+            output_file(self._folder / name, self._output) as path,
             pq.ParquetWriter(path, STAGED, **options) as writer,
         ):
             yield StagedFile(name, writer)

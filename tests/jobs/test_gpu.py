@@ -17,7 +17,7 @@ from satpipe.jobs.tag.plan import plan
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.ray_engine import Slots, sharing
+from satpipe.pipeline.ray_engine import sharing
 from satpipe.pipeline.tagging.worker import WorkerOptions, make_tagger
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.batching import BATCH_CHUNKS, GPU_BATCH_CHUNKS, score_chunks
@@ -77,16 +77,19 @@ def test_as_many_workers_share_a_gpu_as_have_a_processor_each(cpus: float, gpus:
     assert sharing(cpus, gpus) == workers
 
 
-@pytest.mark.parametrize(("device", "slots", "width"), [("auto", Slots(1, 0.25), 8), ("cpu", Slots(1, 0), 8)])
+@pytest.mark.parametrize(("device", "share", "width"), [("auto", 0.25, 8), ("cpu", 0, 8)])
 def test_work_is_handed_out_in_shares_of_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, device: str, slots: Slots, width: int
+    monkeypatch: pytest.MonkeyPatch, device: str, share: float, width: int
 ) -> None:
     ray = SimpleNamespace(
-        init=lambda **options: None, cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0}, shutdown=lambda: None
+        is_initialized=lambda: False,
+        init=lambda **options: None,
+        cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0},
+        shutdown=lambda: None,
     )
     monkeypatch.setattr(ray_engine, "ray", ray)
     with ray_engine.start(None, None, device) as started:
-        assert (started.slots, started.width) == (slots, width)
+        assert (started.gpus, started.width) == (share, width)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.ray_engine import Engine, Slots
+from satpipe.pipeline.ray_engine import Engine
 from satpipe.pipeline.tagging import worker
 
 
@@ -39,7 +39,7 @@ def without_ray() -> Iterator[None]:
 
     @contextmanager
     def start(*_: object) -> Iterator[Engine]:
-        yield EngineWithoutRay(Slots(), None)
+        yield EngineWithoutRay(0, None)
 
     with patch.object(ray_engine, "start", start), patch.object(worker, "fetch", itemgetter(0)):
         yield

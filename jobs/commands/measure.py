@@ -44,7 +44,7 @@ def benchmark() -> None:
     """Measure speed, memory and quality, as JSON.
 
     `satpipe benchmark RECORDINGS -o FILE` is short for `satpipe benchmark tag`. `python -m satpipe.reports.readme`
-    writes the figures of reports/*.json into README and documentation.
+    writes the figures of `reports/*.json` into README and documentation.
     """
 
 

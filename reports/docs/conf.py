@@ -35,6 +35,7 @@ nitpick_ignore_regex = [
     ("py:class", r"(collections|datetime|numpy|pandas|pathlib|pyarrow|torch)\..*"),
     ("py:class", r"satpipe\.pipeline\..*|satpipe\.jobs\.(options|synth\.inputs|tag\.plan)\..*"),
     ("py:class", r"satpipe\.sat\.model\.concurrent_streams\.Key"),  # a type variable
+    ("py:class", r"FieldInfo|NoneType|Ge|Gt|Le|Lt"),  # of fields that pydantic checks
 ]
 
 # The tutorial runs in a temporary folder, with a link to the examples.

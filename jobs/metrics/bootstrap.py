@@ -6,24 +6,34 @@ recording was drawn, so metrics of counts need one product for all replicates: `
 """
 
 import numpy as np
+import numpy.typing as npt
 from satpipe.jobs.metrics.arrays import Floats, Ints
 
 
-def resample(n: int, replicates: int, seed: int) -> Ints:
-    """Return how often each of n items is in each replicate, [replicates, n]; every row adds up to n.
+def resample(n: int, replicates: int, seed: int, group: npt.NDArray[np.integer] | None = None) -> Ints:
+    """Return how often each of n items is in each replicate, [replicates, n].
 
-    The first replicates do not depend on the number of replicates.
+    The first replicates do not depend on the number of replicates. Without groups every row adds up to n.
 
     Args:
         n: Number of items.
         replicates: Number of replicates.
         seed: Random seed.
+        group: Group number of each item [n], where items of a group (the clips of one recording) are not independent:
+            whole groups are drawn, as many as there are.
+
+    Raises:
+        ValueError: `group` does not have n values.
     """
+    member = np.arange(n) if group is None else np.unique(group, return_inverse=True)[1]
+    if member.shape != (n,):
+        raise ValueError(f"{n} items need {n} group numbers, not {member.shape}")
     weights = np.zeros((replicates, n), np.int32)
     if n:
         generator = np.random.default_rng(seed)
+        groups = int(member.max()) + 1
         for row in weights:
-            row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
+            row[:] = np.bincount(generator.integers(groups, size=groups), minlength=groups)[member]
     return weights
 
 

@@ -272,3 +272,14 @@ def test_limits_are_the_values_next_outside_of_the_percentiles() -> None:
     np.testing.assert_equal(interval(np.full(3, np.nan)), (np.nan, np.nan))
     with pytest.raises(ValueError, match="level"):
         interval(values, 95)
+
+
+def test_a_group_is_drawn_whole() -> None:
+    group = np.array([5, 9, 5, 2, 2, 2])
+    weights = resample(6, 40, seed=0, group=group)
+    for number in (2, 5, 9):
+        assert (np.ptp(weights[:, group == number], axis=1) == 0).all()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    np.testing.assert_array_equal(resample(6, 40, seed=0, group=np.arange(6)), resample(6, 40, seed=0))
+    with pytest.raises(ValueError, match="group"):
+        resample(5, 40, seed=0, group=group)

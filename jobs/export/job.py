@@ -16,10 +16,10 @@ import torch
 from satpipe.jobs.export.runtime import (
     Difference,
     difference,
-    made_sound,
     open_onnx,
     open_torchscript,
     read,
+    synthetic_sound,
     torchscript_deprecation_ignored,
 )
 from satpipe.jobs.options.models import ExportOptions
@@ -32,22 +32,22 @@ from satpipe.sat.weights.hub import PUBLISHED, PUBLISHED_LICENCE
 from satpipe.sat.weights.registry import external_taggers, load_checkpoint
 
 TOLERANCE = 1e-4
-"""By how much a score of a file that is not int8 may differ from the Python model's."""
+"""Maximum difference of a score of the file, unless it is int8, from the Python model's."""
 METADATA_FILE = "metadata.json"
-"""Name of the file within a TorchScript file that holds the metadata."""
-_OPSET = 20  # the first with GELU
+"""Name of the file within a TorchScript file that contains the metadata."""
+_OPSET = 20  # the first opset with GELU
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
         path: The file.
         size_bytes: Its size.
-        metadata: What stands in it.
-        difference: How far its scores are from the Python model's.
+        metadata: The metadata in it.
+        difference: Difference between its scores and the Python model's.
     """
 
     path: Path
@@ -57,18 +57,18 @@ class Exported:
 
 
 def export(options: ExportOptions) -> Exported:
-    """Write a model as one file, and compare its scores with the model's. The file appears once that is done.
+    """Write a model as one file; it appears after its scores have been compared with the model's.
 
     Raises:
-        ConfigError: Options that cannot work, or an extra that is not installed.
-        CheckpointError: The model's file is not what it should be.
+        ConfigError: The options do not fit together, or an extra is not installed.
+        CheckpointError: The model's file is not a valid checkpoint.
         AudioError: A recording to check on cannot be read.
         OutputError: The file cannot be written, or its scores are not the model's.
     """
     _refuse_impossible(options)
     checkpoint = _checkpoint(options)
     out = options.out
-    recordings = read(options.check) if options.check else [made_sound()]
+    recordings = read(options.check) if options.check else [synthetic_sound()]
     try:
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
             path = Path(folder) / out.name
@@ -91,20 +91,20 @@ def export(options: ExportOptions) -> Exported:
 
 
 def text(done: Exported, options: ExportOptions) -> str:
-    """Tell what was written."""
+    """Describe the file."""
     chunk_s = int(done.metadata["chunk_samples"]) / SAMPLE_RATE_HZ
     found = done.difference
-    checked = ", ".join(options.check) or "made sound; --check RECORDINGS compares on yours"
+    checked = ", ".join(options.check) or "synthetic sound; add --check RECORDINGS to compare on yours"
     return (
         f"{done.path}: {done.metadata['model']}, {done.metadata['precision']}, {done.size_bytes / 1e6:.1f} MB, "
-        f"{chunk_s:g} s a call\n"
+        f"{chunk_s:g} s per call\n"
         f"scores against the Python model's, {found.chunks} chunks of {checked}: largest difference "
         f"{found.largest:.1e}, mean {found.mean:.1e}, the same highest class in {found.same_top:.1%} of chunks"
     )
 
 
 def describe(options: ExportOptions, checkpoint: Checkpoint) -> dict[str, str]:
-    """What stands in the file: all that it takes to call it and to name its scores, and where it came from."""
+    """Return the metadata: everything needed to call the file and to name its scores, and its origin."""
     config = checkpoint.config
     licence = PUBLISHED_LICENCE if options.model in PUBLISHED else "not stated"
     return {
@@ -125,7 +125,7 @@ def describe(options: ExportOptions, checkpoint: Checkpoint) -> dict[str, str]:
 def _refuse_impossible(options: ExportOptions) -> None:
     if options.format == "torchscript":
         if options.int8:
-            raise ConfigError("int8 is made by ONNX Runtime: it takes --format onnx")
+            raise ConfigError("--int8 needs ONNX Runtime: add --format onnx")
         return
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -136,7 +136,7 @@ def _checkpoint(options: ExportOptions) -> Checkpoint:
     name = options.model.partition(":")[0]
     if name in external_taggers():
         raise ConfigError(
-            f"'{name}' cannot be exported: it is none of SAT's models, whose front end and memory make the file"
+            f"'{name}' cannot be exported: it is not a SAT model, whose front end and memory the file contains"
         )
     checkpoint = load_checkpoint(options.model, options.arch)
     if options.delay_s is None:
@@ -145,7 +145,7 @@ def _checkpoint(options: ExportOptions) -> Checkpoint:
 
 
 def _inputs(tagger: ChunkTagger) -> dict[str, torch.Tensor]:
-    """Inputs of the right shape, by name."""
+    """Return inputs of the right shape, by name."""
     config = tagger.model.config
     samples = window_samples(config)
     inputs = {"samples": torch.zeros(samples), "length": torch.tensor([samples]), "chunk": torch.tensor([0])}
@@ -158,7 +158,7 @@ def _write_onnx(tagger: ChunkTagger, path: Path, metadata: dict[str, str]) -> No
 
     inputs = _inputs(tagger)
     with _quiet(), warnings.catch_warnings():
-        # torch's own use of what it deprecates.
+        # torch uses what it deprecates.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
         program = torch.onnx.export(
             tagger.eval(),
@@ -170,23 +170,23 @@ def _write_onnx(tagger: ChunkTagger, path: Path, metadata: dict[str, str]) -> No
             verbose=False,
         )
     if program is None:
-        raise OutputError(f"torch made no ONNX of {tagger.model.config.name}")
+        raise OutputError(f"torch cannot convert {tagger.model.config.name} to ONNX")
     proto = program.model_proto
     for node in proto.graph.node:
-        del node.metadata_props[:]  # where in the source each came from
+        del node.metadata_props[:]  # paths of the source code
     onnx.helper.set_model_props(proto, metadata)
     onnx.save(proto, path)
 
 
 def _quantise(path: Path) -> None:
-    """Make the weights of linear layers 8 bits wide, and their inputs as they come; the front end stays as it is."""
+    """Quantise linear layers: weights to 8 bits here, inputs as they arrive; the front end stays in float32."""
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
     model = onnx.load(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     others = [node.name for node in model.graph.node if node.op_type == "MatMul"]  # linear layers are Gemm
-    # Seven bits: without VNNI, x86 adds pairs of products in 16 bits, which eight bits would overflow.
+    # Seven bits: without VNNI, x86 adds pairs of products in 16 bits, which would overflow with eight.
     with _quiet():
         quantize_dynamic(model, path, per_channel=True, reduce_range=True, nodes_to_exclude=others)
     model = onnx.load(path)
@@ -197,13 +197,13 @@ def _quantise(path: Path) -> None:
 def _write_torchscript(tagger: ChunkTagger, path: Path, metadata: dict[str, str]) -> None:
     with torchscript_deprecation_ignored(), torch.inference_mode():
         traced = torch.jit.trace(tagger.eval(), tuple(_inputs(tagger).values()), check_trace=False)
-        frozen = torch.jit.freeze(traced)  # without the weights that `tagger` has in another layout
+        frozen = torch.jit.freeze(traced)  # drops weights that `tagger` has in another layout
         torch.jit.save(frozen, path, _extra_files={METADATA_FILE: json.dumps(metadata)})
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch and ONNX Runtime log about packages and steps that are not needed here."""
+    """Silence the log of torch and ONNX Runtime, which is about optional packages and steps."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Files of `satpipe export`, run here: what their scores are, and how far they are from those of the Python model."""
+"""Runs files of `satpipe export`, and compares their scores with those of the Python model."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -21,21 +21,21 @@ from satpipe.sat.model.streaming import StreamingTagger
 
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[Arrays], list[npt.NDArray[np.float32]]]
-"""A file that is open: inputs by name in their order -> scores, and memory where there is one."""
+"""An open file: inputs by name, in order -> scores, and memory if the model has one."""
 
-_CHECKED_S = 600  # of a recording at most
-_MADE_S = 25
+_CHECKED_S = 600  # maximum per recording
+_SYNTHETIC_S = 25
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the scores of a file are from those of the model it was made of.
+    """Difference between the scores of a file and those of its model.
 
     Attributes:
-        chunks: How many were compared.
+        chunks: Number of chunks compared.
         largest: Largest difference of a score.
         mean: Mean difference of all scores.
-        same_top: Part of the chunks whose highest class is the same.
+        same_top: Share of the chunks whose highest class is the same.
     """
 
     chunks: int
@@ -45,7 +45,7 @@ class Difference:
 
 
 def open_onnx(path: Path, threads: int = 0) -> Call:
-    """Open an ONNX file in ONNX Runtime; `threads` 0 leaves their number to it."""
+    """Open an ONNX file in ONNX Runtime, which chooses the number of `threads` if that is 0."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -68,7 +68,7 @@ def open_torchscript(path: Path) -> Call:
 
 @contextmanager
 def torchscript_deprecation_ignored() -> Iterator[None]:
-    """TorchScript is deprecated, but there are programs that load nothing else."""
+    """Ignore that TorchScript is deprecated: some programs load nothing else."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]  # shapes are fixed
@@ -96,7 +96,7 @@ def score(call: Call, config: ModelConfig, samples: Samples) -> npt.NDArray[np.f
 
 
 def difference(call: Call, model: SAT, recordings: Iterable[Samples]) -> Difference:
-    """Compare the scores of a file with those of the model in the gapless cut."""
+    """Compare the scores of a file with those of the model on gapless chunks."""
     chunks, same_top, largest, total = 0, 0, 0.0, 0.0
     for samples in recordings:
         tagger = StreamingTagger(model)
@@ -108,16 +108,16 @@ def difference(call: Call, model: SAT, recordings: Iterable[Samples]) -> Differe
         total += float(distance.sum(dtype=np.float64))
         same_top += int((found.argmax(1) == wanted.argmax(1)).sum())
     if not chunks:
-        raise ConfigError("the recordings to check on hold no sound")
+        raise ConfigError("the recordings to check on contain no audio")
     return Difference(chunks, largest, total / (chunks * CLASSES), same_top / chunks)
 
 
 def read(inputs: tuple[str, ...]) -> Iterator[Samples]:
-    """Return the first ten minutes of each recording, 16 kHz mono, read one after the other.
+    """Return the first ten minutes of each recording, 16 kHz mono; each is read when it is needed.
 
     Raises:
-        ConfigError: There are no recordings.
-        AudioError: One cannot be read; when it is its turn.
+        ConfigError: No recordings are found.
+        AudioError: A recording cannot be read; raised when it is needed.
     """
     sources = list(Search(inputs))
     if not sources:
@@ -138,15 +138,15 @@ def _read(source: Source) -> Samples:
     return np.concatenate(kept)
 
 
-def made_sound() -> Samples:
-    """A sound to compare on where there is no recording: a tone that wanders, noise in bursts, silence.
+def synthetic_sound() -> Samples:
+    """Return a sound to compare on without recordings: a wandering tone, bursts of noise, silence.
 
-    There is some noise wherever the tone is: in bands where a loud tone alone leaves nothing but the rounding of the
-    Fourier transform, two ways of computing it differ.
+    The tone always has some noise: bands that contain only rounding errors of a loud tone's Fourier transform depend on
+    how it is computed.
     """
     generator = np.random.default_rng(0)
-    seconds = np.arange(_MADE_S * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    seconds = np.arange(_SYNTHETIC_S * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     tone = 0.2 * np.sin(2 * np.pi * 500 * (seconds + np.sin(2 * seconds)))
-    loudness = np.repeat(generator.uniform(0.1, 1, _MADE_S * 4), SAMPLE_RATE_HZ // 4) ** 3
+    loudness = np.repeat(generator.uniform(0.1, 1, _SYNTHETIC_S * 4), SAMPLE_RATE_HZ // 4) ** 3
     sound = tone + loudness * generator.normal(0, 0.2, len(seconds))
     return np.where((seconds > 8) & (seconds < 13), 0, sound).astype(np.float32)

@@ -152,7 +152,7 @@ def test_in_onnx_runtime_the_bundled_model_gives_the_scores_of_python(bundled: t
     within = max(exact_scores(model, torch.from_numpy(samples))[1] for samples in read((str(EXAMPLES),)))
     assert found.largest <= within <= TOLERANCE
     assert found.same_top == 1
-    assert f"{path}: SAT_T_2s, fp32, {path.stat().st_size / 1e6:.1f} MB, 1.92 s a call" in printed
+    assert f"{path}: SAT_T_2s, fp32, {path.stat().st_size / 1e6:.1f} MB, 1.92 s per call" in printed
     assert "the same highest class in 100.0% of chunks" in printed
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
@@ -233,9 +233,9 @@ def test_a_full_context_model_reads_what_it_is_told_to(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_int8_tells_what_it_costs(bundled: tuple[Path, str], satpipe: Satpipe, tmp_path: Path) -> None:
+def test_int8_tells_what_it_costs(bundled: tuple[Path, str], satpipe_here: Satpipe, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
-    done = satpipe("export", BUNDLED, "--format", "onnx", "--int8", "-o", path, "--check", SPEECH)
+    done = satpipe_here("export", BUNDLED, "--format", "onnx", "--int8", "-o", path, "--check", SPEECH)
     assert done.returncode == 0, done.stderr
     assert path.stat().st_size < bundled[0].stat().st_size / 3
     found = difference(open_onnx(path), load_checkpoint(BUNDLED).model(), read((str(SPEECH),)))
@@ -251,9 +251,9 @@ def test_int8_tells_what_it_costs(bundled: tuple[Path, str], satpipe: Satpipe, t
 
 @pytest.mark.slow
 def test_the_example_prints_the_rows_of_tag_without_torch_and_satpipe(
-    bundled: tuple[Path, str], satpipe: Satpipe, address: str, tmp_path: Path
+    bundled: tuple[Path, str], satpipe_here: Satpipe, tmp_path: Path
 ) -> None:
-    done = satpipe("tag", SPEECH, "-o", tmp_path / "out", "--address", address, "--no-scores")
+    done = satpipe_here("tag", SPEECH, "-o", tmp_path / "out", "--no-scores")
     assert done.returncode == 0, done.stderr
     wanted = pd.read_parquet(tmp_path / "out" / "tags").astype({"mid": str, "label": str})
     rows = list(csv.DictReader(io.StringIO(run_example(bundled[0], SPEECH, tmp_path).stdout)))
@@ -307,11 +307,11 @@ def refused(kind: type[Exception], message: str, model: str, out: Path, **given:
 def test_options_that_cannot_work(tmp_path: Path) -> None:
     out = tmp_path / "sat"
     refused(ConfigError, "--format must be onnx or torchscript, not 'tflite'", BUNDLED, out, format="tflite")
-    refused(ConfigError, "takes --format onnx", BUNDLED, out, format="torchscript", int8=True)
+    refused(ConfigError, "add --format onnx", BUNDLED, out, format="torchscript", int8=True)
     refused(ConfigError, "SAT_T_2s has a delay of 2 s.*needs a full-context model", BUNDLED, out, delay_s=1)
     refused(ConfigError, "model or file 'SAT_T2s' not found; did you mean SAT_T_2s", "SAT_T2s", out)
     refused(CheckpointError, "satpipe models pull SAT_B_2s", "SAT_B_2s", out)
-    refused(ConfigError, "'ast' cannot be exported: it is none of SAT's models", "ast:hf://owner/ast", out)
+    refused(ConfigError, "'ast' cannot be exported: it is not a SAT model", "ast:hf://owner/ast", out)
 
 
 def test_a_file_that_is_another_kind_of_model_is_refused(tmp_path: Path) -> None:
@@ -319,10 +319,10 @@ def test_a_file_that_is_another_kind_of_model_is_refused(tmp_path: Path) -> None
     refused(CheckpointError, "other.pt fits no configuration", str(tmp_path / "other.pt"), tmp_path / "sat.onnx")
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_line(satpipe: Satpipe, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_clear_line(satpipe_here: Satpipe, tmp_path: Path) -> None:
     refused(OutputError, "nowhere/sat.onnx cannot be written: No such file", BUNDLED, tmp_path / "nowhere" / "sat.onnx")
     (tmp_path / "file").touch()
-    done = satpipe("export", BUNDLED, "-o", tmp_path / "file" / "sat.onnx")
+    done = satpipe_here("export", BUNDLED, "-o", tmp_path / "file" / "sat.onnx")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "OutputError" in done.stderr
     assert "file/sat.onnx cannot be written: Not a directory" in done.stderr

@@ -1,11 +1,11 @@
-"""A year of scores by rule: what `satpipe tag` would have written of two recorders that ran for half a year each.
+"""A year of made-up scores, as `satpipe tag` would write them for two recorders that ran for half a year each.
 
-    python tests/synthetic_year.py FOLDER [DAYS]
+    python tests/support/synthetic_year.py FOLDER [DAYS]
 
-Recordings of an hour, named as an AudioMoth names them, in a folder for each site: `meadow/20250101_000000.WAV`. Birds
-sing from before sunrise on, most in June; crickets after sunset from May on; traffic has its rush hours but on Sundays;
-bells strike the hour; on some days it rains, and on summer evenings it thunders. Scores rise and fall over some chunks.
-The other classes are noise near 0. Scores go in steps of 1/1024, so that a year takes little room: 5 GB. Hours are UTC.
+Recordings of one hour, named like those of an AudioMoth, in a folder for each site: `meadow/20250101_000000.WAV`. Birds
+sing from before sunrise, most in June; crickets after sunset from May; traffic has rush hours except on Sundays; bells
+strike the hour; on some days it rains, and on summer evenings it thunders. Scores rise and fall over several chunks.
+Other classes are noise near 0. Scores are multiples of 1/1024, so that a year needs only 5 GB. Hours are UTC.
 """
 
 import sys
@@ -37,7 +37,7 @@ CHUNK_SAMPLES = 30_720
 CHUNKS = HOUR_S * SAMPLE_RATE_HZ // CHUNK_SAMPLES  # 1875 of an hour, without a rest
 HOURS_PER_FILE = 32  # what a run of `tag` puts into one
 NOISES = 8  # hours of the other classes' scores; each hour has one of them
-RUN_CHUNKS = 7  # that a score takes to rise and fall, about
+RUN_CHUNKS = 7  # approximate time for a score to rise and fall
 STEPS = 1024
 Values = npt.NDArray[np.float64]
 

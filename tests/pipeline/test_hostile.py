@@ -228,6 +228,7 @@ EDITS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from([*FILES, *CONTAINERS]), edits=st.lists(EDITS, min_size=1, max_size=6))
 def test_a_damaged_file_ends_with_a_status(

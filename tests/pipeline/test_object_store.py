@@ -62,8 +62,8 @@ def tag_in_store(environment: dict[str, str], *arguments: object) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe, store: str, tmp_path: Path) -> None:
-    folder = make_recordings(tmp_path / "in", 8, 9)
-    make_recordings(folder / "long", 1, 60)
+    folder = make_recordings(tmp_path / "in", 4, 9)
+    make_recordings(folder / "long", 1, 50)
     (folder / "bad.wav").write_text("no audio")
     for path in folder.rglob("*.wav"):
         bucket(f"in/{path.relative_to(folder).as_posix()}").write_bytes(path.read_bytes())

@@ -26,8 +26,8 @@ CONTAINER_ROUNDING_S = 1.0  # containers count padding as length, and round it
 PRIMING_SAMPLES = 1024  # at 16 kHz, more at higher rates; soxr's filters are shorter than 260 from 4 kHz upwards
 # A FLAC frame takes 8 bytes or more and has at most 65,535 samples; other formats have fewer in as many bytes.
 MAX_FRAMES_PER_BYTE = 8192
-# What a file begins with that FFmpeg reads, and the demuxer for it. FFmpeg's own guess would also consider the name of
-# the file, and could treat a text as a playlist and open what it lists.
+# FFmpeg's demuxers and the first bytes of the files they read. FFmpeg's own guess would also depend on the file's name,
+# and could treat a text as a playlist and open the files that it lists.
 _CONTAINERS = {
     "mov": re.compile(rb".{4}(?:ftyp|moov|mdat|wide|free|skip)", re.DOTALL),
     "asf": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
@@ -62,7 +62,7 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
 
 
 def _container(path: str) -> str:
-    """Return the FFmpeg demuxer for a file according to its first bytes, or "" if libsndfile reads it."""
+    """Return the FFmpeg demuxer for a file, or "" if libsndfile reads it."""
     try:
         # Opening a named pipe would wait until someone writes to it.
         if not is_remote(path) and stat.S_ISFIFO(Path(path).stat().st_mode):
@@ -91,7 +91,7 @@ class Reader:
     """The samples of one recording from `start` on, decoded, mixed and resampled block by block.
 
     Attributes:
-        frames_read: Frames of the recording decoded so far, counted from its start.
+        frames_read: Frame of the recording up to which it is decoded.
         invalid_s: Position of the first NaN, infinite or absurdly large sample, in seconds; None if there is none.
             Such samples are replaced with silence.
         broken_s: Position at which decoding failed before the end that the header announces; None if it did not.
@@ -105,7 +105,7 @@ class Reader:
 
         Args:
             path: Path of the file; not used for a deployment.
-            info: What `probe` returned, or `satpipe.pipeline.recordings.deployments` made from it.
+            info: Header data of the file (from `probe`) or of the deployment.
             channel: Channel to read, counted from 1; None for the mean of all.
             start: First sample wanted, at `rate_hz`. Without `info.exact_seek` and `exact_ratio`, a start other than 0
                 is approximate, and the samples differ slightly from those of a pass from the start: good enough to
@@ -151,7 +151,7 @@ class Reader:
 
     def _of_part(self, part: Part) -> Iterator[Samples]:
         info, joined = part.info, bool(self._info.parts)
-        # Few enough that no more than BLOCK_VALUES result at the rate wanted.
+        # At most BLOCK_VALUES, also at the rate wanted.
         frames = max(1, min(BLOCK_VALUES // info.channels, BLOCK_VALUES * info.rate_hz // self._rate_hz))
         try:
             with closing(_open(part.source.path, info.container)) as file:
@@ -171,7 +171,7 @@ class Reader:
             self.broken_s = self.frames_read / info.rate_hz
 
     def _clean(self, block: Samples) -> Samples:
-        """Count a block, and replace invalid samples with silence."""
+        """Replace invalid samples with silence, and count frames."""
         block, invalid = silence_invalid(block)
         if invalid is not None and self.invalid_s is None:
             self.invalid_s = (self.frames_read + invalid) / self._info.rate_hz

@@ -18,11 +18,7 @@ from satpipe.pipeline.recordings.recording import AudioInfo, Part
 
 @dataclass(frozen=True)
 class Deployment(Source):
-    """Files that are read as one; `size_bytes` is the sum, `modified_ns` the latest of theirs.
-
-    Attributes:
-        info: Header data of the files together.
-    """
+    """Files that are read as one, with their total size and the time of the latest change."""
 
     info: AudioInfo
 
@@ -37,8 +33,8 @@ class NotJoined:
     """Files of one recorder that were not joined although their times are close.
 
     Attributes:
-        overlaps: Pairs of files, and by how many seconds the second begins before the first ends.
-        mismatches: Pairs of files that follow each other but cannot be read as one, with the reason.
+        overlaps: Pairs of files, and their overlap in seconds.
+        mismatches: Pairs of files that follow each other but cannot be read as one, and the reason.
     """
 
     overlaps: list[tuple[str, str, float]] = field(default_factory=list)
@@ -47,14 +43,7 @@ class NotJoined:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that may be part of a deployment.
-
-    Attributes:
-        source: The file.
-        info: What its header states.
-        recorder: Key of its recorder.
-        time: When it starts.
-    """
+    """A file that may be part of a deployment; `recorder` is a key that the files of one recorder share."""
 
     source: Source
     info: AudioInfo
@@ -63,12 +52,12 @@ class Candidate:
 
     @property
     def end(self) -> datetime:
-        """When it ends."""
+        """End of the file."""
         return self.time + timedelta(seconds=self.info.duration_s)
 
 
 def fingerprint(source: Source) -> tuple[str, int, int]:
-    """Return what distinguishes a file from others, and from its former versions: name, size and time stamp."""
+    """Return the name, size and time stamp of a file, which distinguish it from others and from earlier versions."""
     return source.recording, source.size_bytes, source.modified_ns
 
 
@@ -77,7 +66,7 @@ def join(candidates: Iterable[Candidate], gap_s: float) -> tuple[list[Source], N
 
     Args:
         candidates: Files whose start time is known.
-        gap_s: By how much a file may begin later or earlier than the previous one ends.
+        gap_s: Maximum gap or overlap between a file and the next.
 
     Returns:
         Deployments and single files, sorted by name; and the files that were not joined.
@@ -99,7 +88,7 @@ def join(candidates: Iterable[Candidate], gap_s: float) -> tuple[list[Source], N
 
 
 def _follows(before: Candidate, after: Candidate, gap_s: float, not_joined: NotJoined) -> bool:
-    """Return True if a file continues another; note the reason if it does not, unless there is just a pause."""
+    """Return True if `after` continues `before`; note an overlap or a mismatch."""
     names = before.source.recording, after.source.recording
     apart_s = (after.time - before.end) / timedelta(seconds=1)
     if apart_s < -gap_s:

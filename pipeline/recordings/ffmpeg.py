@@ -18,20 +18,14 @@ class AvFile:
     """The best audio stream of a file, decoded from its start or from `skip_to` on.
 
     Attributes:
-        rate_hz: Sampling rate.
-        channels: Number of channels.
-        frames: Approximate number of samples per channel that the container announces; 0 if it does not.
-        broken: True if `blocks` met something that cannot be decoded, or another rate or number of channels.
+        frames: Approximate number of samples per channel, according to the container; 0 if it does not state it.
+        broken: True if `blocks` met data that cannot be decoded, or another rate or number of channels.
     """
 
     exact_seek, problem = False, ""
 
     def __init__(self, path: str, container: str) -> None:
-        """Open a file and decode its first frame: the rate in headers is not reliable.
-
-        Args:
-            path: Path of the file.
-            container: FFmpeg's name of its demuxer.
+        """Open a file with one of FFmpeg's demuxers and decode its first frame: the rate in headers is not reliable.
 
         Raises:
             AudioError: The file has no audio (`unreadable`) or no samples (`empty`).
@@ -81,7 +75,7 @@ class AvFile:
         self._skip = max(0, frame - round(at_s * self.rate_hz))
 
     def blocks(self, frames: int) -> Iterator[Samples]:
-        """Yield blocks [n, channels] of `frames` samples or a few more, up to the end or to where decoding fails."""
+        """Yield blocks [n, channels] of at least `frames` samples, up to the end or to where decoding fails."""
         block, size = [], 0
         for samples in self._decoded():
             block.append(samples)
@@ -109,10 +103,10 @@ class AvFile:
 
 
 def _announced_s(source: av.container.InputContainer, stream: av.AudioStream, container: str) -> float:
-    """Return the length that the container announces for an audio stream, or 0."""
+    """Return the length of an audio stream according to the container, or 0."""
     if container in _GUESS_LENGTH:
         return 0.0
     if container == "mov" and stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    # With several streams, it would be the length of the longest.
+    # With several streams, this would be the length of the longest.
     return (source.duration or 0) / av.time_base if len(source.streams) == 1 else 0.0

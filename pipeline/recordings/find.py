@@ -14,7 +14,7 @@ from satpipe.sat.errors import ConfigError
 
 # Read by libsndfile.
 _SNDFILE = ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc"
-# Read by FFmpeg, with the extra `ffmpeg`; without it, their row in the recordings table names the extra.
+# Read by FFmpeg, with the extra `ffmpeg`; without it, the status of these files names the extra.
 _FFMPEG = ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv"
 EXTENSIONS = frozenset(f"{_SNDFILE} {_FFMPEG}".split())
 
@@ -26,7 +26,6 @@ class Source:
     Attributes:
         recording: Its name in the tables: the path relative to the input folder, with forward slashes.
         path: Absolute path or URL.
-        size_bytes: Size.
         modified_ns: Time of the last change, in nanoseconds since 1970.
     """
 
@@ -132,7 +131,7 @@ def _is_audio(name: str) -> bool:
 
 
 def _modified_ns(info: dict[str, Any]) -> int:
-    """Return the time of the last change of an object, which stores call by different names; 0 if unknown."""
+    """Return the time of an object's last change, for which each store has another key; 0 if unknown."""
     modified = info.get("LastModified") or info.get("updated") or info.get("mtime") or 0
     if isinstance(modified, str):
         modified = datetime.fromisoformat(modified)
@@ -144,14 +143,14 @@ def _source(root: Path, path: Path) -> Source:
     try:
         status = path.stat()
         size_bytes, modified_ns = status.st_size, status.st_mtime_ns
-    except OSError:  # a dangling link: its row appears when it cannot be opened
+    except OSError:  # a dangling link, which is reported when it is opened
         size_bytes = modified_ns = 0
     # A name that is not UTF-8 is shown with its bytes escaped: Parquet strings are UTF-8.
     return Source(os.fsencode(name).decode("utf-8", "backslashreplace"), str(path.absolute()), size_bytes, modified_ns)
 
 
 def _identity(path: str | Path) -> tuple[int, int] | str:
-    """Return the same for two paths of one file or folder."""
+    """Return a value that is equal for two paths of one file or folder."""
     try:
         status = os.stat(path)
     except OSError:

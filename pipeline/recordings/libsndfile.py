@@ -20,10 +20,8 @@ class SndFile:
     """A file, decoded from its start or from `skip_to` on.
 
     Attributes:
-        rate_hz: Sampling rate.
-        channels: Number of channels.
         frames: Samples per channel, according to the header.
-        broken: True if `blocks` met something that cannot be decoded.
+        broken: True if `blocks` met data that cannot be decoded.
     """
 
     def __init__(self, path: str) -> None:
@@ -88,9 +86,9 @@ class SndFile:
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that is read on from its current position.
+    """A file without seeks between reads.
 
-    After every read of a seekable file, soundfile seeks to where it already is; in an MP3 file this lands in a
+    After every read of a seekable file, soundfile seeks to its current position; in an MP3 file this lands in a
     slightly different place, and the samples after it differ.
     """
 
@@ -102,7 +100,7 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
     def check_source(self) -> None:
-        """Raise an AudioError if the file seemed to end only because its store could not be read."""
+        """Raise an AudioError if the file seems to end only because its store cannot be read."""
         if isinstance(self._source, RemoteFile) and self._source.error:
             raise AudioError(f"its store could not be read: {self._source.error}")
 

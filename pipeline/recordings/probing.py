@@ -27,7 +27,7 @@ class Unusable(NamedTuple):
 
 
 def probe_batch(sources: list[Source]) -> list[AudioInfo | Unusable]:
-    """Read the headers of some files; a plain function that a worker runs."""
+    """Read the headers of files; runs on a worker."""
     found: list[AudioInfo | Unusable] = []
     for source in sources:
         with deadline(PROBE_LIMIT_S):
@@ -43,12 +43,7 @@ def _header(source: Source) -> AudioInfo:
 
 
 def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Source, AudioInfo | Unusable]]:
-    """Let workers read the headers of files; yield the files in any order.
-
-    Args:
-        engine: An engine without other tasks.
-        sources: The files.
-    """
+    """Let the workers of an engine without other tasks read the headers of files; yield the files in any order."""
     files = list(sources)
     waiting = deque(files[at : at + PROBE_FILES] for at in range(0, len(files), PROBE_FILES))
     while waiting or engine.in_flight:
@@ -63,7 +58,7 @@ def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Sour
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """End this process if the block takes longer, whatever it hangs in."""
+    """End this process if the block takes longer, even if it hangs in C code."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield

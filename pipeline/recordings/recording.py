@@ -1,4 +1,4 @@
-"""What is known about a recording: what its header states, its files, its channel."""
+"""A recording: header data, files, channel."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,15 @@ LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 100, 10_000_000
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of a file states.
+    """Header data of a file.
 
     Attributes:
         frames: Samples per channel; 0 if the header does not state it. Approximate for containers.
-        rate_hz: Sampling rate.
-        channels: Number of channels.
         exact_seek: True if reading from the middle gives exactly the samples that reading from the start gives.
         problem: Why the recording is known to be cut off, or "".
         container: FFmpeg's name of the demuxer that reads the file; "" if libsndfile reads it.
-        header_time: When the recording started, according to its metadata.
-        parts: The files of a deployment, in the order of time; empty for a single file.
+        header_time: Start time in the file's metadata.
+        parts: The files of a deployment in chronological order; empty for a single file.
     """
 
     frames: int
@@ -52,13 +50,7 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class Part:
-    """One of several files that are read as one recording.
-
-    Attributes:
-        source: The file.
-        info: What its header states.
-        begin: Frame of the recording at which the file begins.
-    """
+    """One of several files that are read as one recording; `begin` is the frame of the recording at which it begins."""
 
     source: Source
     info: AudioInfo
@@ -72,13 +64,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording as the tables name it.
+    """A recording to tag.
 
     Attributes:
         name: Its name in the tables.
-        source: Its file, or files.
+        source: Its file, or deployment.
         channel: Channel to read, counted from 1; None for the mean of all.
-        info: What the header states.
     """
 
     name: str
@@ -90,11 +81,7 @@ class Recording:
 def recordings_of(source: Source, info: AudioInfo, channels: str) -> list[Recording]:
     """Return the recordings to tag from a file.
 
-    Args:
-        source: The file.
-        info: What its header states.
-        channels: `mix`, `split` (each channel is a separate recording, named `NAME#ch1`, `NAME#ch2`, ...) or a channel
-            number from 1.
+    `channels` is `mix`, `split` (each channel is a recording, named `NAME#ch1`, `NAME#ch2`, ...) or a number from 1.
     """
     if channels == "mix" or (channels == "split" and info.channels == 1):
         return [Recording(source.recording, source, None, info)]
@@ -105,5 +92,5 @@ def recordings_of(source: Source, info: AudioInfo, channels: str) -> list[Record
 
 
 def is_known_size(size_bytes: int) -> bool:
-    """Return False for the sizes that programs put into a header when they write to a pipe: the largest numbers."""
+    """Return False for the very large sizes that programs put into a header when they write to a pipe."""
     return not (0x7FFFF000 <= size_bytes <= 0x80000000 or 0xFFFFF000 <= size_bytes < 2**32 or size_bytes >= 2**62)

@@ -36,7 +36,7 @@ def exact_ratio(rate_hz: int, to_hz: int = SAMPLE_RATE_HZ) -> bool:
 
 
 class Resampler:
-    """Takes samples of one channel and returns them at another rate; this one, at the same rate."""
+    """Resamples one channel; this class leaves the rate as it is."""
 
     def push(self, samples: Samples) -> Samples:
         """Take samples; return the resampled ones that are final."""
@@ -48,24 +48,17 @@ class Resampler:
 
 
 def one_pass(rate_hz: int, to_hz: int = SAMPLE_RATE_HZ, taken: int = 0, given: int = 0) -> Resampler:
-    """Return a resampler for a pass over a recording.
-
-    Args:
-        rate_hz: Rate of the recording.
-        to_hz: Rate wanted.
-        taken: Frames of the recording before the first one pushed.
-        given: Samples at `to_hz` that correspond to them.
-    """
+    """Return a resampler for a pass that begins after `taken` frames, which are `given` samples at `to_hz`."""
     return Resampler() if rate_hz == to_hz else _OnePass(rate_hz, to_hz, taken, given)
 
 
 def low_delay(rate_hz: int) -> Resampler:
-    """Return a resampler to 16 kHz that gives the samples of `one_pass`, sooner where the ratio of rates allows it."""
+    """Return a resampler to 16 kHz: the samples of `one_pass`, with less delay if the ratio of rates allows it."""
     return _Windows(rate_hz) if rate_hz != SAMPLE_RATE_HZ and exact_ratio(rate_hz) else one_pass(rate_hz)
 
 
 class _OnePass(Resampler):
-    """soxr's own stream. It works on long blocks: samples come out up to 110 ms after they went in."""
+    """soxr's own stream, whose long blocks delay samples by up to 110 ms."""
 
     def __init__(self, rate_hz: int, to_hz: int, taken: int, given: int) -> None:
         self._rate_hz, self._to_hz = rate_hz, to_hz
@@ -84,10 +77,10 @@ class _OnePass(Resampler):
 
 
 class _Windows(Resampler):
-    """The samples of a pass from the start, each as soon as everything it depends on has arrived.
+    """The samples of a pass from the start, each as soon as all samples it depends on have arrived.
 
     Every push resamples a window that begins where soxr keeps the phase, a filter's length before the first sample
-    wanted, and returns the samples at least half a filter before its end: 9 ms late from 16 kHz upwards.
+    wanted, and returns the samples up to half a filter before its end: a delay of 9 ms from 16 kHz upwards.
     """
 
     def __init__(self, rate_hz: int) -> None:

@@ -20,13 +20,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class CsvTime(NamedTuple):
-    """Start and end of a recording.
-
-    Attributes:
-        start: UTC.
-        end: UTC, if known.
-        line: Line of the CSV.
-    """
+    """Start and, if known, end of a recording in UTC, and the line of the CSV that states them."""
 
     start: datetime
     end: datetime | None
@@ -35,11 +29,11 @@ class CsvTime(NamedTuple):
 
 @dataclass(frozen=True)
 class ClockDrift:
-    """Readings of a recorder's clock at true times; its rate is constant between them, and before and after.
+    """Readings of a recorder's clock; between two readings its rate is constant.
 
     Attributes:
-        recordings: Name or pattern of its recordings.
-        recorded_us: Readings of the clock, in order, in microseconds since 1970 [n].
+        recordings: Name or pattern of the recorder's recordings.
+        recorded_us: Readings in ascending order, in microseconds since 1970 [n].
         true_us: True times of the readings [n].
     """
 
@@ -61,9 +55,7 @@ class ClockDrift:
 def read_times(path: str | Path, zone: ZoneInfo) -> dict[str, CsvTime]:
     """Read a CSV of start times: columns recording, time and, optionally, end_time.
 
-    Args:
-        path: Path or URL of the CSV.
-        zone: Time zone of times that do not name one.
+    `zone` is the time zone of times without an offset.
 
     Raises:
         ConfigError: The CSV cannot be read, or a line is wrong; the message names it.
@@ -83,9 +75,7 @@ def read_times(path: str | Path, zone: ZoneInfo) -> dict[str, CsvTime]:
 def read_clock_drifts(path: str | Path, zone: ZoneInfo) -> list[ClockDrift]:
     """Read a CSV of clock readings: columns recordings (a name or pattern), recorded_time and true_time.
 
-    Args:
-        path: Path or URL of the CSV.
-        zone: Time zone of times that do not name one.
+    `zone` is the time zone of times without an offset.
 
     Raises:
         ConfigError: The CSV cannot be read, or a line is wrong; the message names it.

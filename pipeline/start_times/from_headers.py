@@ -13,6 +13,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import IO, NamedTuple
 
@@ -44,7 +45,7 @@ class HeaderTime(NamedTuple):
 
 
 def read_header_time(path: str) -> HeaderTime | None:
-    """Return the start time in the metadata of a file; None if there is none, or they are damaged."""
+    """Return the start time in the metadata of a file; None if they have none or are damaged."""
     try:
         with io.BufferedReader(RemoteFile(path, _BLOCK_BYTES)) if is_remote(path) else open(path, "rb") as file:
             chunks: dict[str, bytes] = {}
@@ -64,7 +65,7 @@ def read_header_time(path: str) -> HeaderTime | None:
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the chunks of interest: lower-case names and content."""
+    """Yield lower-case names and contents of the chunks in `_READ`."""
     head = file.read(12)
     w64 = head[:4] == b"riff"
     if not w64 and not (head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE"):
@@ -97,10 +98,9 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 def _guano(text: str) -> datetime | None:
     found = _GUANO.search(text)
-    try:
+    with suppress(ValueError):
         return datetime.fromisoformat(found[1]) if found else None
-    except ValueError:
-        return None
+    return None
 
 
 def _comment(text: str) -> datetime | None:
@@ -135,9 +135,9 @@ def _ixml(text: str, rate_hz: int) -> datetime | None:
 
 
 def _originated(date: str, clock: str, samples: int, rate_hz: int) -> datetime | None:
-    """Return the date and time of origination, to the sample.
+    """Return the date and time of origination.
 
-    The sample count since midnight gives the fraction of the second, or the time if that is missing. A count that
+    The number of samples since midnight adds the fraction of the second, or replaces a missing time. A number that
     contradicts the time is the time code of a production, and is ignored.
     """
     digits = re.fullmatch(r"(\d{4}).(\d\d).(\d\d)\D*", date)
@@ -153,7 +153,6 @@ def _originated(date: str, clock: str, samples: int, rate_hz: int) -> datetime |
 
 
 def _parsed(text: str, pattern: str) -> datetime | None:
-    try:
+    with suppress(ValueError):
         return datetime.strptime(text, pattern)
-    except ValueError:
-        return None
+    return None

@@ -1,4 +1,4 @@
-"""Parse the names of recordings: when they start, and which recorder made them."""
+"""Parse the names of recordings: start time and recorder."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -47,7 +47,7 @@ class NameParser:
     """
 
     def __init__(self, names: Iterable[str], pattern: str | None = None) -> None:
-        """Look at all names, since some can only be interpreted together with others.
+        """Scan all names, since some can only be interpreted together with others.
 
         Args:
             names: Names of all files.
@@ -71,7 +71,7 @@ class NameParser:
         return self._pattern.time(name) if self._pattern else None
 
     def by_convention(self, name: str) -> NameTime | None:
-        """Return the time according to the usual conventions, in the name or that of a folder with a single file."""
+        """Return the time in the name, or in that of its folder if it has a single file, by the usual conventions."""
         folder, stem, _ = _split(name)
         for _, named in _times(stem):
             return named
@@ -103,7 +103,7 @@ class Pattern:
         """Parse the pattern.
 
         Raises:
-            ConfigError: It has unknown directives, or not a whole date with a time of day.
+            ConfigError: It has unknown directives, or no complete date with a time of day.
         """
         tokens = re.findall(r"%.?|\*|\?|[^%*?]+", pattern.strip("/"))
         self._directives = [token for token in tokens if token.startswith("%") and token != "%%"]

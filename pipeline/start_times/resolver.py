@@ -1,4 +1,4 @@
-"""Resolve the start times of recordings to UTC: from CSVs, names and headers, with time zones and clock errors."""
+"""Find the start times of recordings in UTC: from CSVs, names and headers, with time zones and clock errors."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,13 +22,7 @@ _OVERLAP = timedelta(seconds=1.5)  # names are rounded to the second: a file may
 
 @dataclass(frozen=True)
 class RecordedFile:
-    """What is known about the start of a file.
-
-    Attributes:
-        name: Its name in the tables.
-        duration_s: Its length; 0 if unknown.
-        header_time: Start time in its metadata.
-    """
+    """A file whose start time is wanted; `duration_s` is 0 if unknown."""
 
     name: str
     duration_s: float
@@ -37,7 +31,7 @@ class RecordedFile:
 
 @dataclass
 class StartTime:
-    """When a file starts.
+    """Start of a file.
 
     Attributes:
         time: UTC.
@@ -52,10 +46,10 @@ class StartTime:
 
 @dataclass
 class Ambiguities:
-    """Names of files whose start time rests on an assumption.
+    """Names of files whose start time is based on an assumption.
 
     Attributes:
-        without_zone: Their time zone is not given; UTC is assumed.
+        without_zone: No time zone is given; UTC is assumed.
         repeated_hour: In the hour that is repeated when summer time ends.
         skipped_hour: In the hour that is skipped when summer time begins.
         implausible_rates: Start and end imply a clock error of more than MAX_DRIFT: the end is ignored.
@@ -82,7 +76,7 @@ def find_zone(name: str | None) -> ZoneInfo:
 
 
 def _similar_zones(name: str) -> list[str]:
-    """Return zones with a similar name, as a whole or in the last part."""
+    """Return zones whose name, or its last part, is similar."""
     zones = sorted(available_timezones())
     cities = {zone.rpartition("/")[2].lower(): zone for zone in zones}
     similar = get_close_matches(name, zones, n=3, cutoff=0.75)
@@ -94,10 +88,8 @@ class StartTimeResolver:
     """Resolves the start times of files.
 
     Attributes:
-        names: Parses the names of the files last resolved.
-        times: Times of some files from a CSV, by name.
-        drifts: Clock errors of recorders.
-        ambiguities: Files of the last call of `resolve` whose start time rests on an assumption.
+        names: Parser of the names passed to the last call of `resolve`.
+        ambiguities: Files of the last call of `resolve` whose start time is based on an assumption.
     """
 
     def __init__(
@@ -111,8 +103,8 @@ class StartTimeResolver:
 
         Args:
             pattern: Where names contain the time, see `NameParser`.
-            zone: Time zone of times that do not name one.
-            times: Times of some files, by name.
+            zone: Time zone of times without an offset.
+            times: Times of some files from a CSV, by name.
             drifts: Clock errors of recorders.
 
         Raises:
@@ -148,7 +140,7 @@ class StartTimeResolver:
         return starts
 
     def _local(self, file: RecordedFile) -> tuple[datetime, str] | None:
-        """Return the time of a file, in the recorder's or its own zone, and its source."""
+        """Return the time of a file, without a zone if it is in the recorder's, and its source."""
         if given := self.times.get(file.name):
             return given.start, "csv"
         if time := self.names.by_pattern(file.name):
@@ -165,7 +157,7 @@ class StartTimeResolver:
         return (local if local.tzinfo else local.replace(tzinfo=self._zone, fold=fold)).astimezone(UTC)
 
     def _is_repeated(self, name: str, local: datetime) -> bool:
-        """Note the ambiguity of a time without a zone; return True if it occurs twice."""
+        """Return True if a time without a zone occurs twice; note any ambiguity."""
         if not self._zone_given:
             self.ambiguities.without_zone.append(name)
             return False
@@ -214,7 +206,7 @@ class StartTimeResolver:
 
 
 def _in_order(night: list[tuple[RecordedFile, StartTime]], end: datetime) -> None:
-    """Give the files in a repeated hour, one after the other, the earliest time after the end of the previous one."""
+    """Assign to each file of a repeated hour, in turn, the earliest time after the end of the previous file."""
     rest = sorted(night, key=lambda pair: pair[1].time)
     while rest:
         options = [

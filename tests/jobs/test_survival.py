@@ -22,7 +22,6 @@ import unlucky_workers
 from conftest import Satpipe
 from forked import Forked
 from killed import count_changes, tag_until
-from satpipe.pipeline import ray_engine
 from satpipe.pipeline.tagging import run
 from small_models import small_model_known, write_small_model
 from tag_tables import assert_same_tables, make_recordings, recordings, scores
@@ -192,7 +191,6 @@ def unlucky(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     ray.cloudpickle.register_pickle_by_value(unlucky_workers)  # the workers cannot import it
     for name in ("probe_batch", "tag_and_stage"):
         monkeypatch.setattr(run, name, getattr(unlucky_workers, name))
-    monkeypatch.setattr(ray_engine, "RETRIES", 1)
     yield monkeypatch.undo
     ray.cloudpickle.unregister_pickle_by_value(unlucky_workers)
 

@@ -27,7 +27,7 @@ GROUP = "satpipe.taggers"
 EXTERNAL_TAGGERS = {
     "ast": "satpipe.sat.taggers.ast:AST",
     "beats": "satpipe.sat.taggers.beats:BEATs",
-    "efficientat": "satpipe.sat.taggers.efficientat:EfficientATTagger",
+    "efficientat": "satpipe.sat.taggers.efficientat:EfficientAT",
     "htsat": "satpipe.sat.taggers.htsat:HTSAT",
 }
 _HUB = "hf://"

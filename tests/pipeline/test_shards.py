@@ -24,9 +24,9 @@ from satpipe.pipeline.training_data.teachers import (
 from satpipe.pipeline.training_data.views import ClipCache, Views, resample
 from satpipe.sat.errors import CheckpointError, ConfigError, OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
-from satpipe.sat.taggers.efficientat import random_state
 from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import save
+from small_models import efficientat_state
 from training import make_clips, write_all, write_labels
 
 
@@ -227,7 +227,7 @@ def test_no_teacher(tmp_path: Path) -> None:
 def test_a_teacher_is_not_given_more_than_it_reads(shards: Shards, tmp_path: Path) -> None:
     import torch
 
-    torch.save(random_state(0.1), tmp_path / "weights.pt")
+    torch.save(efficientat_state(), tmp_path / "weights.pt")
     with pytest.raises(ConfigError, match="the delay of efficientat must be 0.16 s to 10 s, not 12 s"):
         label(str(shards.folder), str(tmp_path / "labels"), str(tmp_path / "weights.pt"), SegmentOptions(piece_s=12))
 

@@ -11,17 +11,19 @@ import torch
 from helpers import assert_same_scores
 from rounding import tolerance
 from satpipe.sat.errors import CheckpointError
-from satpipe.sat.taggers.efficientat import EfficientAT, random_state
+from satpipe.sat.taggers.efficientat import EfficientAT
 from satpipe.sat.taggers.kaldi import filterbank
+from small_models import efficientat_state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 def exact_scores(model: EfficientAT, waveforms: Tensor) -> Tensor:
     """Scores in float64."""
-    double = deepcopy(model).double()
+    double = deepcopy(model)
     double.window, double.filterbank = model.window.double(), model.filterbank.double()
-    return double.network(double.log_mel(waveforms.double())).sigmoid()
+    double.model.double()
+    return double.model(double.features(waveforms.double())).sigmoid()
 
 
 PUBLISHED = os.environ.get("SATPIPE_EFFICIENTAT", "")
@@ -30,7 +32,7 @@ PUBLISHED = os.environ.get("SATPIPE_EFFICIENTAT", "")
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    torch.save(random_state(0.1), path)
+    torch.save(efficientat_state(), path)
     return path
 
 
@@ -42,13 +44,14 @@ def test_scores_are_the_published_ones() -> None:
     with np.load(Path(PUBLISHED, "parity.npz")) as arrays:
         expected = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     waveform = expected["waveform_32k"][None]
-    torch.testing.assert_close(model.log_mel(waveform)[0], expected["log_mel"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.features(waveform)[0], expected["log_mel"], atol=1e-4, rtol=0)
     for samples, name in ((waveform, "scores_10s"), (waveform[:, :128_000], "scores_first_4s")):
-        assert_same_scores(model(samples)[0], expected[name], tolerance(model(samples), exact_scores(model, samples)))
+        scores = model.scores(samples)
+        assert_same_scores(scores[0], expected[name], tolerance(scores, exact_scores(model, samples)))
 
 
 def test_a_folded_batch_norm_does_what_the_batch_norm_does(weights: Path) -> None:
-    state = random_state(0.1)
+    state = efficientat_state()
     model = EfficientAT(weights)
     x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     norm = nn.BatchNorm2d(8, eps=1e-3).eval()
@@ -58,7 +61,7 @@ def test_a_folded_batch_norm_does_what_the_batch_norm_does(weights: Path) -> Non
     weight = state["features.0.0.weight"].double()
     exact = F.hardswish(norm.double()(F.conv2d(x.double(), weight, stride=2, padding=1)))
     products = float(F.conv2d(x.abs(), weight.float().abs(), stride=2, padding=1).max())  # each is rounded
-    torch.testing.assert_close(model.features[0](x).double(), exact, atol=16 * 2**-23 * products, rtol=0)
+    torch.testing.assert_close(model.model.features[0](x).double(), exact, atol=16 * 2**-23 * products, rtol=0)
 
 
 def test_a_score_does_not_depend_on_its_neighbours(weights: Path) -> None:
@@ -66,11 +69,11 @@ def test_a_score_does_not_depend_on_its_neighbours(weights: Path) -> None:
     waveforms = torch.randn(3, 32_000, generator=torch.Generator().manual_seed(2)) * torch.tensor(
         [[1.0], [0.1], [0.01]]
     )
-    together = model(waveforms)
+    together = model.scores(waveforms)
     assert together.shape == (3, 527)
     assert together.std(0).max() > 1e-3
     exact = exact_scores(model, waveforms[1:2])
-    assert_same_scores(together[1:2], exact, tolerance(model(waveforms[1:2]), exact))
+    assert_same_scores(together[1:2], exact, tolerance(model.scores(waveforms[1:2]), exact))
 
 
 def test_the_filters_are_kaldis() -> None:
@@ -88,8 +91,8 @@ def test_other_files_are_refused(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "noise.pt").write_bytes(b"noise")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         EfficientAT(tmp_path / "noise.pt")
-    state = random_state(0.1)
-    del state["features.4.block.1.0.weight"]
+    state = efficientat_state()
+    del state["features.4.block.0.0.weight"]
     torch.save(state, tmp_path / "less.pt")
-    with pytest.raises(CheckpointError, match="is not an EfficientAT network: it has no features.4.block.1.0.weight"):
+    with pytest.raises(CheckpointError, match="is not an EfficientAT network: it has no features.4.block.0.0.weight"):
         EfficientAT(tmp_path / "less.pt")

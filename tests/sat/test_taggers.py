@@ -32,10 +32,11 @@ from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError, Labe
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
 from satpipe.sat.taggers.cost import MARGIN, TensorMemory, batch_bytes, largest_batch, noise_chunks
-from satpipe.sat.taggers.efficientat import EfficientATTagger, random_state
+from satpipe.sat.taggers.efficientat import EfficientAT
 from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger, WaveformChunk
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.weights.registry import resolve
+from small_models import efficientat_state
 from torch import Tensor
 
 MIDS = [label.mid for label in weak_labels()]
@@ -65,7 +66,7 @@ class Level(Tagger):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("efficientat") / "weights.pt"
-    torch.save(random_state(0.1), path)
+    torch.save(efficientat_state(), path)
     return path
 
 
@@ -90,7 +91,7 @@ def recording(path: Path, rate_hz: int, seconds: float) -> Recording:
 
 @pytest.mark.parametrize("rate_hz", [16_000, 32_000, 44_100])
 def test_a_peer_scores_pieces_at_its_own_rate(tmp_path: Path, weights: Path, rate_hz: int) -> None:
-    tagger = ready(EfficientATTagger(weights))
+    tagger = ready(EfficientAT(weights))
     given = recording(tmp_path / "a.wav", rate_hz, 5.3)
     samples, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
     pieces = torch.from_numpy(soxr.resample(samples, rate_hz, 32_000, quality=QUALITY)).split(32_000)
@@ -213,7 +214,7 @@ def test_a_batch_takes_no_more_memory_than_it_may(limit_bytes: int) -> None:
 
 
 def test_a_peers_batch_too(weights: Path) -> None:
-    tagger = ready(EfficientATTagger(weights))
+    tagger = ready(EfficientAT(weights))
     four = math.ceil(MARGIN * batch_bytes(tagger, 4))
     tagger.batch_chunks = 4
     assert largest_batch(tagger, four) == 4
@@ -247,7 +248,7 @@ def test_tag_runs_an_external_tagger_on_ray(
     rows = table[table.recording == "a.wav"].sort_values("chunk")
     assert rows.start_s.tolist() == [2.0 * n for n in range(13)]
     assert rows.end_s.iloc[-1] == 25.0
-    tagger = ready(EfficientATTagger(weights), 2.0)
+    tagger = ready(EfficientAT(weights), 2.0)
     _, expected, _ = tagged([Span(recording_of(recordings / "a.wav"))], tagger)
     ours = np.stack(rows.scores.tolist()).astype(np.float32)
     np.testing.assert_allclose(ours, expected.numpy(), rtol=2**-10, atol=1e-5)

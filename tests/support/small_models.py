@@ -5,9 +5,11 @@ from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
+import torch
 from helpers import model_by_rule
 from satpipe.sat.model.config import CONFIGS, ModelConfig, get_config
 from satpipe.sat.model.network import SAT, Memory
+from satpipe.sat.taggers.efficientat import Network
 from satpipe.sat.weights.checkpoint import save
 from torch import Tensor
 
@@ -50,6 +52,21 @@ def write_small_model(path: Path) -> Path:
 def small_model_known() -> "patch._patch_dict":
     """Add the configuration of `write_small_model` to those that have a name."""
     return patch.dict(CONFIGS, {TWO_SECONDS.name: TWO_SECONDS})
+
+
+def efficientat_state(width: float = 0.1) -> dict[str, Tensor]:
+    """Random weights of an EfficientAT in the published layout, with scores that are away from 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    state = Network(width).state_dict()
+    for name, tensor in state.items():
+        random = torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim > 1:
+            state[name] = 1.2 * random / tensor[0].numel() ** 0.5
+        elif name.endswith((".1.weight", "running_var")):
+            state[name] = torch.rand(tensor.shape, generator=generator) + 0.5
+        elif tensor.is_floating_point():
+            state[name] = 0.1 * random
+    return state
 
 
 class CountingSAT(SAT):

@@ -35,7 +35,7 @@ Line = dict[str, Any]
 
 
 def stream(options: StreamOptions) -> bool:
-    """Print lines until all sources have ended, the user stops it, or the reader of its output goes away.
+    """Print lines until all sources have ended, the user stops it, or its output is closed.
 
     Returns:
         True if no source broke off.
@@ -43,7 +43,7 @@ def stream(options: StreamOptions) -> bool:
     Raises:
         ConfigError: A source or the model does not exist, or options contradict each other.
         AudioError: A source has no audio that can be read.
-        CheckpointError: The model's file cannot be used.
+        CheckpointError: The model file cannot be used.
     """
     complete = True
     try:
@@ -53,7 +53,7 @@ def stream(options: StreamOptions) -> bool:
             if "event" in line:
                 _report(line)
     except BrokenPipeError:
-        # Discard what is left in the buffer, or Python would report an error when it exits.
+        # Discard the rest of the buffer, or Python would report an error when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return complete
 
@@ -98,7 +98,7 @@ def _model(checkpoint: Checkpoint, precision: str) -> SAT:
 
 @contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Give a function that returns True after Ctrl-C or SIGTERM; a second signal ends the program at once."""
+    """Provide a function that returns True after Ctrl-C or SIGTERM; a second signal ends the program at once."""
     received = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -164,19 +164,17 @@ def _gap(gap: StreamGap) -> Line:
 
 
 def _when(source: LiveSource, time_s: float) -> Line:
-    """Return the time of day for a live source, nothing for others."""
-    if not source.live:
-        return {}
-    return {"time": datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")}
+    """Return the time in UTC of a live source, nothing for others."""
+    return {"time": datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")} if source.live else {}
 
 
 def _shortest(score: np.float32) -> float:
-    """Return the shortest decimal that is exactly this number in single precision."""
+    """Return the number with the fewest decimals that is equal in single precision."""
     return float(str(score))
 
 
 def _report(event: Line) -> None:
-    """Print what went wrong on standard error."""
+    """Print a gap or a problem on standard error."""
     if event["event"] == "gap":
         then = "filled with silence" if event["filled"] else "the memory restarts"
         message = f"{event['gap_s']:.3f} s missed at {event['start_s']:.3f} s: {event['reason']}; {then}"

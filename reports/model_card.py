@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from satpipe.jobs.train.validation import TRUE_PIECES
+from satpipe.jobs.train.validation import TRUE_SEGMENTS
 from satpipe.reports.readme import ROOT, put
 
 FOLDER = ROOT / "sat" / "data"
@@ -16,7 +16,7 @@ def table(figures: dict[str, Any]) -> str:
     some = next(iter(models.values()))
     rows: list[tuple[str, str, str]] = []  # title, part and key of the figures
     for part, title in (("pieces", "4 s windows"), ("long", "long recordings")):
-        for count in TRUE_PIECES:
+        for count in TRUE_SEGMENTS:
             classes, key = some[part][f"classes_{count}"], f"teacher_map_{count}"
             rows.append((f"teacher-mAP, {title}, {classes} classes with {count} true windows, memory on", part, key))
             rows.append(("the same, memory off", part, f"{key}_memory_off"))

@@ -23,7 +23,7 @@ def make_feed(settings: TrainConfig, group: Group) -> Feed | Views:
 
     Raises:
         ConfigError: There are fewer examples than one batch per worker.
-        TrainingError: The labels are of segments that are not two chunks of the model.
+        TrainingError: The labelled segments are not as long as two chunks of the model.
     """
     shards, config = Shards(settings.data), get_config(settings.arch)
     sizes = {"batch": settings.batch, "per_epoch": settings.clips_per_epoch}
@@ -50,7 +50,7 @@ def _two_chunks(segments: Segments, chunk_samples: int) -> int:
     samples = round(segments.segment_s * SAMPLE_RATE_HZ)
     if not 2 * chunk_samples <= samples < 3 * chunk_samples:
         raise TrainingError(
-            f"the labels are of segments of {segments.segment_s:g} s, but the model reads two chunks of "
+            f"the labelled segments last {segments.segment_s:g} s, but the model reads two chunks of "
             f"{chunk_samples / SAMPLE_RATE_HZ:g} s: make labels with `satpipe psl --piece-s "
             f"{math.ceil(2 * chunk_samples / SAMPLE_RATE_HZ)}`"
         )

@@ -1,4 +1,4 @@
-"""`satpipe train-bundled`: trains the model that comes with satpipe, and a full-context model to compare it with."""
+"""`satpipe train-bundled`: train the model that comes with satpipe, or a full-context model for comparison."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,7 @@ Where = tuple[tuple[str, str], ...]
 class Corpus:
     """Audio with a table of its clips.
 
-    Attributes:
-        folder: Contains audio/, manifest.tsv (path, split and more), and for training teacher_scores.parquet.
+    The folder contains audio/, manifest.tsv (path, split and more), and for training teacher_scores.parquet.
     """
 
     folder: Path
@@ -50,7 +49,7 @@ class Corpus:
         """Table of the teacher's scores.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: The table does not exist.
         """
         path = self.folder / "teacher_scores.parquet"
         if not path.exists():
@@ -68,15 +67,7 @@ class Corpus:
 
 
 def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Path:
-    """Prepare the data, label them, and train; steps that are done are not repeated.
-
-    Args:
-        corpus: The corpus.
-        options: Other options.
-        report: Called with each line of metrics.
-
-    Returns:
-        The exported file.
+    """Prepare the data, label them, and train; return the exported file. Completed steps are not repeated.
 
     Raises:
         ConfigError: A part of the corpus is missing or cannot be read.
@@ -84,9 +75,9 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
     """
     out = Path(options.out)
     if options.full_context:
-        labels = out / "train-clip-labels"
-        _label(out / "train", labels, corpus.scores, (("kind", "clip"),))
-        sets = [f"data={out / 'train'}", f"labels={labels}", f"init={BUNDLED_PATH}"]
+        clip_labels = out / "train-clip-labels"
+        _label(out / "train", clip_labels, corpus.scores, (("kind", "clip"),))
+        sets = [f"data={out / 'train'}", f"labels={clip_labels}", f"init={BUNDLED_PATH}"]
         return _train("full", "bundled_full", out, out / "full", [*sets, *options.overrides], report)
     if not options.teacher:
         raise ConfigError("--teacher must be EfficientAT's weights, which label views during training")
@@ -96,12 +87,12 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
             bad = [*done.listing.missing, *done.problems]
             raise ConfigError(f"{len(bad):,} clips of {corpus.folder} are missing or cannot be read, such as {bad[0]}")
         _label(out / part, out / f"{part}-labels", corpus.scores, (("kind", "window"),))
-    data, labelled = [out / "train"], [out / "train-labels"]
+    data, labels = f"data={out / 'train'}", f"labels={out / 'train-labels'}"
     if options.extra:
-        data, labelled = [*data, out / "extra"], [*labelled, out / "extra-labels"]
-        Corpus(options.extra).prepare("train", data[-1])
-        _label(data[-1], labelled[-1], options.teacher)
-    sets = [f"data={_joined(data)}", f"labels={_joined(labelled)}", f"teacher={options.teacher}"]
+        Corpus(options.extra).prepare("train", out / "extra")
+        _label(out / "extra", out / "extra-labels", options.teacher)
+        data, labels = f"{data},{out / 'extra'}", f"{labels},{out / 'extra-labels'}"
+    sets = [data, labels, f"teacher={options.teacher}"]
     sets += [f"init={options.init}"] if options.init else []
     return _train("sat", "bundled", out, out / "run", [*sets, *options.overrides], report)
 
@@ -116,7 +107,3 @@ def _train(stage: str, recipe: str, out: Path, run: Path, sets: Sequence[str], r
     validation = (f"validation={out / 'validation'}", f"validation_labels={out / 'validation-labels'}")
     settings = load_config(stage, recipe, [*validation, *sets])
     return train(settings, run, resume=(run / "run.json").exists(), report=report)
-
-
-def _joined(folders: Sequence[Path]) -> str:
-    return ",".join(map(str, folders))

@@ -108,27 +108,27 @@ class TrainConfig(BaseModel):
     """Stage sat: EfficientAT weights (or a SAT model) that label augmented and mixed views during training, instead
     of `labels`, which then only give how often each class is drawn."""
     reuse: Count = 1
-    """How often each view is used within its epoch, with a new mask and gain each time."""
+    """Number of times that each view is used within its epoch, with a new mask and gain each time."""
     mix: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the views that are two sounds."""
+    """Share of the views that mix two sounds."""
 
     validate_every: Count = 1
     """Epochs between validations."""
     checkpoint_steps: int = 0
     """Updates between checkpoints within an epoch; 0: only at the end of each epoch."""
     average_best: Count = 1
-    """How many of the best checkpoints are averaged into the export; 1: the last one is exported."""
+    """Number of best checkpoints that are averaged into the export; 1: the last one is exported."""
     half: bool = False
     """Export in half precision."""
     max_failures: int = 3
-    """How often a lost worker is replaced before the run gives up."""
+    """Number of times that a lost worker is replaced before the run gives up."""
     log_steps: Count = 50
     """Updates between lines of metrics."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read YAML's values as they are meant: true is not a number, and every scalar is a valid text."""
+        """Convert YAML's values strictly: true is not a number, and every scalar is a valid text."""
         kind = cls.model_fields[info.field_name or ""].annotation
         if kind is str:
             return "" if value is None else str(value)
@@ -156,7 +156,7 @@ def load_config(stage: str, config: str, overrides: Sequence[str] = ()) -> Train
     """Read and check a configuration.
 
     Args:
-        stage: mae, full or sat.
+        stage: One of `STAGES`.
         config: A YAML file, or the name of a configuration that comes with satpipe.
         overrides: key=value texts that replace keys of the file.
 
@@ -202,7 +202,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _problems(error: ValidationError) -> str:
-    """Name each key that is wrong and what is allowed."""
+    """Return a message with each wrong key and its allowed values."""
     found = error.errors()
     missing = [str(each["loc"][0]) for each in found if each["type"] == "missing" and len(each["loc"]) == 1]
     if missing:

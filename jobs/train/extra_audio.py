@@ -27,7 +27,7 @@ Row = dict[str, str]
 
 
 def rows_of(table: Path, packages: Collection[str] = ()) -> list[Row]:
-    """Read the rows of the given packages, by default of all."""
+    """Read the rows of the given packages, by default all rows."""
     with gzip.open(table, "rt", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     return [row for row in rows if not packages or row["package"] in packages]
@@ -62,13 +62,7 @@ def fetch(package: str, version: str, folder: Path) -> None:
 
 
 def cut(rows: list[Row], unpacked: Path, audio: Path) -> Iterator[str]:
-    """Write the clips of one package; yield a message for each clip that cannot be made.
-
-    Args:
-        rows: Rows of the table, all of one package.
-        unpacked: Folder of the package's files.
-        audio: Folder of the clips.
-    """
+    """Write the clips of one package's rows into `audio`; yield a message for each clip that cannot be made."""
     for row in rows:
         target = audio / clip_path(row)
         try:
@@ -83,11 +77,7 @@ def cut(rows: list[Row], unpacked: Path, audio: Path) -> Iterator[str]:
 
 
 def make(out: Path, packages: Collection[str] = ()) -> list[str]:
-    """Make the set in a folder; existing clips are kept.
-
-    Args:
-        out: The folder.
-        packages: Only these packages; all if empty.
+    """Make the set, by default from all packages; existing clips are kept.
 
     Returns:
         A message for each clip that could not be made.

@@ -1,4 +1,4 @@
-"""The workers that train together, as each of them sees the group: the only part of a worker that uses Ray Train."""
+"""The workers that train together: the only part of a worker that uses Ray Train."""
 
 import math
 import tempfile
@@ -11,18 +11,11 @@ import torch
 from satpipe.sat.taggers.interface import CPU
 from torch import nn
 
-STATE = "state.pt"
-"""Name of the file in a checkpoint's folder."""
+STATE = "state.pt"  # file in a checkpoint's folder
 
 
 class Group:
-    """A worker alone.
-
-    Attributes:
-        rank: Number of this worker.
-        world: Number of workers.
-        device: Where this worker computes.
-    """
+    """This worker: its number, the number of all workers and its device. By default it is alone."""
 
     def __init__(self, rank: int = 0, world: int = 1, device: torch.device = CPU) -> None:
         self.rank, self.world, self.device = rank, world, device

@@ -24,7 +24,7 @@ from satpipe.jobs.train.group import STATE
 from satpipe.jobs.train.log import METRICS, lines
 from satpipe.jobs.train.worker import ERROR, train_worker
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.storage import locate, written_whole
+from satpipe.pipeline.storage import locate, write_text, written_whole
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.sat import errors
@@ -40,8 +40,8 @@ EXPORT = "model.safetensors"
 CHANGEABLE = frozenset(
     {"epochs", "decay_epochs", "validate_every", "checkpoint_steps", "log_steps", "max_failures", "average_best"}
 )
-PLACES = ("data", "labels", "validation", "validation_labels", "init", "teacher")
-_NAME = "ray"  # of Ray's folder within the run's
+FOLDERS = ("data", "labels", "validation", "validation_labels", "init", "teacher")
+_NAME = "ray"  # of Ray's folder in the folder of the run
 _VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")
 _POLL_S = 1.0
 # Each step allocates and frees tensors of the same sizes; by default glibc returns their pages to the system.
@@ -76,7 +76,7 @@ def train(
         The exported file.
 
     Raises:
-        ConfigError: A folder or file of the settings is missing or does not fit the others.
+        ConfigError: A folder or file of the settings is missing or does not match the others.
         OutputError: The folder contains a run and `resume` is not given, or a run with other settings.
         TrainingError: The run cannot continue; the last checkpoint is kept.
     """
@@ -98,7 +98,7 @@ def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, An
     """Return the folders and files of the settings by key, each changed."""
     return {
         name: ",".join(change(part) for part in given.split(","))
-        for name in PLACES
+        for name in FOLDERS
         if (given := getattr(settings, name))
     }
 
@@ -167,7 +167,7 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
     measured = [line for line in lines(out / METRICS) if "map" in line] if (out / METRICS).exists() else []
     metadata = {
         "stage": settings.stage,
-        # Names without paths: where the folders are on this machine is private.
+        # Names without paths, which are private.
         "settings": json.dumps(settings.model_dump() | _places(settings, lambda place: PurePath(place).name)),
         "labels": json.dumps([label.mid for label in weak_labels()]),
         "data": json.dumps({"clips": len(shards), "hours": round(float(shards.durations_s.sum()) / 3600, 2)}),
@@ -202,7 +202,7 @@ def _check_inputs(settings: TrainConfig) -> None:
 
 
 def _claim(out: Path, settings: TrainConfig, resume: bool) -> None:
-    """Write the settings to the run's folder, or check that the run in it has the same."""
+    """Write the settings to the run's folder, or check that they equal those of the run in it."""
     path = out / "run.json"
     (out / ERROR).unlink(missing_ok=True)
     given = settings.model_dump(mode="json")
@@ -218,21 +218,12 @@ def _claim(out: Path, settings: TrainConfig, resume: bool) -> None:
             )
     elif resume:
         raise OutputError(f"{out} contains no run to continue")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
-            temporary.write_text(
-                json.dumps(
-                    {
-                        "settings": given,
-                        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                        "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS_OF}},
-                    },
-                    indent=1,
-                )
-            )
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    description = {
+        "settings": given,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS_OF}},
+    }
+    write_text(path, json.dumps(description, indent=1))
 
 
 @contextmanager
@@ -246,11 +237,10 @@ def _reported(path: Path, report: Report) -> Iterator[None]:
         while True:
             last = done.wait(_POLL_S)
             with suppress(OSError, json.JSONDecodeError):
-                there = list(lines(path))
-                shown = min(shown, len(there))  # there are fewer after a worker was lost
-                for line in there[shown:]:
+                written = list(lines(path))
+                for line in written[shown:]:
                     report(line)
-                shown = len(there)
+                shown = len(written)  # after the loss of a worker, fewer than before
             if last:
                 return
 

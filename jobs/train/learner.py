@@ -1,4 +1,4 @@
-"""The model in training: its optimiser, its running average, and one step."""
+"""The model in training: optimiser, running average, and one step."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class Learner:
-    """Everything that changes with each update, which is what a checkpoint contains."""
+    """The state that changes with each update and is stored in checkpoints."""
 
     def __init__(
         self, settings: TrainConfig, objective: Objective, group: RayGroup, state: dict[str, Any] | None
@@ -36,7 +36,7 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint contains."""
+        """Return the content of a checkpoint."""
         return {
             "objective": self.objective.state_dict(),
             "average": self._average,
@@ -48,14 +48,7 @@ class Learner:
         self._module.train()
 
     def backward(self, inputs: Tensor, labels: Tensor | None, rng: np.random.Generator, *, ends: bool) -> float:
-        """Add the gradients of one batch, and return its loss.
-
-        Args:
-            inputs: Of the batch.
-            labels: Of the batch, if there are any.
-            rng: Source of random numbers.
-            ends: True if an update follows, for which the workers average their gradients.
-        """
+        """Add the gradients of one batch, and return its loss; if `ends`, the workers average their gradients."""
         apart = nullcontext() if ends or self._world == 1 else self._module.no_sync()  # type: ignore[operator]
         with apart:
             loss = self._module(inputs, labels, rng)
@@ -63,11 +56,7 @@ class Learner:
         return float(loss.detach())
 
     def update(self, lr: float, number: int) -> bool:
-        """Change the weights by the gradients since the last update.
-
-        Args:
-            lr: Learning rate.
-            number: Updates so far.
+        """Change the weights by the gradients since the last update, after `number` updates.
 
         Returns:
             False if the gradient is not finite, on all workers alike; the weights are then unchanged.
@@ -90,7 +79,7 @@ class Learner:
 
     @contextmanager
     def evaluated(self) -> Iterator[SAT]:
-        """Give the model as it is validated and exported: averaged, and in evaluation mode within the block."""
+        """Provide the model as it is validated and exported: averaged, and in evaluation mode within the block."""
         tagger = self.objective.tagger
         before = {name: tensor.clone() for name, tensor in tagger.state_dict().items()}
         if self._average is not None:
@@ -116,7 +105,7 @@ def _optimizer(settings: TrainConfig, objective: Objective) -> torch.optim.Optim
 
 
 def learning_rate(settings: TrainConfig, epoch: float) -> float:
-    """Return the learning rate at a time of the run, in epochs since its start."""
+    """Return the learning rate at a number of epochs since the start of the run."""
     if epoch < settings.warmup_epochs:
         return settings.lr * (epoch + 1e-3) / settings.warmup_epochs
     if settings.schedule == "flat":

@@ -11,7 +11,7 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Metrics of a run as JSON lines and for TensorBoard."""
+    """Writes metrics as JSON lines and for TensorBoard."""
 
     def __init__(self, run: Path, update: int) -> None:
         """Open both; drop the lines that a lost worker wrote after `update`."""

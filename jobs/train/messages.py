@@ -1,18 +1,19 @@
-"""Texts that the training commands print."""
+"""Messages of the training commands."""
 
 from typing import Any
 
 from satpipe.jobs.train.prepare import Prepared
+from satpipe.sat.model.config import CLASSES
 
-EXAMPLES = 5  # listed of each kind
+EXAMPLES = 5  # of each kind
 
 
 def prepared(done: Prepared) -> str:
-    """Describe a training set, and what is missing from it."""
+    """Describe a training set, and the clips missing from it."""
     labels = f"{done.classes} classes" if done.classes else "without labels"
     lines = [f"{_count(done.clips, 'clip')} in {done.folder}, {labels}"]
     if done.classes:
-        lines.append(f"{done.unseen} of the model's classes never occur")
+        lines.append(f"{CLASSES - done.classes} of the model's classes never occur")
     for label, count in list(done.listing.unknown.items())[:EXAMPLES]:
         lines.append(f"label {label!r} is not a class of the model: left out {count} times")
     if done.listing.missing:

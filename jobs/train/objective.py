@@ -1,4 +1,4 @@
-"""What `satpipe train` minimises: the loss of a batch at each stage."""
+"""The loss of a batch at each stage, which `satpipe train` minimises."""
 
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ NORM_BATCHES = 16  # from which `input_norm: fixed` computes its statistics
 
 
 class CropLoss(nn.Module):
-    """Loss of stage sat of log-mel values and labels (paper section 4.4)."""
+    """Loss of stage sat for log-mel values and labels (paper section 4.4)."""
 
     def __init__(self, tagger: SAT, dtype: torch.dtype) -> None:
         super().__init__()
@@ -45,9 +45,8 @@ class Objective(nn.Module):
             self.autoencoder = MaskedAutoencoder(config, settings.decoder_depth)
         self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        self._crop_loss = [
-            CropLoss(self.tagger, self.dtype)
-        ]  # in a list: not a submodule, whose weights would be twice
+        # In a list, since as a submodule it would add the weights a second time.
+        self._crop_loss = [CropLoss(self.tagger, self.dtype)]
         parameters.initialise(self.tagger)
         if settings.init:
             start = checkpoint.load(settings.init)
@@ -61,7 +60,7 @@ class Objective(nn.Module):
         return self
 
     def record(self, batch: int) -> None:
-        """Record what a GPU does for a batch of stage sat, forward and backward, and replay it from then on.
+        """Record the GPU's kernels for a batch of stage sat, forward and backward, and replay them from then on.
 
         A step is thousands of small kernels, which take longer to start one by one than to run. Not for data-parallel
         training, since a replay does not call its hooks, nor for accumulated gradients, which a replay overwrites.
@@ -82,7 +81,7 @@ class Objective(nn.Module):
         self.tagger.init_bn.load_state_dict({"running_mean": bands.mean(1), "running_var": bands.var(1)}, strict=False)
 
     def frames(self, inputs: Tensor) -> Tensor:
-        """Return clamped log-mel values of what the model reads, [B, 64, F], of waveforms [B, n] or log-mel values."""
+        """Return the clamped log-mel values [B, 64, F] of waveforms [B, n]; log-mel values are returned as they are."""
         if inputs.ndim == 3:
             return inputs
         config = self.tagger.config

@@ -1,21 +1,20 @@
-"""`satpipe prepare` and `satpipe psl`: from audio to training sets, and from training sets to a teacher's labels."""
+"""`satpipe prepare` and `satpipe psl`: make training sets from audio, and label them with a teacher."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from satpipe.jobs.options.train import PrepareOptions
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.ray_engine import Engine, Lost
+from satpipe.pipeline.ray_engine import Lost
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.training_data.listing import Listing, list_clips
 from satpipe.pipeline.training_data.segments import SegmentOptions
-from satpipe.pipeline.training_data.shards import Shards, ShardWriter, write_shard
+from satpipe.pipeline.training_data.shards import Shards, ShardWriter, claim, write_shard
 from satpipe.pipeline.training_data.teachers import from_table, label_shard
-from satpipe.sat.errors import ConfigError, OutputError
-from satpipe.sat.model.config import CLASSES
+from satpipe.sat.errors import OutputError
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
 
@@ -32,18 +31,16 @@ class Prepared:
     Attributes:
         listing: The clips of the table or folder.
         clips: Number of clips in the shards.
-        problems: Clips that could not be read, each with the reason.
+        problems: Clips that could not be read, and the reason.
         folder: Folder of the shards.
         classes: Number of classes that occur.
-        unseen: Number of the model's classes that do not occur.
     """
 
     listing: Listing
     clips: int
     problems: dict[str, str]
     folder: Path
-    classes: int = 0
-    unseen: int = field(default=CLASSES)
+    classes: int
 
 
 def prepare(
@@ -77,15 +74,11 @@ def prepare(
     """
     listing = list_clips(folder, table, segments, where)
     writer = ShardWriter(out, listing, clips_per_shard)
-    todo = writer.missing()
-    if todo:
-        with ray_engine.start(address, workers, "cpu") as ray:
-            for shard in todo:
-                ray.submit(shard, write_shard, writer.shards[shard], writer.location(shard), retries=RETRIES)
-            _finish(ray, len(todo), report)
+    tasks = {shard: (write_shard, writer.shards[shard], writer.location(shard)) for shard in writer.missing()}
+    _run(tasks, workers, address, report)
     shards = Shards(writer.folder)
     seen = {label for labels in shards.labels for label in labels or ()}
-    return Prepared(listing, len(shards), shards.problems, writer.folder, len(seen), CLASSES - len(seen))
+    return Prepared(listing, len(shards), shards.problems, writer.folder, len(seen))
 
 
 def label(
@@ -103,7 +96,7 @@ def label(
 
     Args:
         shards_folder: Folder of the training set.
-        out: Folder of the tables.
+        out: Folder of the labels.
         teacher: File of weights, or a Parquet table of scores (file or folder).
         options: How clips are cut into segments, and which scores are kept.
         where: (column, value) pairs that rows of a teacher's table must have.
@@ -116,8 +109,8 @@ def label(
 
     Raises:
         CheckpointError: The teacher cannot be read.
-        ConfigError: The teacher's table is of other clips, or the teacher does not read segments of this length.
-        OutputError: The folder cannot be written, or contains labels of another teacher, other clips or segments.
+        ConfigError: The teacher's table is for other clips, or the teacher does not read segments of this length.
+        OutputError: The folder cannot be written, or contains labels by another teacher or of other clips or segments.
     """
     shards = Shards(shards_folder)
     folder = locate(out)
@@ -135,43 +128,39 @@ def label(
     _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}
-    todo = [shard for shard, place in places.items() if not place.exists()]
-    if todo:
-        with ray_engine.start(address, workers, "cpu") as ray:
-            for shard in todo:
-                arguments = (str(shards.folder), shard, teacher, options, places[shard])
-                ray.submit(shard, label_shard, *arguments, retries=RETRIES)
-            _finish(ray, len(todo), report)
+    tasks = {
+        shard: (label_shard, shards.folder, shard, teacher, options, place)
+        for shard, place in places.items()
+        if not place.exists()
+    }
+    _run(tasks, workers, address, report)
     return sum(pq.read_metadata(place).num_rows for place in places.values()), []
 
 
-def _finish(ray: Engine, total: int, report: Report) -> None:
-    done = 0
-    report(done, total)
-    while ray.in_flight:
-        for shard, result in ray.results(RESULTS_TIMEOUT_S):
-            if isinstance(result, Lost):
-                raise OutputError(f"shard {shard} could not be made: {result.reason}")
-            done += 1
-            report(done, total)
+def _run(tasks: dict[int, tuple[Any, ...]], workers: int | None, address: str | None, report: Report) -> None:
+    """Run the function of each shard, with its arguments, on workers."""
+    if not tasks:
+        return
+    with ray_engine.start(address, workers, "cpu") as ray:
+        for shard, task in tasks.items():
+            ray.submit(shard, *task, retries=RETRIES)
+        done = 0
+        report(done, len(tasks))
+        while ray.in_flight:
+            for shard, result in ray.results(RESULTS_TIMEOUT_S):
+                if isinstance(result, Lost):
+                    raise OutputError(f"shard {shard} could not be made: {result.reason}")
+                done += 1
+                report(done, len(tasks))
 
 
 def _describe(folder: Path, shards: Shards, made: dict[str, object]) -> None:
-    """Write what the labels were made from, or check that it is unchanged."""
-    description = json.loads(json.dumps({**made, "clips": len(shards), "shards": str(shards.folder)}))
-    path = folder / "psl.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            before = json.loads(path.read_text())
-            changed = [key for key in description if before.get(key) != description[key]]
-            if changed:
-                raise OutputError(
-                    f"{folder} contains labels made with another {changed[0]}: {before.get(changed[0])!r}, not "
-                    f"{description[changed[0]]!r}; choose another folder"
-                )
-            return
-        with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(description, indent=1))
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
+    """Write a description of the labels, or check that it is unchanged."""
+    description = {**made, "clips": len(shards), "shards": shards.folder}
+    before = claim(folder, "psl.json", description)
+    for key, value in description.items():
+        if before.get(key) != value:
+            raise OutputError(
+                f"{folder} contains labels made with another {key}: {before.get(key)!r}, not {value!r}; choose another "
+                "folder"
+            )

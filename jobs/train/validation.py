@@ -1,4 +1,4 @@
-"""How well a tagger agrees with its teacher or with weak labels: average precision over a validation set."""
+"""Average precision of a tagger over a validation set, against its teacher or weak labels."""
 
 import math
 from collections.abc import Callable
@@ -21,19 +21,17 @@ from satpipe.sat.taggers.sat import segment_scores
 from torch import Tensor
 
 TRUE_SCORE = 0.5  # a class is true if its teacher's score is at least this
-TRUE_PIECES = (10, 3)  # minimum number of true segments of the classes that are averaged over
+TRUE_SEGMENTS = (10, 3)  # minimum number of true segments of the classes that are averaged over
 BATCH = 32
 Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A validation set.
+    """A validation set: clips with weak labels, or segments that a teacher labelled.
 
     Attributes:
-        examples: Clips with weak labels, or segments that a teacher labelled.
         samples: Length of an example at 16 kHz.
-        by_teacher: True if a teacher labelled it.
         group: The workers that share the work.
     """
 
@@ -43,16 +41,17 @@ class Validation:
     group: Group
 
     def measure(self, model: SAT, log_mel: LogMel) -> dict[str, Any]:
-        """Return the metrics of a model; `map`, by which checkpoints are ranked, is NaN if no class has enough.
+        """Return the metrics of a model, among them `map`, by which checkpoints are ranked.
 
-        Against weak labels, that is the mAP over the classes that occur; against a teacher, `teacher_figures`.
+        Against weak labels, `map` is the mAP over the classes that occur; against a teacher, the teacher-mAP of
+        `teacher_figures` over the most frequent classes, or NaN if no class is frequent enough.
         """
         if not self.by_teacher:
             (scores,), labels = self._scores(lambda waveforms: [segment_scores(model, log_mel, waveforms)])
             return {"map": mean_average_precision(scores, labels >= TRUE_SCORE, 1)[0]}
         (on, off), labels = self._scores(lambda waveforms: with_and_without_memory(model, log_mel, waveforms))
         metrics = teacher_figures(on, off, labels)
-        known = (metrics[f"teacher_map_{count}"] for count in TRUE_PIECES)
+        known = (metrics[f"teacher_map_{count}"] for count in TRUE_SEGMENTS)
         return metrics | {"map": next((value for value in known if not math.isnan(value)), math.nan)}
 
     def _scores(self, tag: Callable[[Tensor], list[Tensor]]) -> tuple[list[Scores], Scores]:
@@ -84,7 +83,7 @@ def taught(shards: Shards, segments: Segments, group: Group) -> Validation:
 
 
 def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> list[Tensor]:
-    """Return the mean scores of the whole chunks of segments, memory on and off; alike for a full-context model.
+    """Return the mean scores over the complete chunks of segments, memory on and off; equal for a full-context model.
 
     Shape:
         [B, n] samples at 16 kHz -> two of [B, 527]
@@ -111,7 +110,7 @@ def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> 
     """
     figures: dict[str, Any] = {}
     for name, scores in (("", remembering), ("_memory_off", forgetting)):
-        for count in TRUE_PIECES:
+        for count in TRUE_SEGMENTS:
             value, classes = mean_average_precision(scores, labels >= TRUE_SCORE, count)
             figures |= {f"teacher_map_{count}{name}": value, f"classes_{count}": classes}
     figures["top_1"] = float((remembering.argmax(1) == labels.argmax(1)).mean())
@@ -119,7 +118,7 @@ def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> 
 
 
 def mean_average_precision(scores: Scores, truth: npt.NDArray[np.bool_], minimum: int) -> tuple[float, int]:
-    """Return the average precision, mean over the classes with at least `minimum` true rows; NaN without any.
+    """Return the mean average precision over the classes with at least `minimum` true rows, NaN without any.
 
     Shape:
         [N, 527], [N, 527] -> mean, number of classes

@@ -1,4 +1,4 @@
-"""What each worker of `satpipe train` does; Ray Train starts and restarts it, and keeps its checkpoints."""
+"""A worker of `satpipe train`; Ray Train starts and restarts it, and keeps its checkpoints."""
 
 import json
 import math
@@ -25,11 +25,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def train_worker(given: dict[str, Any]) -> None:
-    """Train from the last checkpoint, or from the start, to the end.
-
-    Args:
-        given: `settings` of the run and its folder `run`.
-    """
+    """Train to the end from the last checkpoint, if any, given the `settings` of the run and its folder `run`."""
     run = Path(given["run"])
     if (run / ERROR).exists():  # another try would fail too
         raise TrainingError("the run has failed before")
@@ -47,7 +43,7 @@ def train_worker(given: dict[str, Any]) -> None:
             raise
         message = (
             f"a batch of {given['settings']['batch']} does not fit into memory: lower batch, and raise accumulate by "
-            f"the same factor to train alike ({str(error).splitlines()[0]})"
+            f"the same factor for the same result ({str(error).splitlines()[0]})"
         )
         _note_error(run, TrainingError.__name__, message)
         raise TrainingError(message) from error
@@ -62,11 +58,7 @@ def _note_error(run: Path, kind: str, message: str, *, overwrite: bool = False) 
 
 
 class DivergedError(TrainingError):
-    """The gradient became infinite or NaN.
-
-    Attributes:
-        here: True if this worker's batch caused it.
-    """
+    """The gradient became infinite or NaN; `here` is True if this worker's batch caused it."""
 
     def __init__(self, message: str, *, here: bool) -> None:
         super().__init__(message)
@@ -75,15 +67,7 @@ class DivergedError(TrainingError):
 
 @dataclass
 class Progress:
-    """How far a run is.
-
-    Attributes:
-        epoch: The present epoch.
-        batch: Batches of the epoch that are done.
-        update: Updates in all.
-        seen: Clips trained on, over all workers.
-        seconds: Time spent so far.
-    """
+    """Progress of a run: complete epochs and batches of the next, updates, clips of all workers, and time."""
 
     epoch: int = 0
     batch: int = 0

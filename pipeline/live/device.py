@@ -39,7 +39,7 @@ class Device:
         return ", ".join(f"'{DEVICE}{name}'" for name in inputs) or "no devices"
 
     def blocks(self) -> Iterator[Samples | Gap]:
-        """Yield what the device records, and gaps where it reports lost samples."""
+        """Yield recorded samples, and gaps where the device reports lost ones."""
         arrived: SimpleQueue[tuple[Samples, float, bool] | None] = SimpleQueue()
 
         def callback(samples: Samples, _: int, times: Any, status: Any) -> None:  # PortAudio's thread: must not wait

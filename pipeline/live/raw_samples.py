@@ -1,4 +1,4 @@
-"""Uncompressed samples as bytes: raw, or after the header of a WAV file that may still be being written."""
+"""Uncompressed samples as bytes: raw, or after the header of a WAV file that may be unfinished."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,7 @@ class Encoding(NamedTuple):
 
     size_bytes: int
     numpy_type: str
-    full_scale: int
-    """As libsndfile has it."""
+    full_scale: int  # as in libsndfile
 
 
 ENCODINGS = {
@@ -43,13 +42,7 @@ MAX_HEADER_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Pcm:
-    """Layout of samples in bytes; channels are interleaved.
-
-    Attributes:
-        encoding: One of `ENCODINGS`.
-        rate_hz: Sampling rate.
-        channels: Number of channels.
-    """
+    """Layout of samples in bytes, in one of `ENCODINGS`; channels are interleaved."""
 
     encoding: str
     rate_hz: int
@@ -79,7 +72,6 @@ class WavHeader:
     """The header of a WAV file up to its samples.
 
     Attributes:
-        pcm: Layout of the samples.
         data_start: Position of the first sample, in bytes from the start of the file.
         data_bytes: Size of the samples; None if the header does not state it.
     """
@@ -90,13 +82,10 @@ class WavHeader:
 
 
 def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
-    """Read the header of a WAV file up to its samples.
-
-    Args:
-        read: Returns the given number of bytes, fewer at the end.
+    """Read the header of a WAV file up to its samples with `read`, which returns a number of bytes, fewer at the end.
 
     Raises:
-        AudioError: This is not a WAV file, it ends before the samples, or they are not plain integers or floats.
+        AudioError: The file is not a WAV file, ends before its samples, or they are not plain integers or floats.
     """
     if not (head := read(12)).startswith(WAV_MAGIC) or head[8:] != b"WAVE":
         raise AudioError("not a WAV file")

@@ -21,14 +21,13 @@ UNEXPECTED = "an unexpected error ended the reader thread"
 
 @dataclass(frozen=True)
 class Block:
-    """Samples of a stream.
+    """Samples of a stream at 16 kHz.
 
     Attributes:
-        start: Position of the first sample in the stream, at 16 kHz, gaps included.
-        samples: Samples at 16 kHz.
+        start: Position of the first sample in the stream, gaps included.
         read_s: Seconds of the stream read so far; because of the resampler, a little more than `start` and `samples`.
-        time_s: When they were read, in seconds since 1970.
-        gap: Reason of the gap before the block, or "".
+        time_s: Time at which they were read, in seconds since 1970.
+        gap: Reason for the gap before the block, or "".
     """
 
     start: int
@@ -45,7 +44,7 @@ class SourceReader:
     dropped, as one gap, as soon as a part of it has waited longer than the maximum lag.
 
     Attributes:
-        source: The source.
+        dropped_s: Seconds dropped so far.
         invalid_s: Position of the first invalid sample, which is replaced with silence; None if there is none.
         problem: Why reading broke off, or "".
     """
@@ -56,7 +55,7 @@ class SourceReader:
         Args:
             source: An open source.
             changed: Notified when something arrives.
-            max_lag_s: How long audio of a live source may wait in the queue.
+            max_lag_s: Maximum seconds that audio of a live source may wait in the queue.
         """
         self.source = source
         self.invalid_s: float | None = None
@@ -64,14 +63,10 @@ class SourceReader:
         self._changed = changed
         self._max_lag_s = max_lag_s
         self._queue: deque[tuple[float, Block]] = deque()  # with the time of arrival
-        self._queued = self._dropped = 0  # samples at 16 kHz
+        self._queued = 0  # samples at 16 kHz
+        self.dropped_s = 0.0
         self._ended = False
         self._thread = Thread(target=self._run, name=f"reads {source.name}", daemon=True)
-
-    @property
-    def dropped_s(self) -> float:
-        """Seconds dropped so far."""
-        return self._dropped / SAMPLE_RATE_HZ
 
     @property
     def ready(self) -> bool:
@@ -88,7 +83,7 @@ class SourceReader:
         self._thread.start()
 
     def take(self) -> Block | None:
-        """Return the next block; None if there is none yet, or no more."""
+        """Return the next block; None if the queue is empty."""
         with self._changed:
             if not self._queue:
                 return None
@@ -109,7 +104,7 @@ class SourceReader:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        problem = UNEXPECTED  # if an error other than ours ends the thread; threading prints it
+        problem = UNEXPECTED  # after an error that is not a SatpipeError; threading prints it
         try:
             for block in self._blocks():
                 if not self._put(block):
@@ -121,7 +116,7 @@ class SourceReader:
             self._end(problem)
 
     def _blocks(self) -> Iterator[Block]:
-        """Yield what arrives, mixed and resampled as `satpipe.pipeline.recordings.decode` does it."""
+        """Yield what arrives, mixed and resampled like the samples of a file."""
         rate_hz = self.source.rate_hz
         frames = start = 0
         gap, resampler, time_s = "", low_delay(rate_hz), time()
@@ -145,7 +140,7 @@ class SourceReader:
         """Append a block to the queue; return False if no more are wanted."""
         with self._changed:
             if self.source.live and self._lags():
-                self._dropped += self._queued
+                self.dropped_s += self._queued / SAMPLE_RATE_HZ
                 self._queue.clear()
                 self._queued = 0
                 block = replace(block, gap=TOO_SLOW)

@@ -1,4 +1,4 @@
-"""What every live source offers, and the options for reading it."""
+"""The interface of live sources, and the options for reading them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +14,7 @@ MAX_LAG_S = 4.0
 
 @dataclass(frozen=True)
 class Gap:
-    """Audio that was lost; yielded in place of samples.
-
-    Attributes:
-        frames: Its length at the source's rate; 0 if unknown.
-        reason: Why it was lost, in words.
-    """
+    """Lost audio, yielded in place of samples; `frames` is its length at the source's rate, 0 if unknown."""
 
     frames: int
     reason: str
@@ -31,8 +26,6 @@ class LiveSource(Protocol):
     Attributes:
         name: Name under which it was opened.
         live: True if its audio is produced in real time, and is lost if the reader is too slow.
-        rate_hz: Sampling rate.
-        channels: Number of channels.
     """
 
     name: str
@@ -53,7 +46,7 @@ class LiveSource(Protocol):
 
 @dataclass(frozen=True)
 class SourceOptions(Options):
-    """How live sources are read."""
+    """Options for reading live sources."""
 
     encoding: Annotated[
         str | None,

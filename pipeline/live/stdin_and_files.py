@@ -30,11 +30,7 @@ class Pipe:
     """Samples on standard input: raw, or a WAV file."""
 
     def __init__(self, options: SourceOptions, file: BinaryIO | None = None) -> None:
-        """Read the header, if there is one.
-
-        Args:
-            options: How to read the samples.
-            file: Read this instead of standard input.
+        """Read the header, if any, of `file` or standard input.
 
         Raises:
             ConfigError: Standard input is a terminal, or an option is wrong.
@@ -56,7 +52,7 @@ class Pipe:
         self.rate_hz, self.channels = self._pcm.rate_hz, self._pcm.channels
 
     def _exactly(self, size: int) -> bytes:
-        """Return so many bytes, fewer at the end; those already read to detect the format come first."""
+        """Return this number of bytes, fewer at the end; those already read to detect the format come first."""
         content, self._head = self._head, b""
         while len(content) < size and (more := os.read(self._descriptor, size - len(content))):
             content += more
@@ -120,7 +116,7 @@ class GrowingFile:
             sleep(POLL_S)
 
     def blocks(self) -> Iterator[Samples | Gap]:
-        """Yield the samples in the file, then those that are appended."""
+        """Yield the samples in the file, then those appended to it."""
         at, grown_s = self._start, monotonic()
         size_bytes = max(READ_BYTES, self._pcm.frame_bytes)
         try:

@@ -27,12 +27,10 @@ class StreamChunk:
     """A scored chunk.
 
     Attributes:
-        source: Its source.
         chunk: Its number, counted from 0 over the whole stream.
         start_s: Its start, in seconds from the stream's first sample.
-        end_s: Its end.
-        time_s: When its last sample was read, in seconds since 1970.
-        scores: Scores [527].
+        time_s: Time at which its last sample was read, in seconds since 1970.
+        scores: [527].
     """
 
     source: LiveSource
@@ -48,12 +46,10 @@ class StreamGap:
     """A gap in a stream.
 
     Attributes:
-        source: Its source.
         start_s: Its start, in seconds from the stream's first sample.
         gap_s: Its length; 0 if unknown.
-        reason: Why audio is missing, in words.
         filled: True if it is filled with silence; otherwise chunks and memory restart after it.
-        time_s: When audio arrived again, in seconds since 1970.
+        time_s: Time at which audio arrived again, in seconds since 1970.
     """
 
     source: LiveSource
@@ -69,10 +65,8 @@ class StreamEnd:
     """The end of a source.
 
     Attributes:
-        source: The source.
         end_s: Position of the end, in seconds from the stream's first sample.
         chunks: Number of chunks scored.
-        gaps: Number of gaps.
         missed_s: Total length of the gaps.
         dropped_s: The part of it for which this machine was too slow.
         invalid_s: Position of the first invalid sample, which was replaced with silence; None if there is none.
@@ -101,7 +95,7 @@ def tag_sources(
         sources: Open sources; they are closed at the end.
         tagger: The model.
         stopped: Called repeatedly; when it returns True, what has been read is scored, and tagging ends.
-        max_lag_s: How long audio of a live source may wait for the model before it is dropped.
+        max_lag_s: Maximum seconds that audio of a live source may wait for the model; after that it is dropped.
     """
     changed = Condition()
     streams = [_Stream(SourceReader(source, changed, max_lag_s), tagger) for source in sources]
@@ -150,12 +144,12 @@ class _Stream:
         self._base = self._at = 0  # in samples: where the chunk grid starts, and where the pushed samples end
         self._read_s, self._time_s = 0.0, time()  # of the last block pushed
         self._pending: Block | None = None  # the first one after a gap
-        self._flushed = False  # the incomplete chunk is pushed, before a gap or at the end
+        self._flushed = False  # True if the incomplete chunk is pushed, before a gap or at the end
         self._summary = StreamEnd(reader.source)
 
     @property
     def ready(self) -> bool:
-        """True if a chunk waits for the model."""
+        """True if a chunk is waiting for the model."""
         return self._tagger.waits(self)
 
     @property
@@ -169,7 +163,7 @@ class _Stream:
         return self.reader.finished and self._pending is None and self._flushed and not self.ready
 
     def advance(self) -> Iterator[StreamGap]:
-        """Push what has arrived until a chunk is ready, and no more: what waits counts as lag."""
+        """Push what has arrived, but only until a chunk is ready: waiting audio counts as lag."""
         while not self.ready:
             block, self._pending = self._pending or self.reader.take(), None
             if block is None:
@@ -212,9 +206,9 @@ class _Stream:
         self._flushed = True
 
     def chunk(self, index: int, scores: Tensor) -> StreamChunk:
-        """Return a scored chunk with its place and time."""
+        """Return a scored chunk with its position and time."""
         start = self._base + index * self._size
-        # An incomplete last chunk ends where reading ended or, if reading went on and its audio was dropped, here.
+        # An incomplete last chunk ends where reading ended or, if later audio was read and dropped, at the last sample.
         end_of_audio_s = min(self._read_s, (self._at + 1) / SAMPLE_RATE_HZ)
         end_s = min((start + self._size) / SAMPLE_RATE_HZ, end_of_audio_s)
         time_s = self._time_s - (self._read_s - end_s)

@@ -14,8 +14,7 @@ from satpipe.sat.errors import AudioError
 REAL_TIME = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp"})  # schemes of live streams
 OPEN_TIMEOUT_S = 10.0
 RETRY_S = 0.5
-# Time stamps of some containers are whole milliseconds, those of some cameras are worse; a lost packet is 20 ms or
-# more.
+# Some containers round time stamps to milliseconds, some cameras more; a lost packet is 20 ms or longer.
 MIN_JUMP_S = 0.015
 OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, FFmpeg's first choice, packets are lost needlessly
 
@@ -23,7 +22,7 @@ OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, FFmpeg's first choice, packets 
 class Url:
     """The best audio stream of a URL that FFmpeg can open: RTSP, HTTP, HLS and others.
 
-    A live URL that breaks off is opened again; the time this takes is a gap.
+    A live URL that breaks off is opened again; the time until then is a gap.
     """
 
     def __init__(self, name: str, options: SourceOptions) -> None:
@@ -83,10 +82,8 @@ class _Connection:
     """One connection to a URL.
 
     Attributes:
-        rate_hz: Sampling rate.
-        channels: Number of channels.
         problem: Why `blocks` ended before the stream did, or "".
-        arrived_s: When the last frame arrived, by the monotonic clock.
+        arrived_s: Time of the last frame, by the monotonic clock.
         closed: Set it to end `blocks`.
     """
 
@@ -128,7 +125,7 @@ class _Connection:
             frame = next(self._frames, None)
 
     def _decoded(self) -> Iterator[av.AudioFrame]:
-        """Yield decodable frames; the rest shows as a jump of the time stamps."""
+        """Yield decodable frames; others cause a jump of the time stamps."""
         try:
             stream = self._container.streams.best("audio")
             if not isinstance(stream, av.AudioStream):

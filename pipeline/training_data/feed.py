@@ -1,6 +1,6 @@
-"""Turn training sets into batches: which clips, in which order, decoded ahead by threads while the model trains.
+"""Turn training sets into batches, which threads decode ahead while the model trains.
 
-Everything random is a function of seed, epoch and place, so that a run that continues in the middle of an epoch gets
+All randomness is a function of seed, epoch and position, so that a run that continues in the middle of an epoch gets
 the same batches.
 """
 
@@ -49,10 +49,10 @@ class Examples:
 
     Attributes:
         shards: The training set.
-        clips: Number of the clip of each example, [N].
+        clips: Clip number of each example, [N].
         starts_s: Start of each example in its clip, [N].
         labels: Returns labels [n, 527] of examples by number; None for a set without labels.
-        weights: Relative probability that each is drawn, [N]; None if all are equal.
+        weights: Relative probability of drawing each example, [N]; None if all are equal.
     """
 
     shards: Shards
@@ -122,7 +122,7 @@ class Feed:
             batch: Crops per batch of this worker.
             per_epoch: Examples per epoch, over all workers, drawn without replacement; 0: all.
             seed: Random seed.
-            rank: Rank of this worker.
+            rank: Number of this worker.
             world: Number of workers.
 
         Raises:
@@ -149,7 +149,7 @@ class Feed:
     def _decoding(
         self, blocks: list[Indices], pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Indices, list[Future[Samples]]]]:
-        """Yield batches of examples, with their crops being decoded."""
+        """Yield the examples of each batch and their crops, which are being decoded."""
         examples, samples = self._examples, self._crop_samples
         for block, reading in _ahead(((block, pool.submit(self._read, block)) for block in blocks), 1):
             audio = reading.result()
@@ -175,7 +175,7 @@ class Feed:
 
 
 def _ahead(started: Iterable[T], count: int) -> Iterator[T]:
-    """Yield what an iterable starts, with `count` more already started."""
+    """Yield the items of an iterable, `count` items late, so that work started by later items is under way."""
     waiting: deque[T] = deque()
     for item in started:
         waiting.append(item)
@@ -199,7 +199,7 @@ def in_order(
 
 
 def crop(examples: Examples, audio: bytes, example: int, samples: int) -> Samples:
-    """Decode a clip and cut an example out of it; beyond the clip's end it is silent."""
+    """Decode a clip and cut an example out of it, padded with silence beyond the clip's end."""
     clip = examples.shards.decode(int(examples.clips[example]), audio)
     start = min(int(examples.starts_s[example] * SAMPLE_RATE_HZ), max(0, len(clip) - samples))
     part = clip[start : start + samples]

@@ -21,10 +21,7 @@ class Clip:
     """A clip to put into a training set.
 
     Attributes:
-        name: Its name in the set.
-        path: Path of its file.
-        size_bytes: Size of the file.
-        labels: Indices of its classes in the model's outputs; None if nobody labelled it.
+        labels: Indices of its classes in the model's outputs; None if it is not labelled.
     """
 
     name: str
@@ -35,13 +32,13 @@ class Clip:
 
 @dataclass
 class Listing:
-    """The clips that a folder and its label table name.
+    """The clips in a folder and its label table.
 
     Attributes:
         clips: Clips whose file exists.
         missing: Names in the table that match no file in the folder.
-        unlabelled: Number of files in the folder that the table does not name.
-        unknown: Labels that are not classes of the model, and how often each occurs.
+        unlabelled: Number of files in the folder that are not in the table.
+        unknown: Labels that are not classes of the model, and the number of times that each occurs.
     """
 
     clips: list[Clip]
@@ -61,7 +58,7 @@ def list_clips(
             optionally, one of labels (labels, label, mids, mid or positive_labels): mids, names or indices, separated
             by semicolons, or by commas if they are mids or indices.
         segments: One of AudioSet's CSVs (YouTube id, start, end, quoted mids; comment lines). A file belongs to a
-            line if it is named after the id: ID.ext, YID.ext, or either followed by an underscore and any text.
+            line if its name is ID.ext or YID.ext, or either with an underscore and any text after the id.
         where: (column, value) pairs that rows of the table must have.
 
     Raises:
@@ -132,7 +129,7 @@ def _segment_rows(path: Path) -> _Rows:
 
 
 def _by_youtube_id(sources: Sequence[Source]) -> dict[str, Source]:
-    """Map YouTube ids to files; of several files that one id can name, the first counts."""
+    """Map YouTube ids to files; of several files with one id, the first counts."""
     found: dict[str, Source] = {}
     for source in sources:
         for name in _youtube_ids(Path(source.recording).stem):

@@ -1,4 +1,4 @@
-"""How clips are cut into segments for a teacher."""
+"""The segments of clips that a teacher labels."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from satpipe.sat.model.config import CLASSES
 
 @dataclass(frozen=True)
 class SegmentOptions(Options):
-    """How clips are cut for the teacher, and which of its scores are kept."""
+    """Options for cutting clips into segments, and for the scores to keep."""
 
     piece_s: Annotated[float, Option("Length of a segment in seconds: two chunks of the student.", minimum=0.5)] = 4.0
     hop_s: Annotated[float, Option("Seconds from the start of a segment to the next.", minimum=0.1)] = 2.0
@@ -19,6 +19,6 @@ class SegmentOptions(Options):
 
 
 def segment_starts_s(duration_s: float, options: SegmentOptions) -> list[float]:
-    """Return where the segments of a clip start; the last one reaches the clip's end or extends past it."""
+    """Return the starts of the segments of a clip; the last one reaches the clip's end or extends past it."""
     count = 1 + max(0, math.ceil((duration_s - options.piece_s) / options.hop_s - 1e-6))
     return [number * options.hop_s for number in range(count)]

@@ -1,10 +1,9 @@
 """Training sets: clips of audio, in their original encoding, in Parquet shards of equal size.
 
-    clips.json                    what the set was made from
+    clips.json                    description of the set's clips
     shard-00000-of-00012.parquet  schemas.CLIPS; the schema's metadata list the files that could not be read
 
-Shards are written one by one, each complete or not at all, so that a run that was stopped continues with the missing
-ones.
+Each shard is written completely or not at all; a run that was stopped continues with the missing ones.
 """
 
 import hashlib
@@ -42,11 +41,28 @@ _NAME = "shard-{:05d}-of-{:05d}.parquet"
 _PROBLEMS = b"satpipe_problems"
 
 
+def claim(folder: Path, name: str, description: dict[str, Any]) -> dict[str, Any]:
+    """Describe the content of a folder in a JSON file, unless the file exists; return the content of the file.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    path = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with written_whole(path) as temporary:
+                temporary.write_text(json.dumps(description, indent=1))
+        before: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return before
+
+
 class ShardWriter:
     """A folder of shards in preparation.
 
     Attributes:
-        folder: The folder.
         shards: Clips of each shard.
     """
 
@@ -67,15 +83,7 @@ class ShardWriter:
             "unlabelled_files": listing.unlabelled,
             "unknown_labels": listing.unknown,
         }
-        path = self.folder / "clips.json"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                with written_whole(path) as temporary:
-                    temporary.write_text(json.dumps(description, indent=1))
-            before = json.loads(path.read_text())
-        except OSError as error:
-            raise OutputError(f"{self.folder} cannot be written: {error.strerror or error}") from error
+        before = claim(self.folder, "clips.json", description)
         if any(before.get(key) != description[key] for key in ("sha256", "shards")):
             raise OutputError(f"{self.folder} contains shards of other clips; choose another folder")
 
@@ -89,7 +97,7 @@ class ShardWriter:
 
 
 def _deal(clips: list[Clip], shards: int) -> list[list[Clip]]:
-    """Deal clips out by size, back and forth, so that shards have equal clips and nearly equal bytes; then mix each."""
+    """Deal clips out by size, back and forth: shards get equally many clips and nearly equal bytes; shuffle each."""
     dealt: list[list[Clip]] = [[] for _ in range(shards)]
     for place, clip in enumerate(sorted(clips, key=lambda clip: (clip.size_bytes, clip.name))):
         turn, seat = divmod(place, shards)
@@ -100,11 +108,7 @@ def _deal(clips: list[Clip], shards: int) -> list[list[Clip]]:
 
 
 def write_shard(clips: Sequence[Clip], location: Path) -> tuple[int, dict[str, str]]:
-    """Write one shard; a plain function that a worker runs.
-
-    Returns:
-        Number of clips written, and for each clip left out, the reason.
-    """
+    """Write one shard, on a worker; return the number of clips written, and the reason for each clip left out."""
     problems: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
     for clip in clips:
@@ -119,7 +123,7 @@ def write_shard(clips: Sequence[Clip], location: Path) -> tuple[int, dict[str, s
 
 
 def _rows(clip: Clip) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one file: its bytes unchanged, or FLAC clips of CLIP_S if it is longer."""
+    """Yield the rows of one file: its bytes, or FLAC clips of CLIP_S if it is longer."""
     info = probe(clip.path, clip.size_bytes)
     if info.problem:
         raise AudioError(info.problem, "truncated")
@@ -160,10 +164,7 @@ def _flac(samples: Samples) -> bytes:
 
 
 def decode_clip(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]:
-    """Decode the bytes of a file to mono samples, at `rate_hz` or the file's own rate.
-
-    Returns:
-        Samples [n] and their rate.
+    """Decode the bytes of a file; return mono samples [n] and their rate: `rate_hz` or that of the file.
 
     Raises:
         AudioError: The bytes cannot be decoded.
@@ -179,15 +180,10 @@ def decode_clip(audio: bytes, rate_hz: int | None = None) -> tuple[Samples, int]
 
 
 def numbered_files(folders: str, prefix: str, command: str) -> list[Path]:
-    """Return the numbered Parquet files of one or more folders.
-
-    Args:
-        folders: Paths, separated by commas.
-        prefix: What file names start with.
-        command: Command that makes the files, for error messages.
+    """Return the numbered Parquet files of folders, separated by commas; `command` makes them.
 
     Raises:
-        ConfigError: A folder has no such file, or not all of them.
+        ConfigError: A folder has no such files, or only some of them.
     """
     found = []
     for folder in map(locate, folders.split(",")):
@@ -210,10 +206,10 @@ class Shards:
         folder: The folders of the set, separated by commas.
         files: The shards.
         clips: Names of the clips, [N].
-        labels: Class indices of each clip, [N]; None if nobody labelled it.
+        labels: Class indices of each clip, [N]; None if it is not labelled.
         durations_s: Length of each clip, [N].
         places: Shard, row group and row of each clip, [N, 3].
-        problems: Files that could not be read, with the reason.
+        problems: Files that could not be read, and the reason.
     """
 
     def __init__(self, folder: str | Path) -> None:

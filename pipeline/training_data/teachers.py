@@ -1,6 +1,6 @@
 """Pseudo strong labels (paper section 4.4): a teacher's scores of the segments of a training set, in Parquet.
 
-psl.json                    which teacher labelled which clips, in which segments
+psl.json                    teacher, clips and options of the segments
 psl-00000-of-00012.parquet  schemas.SEGMENTS, one file for each shard of clips
 """
 
@@ -28,7 +28,7 @@ BATCH_SEGMENTS = 16
 
 @lru_cache(maxsize=1)
 def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
-    """Load any tagger as a teacher; a streaming one labels a segment with the mean over its chunks.
+    """Load any tagger as a teacher; a streaming one labels a segment with its mean scores over the chunks.
 
     Raises:
         CheckpointError: Its weights cannot be used.
@@ -38,11 +38,7 @@ def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
 
 
 def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOptions, location: Path) -> int:
-    """Let a teacher label the clips of one shard; a plain function that a worker runs.
-
-    Returns:
-        Number of segments labelled.
-    """
+    """Let a teacher label the clips of one shard, on a worker; return the number of segments."""
     shards = Shards(folder)
     teacher = load_teacher(teacher_path)
     numbers = np.nonzero(shards.places[:, 0] == shard)[0]

@@ -1,6 +1,6 @@
 """Views of a small training set: crops that are augmented, mixed, and then labelled by a teacher.
 
-All of this happens on the device that trains: on a GPU the clips stay in its memory.
+All of this happens on the device that trains; a GPU keeps the clips in its memory.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,7 @@ _FULL_SCALE = 32767
 class Views:
     """Batches of views, for one of several workers.
 
-    The views of an epoch are made while the model trains on the previous epoch, and each is used `reuse` times. As
-    log-mel values they take 49 kB each.
+    The views of an epoch, 49 kB of log-mel values each, are made while the model trains on the previous epoch.
     """
 
     def __init__(
@@ -44,12 +43,12 @@ class Views:
             chunk_frames: Frames of one of the two chunks of a view.
             batch: Views per batch of this worker.
             per_epoch: Views per epoch, over all workers.
-            reuse: How often each view is used within its epoch.
+            reuse: Number of times that each view is used within its epoch.
             mix: Share of the views that mix two sounds.
             seed: Random seed.
-            rank: Rank of this worker.
+            rank: Number of this worker.
             world: Number of workers.
-            device: Device on which views are made and stay.
+            device: Device on which views are made and kept.
 
         Raises:
             ConfigError: There are fewer views than one batch.
@@ -71,7 +70,7 @@ class Views:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on."""
-        self._made = {n: made for n, made in self._made.items() if n == epoch}  # make room first
+        self._made = {n: made for n, made in self._made.items() if n == epoch}  # frees memory first
         for ahead in (epoch, epoch + 1):
             if ahead not in self._made:
                 self._made[ahead] = self._maker.submit(self.make, ahead)
@@ -127,7 +126,7 @@ class Views:
 
 
 class ClipCache:
-    """Decoded clips in memory: decoding takes longer than everything else done to a view."""
+    """Decoded clips in memory: decoding takes longer than all other work on a view."""
 
     def __init__(
         self, shards: Shards, crop_samples: int, device: torch.device, room_samples: int = KEPT_SAMPLES
@@ -138,7 +137,7 @@ class ClipCache:
             shards: The training set.
             crop_samples: Length of a crop.
             device: Device on which clips are kept and cut.
-            room_samples: Size of the cache; when it is full, it is emptied. It grows if one call of `load` needs more.
+            room_samples: Size of the cache, which is emptied when full, and grows if one call of `load` needs more.
         """
         self._shards, self._crop_samples, self._device = shards, crop_samples, device
         every = np.arange(len(shards), dtype=np.int64)
@@ -167,7 +166,7 @@ class ClipCache:
         return self._lengths[clips]
 
     def crops(self, clips: Indices, begins: Indices) -> Tensor:
-        """Cut crops out of loaded clips; before a clip's start and after its end they are silent.
+        """Cut crops out of loaded clips, padded with silence before a clip's start and after its end.
 
         Shape:
             [n], [n] samples -> [n, crop_samples] from -1 to 1
@@ -184,7 +183,7 @@ class ClipCache:
         return int(self._shards.durations_s[clips].sum(dtype=np.float64) * SAMPLE_RATE_HZ) + len(clips) * PATCH_SAMPLES
 
     def _forget(self, at_least: int) -> None:
-        """Empty the cache, with room for so many samples, and for a crop that extends beyond either end."""
+        """Empty the cache; allocate this number of samples, and a crop at either end."""
         needed = at_least + 2 * self._crop_samples
         if needed > len(self._samples):
             self._samples = torch.empty(needed, dtype=torch.int16, device=self._device)
@@ -198,7 +197,7 @@ class ClipCache:
 
 
 def resample(waveforms: Tensor, rate_hz: int) -> Tensor:
-    """Resample from 16 kHz to the rate of a teacher, by Fourier transform: nothing is added above 8 kHz.
+    """Resample from 16 kHz to the rate of a teacher by Fourier transform, which adds nothing above 8 kHz.
 
     Shape:
         [B, n] -> [B, n rate_hz / 16000]

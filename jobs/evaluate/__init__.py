@@ -1,9 +1,8 @@
-"""`satpipe evaluate`: score tables against ground truth; the outcome is an `EvaluationResult`."""
+"""`satpipe evaluate` compares score tables with ground truth and returns an `EvaluationResult`."""
 
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from satpipe.jobs.evaluate.curves import Curves
 from satpipe.jobs.evaluate.result import EvaluationResult, compare, folders, read, read_curves, write
@@ -47,7 +46,10 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
         "satpipe": version("satpipe"),
         "out": str(out),
         "model": tables.model,
-        "options": {name: value if value is None else _plain(value) for name, value in asdict(options).items()},
+        "options": {
+            name: value if isinstance(value, int | float | None) else str(value)
+            for name, value in asdict(options).items()
+        },
         "truth": {},
         "notes": list(tables.notes),
         "figures": [],
@@ -60,7 +62,3 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
         StrongEvaluator(tables, options, result, curves).evaluate(options.strong)
     result["curves"] = curves.table()
     return result
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float) else str(value)

@@ -1,4 +1,4 @@
-"""Confusion between branches of the ontology: which is detected where which one is labelled."""
+"""Confusion between branches of the ontology: which branches are detected where another is labelled."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -153,7 +153,7 @@ def thinned(points: Floats, maximum: int = MAX_POINTS) -> Floats:
 
 
 def _outline(unit: Floats) -> Rows:
-    """Return the positions of the first, last, highest and lowest point of each of many columns as wide as a line."""
+    """Return the positions of the first, last, highest and lowest point in each column of the width of a line."""
     column = np.minimum(unit[:, 0] / FINENESS, 1 / FINENESS - 1).astype(np.int64)
     order = np.lexsort((unit[:, 1], column))
     edges = run_starts(column)

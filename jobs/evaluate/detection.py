@@ -1,4 +1,4 @@
-"""From scores to events: those detected at thresholds, and the best ones that the chunk grid allows."""
+"""Events detected at thresholds, and the best events that the chunk grid allows."""
 
 from dataclasses import replace
 from typing import Any
@@ -64,7 +64,7 @@ def median_filtered(clip: Ints, values: npt.NDArray[Any], chunks: int) -> npt.ND
 
 
 def on_grid(events: Events, chunk_samples: int, duration_s: Floats) -> Events:
-    """Return what a perfect tagger would detect: events from the start of a chunk to the end of one.
+    """Return the events that a perfect tagger would detect: each from the start of a chunk to the end of a chunk.
 
     Args:
         events: Labelled events.

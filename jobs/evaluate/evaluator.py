@@ -1,4 +1,4 @@
-"""What evaluations against weak and strong labels share: clips are matched, figures are added to the result."""
+"""Base class of the evaluations against weak and strong labels: matches clips and collects figures."""
 
 import hashlib
 from pathlib import Path
@@ -69,18 +69,18 @@ class Evaluator:
         return read_chunks(self.tables, [self.recordings[recording] for recording in match.recording], columns)
 
     def limits(self, name: str, samples: Floats, mirrored: Any = None) -> dict[str, float | None]:
-        """Return the interval of a class's figure, which is from 0 to 1, as two columns of its row.
+        """Return the interval of the figure of a class, limited to 0 to 1, as two columns of its row.
 
         Args:
             name: Of the figure.
             samples: Its values in the bootstrap samples, [B].
-            mirrored: The figure itself if the interval is to be mirrored at it.
+            mirrored: The figure itself, to mirror the interval at it.
         """
         low, high = np.clip(interval(samples, self.options.level, mirrored), 0, 1)
         return {f"{name}_low": as_number(low), f"{name}_high": as_number(high)}
 
     def note(self, text: str) -> None:
-        """Add something that a reader of the figures should know."""
+        """Add a note for readers of the figures."""
         self.result["notes"].append(text)
 
     def add(
@@ -116,12 +116,12 @@ class Evaluator:
 
 
 def named(label: Label) -> dict[str, Any]:
-    """Return the first columns of a class's row."""
+    """Return the first columns of the row of a class."""
     return {"mid": label.mid, "label": label.name}
 
 
 def as_number(value: Any) -> float | None:
-    """Return a number for JSON, which has neither infinity nor NaN: None for these."""
+    """Return a number for JSON, which has neither infinity nor NaN: both become None."""
     number = float(value)
     return number if np.isfinite(number) else None
 

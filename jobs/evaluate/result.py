@@ -23,20 +23,20 @@ depends on what was detected."""
 
 
 class EvaluationResult(TypedDict):
-    """The result of `evaluate`: all of `evaluate.json`, and the curves."""
+    """The result of `evaluate`: the content of `evaluate.json`, and the curves."""
 
     satpipe: str
     """Version of satpipe."""
     out: str
     """Output folder that was evaluated."""
     model: dict[str, Any]
-    """Configuration and checksum of the model, and how it was run."""
+    """Configuration and checksum of the model, and the settings of the run."""
     options: dict[str, Any]
     """The options of `evaluate`."""
     truth: dict[str, dict[str, Any]]
-    """By kind, `weak` or `strong`: the file of the ground truth, and how many clips and classes were found."""
+    """By kind, `weak` or `strong`: the file of the ground truth, and the numbers of clips and classes found."""
     notes: list[str]
-    """What a reader of the figures should know."""
+    """Notes for readers of the figures."""
     figures: list[dict[str, Any]]
     """Each figure with its interval (`low`, `high`) and the conditions needed to compare it."""
     classes: list[dict[str, Any]]
@@ -44,7 +44,7 @@ class EvaluationResult(TypedDict):
     curves: pa.Table
     """As `satpipe.pipeline.tables.schemas.CURVES`; not in `evaluate.json` but in `curves.parquet`."""
     branches: NotRequired[dict[str, Any]]
-    """Confusion between branches of the ontology; with strong labels only."""
+    """Confusion between branches of the ontology; only with strong labels."""
 
 
 def folders(folder: str | None, outs: tuple[str, ...]) -> list[Any]:

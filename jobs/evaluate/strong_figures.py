@@ -106,8 +106,8 @@ class StrongEvaluator(Evaluator):
     def _tuned(self, split: str | Path, reference: Events, clips: tuple[str, ...]) -> tuple[Bools, Floats, Any]:
         """Choose a threshold for each class on the listed clips, and keep the other clips for the figures.
 
-        It is the one of `TUNED_OVER` with the highest segment-F1, the lowest of equals, and 0.5 for classes without a
-        reference there.
+        It is the value of `TUNED_OVER` with the highest segment-F1 (if several have it, the lowest), and 0.5 for classes
+        without a reference in these clips.
         """
         tuning = ground_truth.match(clips, ground_truth.read_list(split)).clip
         chosen_on = np.zeros(len(clips), bool)
@@ -195,7 +195,7 @@ class StrongEvaluator(Evaluator):
                 row[f"{f1}_ceiling"] = as_number(best[k])
 
     def _by_chunk(self, known: ground_truth.StrongLabels, detected: Events, scored: list[int]) -> None:
-        """Add the confusion between branches, and precision over recall of chunks, whatever `segment_s` is."""
+        """Add the confusion between branches, and precision over recall of chunks; neither depends on `segment_s`."""
         chunks, chunk_s = self.chunks, self.model["chunk_s"]
         counted = self.clip_of[chunks.clip] >= 0
         labelled = active_chunks(ground_truth.select(known, known.labels), chunks, chunk_s)

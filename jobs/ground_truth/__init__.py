@@ -1,7 +1,7 @@
 """Ground truth: labels read in common formats and matched with recordings.
 
-Weak labels state that a class occurs in a clip, strong labels also from when to when. Classes are joined by mid, or by
-name where a file has no mids; a clip is matched with a recording by its name, see `match`.
+Weak labels state that a class occurs in a clip, strong labels also give its onset and offset. Classes are joined by
+mid, or by name where a file has no mids; a clip is matched with a recording by its name, see `match`.
 
 Formats: AudioSet's segment lists (Gemmeke et al., ICASSP 2017) and strong labels (Hershey et al., ICASSP 2021), tables
 with a header as in DCASE and sed_eval, Raven's selection tables, Audacity's label files, `onset, offset, label`.
@@ -12,24 +12,9 @@ from satpipe.jobs.ground_truth.class_sets import class_set, expanded, positives,
 from satpipe.jobs.ground_truth.matching import Match, match, read_list, read_mapping
 from satpipe.jobs.ground_truth.strong_labels import StrongLabels, clipped, read_strong
 from satpipe.jobs.ground_truth.thresholds import read_thresholds, threshold_table
-from satpipe.jobs.ground_truth.vocabulary import Unknown
 from satpipe.jobs.ground_truth.weak_labels import WeakLabels, read_weak
 
 __all__ = [
-    "Match",
-    "StrongLabels",
-    "Unknown",
-    "WeakLabels",
-    "class_set",
-    "clipped",
-    "expanded",
-    "match",
-    "positives",
-    "read_list",
-    "read_mapping",
-    "read_strong",
-    "read_thresholds",
-    "read_weak",
-    "select",
-    "threshold_table",
-]
+    "Match", "StrongLabels", "WeakLabels", "class_set", "clipped", "expanded", "match", "positives", "read_list",
+    "read_mapping", "read_strong", "read_thresholds", "read_weak", "select", "threshold_table",
+]  # fmt: skip

@@ -11,9 +11,9 @@ from satpipe.jobs.metrics.arrays import Ints
 from satpipe.pipeline.recordings.find import EXTENSIONS
 
 _RAVEN_FILE = re.compile(r"(\.Table\.\d+)?\.selections?$", re.IGNORECASE)
-_CHANNEL = re.compile(r"#ch\d+$")  # how `tag --channels split` names the channels of a recording
+_CHANNEL = re.compile(r"#ch\d+$")  # suffix that `tag --channels split` adds for each channel
 _SEGMENT = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:_(\d+(?:\.\d+)?))?)?", re.ASCII)
-_SHORTEST_MS = 1000  # two whole numbers in a name that are closer are seconds
+_SHORTEST_MS = 1000  # start and end in a name are seconds if they differ by less
 
 
 class Name(NamedTuple):
@@ -28,7 +28,7 @@ class Name(NamedTuple):
         return self.parts[-1]
 
     def ends(self) -> Iterator[tuple[str, ...]]:
-        """Yield shorter and shorter ends of the path, without the whole path."""
+        """Yield the ends of the path, from the longest to the file name, without the whole path."""
         return (self.parts[cut:] for cut in range(1, len(self.parts)))
 
 
@@ -41,7 +41,7 @@ class Segment(NamedTuple):
 
 def parse_name(text: str) -> Name:
     """Split a path."""
-    text = text if text.isascii() else normalize("NFC", text)  # file systems of Apple decompose accents
+    text = text if text.isascii() else normalize("NFC", text)  # Apple's file systems decompose accents
     *folders, last = text.replace("\\", "/").split("/")
     return Name((*(folder for folder in folders if folder not in ("", ".")), without_extension(last)), last)
 

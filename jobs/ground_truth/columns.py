@@ -30,7 +30,7 @@ class Columns:
     onset: int | None = None  # of the event or the clip
     offset: int | None = None
     header: bool = False  # True if the file has one
-    rest: bool = False  # True if labels may continue in the following cells, because their commas are not quoted
+    rest: bool = False  # True if labels may continue in the next cells, since their commas are not quoted
     in_file: int | None = None  # Raven's start of the event in its file
     selection: tuple[int, int] | None = None  # Raven's number and view of the selection
     sequence: bool = False  # True if Raven's times run through several files
@@ -45,7 +45,7 @@ class Columns:
         return ", ".join(cells[self.label :]) if self.rest else cell_at(cells, self.label)
 
     def timeless(self, cells: list[str]) -> bool:
-        """Return whether a row has neither onset nor offset."""
+        """Return True if a row has neither onset nor offset."""
         return cell_at(cells, self.onset) in NO_VALUE and cell_at(cells, self.offset) in NO_VALUE
 
     def times(self, cells: list[str]) -> tuple[float, float]:

@@ -87,8 +87,8 @@ def match(clips: Sequence[str], recordings: Sequence[str], mapping: Mapping[str,
 
     Then by AudioSet's naming conventions: YTID, a YouTube id of 11 characters, or YYTID, followed by nothing, by
     _START_END in seconds (30.000_40.000, 30_40) or milliseconds (30000_40000), or by _START in milliseconds or whole
-    seconds. Clip and recording must start at the same millisecond; if one of them gives no start, the id decides,
-    provided that there is one candidate.
+    seconds. Clip and recording must start at the same millisecond; if one of the names has no start, the id decides,
+    provided that there is only one candidate.
 
     Args:
         clips: Names as in the ground truth, without repetitions.

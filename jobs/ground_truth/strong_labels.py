@@ -1,4 +1,4 @@
-"""Strong labels: from when to when each class is heard."""
+"""Strong labels: the onset and offset of each sound event."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +9,9 @@ import numpy.typing as npt
 from satpipe.jobs.ground_truth.clip_names import clip_of_file, renumber, without_extension
 from satpipe.jobs.ground_truth.columns import Columns, strong_columns
 from satpipe.jobs.ground_truth.text_file import NO_VALUE, TextFile, cell_at
-from satpipe.jobs.ground_truth.vocabulary import Unknown, Vocabulary, numbered
+from satpipe.jobs.ground_truth.vocabulary import Vocabulary, numbered
 from satpipe.jobs.metrics.sound_events import Events
+from satpipe.jobs.options.results import Unknown
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
@@ -21,7 +22,7 @@ _FILES = (".txt", ".tsv", ".csv")
 
 @dataclass(frozen=True, eq=False)
 class StrongLabels:
-    """Strong labels of many clips: from when to when each class is heard."""
+    """Strong labels of many clips: classes with onset and offset."""
 
     clips: tuple[str, ...]
     """Names of all listed clips, including those without events."""
@@ -54,7 +55,7 @@ def read_strong(path: str | Path, unknown: Unknown = "error") -> StrongLabels:
       recording, `File Offset (s)` the start in it if the table spans several files.
     * An Audacity label file, or any other without a header: onset, offset, label; or clip, onset, offset, label.
 
-    A file without a column of clips belongs to the recording of its name: `dawn.txt`, `dawn.wav.csv` and
+    A file without a column of clips belongs to the recording with its name: `dawn.txt`, `dawn.wav.csv` and
     `dawn.Table.1.selections.txt` to `dawn.wav`. In a folder, all .txt, .tsv and .csv files are read, including those in
     subfolders, and an empty file lists a recording without events.
 

@@ -33,7 +33,7 @@ class TextFile:
             TruthError: The file cannot be read.
         """
         self.path = path
-        self._number = 0  # of the present line
+        self._number = 0  # of the current line
         self._first: dict[Hashable, int] = {}  # line of each key
         self._wrong: list[tuple[int, TruthError | LabelError]] = []
         try:
@@ -68,7 +68,7 @@ class TextFile:
 
     @contextmanager
     def line(self, number: int) -> Iterator[None]:
-        """Collect an error raised within as one of this line."""
+        """Collect an error raised in the `with` block as one of this line."""
         self._number = number
         try:
             yield
@@ -76,10 +76,10 @@ class TextFile:
             self._wrong.append((number, error))
 
     def once(self, key: Hashable, name: str) -> None:
-        """Make sure, within `line`, that no earlier line had a key.
+        """Make sure, within `line`, that a key is new.
 
         Raises:
-            TruthError: One had; the message calls it `name`.
+            TruthError: An earlier line has it; the message calls it `name`.
         """
         first = self._first.setdefault(key, self._number)
         if first != self._number:
@@ -122,7 +122,7 @@ def unquoted(cell: str) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Return whether a cell contains a number."""
+    """Return True if a cell contains a number."""
     try:
         float(text)
     except ValueError:
@@ -152,7 +152,7 @@ def count_and_names(names: Sequence[str], one: str, many: str) -> str:
 
 
 def indented(lines: Sequence[str]) -> str:
-    """Return the first lines for the end of a message, each on a line of its own."""
+    """Return the first of these lines, indented, for the end of a message."""
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return "".join(f"\n  {line}" for line in [*lines[:SHOWN], *more])
 

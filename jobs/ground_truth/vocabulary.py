@@ -1,4 +1,4 @@
-"""Lookup of the mids and names in label files."""
+"""Look-up of the mids and names in label files."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from satpipe.jobs.ground_truth.text_file import NO_VALUE
 from satpipe.jobs.metrics.arrays import Ints
-from satpipe.jobs.options.results import Unknown as Unknown
+from satpipe.jobs.options.results import Unknown
 from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import Label, find
 
@@ -22,7 +22,7 @@ class Vocabulary:
     def __init__(self, unknown: Unknown = "error") -> None:
         self.unknown: Counter[str] = Counter()
         self._skip = unknown == "skip"
-        self._known: dict[str, Label | str] = {}  # or the reason why none was found
+        self._known: dict[str, Label | str] = {}  # the class, or the reason why none was found
 
     def one(self, text: str) -> Label:
         """Return the class of a mid or a name.

@@ -8,8 +8,9 @@ import numpy.typing as npt
 from satpipe.jobs.ground_truth.clip_names import renumber
 from satpipe.jobs.ground_truth.columns import weak_columns
 from satpipe.jobs.ground_truth.text_file import TextFile
-from satpipe.jobs.ground_truth.vocabulary import Unknown, Vocabulary, numbered
+from satpipe.jobs.ground_truth.vocabulary import Vocabulary, numbered
 from satpipe.jobs.metrics.arrays import Ints
+from satpipe.jobs.options.results import Unknown
 from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label

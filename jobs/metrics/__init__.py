@@ -1,1 +1,1 @@
-"""Figures of merit, counted on arrays: what sed_eval, psds-eval and scikit-learn mean by them, without their loops."""
+"""Metrics computed on arrays; they equal those of sed_eval, psds-eval and scikit-learn."""

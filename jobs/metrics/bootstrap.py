@@ -16,9 +16,6 @@ def resample(n: int, replicates: int, seed: int, group: npt.NDArray[np.integer] 
     The first replicates do not depend on the number of replicates. Without groups every row adds up to n.
 
     Args:
-        n: Number of items.
-        replicates: Number of replicates.
-        seed: Random seed.
         group: Group number of each item [n], where items of a group (the clips of one recording) are not independent:
             whole groups are drawn, as many as there are.
 
@@ -46,10 +43,10 @@ def interval(values: Floats, level: float = 0.95, estimate: float | None = None)
     small sample, and a positive that is drawn twice counts twice. So the percentile interval is too high, with many
     rare classes entirely above the estimate.
 
-    The limits are values of replicates, at the percentiles or next outside of them; nothing is interpolated.
+    The limits are values of replicates, at the percentiles or the next value outside; nothing is interpolated.
 
     Args:
-        values: Of each replicate, [B]. NaN, a metric that is undefined in a replicate, is left out.
+        values: Of each replicate, [B]. NaN marks a replicate in which the metric is undefined; it is left out.
         level: Probability that the interval contains the metric, between 0 and 1.
         estimate: The metric of the data itself.
 

@@ -1,8 +1,8 @@
-"""Counts of each clip and class, their totals over (resampled) clips, and the metrics that follow from the totals.
+"""Counts of each clip and class, their totals over (resampled) clips, and the metrics computed from the totals.
 
 A metric of many bootstrap replicates costs one sparse matrix product: `totals(counts, weights)`, then any function
 here. The metrics equal those of sed_eval 0.2.1; the functions named `zero` follow a second rule for classes that were
-never detected. What a class adds to the means over classes:
+never detected. Each class contributes to the means over classes as follows:
 
 =============================================  ========  =============  ====================  =====================
 the class is                                   macro_f1  macro_zero_f1  macro_error_rate      macro_zero_error_rate
@@ -123,11 +123,7 @@ def totals(counts: Counts, weights: npt.NDArray[Any] | None = None) -> Totals:
 
 
 def class_rates(total: Totals) -> Rates:
-    """Return the metrics of each class, [B, K].
-
-    The error rate of a class is (deletions + insertions) / reference = (fn + fp) / (tp + fn); a single class has no
-    substitutions.
-    """
+    """Return the metrics of each class, [B, K]; without substitutions the error rate is (fn + fp) / (tp + fn)."""
     return _rates(total.tp, total.fp, total.fn, (total.fn, total.fp))
 
 
@@ -143,8 +139,7 @@ def micro_rates(total: Totals) -> Rates:
 def macro_f1(total: Totals) -> Floats:
     """Return the mean F1 over classes by sed_eval's rule, [B]: classes whose F1 is undefined are left out.
 
-    The number of classes averaged is that of the defined `class_rates(total).f1`; it depends on what was detected. NaN
-    if no class remains.
+    The number of classes averaged depends on what was detected. NaN if no class remains.
     """
     return mean(class_rates(total).f1)
 
@@ -152,8 +147,8 @@ def macro_f1(total: Totals) -> Floats:
 def macro_zero_f1(total: Totals) -> Floats:
     """Return the mean F1 over classes by the zero rule, [B]: the mean over all classes of the reference.
 
-    The reference is that of the clips in each total: a replicate may have a class that another has not. The classes
-    averaged are those where `class_rates(total).reference` is not zero; NaN if the reference is empty.
+    Each replicate has the classes of its own clips: those where `class_rates(total).reference` is not zero. NaN if the
+    reference is empty.
     """
     return mean(zero_f1(total))
 
@@ -165,12 +160,12 @@ def zero_f1(total: Totals) -> Floats:
 
 
 def macro_error_rate(total: Totals) -> Floats:
-    """Return the mean error rate over all classes, [B], which is sed_eval's rule."""
+    """Return the mean error rate over all classes, [B]: sed_eval's rule."""
     return mean(class_rates(total).error_rate)
 
 
 def macro_zero_error_rate(total: Totals) -> Floats:
-    """Return the mean error rate over the classes of the reference, those that `macro_zero_f1` averages, [B]."""
+    """Return the mean error rate over the classes of the reference, [B]: those that `macro_zero_f1` averages."""
     rates = class_rates(total)
     return mean(np.where(rates.reference > 0, rates.error_rate, np.nan))
 

@@ -34,7 +34,7 @@ from scipy import sparse
 HOUR_S = 3600.0  # rates are per hour
 _PAIRS = 1_000_000  # pairs of detected events and classes in memory: 100 MB
 _SAMPLES = 32  # samples of the clips weighted together: 40 MB for AudioSet's strong evaluation set
-_CELL_S = 60.0  # long recordings are split into cells, so that a detected event is compared only with what is near
+_CELL_S = 60.0  # long recordings are split into cells: a detected event is compared with nearby reference events only
 _LABELS = 1 << 20  # more than the maximum number of classes
 
 
@@ -163,8 +163,8 @@ class Psds:
 
     setting: Setting
     value: float
-    """0 to 1; NaN if no class has reference events, and 0 if only one has: its cross-trigger rate, a mean over no other
-    class, is undefined in psds-eval, which discards every operating point whatever the weight."""
+    """0 to 1; NaN if no class has reference events, and 0 if only one has: psds-eval then gets NaN as the mean of the
+    cross-trigger rate over the other classes, and discards every operating point whatever the weight."""
     efpr: Floats
     """Effective false positives per hour at the steps of the averaged curve: rising from 0, below `max_efpr`, [X]."""
     etpr: Floats
@@ -292,7 +292,8 @@ def count(
     known = _Reference(_valid(reference, "reference events"), np.asarray(durations_s, np.float64), classes)
     events = detections.events
     detections = detections.take((events.offset_s > events.onset_s) & known.has_class[events.label])
-    return Tally(known, detections.take(np.argsort(_keys(detections.events), kind="stable")), settings)
+    events = detections.events
+    return Tally(known, detections.take(np.lexsort((events.onset_s, events.label, events.clip))), settings)
 
 
 _NOTHING = Events.of([], [], [], [])
@@ -312,7 +313,8 @@ class _Reference:
         self.group, begin = np.unique(key, return_index=True)
         group_of = np.repeat(np.arange(len(begin)), np.diff(np.append(begin, len(events))))
         self.group_clip, self.group_label = events.clip[begin], events.label[begin]
-        self._onsets, self._offsets = key + 1j * events.onset_s, key + 1j * events.offset_s  # both rise
+        # Both rise: NumPy compares complex numbers by their real part first.
+        self._onsets, self._offsets = key + 1j * events.onset_s, key + 1j * events.offset_s
 
         self._cells = 1 + int(events.offset_s.max(initial=0) // _CELL_S)  # of a clip
         row, cell = self.cells_of(events)
@@ -454,12 +456,6 @@ def _sums(values: Floats, counts: Rows) -> Floats:
 def _groups(events: Events) -> Rows:
     """Return a number for each (clip, class), [n]."""
     return events.clip.astype(np.int64) * _LABELS + events.label
-
-
-def _keys(events: Events) -> npt.NDArray[np.complex128]:
-    """Return keys that sort by clip, class and onset, [n]: NumPy compares real parts first."""
-    keys: npt.NDArray[np.complex128] = _groups(events) + 1j * events.onset_s
-    return keys
 
 
 def _valid(events: Events, what: str) -> Events:

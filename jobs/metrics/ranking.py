@@ -75,8 +75,8 @@ def clip_scores(
 ) -> Floats:
     """Return the mean score of the whole chunks of each clip, [N, K]; of all its chunks if none is whole.
 
-    Row i is the i-th clip in order of appearance. The sum of a clip's half-precision scores is exact in double
-    precision, so equal scores stay tied whatever the order of chunks.
+    Row i is the i-th clip in order of appearance. The sum of half-precision scores is exact in double precision, so
+    equal means stay tied whatever the order of chunks.
 
     Args:
         clip: Number of the clip of each chunk, [n]; the chunks of a clip are adjacent.
@@ -165,10 +165,7 @@ def resampled_metrics(
 
 
 def d_prime(auc: Floats) -> Floats:
-    """Return the distance, in standard deviations, of two normal distributions with this area under the ROC curve.
-
-    It is sqrt(2) times the inverse of the standard normal distribution function at the area.
-    """
+    """Return the distance, in standard deviations, of two normal distributions with this area under the ROC curve."""
     distance: Floats = np.sqrt(2) * ndtri(auc)
     return distance
 
@@ -210,10 +207,10 @@ def _rank(scores: npt.NDArray[Any], labels: Bools, clip: npt.NDArray[Any], weigh
         upto = np.cumsum(entries @ weights[:, part], axis=0)
         above, within, total = upto[:-1:2], upto[1::2], upto[-1]
         positives[part] = found[-1]
-        average_precision[part] = ratio(_dot(new, ratio(found, within, undefined=0.0)), found[-1])
+        average_precision[part] = ratio(np.sum(new * ratio(found, within, undefined=0.0), axis=0), found[-1])
         # Below a positive are the negatives that are not above its run, and half of those within it.
         below = total - found[-1] - ((above - (found - new)) + (within - found)) / 2
-        auc[part] = ratio(_dot(new, below), found[-1] * (total - found[-1]))
+        auc[part] = ratio(np.sum(new * below, axis=0), found[-1] * (total - found[-1]))
     return positives, average_precision, auc
 
 
@@ -232,14 +229,7 @@ def _label_precisions(scores: npt.NDArray[Any], labels: Bools) -> Floats:
         rows = clip[part]
         listed = scores[rows] >= scores[rows, label[part], None]
         precision[part] = np.sum(listed & labels[rows], axis=1) / np.sum(listed, axis=1)
-    total: Floats = np.bincount(clip, precision, len(labels)).astype(np.float64)
-    return total
-
-
-def _dot(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
-    """Return the sum of products over the first axis."""
-    dot: Floats = np.einsum("rb,rb->b", left, right)
-    return dot
+    return np.bincount(clip, precision, len(labels)).astype(np.float64)
 
 
 def _count(values: Floats) -> Ints:

@@ -137,9 +137,7 @@ def count_events(
         _check(events, clips, classes)
     reference, detected = (events.take(np.argsort(events.clip, kind="stable")) for events in (reference, detected))
 
-    def agreeing(some: Events, group: Any, others: Events, other_group: Any) -> Iterator[tuple[Rows, Rows]]:
-        return _agreeing(some, group, others, other_group, collar_s, offset_fraction)
-
+    agreeing = functools.partial(_agreeing, collar_s=collar_s, offset_fraction=offset_fraction)
     cell, detected_cell = _cell(reference, classes), _cell(detected, classes)
     pairs = list(agreeing(reference, cell, detected, detected_cell))
     right, hit = _match(pairs, len(reference), len(detected))

@@ -106,8 +106,8 @@ class StrongEvaluator(Evaluator):
     def _tuned(self, split: str | Path, reference: Events, clips: tuple[str, ...]) -> tuple[Bools, Floats, Any]:
         """Choose a threshold for each class on the listed clips, and keep the other clips for the figures.
 
-        It is the value of `TUNED_OVER` with the highest segment-F1 (if several have it, the lowest), and 0.5 for classes
-        without a reference in these clips.
+        It is the lowest value of `TUNED_OVER` with the highest segment-F1, and 0.5 for classes without a reference in
+        these clips.
         """
         tuning = ground_truth.match(clips, ground_truth.read_list(split)).clip
         chosen_on = np.zeros(len(clips), bool)

@@ -1,8 +1,8 @@
 """`satpipe events` turns chunk scores into sound events.
 
 An event of a class is a run of chunks whose scores all reach a lower threshold and at least one of which reaches an
-upper one. Then events of a class with only a short gap between them are merged, and short events are left out, in this
-order. An event lasts from the start of its first chunk to the end of its last one. `peak_score` is its highest score,
+upper one. Then events of a class with only a short gap between them are merged; after that, short events are left out.
+An event lasts from the start of its first chunk to the end of its last one. `peak_score` is its highest score,
 `mean_score` the mean over its chunks that reach the lower threshold; chunks in merged gaps do not count.
 """
 
@@ -40,10 +40,9 @@ def events(out: str | Path, options: EventOptions) -> pd.DataFrame:
         if the recording's start is unknown).
 
     Raises:
-        OutputError: This is not an output folder, it has no scores, it is damaged (the file is named), or it does not
-            have such a recording.
+        OutputError: `out` is not an output folder, has no scores or no such recording, or a file is damaged.
         ConfigError: A threshold or length is not valid.
-        LabelError: There is no such class.
+        LabelError: A class is unknown.
         TruthError: The table of thresholds cannot be read, or classes are missing in it.
     """
     finder = Finder(out, options)

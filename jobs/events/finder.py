@@ -1,4 +1,4 @@
-"""From the scores of a folder to sound events, part by part: a year of scores needs no more memory than a day."""
+"""Finds sound events in the scores of a folder, part by part: a year of scores needs no more memory than a day."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,14 +26,7 @@ class Finder:
     """
 
     def __init__(self, out: str | Path, options: EventOptions) -> None:
-        """Open the folder; no score is read yet.
-
-        Raises:
-            OutputError: This is not an output folder, or it has no scores or no such recording.
-            ConfigError: A threshold or length is not valid.
-            LabelError: There is no such class.
-            TruthError: The table of thresholds cannot be read, or classes are missing in it.
-        """
+        """Open the folder; no score is read yet. Raises the errors of `events`."""
         self.levels = levels(options)
         self.tables = Tables(out)
         self._by_name = self.tables.choose()
@@ -46,7 +39,7 @@ class Finder:
         """Yield the events, schema `EVENTS`, sorted by recording, start and class; all of a recording in one table.
 
         Raises:
-            OutputError: A file of scores is damaged or rows are missing in it; it is named.
+            OutputError: A file of scores, named in the message, is damaged or has too few rows.
         """
         blocks = list(self.tables.blocks(self.tables.part(self.recordings)))
         lowest_rank = [int(self._rank[block.recordings].min()) for block in blocks]

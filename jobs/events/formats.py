@@ -1,4 +1,4 @@
-"""The events of one recording, in the formats of programs that show them with the sound.
+"""The events of one recording, in the formats of programs that display them with the audio.
 
     audacity   label track: https://manual.audacityteam.org/man/importing_and_exporting_labels.html
     raven      selection table: https://www.ravensoundsoftware.com (Raven Pro User's Manual, selection tables)
@@ -37,23 +37,17 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """A recording and its events, sorted by start; events of one class do not touch.
-
-    Attributes:
-        recording: Its name.
-        duration_s: Its length.
-        rate_hz: Its sampling rate.
-        time: Its start, ISO 8601 in UTC; None if unknown.
-        about: Model and options behind the events: keys threshold, low, min_s, merge_gap_s and others.
-        events: The events.
-    """
+    """A recording and its events."""
 
     recording: str
     duration_s: float
     rate_hz: int
     time: str | None
+    """Start of the recording, ISO 8601 in UTC; None if unknown."""
     about: dict[str, Any]
+    """Model and options that the events depend on: keys threshold, low, min_s, merge_gap_s and others."""
     events: list[Event]
+    """Sorted by start; events of one class do not touch."""
 
 
 def audacity(found: Found) -> str:
@@ -116,7 +110,7 @@ def _quoted(text: str) -> str:
 
 
 def jams(found: Found) -> str:
-    """Render a JAMS file: one annotation with a tag for each event, its highest score as confidence."""
+    """Render a JAMS file: one annotation with a tag for each event, whose confidence is its highest score."""
     rules = (f"{key} {found.about[key]}" for key in ("threshold", "low", "min_s", "merge_gap_s"))
     annotation = {
         "namespace": "tag_audioset",
@@ -147,17 +141,10 @@ def jams(found: Found) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 
-class Format(NamedTuple):
-    """A format for the events of a recording."""
-
-    render: Callable[[Found], str]
-    suffix: str
-    """Follows the recording's name."""
-
-
-RENDERERS = {
-    "audacity": Format(audacity, ".txt"),
-    "raven": Format(raven, ".Table.1.selections.txt"),
-    "textgrid": Format(textgrid, ".TextGrid"),
-    "jams": Format(jams, ".jams"),
+RENDERERS: dict[str, tuple[Callable[[Found], str], str]] = {
+    "audacity": (audacity, ".txt"),
+    "raven": (raven, ".Table.1.selections.txt"),
+    "textgrid": (textgrid, ".TextGrid"),
+    "jams": (jams, ".jams"),
 }
+"""By name of the format: the function, and the suffix that follows the recording's name."""

@@ -1,5 +1,6 @@
 """The classes to look for, and their thresholds."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ LOW_SHARE = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """The classes to look for, and their thresholds."""
+    """Classes and thresholds, in the same order."""
 
     columns: tuple[int, ...]
     """Positions in the model's outputs, [K]."""
@@ -32,7 +33,7 @@ def levels(options: EventOptions) -> Levels:
     Raises:
         ConfigError: A threshold is not above 0 and at most 1, a lower one is above the upper one, or a length is
             negative.
-        LabelError: There is no such class.
+        LabelError: A class is unknown.
         TruthError: The table of thresholds cannot be read, or wanted classes are missing in it.
     """
     columns, threshold = _thresholds(options)
@@ -55,11 +56,8 @@ def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats]:
     if columns == ():
         raise ConfigError("no class is chosen")
     path = str(options.threshold)
-    try:
+    with suppress(ValueError):
         value = float(path)
-    except ValueError:
-        pass
-    else:
         columns = tuple(range(CLASSES)) if columns is None else columns
         return columns, np.full(len(columns), value)
     if columns is None:

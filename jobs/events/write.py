@@ -1,4 +1,4 @@
-"""Writes events: as a table, or as a file for each recording in the format of a program that shows them."""
+"""Writes events as a table, or as a file for each recording in the format of a program that displays them."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 from satpipe.jobs.events.finder import Finder
-from satpipe.jobs.events.formats import RENDERERS, Event, Format, Found
+from satpipe.jobs.events.formats import RENDERERS, Event, Found
 from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.storage import locate, output_file, relative_path, write_text
@@ -30,27 +30,24 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 TABLES = ("parquet", "csv")
 FORMATS = (*TABLES, *RENDERERS)
 ROW_GROUP = 100_000
-SHOWN = 5  # classes that the closing line names
+SHOWN = 5  # classes named in the closing line
 _ABOUT = b"satpipe.events"
 
 
 @dataclass
 class Written:
-    """Counts of the written events.
-
-    Attributes:
-        place: File or folder.
-        recordings: Number of recordings with scores.
-        with_events: Number of recordings with events.
-        labels: Events of each class.
-        notes: What to know before relying on the events.
-    """
+    """Counts of the written events."""
 
     place: Path
+    """File or folder."""
     recordings: int
+    """Number of recordings with scores."""
+    notes: tuple[str, ...]
+    """Restrictions on the use of the events."""
     with_events: int = 0
+    """Number of recordings with events."""
     labels: Counter[str] = field(default_factory=Counter)
-    notes: tuple[str, ...] = ()
+    """Number of events of each class."""
 
     def count(self, events: pa.Table) -> pa.Table:
         """Count the events of some recordings, and return them."""
@@ -84,7 +81,7 @@ def write(out: str | Path, options: EventOptions, to: str | Path | None = None, 
     Raises:
         OutputError: The folder cannot be read, or a file cannot be written.
         ConfigError: A threshold, length or format is not valid.
-        LabelError: There is no such class.
+        LabelError: A class is unknown.
         TruthError: The table of thresholds cannot be read, or classes are missing in it.
     """
     kind = format or ("csv" if str(to).lower().endswith(".csv") else "parquet")
@@ -93,17 +90,17 @@ def write(out: str | Path, options: EventOptions, to: str | Path | None = None, 
     finder = Finder(out, options)
     name = f"events.{kind}" if kind in TABLES else f"events_{kind}"
     place = finder.tables.folder / name if to is None else locate(to)
-    written = Written(place, int((finder.tables.chunks[finder.recordings] > 0).sum()), notes=finder.tables.notes)
+    written = Written(place, int((finder.tables.chunks[finder.recordings] > 0).sum()), finder.tables.notes)
     found = map(written.count, finder.events())
     if kind in TABLES:
         _write_table(found, place, kind, _about(finder, options))
     else:
-        _write_files(found, place, RENDERERS[kind], finder, _about(finder, options))
+        _write_files(found, place, kind, finder, _about(finder, options))
     return written
 
 
 def _about(finder: Finder, options: EventOptions) -> dict[str, Any]:
-    """Return the model and options behind the events."""
+    """Return the model and options that the events depend on."""
     tables, levels = finder.tables, finder.levels
     mids = [weak_labels()[column].mid for column in levels.columns]
     return {
@@ -124,7 +121,7 @@ def _one_or_each(mids: list[str], values: Floats) -> float | dict[str, float]:
 
 def _write_table(found: Iterable[pa.Table], place: Path, kind: str, about: dict[str, Any]) -> None:
     with output_file(place) as path, _writer(path, kind, about) as add:
-        rows: list[pa.Table] = [EVENTS.empty_table()]
+        rows = [EVENTS.empty_table()]
         for table in found:
             rows.append(table)
             if sum(map(len, rows)) >= ROW_GROUP:
@@ -146,7 +143,7 @@ def _writer(path: Path, kind: str, about: dict[str, Any]) -> Iterator[Callable[[
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Return a table of events as text and numbers: times in ISO 8601, scores with the digits of half precision."""
+    """Return a table of events as text and numbers: times in ISO 8601, scores rounded as half precision allows."""
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_dictionary(column.type):
@@ -159,11 +156,9 @@ def _plain(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_files(
-    found: Iterable[pa.Table], folder: Path, format: Format, finder: Finder, about: dict[str, Any]
-) -> None:
+def _write_files(found: Iterable[pa.Table], folder: Path, kind: str, finder: Finder, about: dict[str, Any]) -> None:
     """Write a file for each recording with chunks, also for one without events."""
-    tables = finder.tables
+    tables, (render, suffix) = finder.tables, RENDERERS[kind]
     tagged = {tables.recordings[row]: row for row in finder.recordings if tables.chunks[row]}
 
     def write_file(recording: str, events: list[Event]) -> None:
@@ -171,7 +166,7 @@ def _write_files(
         rate_hz = tables.table["rate_hz"][row].as_py() or SAMPLE_RATE_HZ
         time = None if np.isnat(tables.time[row]) else f"{tables.time[row]}Z"
         content = Found(recording, float(tables.duration_s[row]), rate_hz, time, about, events)
-        write_text(folder / (relative_path(recording) + format.suffix), format.render(content))
+        write_text(folder / (relative_path(recording) + suffix), render(content))
 
     for table in found:
         columns = [table[name].to_pylist() for name in Event._fields]

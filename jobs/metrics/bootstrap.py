@@ -16,6 +16,9 @@ def resample(n: int, replicates: int, seed: int, group: npt.NDArray[np.integer] 
     The first replicates do not depend on the number of replicates. Without groups every row adds up to n.
 
     Args:
+        n: Number of items.
+        replicates: Number of replicates.
+        seed: Random seed.
         group: Group number of each item [n], where items of a group (the clips of one recording) are not independent:
             whole groups are drawn, as many as there are.
 

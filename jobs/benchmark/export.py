@@ -19,11 +19,10 @@ from satpipe.jobs.export.job import export
 from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
 from satpipe.jobs.options.models import ExportOptions
 from satpipe.pipeline.recordings.resample import Samples
-from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.config import BUNDLED, SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.streaming import StreamingTagger
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 
 MODELS = (BUNDLED, "SAT_T_1s", "SAT_S_2s", "SAT_B_2s")

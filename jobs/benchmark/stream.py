@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from satpipe.jobs.benchmark.common import SATPIPE, Say, dated
-from satpipe.sat.model.config import get_config
+from satpipe.sat.model.config import BUNDLED, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 
 BLOCK_S = 0.01  # written at once, as by a sound card

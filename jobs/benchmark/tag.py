@@ -28,12 +28,11 @@ from satpipe.jobs.tag.plan import plan
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.config import BUNDLED, CLASSES, CUTS, SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
-from satpipe.sat.model.streaming import CUTS, StreamingTagger
+from satpipe.sat.model.streaming import StreamingTagger
 from satpipe.sat.weights.checkpoint import Checkpoint, load, save
-from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 
 LOOP_BLOCK_S = 2  # that the published inference script reads at once

@@ -18,7 +18,6 @@ from satpipe.sat.errors import OutputError
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
 
-RETRIES = 2
 RESULTS_TIMEOUT_S = 1.0
 Report = Callable[[int, int], None]
 """Called with the number of shards done, and of all shards."""
@@ -143,7 +142,7 @@ def _run(tasks: dict[int, tuple[Any, ...]], workers: int | None, address: str | 
         return
     with ray_engine.start(address, workers, "cpu") as ray:
         for shard, task in tasks.items():
-            ray.submit(shard, *task, retries=RETRIES)
+            ray.submit(shard, *task, retries=ray_engine.RETRIES)
         done = 0
         report(done, len(tasks))
         while ray.in_flight:

@@ -6,8 +6,7 @@ from collections.abc import Container
 from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.tables.staged import SpanKey
 from satpipe.pipeline.tagging.spans import Span, group, spans_of
-from satpipe.sat.model.config import ChunkConfig
-from satpipe.sat.model.streaming import Cut
+from satpipe.sat.model.config import ChunkConfig, Cut
 
 SHORTEST_TASK_S = 30.0  # of a task of short recordings, when there is little to share out
 

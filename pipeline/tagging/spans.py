@@ -8,8 +8,8 @@ from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.recordings.resample import exact_ratio, resampled
 from satpipe.pipeline.tables.staged import SpanKey
-from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
-from satpipe.sat.model.streaming import Cut, chunk_samples
+from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
+from satpipe.sat.model.streaming import chunk_samples
 
 _MARGIN_S = 1.0  # for resampling and for frames that reach beyond a chunk
 TASK_SPANS = 256  # maximum number of recordings per task

@@ -13,8 +13,7 @@ from satpipe.pipeline.tables.batches import Batches, Finished, TableOptions
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.pipeline.tagging.spans import Span
 from satpipe.pipeline.tagging.tag_spans import tag_task
-from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig
-from satpipe.sat.model.streaming import Cut
+from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
 from satpipe.sat.taggers.interface import LoadedTagger, Tagger
 
 TASK_LIMIT_S = 600.0  # for a task, in addition to its length; a worker that takes longer hangs and is ended

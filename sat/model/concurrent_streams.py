@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
+from satpipe.sat.model.config import Cut
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT, Memory
-from satpipe.sat.model.streaming import Chunk, ChunkStream, Cut
+from satpipe.sat.model.streaming import Chunk, ChunkStream
 from torch import Tensor
 
 Key = TypeVar("Key", bound=Hashable)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from satpipe.sat.model.config import CUTS as CUTS
 from satpipe.sat.model.config import (
     FREQUENCY_PATCHES,
     HOP_SAMPLES,
@@ -12,9 +11,9 @@ from satpipe.sat.model.config import (
     PATCH_SAMPLES,
     SAMPLE_RATE_HZ,
     ChunkConfig,
+    Cut,
     ModelConfig,
 )
-from satpipe.sat.model.config import Cut as Cut
 from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, LogMelStream, clamp_dynamic_range, to_device
 from satpipe.sat.model.network import SAT, Memory
 from torch import Tensor

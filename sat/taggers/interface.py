@@ -20,9 +20,8 @@ import torch
 from satpipe.sat.errors import ConfigError, LabelError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.batching import batches
-from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig
+from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig, Cut
 from satpipe.sat.model.precision import dtype_for
-from satpipe.sat.model.streaming import Cut
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from satpipe.sat.model.batching import BATCH_CHUNKS, score_chunks
-from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES
+from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, Cut
 from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
-from satpipe.sat.model.streaming import ChunkStream, Cut, chunk_samples, context_samples
+from satpipe.sat.model.streaming import ChunkStream, chunk_samples, context_samples
 from satpipe.sat.taggers.interface import CPU, Keyed, Tagger
 from torch import Tensor
 from torch.nn import functional as F

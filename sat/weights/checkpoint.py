@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import save_file
 from satpipe.sat.errors import CheckpointError
 from satpipe.sat.model.batching import batch_chunks_for
-from satpipe.sat.model.config import CONFIGS, ModelConfig, get_config
+from satpipe.sat.model.config import CONFIGS, Cut, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
-from satpipe.sat.model.streaming import Cut
 from satpipe.sat.taggers.interface import CPU, LoadedTagger
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.tensor_files import read_tensors, sha256_of

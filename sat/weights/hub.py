@@ -25,8 +25,7 @@ import requests
 import torch
 from filelock import FileLock
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
-from satpipe.sat.model.config import BUNDLED as BUNDLED
-from satpipe.sat.model.config import CONFIGS, ModelConfig
+from satpipe.sat.model.config import BUNDLED, CONFIGS, ModelConfig
 from satpipe.sat.model.network import SAT
 from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import load

@@ -25,13 +25,20 @@ from satpipe.jobs.export.runtime import Call, difference, open_onnx, open_torchs
 from satpipe.jobs.options.models import ExportOptions
 from satpipe.sat.errors import AudioError, CheckpointError, ConfigError, OutputError
 from satpipe.sat.labels import weak_labels
-from satpipe.sat.model.config import CONFIGS, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, ModelConfig, get_config
+from satpipe.sat.model.config import (
+    BUNDLED,
+    CONFIGS,
+    HOP_SAMPLES,
+    PATCH_SAMPLES,
+    SAMPLE_RATE_HZ,
+    ModelConfig,
+    get_config,
+)
 from satpipe.sat.model.exportable import ChunkTagger, WindowLogMel
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
 from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 from small_models import FULL_CONTEXT, SMALL, TINY, model_of
 from torch import Tensor

@@ -22,11 +22,11 @@ from satpipe.pipeline.tagging.worker import WorkerOptions, make_tagger
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.batching import BATCH_CHUNKS, GPU_BATCH_CHUNKS, score_chunks
 from satpipe.sat.model.chunk_parallel import consecutive
-from satpipe.sat.model.config import CLASSES, MEL_BANDS, ModelConfig, get_config
+from satpipe.sat.model.config import CLASSES, CUTS, MEL_BANDS, Cut, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel, to_device
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
-from satpipe.sat.model.streaming import CUTS, ChunkStream, Cut
+from satpipe.sat.model.streaming import ChunkStream
 from satpipe.sat.weights.checkpoint import Checkpoint
 from small_models import efficientat_state
 from torch import Tensor, nn

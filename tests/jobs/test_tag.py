@@ -19,10 +19,9 @@ import torch
 from conftest import COMMAND, Satpipe
 from helpers import model_by_rule, scores_of_pieces
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.sat.model.config import get_config
-from satpipe.sat.model.streaming import CUTS, Cut, StreamingTagger
+from satpipe.sat.model.config import BUNDLED, CUTS, Cut, get_config
+from satpipe.sat.model.streaming import StreamingTagger
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.hub import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 from tag_tables import EXAMPLES, NAMES, assert_same_tables, make_recordings, recordings, samples_16k, scores, tags
 

@@ -16,7 +16,7 @@ from satpipe.pipeline.recordings.deployments import Candidate, Deployment, NotJo
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import AudioInfo, Recording
 from satpipe.pipeline.tagging.spans import Span, narrow, spans_of
-from satpipe.sat.model.streaming import CUTS, Cut
+from satpipe.sat.model.config import CUTS, Cut
 from tagged_spans import SMALL, scores_of, tag_task, tagged, tagger
 
 pytestmark = pytest.mark.usefixtures("one_thread")

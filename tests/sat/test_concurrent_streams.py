@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from rounding import assert_scores_of
 from satpipe.pipeline.recordings.resample import low_delay, resampled
 from satpipe.sat.model.concurrent_streams import BatchTagger
-from satpipe.sat.model.config import CLASSES, ModelConfig
-from satpipe.sat.model.streaming import CUTS, Cut
+from satpipe.sat.model.config import CLASSES, CUTS, Cut, ModelConfig
 from small_models import SMALL, TINY, CountingSAT, model_of
 from torch import Tensor
 

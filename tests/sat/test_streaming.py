@@ -27,20 +27,20 @@ from satpipe.sat.model.chunk_parallel import consecutive
 from satpipe.sat.model.config import (
     CLASSES,
     CONFIGS,
+    CUTS,
     HOP_SAMPLES,
     MEL_BANDS,
     PATCH_FRAMES,
     SAMPLE_RATE_HZ,
+    Cut,
     ModelConfig,
     get_config,
 )
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT, Memory, allows_consecutive
 from satpipe.sat.model.streaming import (
-    CUTS,
     Chunk,
     ChunkStream,
-    Cut,
     StreamingTagger,
     chunk_samples,
     context_samples,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, ModelConfig, get_config
+from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, Cut, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT, Memory
-from satpipe.sat.model.streaming import ChunkStream, Cut, StreamingTagger
+from satpipe.sat.model.streaming import ChunkStream, StreamingTagger
 from satpipe.sat.weights.checkpoint import from_published, published_shapes
 from torch import Tensor
 from torch.nn.functional import pad

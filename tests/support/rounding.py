@@ -10,8 +10,8 @@ from copy import deepcopy
 from functools import lru_cache
 
 from helpers import assert_same_scores, chunk_by_chunk, scores_of_pieces, stream
+from satpipe.sat.model.config import Cut
 from satpipe.sat.model.network import SAT
-from satpipe.sat.model.streaming import Cut
 from torch import Tensor
 
 FACTOR = 16

@@ -24,8 +24,7 @@ from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import find
-from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
-from satpipe.sat.weights.hub import BUNDLED
+from satpipe.sat.model.config import BUNDLED, CLASSES, SAMPLE_RATE_HZ
 from satpipe.sat.weights.registry import load_checkpoint
 from scipy.special import expit, ndtri
 

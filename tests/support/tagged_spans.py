@@ -12,8 +12,7 @@ from satpipe.pipeline.tables.schemas import STAGED
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging import tag_spans
 from satpipe.pipeline.tagging.spans import Span
-from satpipe.sat.model.config import CLASSES, get_config
-from satpipe.sat.model.streaming import Cut
+from satpipe.sat.model.config import CLASSES, Cut, get_config
 from satpipe.sat.taggers.sat import SATTagger
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""The Ray layer decides where work runs; it does not know what the work is."""
+"""Run functions on Ray; this module does not know what they do."""
 
 import logging
 import os
@@ -6,40 +6,35 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 from satpipe.sat.errors import ConfigError, SatpipeError
 
 log = logging.getLogger("satpipe")
 
-Result = TypeVar("Result")
-Item = TypeVar("Item")
-RETRIES = 2  # of an item whose worker is lost, once it is alone
+RETRIES = 2  # of a task whose worker is lost
 REACH_TIMEOUT_S = 10.0
 OUT_OF_MEMORY_RETRIES = 2
-MOST_ON_A_GPU = 8  # workers: each takes half a gigabyte of the GPU in addition to model and batch
+MAX_WORKERS_PER_GPU = 8  # each needs half a gigabyte of the GPU in addition to model and batch
 LOCAL_OBJECT_STORE_BYTES = 512 * 2**20  # for the model's weights; everything else is small
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Takes the place of a result: at every try the work ended its worker or failed with an unexpected error.
-
-    Attributes:
-        reason: Ray's explanation.
-    """
+    """Replaces the result of a task that, at every try, ended its worker or failed with an unexpected error."""
 
     reason: str
+    """Ray's explanation."""
 
 
 class Engine:
-    """Runs functions as Ray tasks and returns their results as they come.
+    """Runs functions as Ray tasks and returns their results in the order in which they finish.
 
-    Tasks, not actors: Ray starts them wherever a processor is free, also on nodes that join later, and starts them
-    again when a worker or a node is lost. Worker processes live on from task to task, so that what a function caches
-    in its module, above all a model, is loaded once per worker.
+    Tasks, not actors: Ray starts them wherever a processor is free, also on nodes that join later, and restarts them
+    when a worker or a node is lost. A worker process runs many tasks, so a model that a function caches in its module
+    is loaded once per worker.
     """
 
     def __init__(self, gpus: float, workers: int | None) -> None:
@@ -47,7 +42,7 @@ class Engine:
 
         Args:
             gpus: Share of a GPU that each Ray task takes, in addition to a processor.
-            workers: Maximum number of Ray tasks at the same time; None: one per processor.
+            workers: Maximum number of simultaneous Ray tasks; None: one per processor.
         """
         self.gpus = gpus
         self._workers = workers
@@ -55,7 +50,7 @@ class Engine:
 
     @property
     def width(self) -> int:
-        """Number of Ray tasks that can run at the same time now; grows and shrinks with the cluster."""
+        """Number of Ray tasks that can run simultaneously now; grows and shrinks with the cluster."""
         resources = ray.cluster_resources()
         fits = [resources.get("CPU", 0), *([resources.get("GPU", 0) // self.gpus] if self.gpus else [])]
         width = max(1, int(min(fits)))
@@ -63,25 +58,24 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Number of Ray tasks submitted whose results are not back."""
+        """Number of submitted Ray tasks whose results `results` has not yielded yet."""
         return len(self._pending)
 
     def submit(self, ticket: Any, function: Callable[..., Any], *args: Any, retries: int = 0) -> None:
-        """Run `function(*args)` on some worker.
+        """Run `function(*args)` on a worker.
 
         Args:
-            ticket: Comes back with the result.
+            ticket: Returned with the result.
             function: Importable by name on every node.
-            args: Its arguments; large ones as references from `share`.
-            retries: How often to try again when the worker is lost.
+            args: Its arguments; large ones as returned by `share`.
+            retries: Number of further tries if the worker is lost.
         """
         self._pending[self._start(function, args, retries)] = (ticket, None)
 
-    def submit_items(self, ticket: Any, function: Callable[..., Any], items: list[Item], *args: Any) -> None:
-        """Run `function(items, *args)` on some worker; if it is lost, run the function on each item alone.
+    def submit_items(self, ticket: Any, function: Callable[..., Any], items: list[Any], *args: Any) -> None:
+        """Run `function(items, *args)` on a worker; if the worker is lost, run the function on each item alone.
 
-        So the item to blame is found. The ticket that comes back is `(ticket, items)`, with those items that the
-        result is for.
+        This finds the item that ends its worker. The returned ticket is `(ticket, items)` with the items of the result.
         """
 
         def alone() -> None:
@@ -97,7 +91,7 @@ class Engine:
         return _call.options(**options, scheduling_strategy="SPREAD").remote(function, *args)
 
     def results(self, timeout_s: float) -> Iterator[tuple[Any, Any]]:
-        """Wait for results up to `timeout_s`; yield (ticket, result) for each, a `Lost` where the work is lost.
+        """Wait for results up to `timeout_s`; yield (ticket, result) for each; the result of a lost task is a `Lost`.
 
         Raises:
             SatpipeError: A function raised it.
@@ -105,45 +99,45 @@ class Engine:
         if not self._pending:
             return
         ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=timeout_s)
-        if ready:  # and all others that have come by now
+        if ready:  # and all others that are ready by now
             ready, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
         for reference in ready:
             ticket, alone = self._pending.pop(reference)
             result = _result(reference)
             if isinstance(result, Lost) and alone:
-                log.warning("lost several items, each is tried again alone: %s", result.reason)
+                log.warning("lost several items, trying each again alone: %s", result.reason)
                 alone()
             else:
                 yield ticket, result
 
     def share(self, value: Any) -> list[Any]:
-        """Put a large value where every worker can `fetch` it, given what this returns."""
+        """Store a large value once for all workers; they pass the returned reference to `fetch`."""
         return [ray.put(value)]
 
 
 def fetch(shared: list[Any]) -> Any:
-    """Return the value that `Engine.share` has put away."""
+    """Return the value that `Engine.share` has stored."""
     return ray.get(shared[0])
 
 
 @contextmanager
 def start(address: str | None, workers: int | None, device: str) -> Iterator[Engine]:
-    """Start Ray on this machine, or join a cluster, and leave it at the end.
+    """Start Ray on this machine or join a cluster; stop or leave it at the end.
 
     If this process has already started or joined a Ray, that one is used and left running.
 
     Args:
-        address: Of a running cluster; None to start one here.
-        workers: Maximum number of Ray tasks at the same time; by default one per processor.
+        address: Address of a running cluster; None: start Ray here.
+        workers: Maximum number of simultaneous Ray tasks; None: one per processor.
         device: `cpu`, `cuda`, or `auto` for GPUs if the cluster has any.
 
     Raises:
-        ConfigError: No cluster answers at the address, or Ray has no GPU.
+        ConfigError: No cluster answers at the address, Ray does not start, or it has no GPU.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about anyone's recordings leaves the machine
-    # Ray retries what was ended for lack of memory for ever; a recording that takes too much would block the run.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a user's recordings leaves the machine
+    # By default Ray retries a task that runs out of memory for ever; one large recording would block the run.
     os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
-    os.environ.setdefault("RAY_preload_python_modules", "torch")  # while Ray itself still starts
+    os.environ.setdefault("RAY_preload_python_modules", "torch")  # imported while Ray itself starts
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         _reach(address)
@@ -156,16 +150,22 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         }
     ours = not ray.is_initialized()
-    try:
-        if ours:
+    if ours:
+        try:
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:
-        raise ConfigError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
+        except Exception as error:  # if the start-up times out, Ray raises no more specific class
+            reason = str(error).strip().rstrip(".")
+            if address:
+                raise ConfigError(f"no Ray cluster answers at {address}: {reason}") from error
+            raise ConfigError(
+                f"Ray could not be started: {reason}. The machine may be busy or short of memory: stop other programs, "
+                "or use fewer --workers, and run the command again"
+            ) from error
     try:
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
         if device == "cuda" and not gpus:
-            raise ConfigError("Ray has found no GPU; use --device cpu")
+            raise ConfigError("Ray found no GPU; use --device cpu")
         on_gpu = gpus and device != "cpu"
         yield Engine(1 / sharing(resources.get("CPU", 0), gpus) if on_gpu else 0, workers)
     finally:
@@ -174,16 +174,16 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
 
 
 def sharing(cpus: float, gpus: float) -> int:
-    """Return how many workers share a GPU, with a processor each: while one decodes, others use the GPU.
+    """Return the number of workers per GPU; each has a processor: while one decodes, others use the GPU.
 
     The number is a power of two, since Ray counts in ten-thousandths of a GPU.
     """
-    workers = max(1, min(int(cpus // gpus), MOST_ON_A_GPU))
+    workers = max(1, min(int(cpus // gpus), MAX_WORKERS_PER_GPU))
     return 1 << (workers.bit_length() - 1)
 
 
 def _reach(address: str) -> None:
-    """Find out at once, not after minutes as Ray does, that nothing answers at a HOST:PORT."""
+    """Raise ConfigError in seconds if nothing answers at HOST:PORT; Ray itself would take minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdecimal():
         return
@@ -194,7 +194,7 @@ def _reach(address: str) -> None:
 
 
 @ray.remote(max_calls=0)
-def _call(function: Callable[..., Result], *args: Any) -> Result:
+def _call(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 

@@ -292,7 +292,7 @@ def test_what_cannot_work_is_one_clear_line(
     (tmp_path / "file").write_text("")
     cases = [
         (("tag", empty, "-o", tmp_path / "o"), 1, "no recordings in"),
-        (("tag", tmp_path / "nowhere", "-o", tmp_path / "o"), 1, "there is no"),
+        (("tag", tmp_path / "nowhere", "-o", tmp_path / "o"), 1, "nowhere not found"),
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--model", "SAT_T_3s"), 1, "SAT_T_2s"),
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--model", tmp_path / "no.pt"), 1, "no.pt not found"),
         (("tag", EXAMPLES, "-o", tmp_path / "file" / "o"), 1, "cannot be written"),

@@ -1,4 +1,4 @@
-"""`satpipe benchmark bundled`: how well the bundled model tags validation data and held-out sounds, as JSON."""
+"""`satpipe benchmark bundled`: quality of the bundled model on validation data and held-out sounds, as JSON."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -37,7 +37,7 @@ def benchmark(corpus: Corpus, options: BundledFiguresOptions, known: dict[str, A
         corpus: The corpus of the training.
         options: Other options.
         known: Figures of an earlier measurement; those of models that are not measured now are kept.
-        say: Called with what is measured next.
+        say: Called with the name of each measurement before it.
 
     Raises:
         ConfigError: A part of the corpora or of the training is missing.
@@ -95,7 +95,7 @@ def chunk_scores(model: SAT, log_mel: LogMel, samples: Tensor, *, memory_on: boo
 
 
 def joined(corpus: Corpus, shards: Shards) -> list[list[int]]:
-    """Return the numbers of the clips of each recording of which there are several, in order."""
+    """Return the numbers of the clips, in order, of each recording that has several."""
     rows = [row for row in corpus.rows("validation") if row["path"] in shards.by_name]
     origins: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for row in rows:
@@ -141,7 +141,7 @@ def _student(model: SAT) -> Tag:
 
 
 def on_everyday_sounds(tag: Tag, clips: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-    """Return the share of the clips whose best category is that of their name."""
+    """Return the figures of `everyday` for named clips."""
     names, scores = zip(*[(name, tag(samples)) for name, samples in clips], strict=True)
     return asdict(everyday(names, torch.stack(scores).numpy()))
 

@@ -1,13 +1,14 @@
-"""What the measurements share: the machine, its threads, the sound, and the JSON file."""
+"""Shared by the benchmarks: the machine, threads, timing, audio, random weights and the JSON file."""
 
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,14 @@ from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import ConfigError
+from satpipe.sat.model.config import get_config
+from satpipe.sat.model.network import SAT
+from satpipe.sat.weights.checkpoint import save
 
 SATPIPE = (sys.executable, "-c", "from satpipe.jobs.commands.main import main; main()")
 """The command, to be run as a process."""
 Say = Callable[[str], None]
-"""Called with what is measured next."""
+"""Called with the name of each measurement before it."""
 
 
 def dated(figures: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def write(figures: dict[str, Any], path: Path) -> None:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Let torch use this number of threads within the block."""
+    """Limit torch to this number of threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -51,8 +55,29 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def in_turns(
+    functions: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = perf_counter
+) -> dict[str, list[float]]:
+    """Return the seconds of each run of functions that take turns: a slower machine then affects them all."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            begun = clock()
+            function()
+            seconds[name].append(clock() - begun)
+    return seconds
+
+
+def random_weights(name: str, folder: Path) -> str:
+    """Write a configuration with random weights, which do not affect speed; return the file."""
+    torch.manual_seed(0)
+    path = folder / f"{name}.safetensors"
+    save(SAT(get_config(name)), path)
+    return str(path)
+
+
 def sound_of(recordings: str | Path) -> Samples:
-    """Return all recordings of a folder, one after the other, at 16 kHz.
+    """Return the audio of all recordings in a folder, concatenated, at 16 kHz.
 
     Raises:
         ConfigError: The folder contains no recordings.

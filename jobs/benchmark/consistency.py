@@ -20,9 +20,9 @@ def tagged(sounds: Sequence[Path], options: ConsistencyRunOptions, say: Say) -> 
     """Repeat sounds to long recordings, and tag them in each regime.
 
     Args:
-        sounds: Recordings of one lasting sound each.
+        sounds: Recordings, each of one continuous sound.
         options: Other options.
-        say: Called with what is done next.
+        say: Called with the name of each step before it.
 
     Returns:
         The output folder of each regime.

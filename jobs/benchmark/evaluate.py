@@ -1,7 +1,7 @@
 """`satpipe benchmark evaluate`: time and memory of `satpipe evaluate`, compared with sed_eval's loops, as JSON.
 
-The data are made up, of the size of AudioSet's strong labels. sed_eval evaluates one clip in `ONE_IN`, from which its
-time for all clips is estimated.
+The data are synthetic and have the size of AudioSet's strong labels. sed_eval evaluates one clip in `ONE_IN`, from
+which its time for all clips is estimated.
 """
 
 import os
@@ -25,7 +25,7 @@ def benchmark(say: Say, made: StrongSet | None = None, one_in: int = ONE_IN) -> 
     """Evaluate a set both ways, and return time and memory.
 
     Args:
-        say: Called with what is measured next.
+        say: Called with the name of each measurement before it.
         made: The set; by default one of AudioSet's size.
         one_in: sed_eval evaluates one clip in this number.
     """

@@ -1,6 +1,6 @@
-"""Everyday sounds: the best of a few dozen categories according to a model, compared with the file's name.
+"""Everyday sounds: the category that a model scores highest, compared with the name of the file.
 
-everyday.tsv contains the categories, the words of file names that name them, and AudioSet's classes of each.
+everyday.tsv contains the categories, the words for each in file names, and its AudioSet classes.
 """
 
 import csv
@@ -19,34 +19,27 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 @dataclass(frozen=True)
 class Category:
-    """A kind of sound.
-
-    Attributes:
-        name: Its name.
-        words: Words in file names that name it.
-        classes: Outputs of the model.
-    """
+    """A kind of sound."""
 
     name: str
     words: frozenset[str]
+    """Words for it in file names."""
     classes: tuple[int, ...]
+    """Outputs of the model."""
 
 
 @dataclass(frozen=True)
 class Everyday:
-    """How often a model's best category is that of the file's name.
-
-    Attributes:
-        clips: Number of clips whose name gives a category.
-        categories: Number of categories that have a clip.
-        right: Share of the clips.
-        mean_right: Mean over the categories of the share of their clips.
-    """
+    """Agreement of a model's best category with the name of the file."""
 
     clips: int
+    """Number of clips whose name gives a category."""
     categories: int
+    """Number of categories that have a clip."""
     right: float
+    """Share of the clips for which both agree."""
     mean_right: float
+    """Mean of this share over the categories."""
 
 
 def categories() -> list[Category]:
@@ -66,7 +59,7 @@ def category_of(name: str, kinds: Sequence[Category]) -> int | None:
 
 
 def everyday(names: Sequence[str], scores: npt.NDArray[np.float32]) -> Everyday:
-    """Compare the scores of clips, [N, 527], with their names; names without a category do not count."""
+    """Compare the scores of clips, [N, 527], with their names; clips whose name gives no category do not count."""
     kinds = categories()
     truth = [category_of(name, kinds) for name in names]
     rows = np.array([row for row, kind in enumerate(truth) if kind is not None], np.int64)

@@ -9,20 +9,17 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.common import dated, threads
+from satpipe.jobs.benchmark.common import dated, in_turns, random_weights, threads
 from satpipe.jobs.export.job import export
 from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
 from satpipe.jobs.options.models import ExportOptions
 from satpipe.pipeline.recordings.resample import Samples
-from satpipe.sat.model.config import BUNDLED, SAMPLE_RATE_HZ, get_config
-from satpipe.sat.model.network import SAT
+from satpipe.sat.model.config import BUNDLED, SAMPLE_RATE_HZ
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.registry import load_checkpoint
 
 MODELS = (BUNDLED, "SAT_T_1s", "SAT_S_2s", "SAT_B_2s")
@@ -51,11 +48,7 @@ def benchmark(recordings: str, models: tuple[str, ...] = MODELS, seconds: float 
 
 def _model(name: str, recordings: str, sound: Samples, folder: Path) -> dict[str, Any]:
     """Export a model to all formats, and time it in torch and as each file."""
-    path, check = name, (recordings,) if name == BUNDLED else ()
-    if name != BUNDLED:
-        torch.manual_seed(0)
-        path = str(folder / f"{name}.safetensors")
-        save(SAT(get_config(name)), path)
+    path, check = (name, (recordings,)) if name == BUNDLED else (random_weights(name, folder), ())
     files = {"onnx": "fp32.onnx", "int8": "int8.onnx", "torchscript": "fp32.pt"}
     done = {
         "onnx": export(ExportOptions(path, folder / files["onnx"], check=check)),
@@ -70,16 +63,11 @@ def _model(name: str, recordings: str, sound: Samples, folder: Path) -> dict[str
     }
     runs: dict[str, Callable[[], object]] = {"torch": lambda: StreamingTagger(model).push(torch.from_numpy(sound))}
     runs |= {way: partial(score, call, model.config, sound) for way, call in calls.items()}
-    elapsed_s = dict.fromkeys(runs, float("inf"))
-    for _ in range(_ROUNDS):
-        for way, run in runs.items():
-            begun = perf_counter()
-            run()
-            elapsed_s[way] = min(elapsed_s[way], perf_counter() - begun)
+    elapsed_s = in_turns(runs, _ROUNDS)
     return {
         "name": name,
         "config": model.config.name,
         "size_bytes": {way: file.size_bytes for way, file in done.items()},
-        "x_realtime": {way: len(sound) / SAMPLE_RATE_HZ / fastest for way, fastest in elapsed_s.items()},
+        "x_realtime": {way: len(sound) / SAMPLE_RATE_HZ / min(each) for way, each in elapsed_s.items()},
         "difference": {way: asdict(file.difference) for way, file in done.items()},
     }

@@ -1,19 +1,15 @@
-"""Each part of tagging alone on one CPU, compared with what the CPU can do.
-
-Parts that are compared are measured in turns, so that a machine that slows down affects them all.
-"""
+"""Speed of each part of tagging alone on one CPU, compared with the limits of the CPU."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 import torch
-from satpipe.jobs.benchmark.common import threads
+from satpipe.jobs.benchmark.common import in_turns, threads
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.batches import Finished, TableOptions
@@ -29,7 +25,7 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
 
 ROUNDS = 3
-BLOCK_S = 16  # that a worker decodes at once
+BLOCK_S = 16  # decoded at once by a worker
 COPIED_BYTES = 2**28
 WRITTEN_CHUNKS = 2048
 MODEL_CHUNKS = BATCH_CHUNKS
@@ -67,7 +63,7 @@ def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str,
 
     run = {"id": "", "identity": {"scores": True}}
     with torch.inference_mode(), threads(1), output.claim(run):
-        seconds = in_turns(
+        seconds = _medians(
             {
                 "decode FLAC": lambda: _drain(soundfile.blocks(flac, 2**17, dtype="float32")),
                 "decode, mix and resample FLAC": lambda: _drain(_reader(flac).blocks()),
@@ -93,8 +89,8 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
         precision: One of `satpipe.sat.model.precision.PRECISIONS`.
 
     Returns:
-        `x_realtime`; `flops`, the rate of products of its shapes; `bound_x_realtime`, its speed if it computed only
-        its products at that rate.
+        `x_realtime`; `flops`, the rate of products of its shapes; `bound_x_realtime`, its speed if it computed nothing
+        but these products, at that rate.
     """
     dtype, config = PRECISIONS[precision], model.config
     model.with_precision(dtype)
@@ -111,7 +107,7 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
 
     with torch.inference_mode(), threads(1):
         _, memory = consecutive(model, chunks)
-        seconds = in_turns({"model": lambda: consecutive(model, chunks, memory), "products": products})
+        seconds = _medians({"model": lambda: consecutive(model, chunks, memory), "products": products})
     rate = sum(2 * rows * x.shape[1] * out.shape[1] for x, _, out in operands) / seconds["products"]
     played_s = MODEL_CHUNKS * config.chunk_samples / SAMPLE_RATE_HZ
     bound = config.chunk_samples / SAMPLE_RATE_HZ * rate / chunk_flops(config)
@@ -119,23 +115,16 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
 
 
 def chunk_flops(config: ModelConfig) -> int:
-    """Return the operations of a chunk's matrix products, with attention, two for each multiply-add."""
+    """Return the operations of the matrix products of a chunk, including attention: two for each multiply-add."""
     tokens, width, depth = config.chunk_tokens, config.width, config.depth
     linear = depth * 12 * width**2 + PATCH_BANDS * PATCH_FRAMES * width  # per token
     attention = depth * 2 * (tokens + config.memory_tokens) * width  # per token
     return 2 * (tokens * (linear + attention) + width * config.classes)
 
 
-def in_turns(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Run each function once to warm up, then all in turns; return the median seconds of a run of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(ROUNDS + 1):
-        for name, function in functions.items():
-            begun = perf_counter()
-            function()
-            if turn:
-                seconds[name].append(perf_counter() - begun)
-    return {name: median(measured) for name, measured in seconds.items()}
+def _medians(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the median seconds of each function; the first round warms up and does not count."""
+    return {name: median(seconds[1:]) for name, seconds in in_turns(functions, ROUNDS + 1).items()}
 
 
 def _reader(path: Path) -> Reader:

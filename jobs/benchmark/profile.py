@@ -1,6 +1,6 @@
-"""`satpipe profile`: what models and external taggers cost per chunk on this machine, as JSON.
+"""`satpipe profile`: cost per chunk of models and external taggers on this machine, as JSON.
 
-One thread, float32. Cost does not depend on weights: models without weights get random ones.
+One thread, float32. Cost does not depend on weights, so configurations get random weights.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def profile(models: Iterable[str], delays_s: Iterable[float], say: Say) -> dict[
     Args:
         models: Configurations, or models as for `tag`; if empty, all configurations and all external taggers.
         delays_s: Delays of models without a fixed one; if empty, 10, 2 and 1 s.
-        say: Called with what is measured next.
+        say: Called with the name of each measurement before it.
 
     Raises:
         SatpipeError: A model is unknown, or cannot be used with one of the delays.

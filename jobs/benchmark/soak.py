@@ -32,7 +32,7 @@ def benchmark(recordings: str | Path, hours: float, say: Say) -> dict[str, Any]:
     Args:
         recordings: Folder of recordings whose sound is repeated.
         hours: Length of the audio for `tag`.
-        say: Called with what is measured next.
+        say: Called with the name of each measurement before it.
 
     Raises:
         ConfigError: The folder contains no recordings, or psutil is not installed.

@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.common import SATPIPE, Say, dated
-from satpipe.sat.model.config import BUNDLED, get_config
-from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import save
+from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, random_weights
+from satpipe.sat.model.config import BUNDLED
 from satpipe.sat.weights.registry import load_checkpoint
 
 BLOCK_S = 0.01  # written at once, as by a sound card
@@ -52,7 +50,7 @@ def benchmark(say: Say, seconds: float = SECONDS, cases: tuple[Case, ...] = CASE
     """Measure, and return the figures.
 
     Args:
-        say: Called with what is measured next.
+        say: Called with the name of each measurement before it.
         seconds: Length of the audio of each case.
         cases: The cases.
     """
@@ -76,10 +74,12 @@ def benchmark(say: Say, seconds: float = SECONDS, cases: tuple[Case, ...] = CASE
 
 def _delays(case: Case, seconds: float, folder: Path) -> list[float]:
     """Run the command on one CPU; return the seconds from the last sample of each whole chunk to its line."""
+    bundled = case.model == load_checkpoint(BUNDLED).config.name
+    weights = BUNDLED if bundled else random_weights(case.model, folder)
     paths = [folder / f"{number}.raw" for number in range(case.streams)] if case.streams > 1 else []
     command = [*SATPIPE, "stream", "--live", "--format", "s16le", "--idle-s", "1"]
     command += ["--rate-hz", str(case.rate_hz), "--channels", str(case.channels)]
-    command += ["--model", _weights(case.model, folder), *map(str, paths)]
+    command += ["--model", weights, *map(str, paths)]
     with ExitStack() as opened:
         files = [opened.enter_context(path.open("wb", buffering=0)) for path in paths]
         process = opened.enter_context(
@@ -88,7 +88,7 @@ def _delays(case: Case, seconds: float, folder: Path) -> list[float]:
         if not process.stdin or not process.stdout:
             raise RuntimeError("the command has no pipes")
         for _ in range(case.streams):
-            process.stdout.readline()  # it has started
+            process.stdout.readline()  # of the start
         begun_s = monotonic()
         writer = Thread(target=_write, args=(files or [process.stdin], case, seconds, begun_s))
         writer.start()
@@ -97,15 +97,6 @@ def _delays(case: Case, seconds: float, folder: Path) -> list[float]:
     if process.returncode:
         raise RuntimeError(f"satpipe stream ended with code {process.returncode}")
     return delays_s
-
-
-def _weights(name: str, folder: Path) -> str:
-    """Return the bundled model or random weights, which do not affect speed."""
-    if name == load_checkpoint(BUNDLED).config.name:
-        return BUNDLED
-    path = folder / f"{name}.safetensors"
-    save(SAT(get_config(name)), path)
-    return str(path)
 
 
 def _one_processor() -> None:

@@ -1,7 +1,7 @@
-"""Made-up labels and scores of the size of AudioSet's strong evaluation set.
+"""Synthetic labels and scores of the size of AudioSet's strong evaluation set.
 
-They follow the real set: a few classes are in most clips and most are rare; events last from 30 ms to the whole clip;
-classes come together in scenes; there are as many events; times have milliseconds, and some events of a class overlap;
+They resemble the real set: a few classes are in most clips and most are rare; events last from 30 ms to the whole clip;
+classes occur together in scenes; there are as many events; times have milliseconds, and some events of a class overlap;
 scores are high in chunks that contain a class, lower in the rest of the clip and for similar classes, and near 0
 elsewhere. 35 of the 416 classes are not classes of a model: their scores are 0.
 """
@@ -46,9 +46,9 @@ class StrongSet:
         labels: The 416 classes.
         truth: The events; some events of one class overlap.
         clip: Clip of each chunk, [n].
-        start_s: Start of each chunk from its clip's start, [n].
-        end_s: End of each chunk, [n].
-        outputs: Scores of each chunk for the classes of a model, [n, 527] in half precision.
+        start_s: Start of each chunk in its clip, [n].
+        end_s: End of each chunk in its clip, [n].
+        outputs: Scores of each chunk for the classes of a model, [n, 527].
     """
 
     segments: list[str]
@@ -113,7 +113,7 @@ class StrongSet:
 
 
 def make(clips: int = CLIPS, events: int = EVENTS, seed: int = 0) -> StrongSet:
-    """Make a set, which depends on nothing but the arguments.
+    """Make a set that depends only on the arguments.
 
     Args:
         clips: Number of clips.

@@ -1,4 +1,4 @@
-"""`satpipe benchmark tag`: how fast tagging is on this machine, compared with the plain loop, as JSON.
+"""`satpipe benchmark tag`: speed of tagging on this machine, compared with the plain loop, as JSON.
 
 One run measures everything, so that the ratios hold even if other work slows the machine down.
 """
@@ -20,7 +20,7 @@ import soundfile
 import soxr
 import torch
 from satpipe.jobs.benchmark import parts
-from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, sound_of, threads
+from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, random_weights, sound_of, threads
 from satpipe.jobs.options.measure import BenchmarkOptions, Device
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe, make_run
@@ -32,10 +32,10 @@ from satpipe.sat.model.config import BUNDLED, CLASSES, CUTS, SAMPLE_RATE_HZ, get
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.weights.checkpoint import Checkpoint, load, save
+from satpipe.sat.weights.checkpoint import Checkpoint, load
 from satpipe.sat.weights.registry import load_checkpoint
 
-LOOP_BLOCK_S = 2  # that the published inference script reads at once
+LOOP_BLOCK_S = 2  # read at once by the published inference script
 COMPARED_S = 300
 FLAC_S = 900
 SHORT_S = 10
@@ -52,7 +52,7 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
     Args:
         recordings: Folder of recordings whose sound is repeated to the given length.
         hours: Length of the recording to tag.
-        say: Called with what is measured next.
+        say: Called with the name of each measurement before it.
         device: `cpu`, or `cuda` for `satpipe tag` on GPUs; the loop always runs on CPUs.
 
     Raises:
@@ -102,7 +102,10 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
             say("comparing scores")
             tag(part, folder / "all", cut="script", threshold=0.0, top_k=CLASSES, scores=False)
         difference = _difference(folder / "all", loop_scores)
-        sizes = {table: _bytes(folder / "gapless-fp32" / table) for table in ("tags", "scores")}
+        sizes = {
+            table: sum(path.stat().st_size for path in (folder / "gapless-fp32" / table).glob("*.parquet"))
+            for table in ("tags", "scores")
+        }
     say("the models alone, on one CPU")
     models = {
         f"{name} {precision}": parts.model_parts(SAT(get_config(name)).eval(), precision)
@@ -149,20 +152,19 @@ def _loop(checkpoint: Checkpoint, path: Path, duration_s: int) -> tuple[float, t
 
 def _size(name: str, length_s: int, sound: Samples, folder: Path, tag: Tag) -> dict[str, float]:
     """Measure another model, with random weights: the loop and `satpipe tag` in each precision, x realtime."""
-    weights, wav = folder / f"{name}.safetensors", folder / f"{name}.wav"
-    save(SAT(get_config(name)), weights)
+    weights, wav = random_weights(name, folder), folder / f"{name}.wav"
     _write(wav, sound, length_s, SAMPLE_RATE_HZ, 1)
     figures = {"loop": length_s / _loop(load(weights), wav, length_s)[0]}
     span_s = _span_s(length_s)
     for precision in ON_CPUS:
         for out in ("warm", f"{name}-{precision}"):  # the first loads the model
-            elapsed_s, _ = tag(wav, folder / out, model=str(weights), precision=precision, span_s=span_s)
+            elapsed_s, _ = tag(wav, folder / out, model=weights, precision=precision, span_s=span_s)
         figures[precision] = length_s / elapsed_s
     return figures
 
 
 def _span_s(length_s: float, spans: int = os.cpu_count() or 1) -> float:
-    """Return the length of a span such that a recording has so many of them; by default one per CPU."""
+    """Return the length of a span that divides a recording into so many spans, at least 10 s."""
     return max(length_s / spans, 10.0)
 
 
@@ -175,7 +177,7 @@ def _command(*args: object) -> float:
 
 @contextmanager
 def _workers(device: Device) -> Iterator[Tag]:
-    """Start Ray once, and give a function that tags a file with it."""
+    """Start Ray once, and yield a function that tags a file with it."""
     with ray_engine.start(None, None, device) as ray:
 
         def tag(path: Path, out: Path, **given: Any) -> tuple[float, dict[str, float]]:
@@ -200,7 +202,3 @@ def _difference(out: Path, loop_scores: torch.Tensor) -> float:
     ours = torch.from_numpy(wide[order].to_numpy(dtype=np.float32))
     whole = min(len(ours), COMPARED_S // LOOP_BLOCK_S)
     return float((ours[:whole] - loop_scores[:whole]).abs().max())
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.parquet"))

@@ -1,7 +1,7 @@
-"""`satpipe benchmark taggers`: how well EfficientAT tags with short delays, compared with the bundled SAT, as JSON.
+"""`satpipe benchmark taggers`: quality of EfficientAT with short delays, compared with the bundled SAT, as JSON.
 
-The corpus has audio/ and manifest.tsv (path, hint, split). Scenes are mixed from its validation clips whose hint, words
-of the file's name, contains the name of exactly one AudioSet class: so no model has influenced the ground truth.
+The corpus has audio/ and manifest.tsv (path, hint, split). Scenes are mixed from its validation clips whose hint (words
+of the file name) contains the name of exactly one AudioSet class, so no model has influenced the ground truth.
 """
 
 import csv
@@ -24,7 +24,7 @@ SCENES, LENGTH_S = 120, 20.0
 FIGURES = ("mAP", "segment_f1", "onset_f1")
 MODEL = ("arch", "sha256", "cut", "memory", "delay_s", "precision")
 FIGURE = ("name", "average", "value", "classes_averaged")
-CLIPS_PER_CLASS = (2, 12)  # minimum, so that a class is not one sound; maximum
+CLIPS_PER_CLASS = (2, 12)  # minimum (a class must not be a single sound) and maximum
 REGIMES: tuple[dict[str, Any], ...] = (
     {"model": "bundled"},
     {"model": "bundled", "memory": "off"},

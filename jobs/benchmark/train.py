@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.common import Say, dated, threads
+from satpipe.jobs.benchmark.common import Say, dated, in_turns, threads
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
 from satpipe.sat.errors import ConfigError, install
@@ -29,7 +29,7 @@ def benchmark(say: Say) -> dict[str, Any]:
     """Measure, and return the figures.
 
     Args:
-        say: Called with what is measured next.
+        say: Called with the name of each measurement before it.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
@@ -77,13 +77,7 @@ def _speeds() -> dict[str, float]:
         "sat": _step("sat", "sat_tiny_2s"),
         "plain loop": _step("sat", "sat_tiny_2s", plain=True),
     }
-    fastest = dict.fromkeys(steps, float("inf"))
-    for _ in range(ROUNDS):
-        for name, step in steps.items():
-            begun = process_time()
-            step()
-            fastest[name] = min(fastest[name], process_time() - begun)
-    return {name: BATCH / seconds for name, seconds in fastest.items()}
+    return {name: BATCH / min(seconds) for name, seconds in in_turns(steps, ROUNDS, process_time).items()}
 
 
 def _peak_bytes() -> int:

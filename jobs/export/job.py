@@ -32,7 +32,7 @@ from satpipe.sat.weights.hub import PUBLISHED, PUBLISHED_LICENCE
 from satpipe.sat.weights.registry import external_taggers, load_checkpoint
 
 TOLERANCE = 1e-4
-"""Maximum difference of a score of the file, unless it is int8, from the Python model's."""
+"""Maximum difference between a score of the file, unless it is int8, and that of the Python model."""
 METADATA_FILE = "metadata.json"
 """Name of the file within a TorchScript file that contains the metadata."""
 _OPSET = 20  # the first opset with GELU
@@ -41,14 +41,7 @@ _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export.
-
-    Attributes:
-        path: The file.
-        size_bytes: Its size.
-        metadata: The metadata in it.
-        difference: Difference between its scores and the Python model's.
-    """
+    """An exported file, and the difference between its scores and the Python model's."""
 
     path: Path
     size_bytes: int
@@ -57,15 +50,15 @@ class Exported:
 
 
 def export(options: ExportOptions) -> Exported:
-    """Write a model as one file; it appears after its scores have been compared with the model's.
+    """Write a model as one file, after its scores have been compared with the model's.
 
     Raises:
-        ConfigError: The options do not fit together, or an extra is not installed.
+        ConfigError: The options contradict one another, or an extra is not installed.
         CheckpointError: The model's file is not a valid checkpoint.
         AudioError: A recording to check on cannot be read.
         OutputError: The file cannot be written, or its scores are not the model's.
     """
-    _refuse_impossible(options)
+    _check(options)
     checkpoint = _checkpoint(options)
     out = options.out
     recordings = read(options.check) if options.check else [synthetic_sound()]
@@ -122,7 +115,7 @@ def describe(options: ExportOptions, checkpoint: Checkpoint) -> dict[str, str]:
     }
 
 
-def _refuse_impossible(options: ExportOptions) -> None:
+def _check(options: ExportOptions) -> None:
     if options.format == "torchscript":
         if options.int8:
             raise ConfigError("--int8 needs ONNX Runtime: add --format onnx")

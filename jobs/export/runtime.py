@@ -29,19 +29,16 @@ _SYNTHETIC_S = 25
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between the scores of a file and those of its model.
-
-    Attributes:
-        chunks: Number of chunks compared.
-        largest: Largest difference of a score.
-        mean: Mean difference of all scores.
-        same_top: Share of the chunks whose highest class is the same.
-    """
+    """Difference between the scores of a file and those of its model."""
 
     chunks: int
+    """Number of chunks compared."""
     largest: float
+    """Largest absolute difference of a score."""
     mean: float
+    """Mean absolute difference of all scores."""
     same_top: float
+    """Share of the chunks whose highest class is the same."""
 
 
 def open_onnx(path: Path, threads: int = 0) -> Call:
@@ -68,7 +65,7 @@ def open_torchscript(path: Path) -> Call:
 
 @contextmanager
 def torchscript_deprecation_ignored() -> Iterator[None]:
-    """Ignore that TorchScript is deprecated: some programs load nothing else."""
+    """Ignore that TorchScript is deprecated: some programs load no other format."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]  # shapes are fixed
@@ -141,8 +138,8 @@ def _read(source: Source) -> Samples:
 def synthetic_sound() -> Samples:
     """Return a sound to compare on without recordings: a wandering tone, bursts of noise, silence.
 
-    The tone always has some noise: bands that contain only rounding errors of a loud tone's Fourier transform depend on
-    how it is computed.
+    The tone is always mixed with some noise: bands that contain only rounding errors of a loud tone's Fourier transform
+    depend on the method of computation.
     """
     generator = np.random.default_rng(0)
     seconds = np.arange(_SYNTHETIC_S * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ

@@ -8,9 +8,9 @@
 
 The rules (all times are integer samples at 16 kHz):
 
-* A clip sounds from the first to the last 10 ms frame whose power is at most 40 dB below the power of its loudest
-  frame, unless a table gives its onset and offset. This part is mixed, and its position is the ground truth; of a
-  longer sound, the first 30 s are used. Both ends are faded over 5 ms.
+* The sound of a clip lasts from the first to the last 10 ms frame whose power is at most 40 dB below the power of its
+  loudest frame, unless a table gives onset and offset. This part, at most 30 s of it, is mixed, and its position is the
+  ground truth. Both ends are faded over 5 ms.
 * The number of events is Poisson distributed. For each event the label is drawn first, then one of its clips, then the
   onset; all three are drawn up to 20 times until the event is 0.25 s away from others of its class (crowded scenes
   favour short clips). An event that still does not fit is left out and counted. The end of the scene may cut an event,
@@ -53,7 +53,7 @@ def synth(options: SynthOptions) -> Summary:
     Raises:
         ConfigError: The options are not valid, or no clip can be used.
         LabelError: A label of the foreground is unknown; the message says where it is.
-        AudioError: A source has changed since it was read first.
+        AudioError: A source has changed since it was first read.
         OutputError: The folder cannot be written, or contains something else.
     """
     summary = Summary()
@@ -64,7 +64,6 @@ def synth(options: SynthOptions) -> Summary:
             with claimed(options):
                 write_scenes(SceneMaker(options, clips, backgrounds), pool, options, summary)
         except (OSError, soundfile.LibsndfileError) as error:
-            raise OutputError(
-                f"{options.out} cannot be written: {getattr(error, 'strerror', None) or error}"
-            ) from error
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"{options.out} cannot be written: {reason}") from error
     return summary

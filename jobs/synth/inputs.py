@@ -23,7 +23,7 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
 AUDIBLE_DB = -40  # relative to the loudest frame
 SILENCE_DB = -80  # dBFS; a clip without a louder frame is silent
-MAX_EVENT_SAMPLES = 30 * SAMPLE_RATE_HZ  # of an event; so much of a background is read ahead
+MAX_EVENT_SAMPLES = 30 * SAMPLE_RATE_HZ  # of an event, and of background read ahead
 CROSS_FADE_SAMPLES = SAMPLE_RATE_HZ // 2
 MIN_BACKGROUND_SAMPLES = 2 * CROSS_FADE_SAMPLES
 BACKGROUND_PEAK = 0.5
@@ -33,50 +33,39 @@ _FOLDER_OF_MID = re.compile(r"_?([mgt])[_/](\w+)")
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound that can become an event.
-
-    Attributes:
-        source: Its file.
-        info: Content of the file's header.
-        label: Its class.
-        start: First audible sample.
-        stop: The sample after the last audible one, at most MAX_EVENT_SAMPLES later.
-    """
+    """A sound that can become an event."""
 
     source: Source
     info: AudioInfo
     label: Label
     start: int
+    """First audible sample."""
     stop: int
+    """The sample after the last audible one, at most MAX_EVENT_SAMPLES later."""
 
 
 @dataclass(frozen=True)
 class Background:
-    """A recording to put events over.
-
-    Attributes:
-        source: Its file.
-        info: Content of the file's header.
-        samples: Its length, decoded.
-        gain: The factor that brings it to its level.
-    """
+    """A recording to put events over."""
 
     source: Source
     info: AudioInfo
     samples: int
+    """Decoded length."""
     gain: float
+    """Factor that brings the recording to its level."""
 
 
-_Wish = tuple[Label, tuple[float, float] | None]  # use of a file: label; onset and offset in seconds, None: all of it
+_Request = tuple[Label, tuple[float, float] | None]  # use of a file: label; onset and offset in seconds, None for all
 
 
 def find_clips(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[str]) -> list[list[Clip]]:
-    """Return the clips of each label, in the order of mids; add what cannot be used to `skipped`."""
+    """Return the clips of each label, in the order of mids; add unusable sources to `skipped`."""
     given = options.foreground
     folder = is_remote(given) or Path(given).is_dir()
-    wishes = _wishes_of_folder(given, skipped) if folder else _wishes_of_table(Path(given))
+    requests = _requests_of_folder(given, skipped) if folder else _requests_of_table(Path(given))
     by_mid = defaultdict(list)
-    for clips, problems in pool.map(_clips, wishes, wishes.values()):
+    for clips, problems in pool.map(_clips, requests, requests.values()):
         skipped += problems
         for clip in clips:
             by_mid[clip.label.mid].append(clip)
@@ -85,17 +74,17 @@ def find_clips(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[st
     return [by_mid[mid] for mid in sorted(by_mid)]
 
 
-def _wishes_of_folder(folder: str, skipped: list[str]) -> dict[Source, list[_Wish]]:
+def _requests_of_folder(folder: str, skipped: list[str]) -> dict[Source, list[_Request]]:
     """Return the files in sub-folders that are named after labels."""
     search = Search((folder,))
-    wishes: dict[Source, list[_Wish]] = {}
+    requests: dict[Source, list[_Request]] = {}
     for source in search:
         if "/" in source.recording:
-            wishes[source] = [(_label_of_folder(source.recording, folder), None)]
+            requests[source] = [(_label_of_folder(source.recording, folder), None)]
         else:
             skipped.append(f"{source.recording}: not in a sub-folder that is named after a label")
     skipped += search.problems
-    return wishes
+    return requests
 
 
 def _label_of_folder(recording: str, folder: str) -> Label:
@@ -108,9 +97,9 @@ def _label_of_folder(recording: str, folder: str) -> Label:
         raise LabelError(f"sub-folder {first} of {folder}: {error}") from error
 
 
-def _wishes_of_table(path: Path) -> dict[Source, list[_Wish]]:
+def _requests_of_table(path: Path) -> dict[Source, list[_Request]]:
     """Return the files in a table with the columns path and label and, optionally, onset_s and offset_s."""
-    wishes = defaultdict(list)
+    requests = defaultdict(list)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = "\t" if "\t" in file.readline() else ","
@@ -119,16 +108,16 @@ def _wishes_of_table(path: Path) -> dict[Source, list[_Wish]]:
             if not {"path", "label"} <= set(rows.fieldnames or ()):
                 raise ConfigError(f"{path} needs a header with path and label, and optionally onset_s and offset_s")
             for row in rows:
-                source, wish = _wish_of_row(row, path, f"line {rows.line_num} of {path}")
-                wishes[source].append(wish)
+                source, request = _request_of_row(row, path, f"line {rows.line_num} of {path}")
+                requests[source].append(request)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as a table: {error}") from error
-    return wishes
+    return requests
 
 
-def _wish_of_row(row: dict[str, str], table: Path, where: str) -> tuple[Source, _Wish]:
+def _request_of_row(row: dict[str, str], table: Path, where: str) -> tuple[Source, _Request]:
     name, times, span_s = row["path"], (row.get("onset_s"), row.get("offset_s")), None
     if not name or not row["label"]:
         raise ConfigError(f"{where}: path or label is missing")
@@ -147,8 +136,8 @@ def _wish_of_row(row: dict[str, str], table: Path, where: str) -> tuple[Source, 
 
 
 @dataclass(frozen=True, eq=False)
-class _Heard:
-    """Sound of a file: power of each 10 ms frame [n], largest absolute sample, number of samples."""
+class _Levels:
+    """Levels of a file: power of each 10 ms frame [n], largest absolute sample, number of samples."""
 
     info: AudioInfo
     powers: npt.NDArray[np.float64]
@@ -156,7 +145,7 @@ class _Heard:
     samples: int
 
 
-def _listen(source: Source) -> _Heard:
+def _measure(source: Source) -> _Levels:
     info = probe(source.path, source.size_bytes)
     powers, peak, samples, rest = [np.empty(0)], 0.0, 0, np.empty(0, np.float32)
     for block in Reader(source.path, info).blocks():
@@ -168,33 +157,33 @@ def _listen(source: Source) -> _Heard:
         rest = joined[whole:]
     if len(rest):
         powers.append(np.square(rest, dtype=np.float64).mean(keepdims=True))
-    return _Heard(info, np.concatenate(powers), peak, samples)
+    return _Levels(info, np.concatenate(powers), peak, samples)
 
 
-def _clips(source: Source, wishes: Sequence[_Wish]) -> tuple[list[Clip], list[str]]:
-    """Return the clips of a file, and the reasons why some wishes give none."""
+def _clips(source: Source, requests: Sequence[_Request]) -> tuple[list[Clip], list[str]]:
+    """Return the clips of a file, and the reasons why some requests yield none."""
     clips, problems = [], []
     try:
-        heard = _listen(source)
+        levels = _measure(source)
     except AudioError as error:
         return [], [f"{source.recording}: {error}"]
-    for label, span_s in wishes:
+    for label, span_s in requests:
         try:
-            start, stop = _audible(heard, span_s)
-            clips.append(Clip(source, heard.info, label, start, min(stop, start + MAX_EVENT_SAMPLES)))
+            start, stop = _audible(levels, span_s)
+            clips.append(Clip(source, levels.info, label, start, min(stop, start + MAX_EVENT_SAMPLES)))
         except AudioError as error:
             problems.append(f"{source.recording}: {error}")
     return clips, problems
 
 
-def _audible(heard: _Heard, span_s: tuple[float, float] | None) -> tuple[int, int]:
+def _audible(levels: _Levels, span_s: tuple[float, float] | None) -> tuple[int, int]:
     """Return the first audible sample of a clip and the sample after the last."""
-    start, stop = (round(second * SAMPLE_RATE_HZ) for second in span_s) if span_s else (0, heard.samples)
-    if stop > heard.samples + FRAME_SAMPLES:
-        length_s, end_s = heard.samples / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ
+    start, stop = (round(second * SAMPLE_RATE_HZ) for second in span_s) if span_s else (0, levels.samples)
+    if stop > levels.samples + FRAME_SAMPLES:
+        length_s, end_s = levels.samples / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ
         raise AudioError(f"its offset {end_s:g} s is after its end, {length_s:g} s")
-    stop = min(stop, heard.samples)
-    powers = heard.powers[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)]
+    stop = min(stop, levels.samples)
+    powers = levels.powers[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)]
     loudest = _loudest(powers)
     if span_s:
         return start, stop
@@ -215,7 +204,7 @@ def _loudest(powers: npt.NDArray[np.float64]) -> float:
 
 
 def find_backgrounds(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[str]) -> list[Background]:
-    """Return the backgrounds, if any are wanted; add what cannot be used to `skipped`."""
+    """Return the backgrounds, if any are wanted; add unusable sources to `skipped`."""
     if options.background is None:
         return []
     search = Search((options.background,))
@@ -231,11 +220,11 @@ def find_backgrounds(options: SynthOptions, pool: ThreadPoolExecutor, skipped: l
 def _background(source: Source, level_db: float) -> Background | str:
     """Return a background, or the reason why it cannot be used."""
     try:
-        heard = _listen(source)
-        if heard.samples < MIN_BACKGROUND_SAMPLES:
+        levels = _measure(source)
+        if levels.samples < MIN_BACKGROUND_SAMPLES:
             raise AudioError(f"shorter than {MIN_BACKGROUND_SAMPLES / SAMPLE_RATE_HZ:g} s")
-        _loudest(heard.powers)
+        _loudest(levels.powers)
     except AudioError as error:
         return f"{source.recording}: {error}"
-    gain = min(10 ** (level_db / 20) / math.sqrt(heard.powers.mean()), BACKGROUND_PEAK / heard.peak)
-    return Background(source, heard.info, heard.samples, gain)
+    gain = min(10 ** (level_db / 20) / math.sqrt(levels.powers.mean()), BACKGROUND_PEAK / levels.peak)
+    return Background(source, levels.info, levels.samples, gain)

@@ -14,28 +14,19 @@ TRIES = 20
 
 @dataclass(frozen=True)
 class Event:
-    """A clip at its place in a scene.
-
-    Attributes:
-        onset: First sample in the scene.
-        offset: The sample after its last one.
-        clip: The sound.
-        snr_db: Requested ratio of the event's power to the power of the background during the event.
-    """
+    """A clip at its place in a scene."""
 
     onset: int
+    """First sample in the scene."""
     offset: int
+    """The sample after the last one in the scene."""
     clip: Clip
     snr_db: float
+    """Requested ratio of the event's power to the power of the background during the event."""
 
 
 def draw_events(rng: np.random.Generator, clips: list[list[Clip]], options: SynthOptions) -> tuple[list[Event], int]:
-    """Draw the events of a scene.
-
-    Args:
-        rng: Random generator.
-        clips: The clips of each label.
-        options: Options of the run.
+    """Draw the events of a scene from the clips of each label.
 
     Returns:
         The events in the order of their onsets, and the number of events that did not fit.
@@ -57,10 +48,10 @@ def draw_events(rng: np.random.Generator, clips: list[list[Clip]], options: Synt
 
 
 def crowd(event: Event, events: list[Event]) -> int:
-    """Return the maximum number of events that sound at once while this one does, itself included.
+    """Return the maximum number of simultaneous events during an event, itself included.
 
     Args:
-        event: One of `events`, or another one.
+        event: One of `events`, or another event.
         events: In the order of their onsets.
     """
     others = [other for other in _near(event, events, 0) if other is not event]

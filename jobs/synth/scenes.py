@@ -26,21 +26,17 @@ LARGEST_WAV_BYTES = 2**32 - 2**16
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished scene.
-
-    Attributes:
-        file: Name of its file.
-        background: Name of its background, or "".
-        events: In the order of their onsets.
-        reached_db: Signal-to-noise ratio of each event.
-        left_out: Number of events that did not fit.
-    """
+    """A finished scene."""
 
     file: str
     background: str
+    """Name of the background, "" for noise."""
     events: list[Event]
+    """In the order of their onsets."""
     reached_db: list[float]
+    """Signal-to-noise ratio of each event."""
     left_out: int
+    """Number of events that did not fit."""
 
 
 class SceneMaker:
@@ -51,13 +47,7 @@ class SceneMaker:
     """
 
     def __init__(self, options: SynthOptions, clips: list[list[Clip]], backgrounds: list[Background]) -> None:
-        """Take the sources.
-
-        Args:
-            options: Options of the run.
-            clips: The clips of each label.
-            backgrounds: One is drawn for each scene; if empty, scenes have noise.
-        """
+        """Take the clips of each label, and the backgrounds, one of which is drawn for each scene; if none, noise."""
         self.stop = Flag()
         self._options, self._clips, self._backgrounds = options, clips, backgrounds
         self._library = Library()

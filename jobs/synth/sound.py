@@ -17,7 +17,7 @@ CACHED_SAMPLES = 300 * SAMPLE_RATE_HZ  # 19 MB; a longer background is decoded f
 
 
 class Stream:
-    """Reads a chosen number of samples at once from blocks of any size."""
+    """Reads any number of samples at once from blocks of any size."""
 
     def __init__(self, blocks: Iterable[Samples]) -> None:
         self._blocks = iter(blocks)
@@ -27,14 +27,14 @@ class Stream:
         """Return the next samples; callers must not change them.
 
         Raises:
-            AudioError: There are fewer samples.
+            AudioError: Fewer samples are left.
         """
         parts, have = [self._rest], len(self._rest)
         while have < samples:
             try:
                 parts.append(next(self._blocks))
             except StopIteration:
-                raise AudioError("a source has changed since it was read first") from None
+                raise AudioError("a source has changed since it was first read") from None
             have += len(parts[-1])
         joined = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._rest = joined[samples:]

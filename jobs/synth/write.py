@@ -25,27 +25,22 @@ PROGRAM = "satpipe synth"
 
 @dataclass
 class Summary:
-    """The scenes of a run, counted.
-
-    Attributes:
-        duration_s: Total length of all scenes.
-        scenes: Number of scenes.
-        classes: Events of each class, by display name.
-        foreground: Events from each file.
-        background: Scenes over each file.
-        quieter: Events below the requested signal-to-noise ratio, since they would have clipped.
-        left_out: Events that did not fit.
-        skipped: Sources that could not be used, with the reason.
-    """
+    """Counts of the scenes of a run."""
 
     duration_s: float = 0.0
     scenes: int = 0
     classes: Counter[str] = field(default_factory=Counter)
+    """Number of events of each class, by display name."""
     foreground: Counter[str] = field(default_factory=Counter)
+    """Number of events from each file."""
     background: Counter[str] = field(default_factory=Counter)
+    """Number of scenes over each file."""
     quieter: int = 0
+    """Number of events below the requested signal-to-noise ratio, since they would have clipped."""
     left_out: int = 0
+    """Number of events that did not fit."""
     skipped: list[str] = field(default_factory=list)
+    """Sources that could not be used, with the reason."""
 
     def add(self, scene: Scene, length_s: float) -> None:
         """Count a scene."""
@@ -79,7 +74,7 @@ def claimed(options: SynthOptions) -> Iterator[None]:
     """Lock the output folder and remove the scenes of an earlier run from it.
 
     Raises:
-        OutputError: It contains something else or finished scenes that must not be replaced, or another run uses it.
+        OutputError: The folder contains something else, or finished scenes without --overwrite, or another run uses it.
     """
     out = options.folder
     if is_remote(options.out) or (out.exists() and not out.is_dir()):
@@ -146,7 +141,7 @@ def _write_events(strong: IO[str], details: IO[str], scene: Scene) -> None:
 
 
 def _note(options: SynthOptions, summary: Summary | None = None) -> None:
-    """Write `synth.json`: what the scenes depend on and, at the end, what they contain."""
+    """Write `synth.json`: the inputs of the scenes and, at the end, a summary of their content."""
     others = ("out", "workers", "overwrite")
     content = {
         "program": PROGRAM,

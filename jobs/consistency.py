@@ -34,7 +34,7 @@ class Regime:
     name: str
     """Model, delay and memory, and the folder if regimes would share a name otherwise."""
     out: str
-    """The folder as given."""
+    """Output folder, as passed by the caller."""
     arch: str
     memory: str
     """"on" or "off"."""
@@ -50,7 +50,6 @@ class Figures:
     """Figures of one class in one recording under one regime."""
 
     regime: str
-    """Its name."""
     recording: str | None
     """None: all recordings."""
     mid: str
@@ -58,7 +57,7 @@ class Figures:
     chunks: int
     duration_s: float
     mean: float
-    """Mean of the chunks' scores; each chunk counts once."""
+    """Mean of the chunks' scores, not weighted by length."""
     std: float
     """Population standard deviation of the chunks' scores."""
     share_above: float
@@ -73,7 +72,6 @@ class Consistency:
 
     threshold: float
     labels: tuple[Label, ...]
-    """[K]."""
     recordings: tuple[str, ...]
     """Sorted."""
     regimes: tuple[Regime, ...]
@@ -82,7 +80,7 @@ class Consistency:
     figures: tuple[Figures, ...]
     """By class, recording and regime; if there are several recordings, the figures of all follow."""
     notes: tuple[str, ...]
-    """What to know before relying on the figures."""
+    """Limitations of the figures."""
 
 
 def consistency(
@@ -93,7 +91,7 @@ def consistency(
     Args:
         outs: One or more output folders of `satpipe tag` with the same recordings.
         labels: Classes, positions in the model's outputs.
-        threshold: Minimum score of a found class.
+        threshold: Minimum score at which a class counts as found.
 
     Raises:
         ConfigError: No folder or class is given, or the threshold is not valid.

@@ -1,1 +1,1 @@
-"""Tables to text. Computes nothing that a job should have written down."""
+"""Results as text, tables, pictures and pages; everything that needs computing is done by `satpipe.jobs`."""

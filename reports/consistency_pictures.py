@@ -1,4 +1,4 @@
-"""Score over time under several regimes: a picture, and a table of the figures."""
+"""Score over time under several regimes, as a picture and as a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +19,8 @@ PICTURE = "consistency"
 MARKS = "osD^vPX"  # of means
 MAX_PANELS = 12
 MAX_COLUMNS = 3
-MAX_STEPS = 1000  # of a line; with more chunks, each step is a mean
-MAX_ROWS = 60  # of the table; with more, it has only the figures of all recordings
+MAX_STEPS = 1000  # of a line; with more chunks, each step is the mean of several
+MAX_ROWS = 60  # of the table; with more, it has only the rows for all recordings together
 _UNITS = (("hours", 3600.0, 3.0), ("minutes", 60.0, 3.0), ("seconds", 1.0, 0.0))
 
 
@@ -69,7 +69,7 @@ def _panel(axes: Axes, found: Consistency, clip: int, k: int, styles: list[dict[
 
 
 def _pen(place: int) -> dict[str, Any]:
-    """Return the style of a regime's line: the first is on top; dashes would blur on such jagged lines."""
+    """Return the style of a regime's line; the first line is on top. Dashes would blur on jagged lines."""
     return {"color": COLOURS[place % len(COLOURS)], "zorder": 3 - place / 100}
 
 
@@ -109,7 +109,7 @@ def _legend(figure: Figure, found: Consistency, styles: list[dict[str, Any]]) ->
 
 
 def table(figures: Sequence[Figures], threshold: float) -> Table:
-    """Return a table of figures; of very many, only those of all recordings."""
+    """Return a table of figures; beyond `MAX_ROWS`, only those for all recordings together."""
     pooled = len(figures) > MAX_ROWS and any(figure.recording is None for figure in figures)
     rows = [
         (

@@ -34,7 +34,7 @@ _Figure = dict[str, Any]
 
 
 def result_text(result: EvaluationResult) -> str:
-    """Return what was evaluated and how, then each figure, next to the paper's if it has one."""
+    """Return a description of the evaluation, then each figure, next to the paper's if there is one."""
     model = result["model"]
     lines = [
         f"{result['out']}: {model['arch']}, {model['delay_s']:g} s delay, memory {model['memory']}, {model['cut']}, "
@@ -116,7 +116,7 @@ def _percent(percent: float | None) -> str:
 
 
 def _published(name: str, model: dict[str, Any]) -> str:
-    """Return the paper's figure for the same model and delay, in percent, or nothing."""
+    """Return the paper's figure for the same model and delay, in percent; "" if there is none."""
     tables = {"mAP": 1 if model["delay_s"] >= 10 else 2, "segment_f1": 3, "onset_f1": 3}
     row = paper.row(tables[name], model["arch"], model["delay_s"], model["memory"] == "on") if name in tables else None
     return _percent(None if row is None else row.percent(name))
@@ -132,9 +132,12 @@ def paper_table_text(results: list[EvaluationResult], number: int) -> str:
 
 
 def paper_table(results: list[EvaluationResult], number: int) -> Table:
-    """Return one of the paper's Tables 1 to 3 with its figures and ours; models that it does not list come last."""
+    """Return one of the paper's Tables 1 to 3 with its figures and ours; models that the paper does not list follow."""
     names = ["mAP"] if number < 3 else ["segment_f1", "onset_f1"]
-    ours: dict[Any, EvaluationResult] = {_key(result): result for result in results}
+    ours: dict[Any, EvaluationResult] = {}
+    for result in results:
+        model = result["model"]
+        ours[model["arch"], model["delay_s"], model["memory"] == "on"] = result
     costs = ("#tokens", "memory", "GFLOPs") if number < 3 else ()
 
     def figures(result: EvaluationResult | None, row: paper.Row | None = None) -> list[str]:
@@ -144,8 +147,8 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
     rows = []
     for row in paper.TABLES[number]:
         cost = (row.tokens, row.memory, "" if row.gflops is None else f"{row.gflops:g}") if costs else ()
-        result = ours.pop((row.arch, row.delay_s, row.streaming), None)
-        rows.append((f"{row.delay_s} s", row.model, "yes" if row.streaming else "no", *cost, *figures(result, row)))
+        evaluated = ours.pop((row.arch, row.delay_s, row.streaming), None)
+        rows.append((f"{row.delay_s} s", row.model, "yes" if row.streaming else "no", *cost, *figures(evaluated, row)))
     for result in ours.values():
         model = result["model"]
         if (model["delay_s"] >= 10) == (number == 1):
@@ -164,18 +167,13 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
 
 
 def paper_tables(results: list[EvaluationResult]) -> list[Table]:
-    """Return those of the paper's tables that the results have figures for."""
+    """Return the tables of the paper for which the results have figures."""
     wanted = set()
     for result in results:
         names = {figure["name"] for figure in result["figures"]}
         wanted |= {1 if result["model"]["delay_s"] >= 10 else 2} if "mAP" in names else set()
         wanted |= {3} if "segment_f1" in names else set()
     return [paper_table(results, number) for number in sorted(wanted)]
-
-
-def _key(result: EvaluationResult) -> tuple[str, float, bool]:
-    model = result["model"]
-    return model["arch"], model["delay_s"], model["memory"] == "on"
 
 
 def _ours(result: EvaluationResult | None, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Evaluation results as pictures: classes, curves, upper bounds and branches. The result's tables have all figures."""
+"""Evaluation results as pictures: classes, curves, upper bounds and branches of the ontology."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from satpipe.jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS
@@ -17,22 +16,30 @@ from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.pipeline.storage import locate, write_text
 from satpipe.reports.class_bars import class_bars
 from satpipe.reports.evaluation import paper_tables
-from satpipe.reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, label_name, pens, unit_axis
+from satpipe.reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, label_name, unit_axis
 from satpipe.reports.tables import html_page, latex_input, markdown_text
 from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import find
 
-MAX_CLASSES = 6  # whose curves share a picture
+_Class = dict[str, Any]
+_Pen = dict[str, Any]
+MAX_CLASSES = 6  # with curves in one picture
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+_SOLID: _Pen = {"color": "black", "linestyle": "-", "linewidth": 2.0, "zorder": 3}
+_DASHED: _Pen = {"color": "black", "linestyle": (0, (5, 1.5)), "linewidth": 1.4, "zorder": 3}
+_CLASS_PENS: list[_Pen] = [  # distinct in black and white too
+    {"color": colour, "linestyle": _DASHES[number % len(_DASHES)]}
+    for number, colour in enumerate(COLOURS[:MAX_CLASSES])
+]
 DEFAULT_CLASSES = 4
 _PSDS = {"psds1": "scenario 1", "psds2": "scenario 2", "psds1_no_variance": "scenario 1, without variance penalty"}
 _WAYS = {"segment": "segments", "onset": "onsets", "event": "onsets and offsets"}
-_Class = dict[str, Any]
 
 
 def pictures(
     result: EvaluationResult, curves: pa.Table, folder: str | Path, labels: Sequence[int] | None = None
 ) -> list[str]:
-    """Draw an evaluation result; pictures without the ground truth they need are left out.
+    """Draw an evaluation result, except for pictures that need ground truth it does not have.
 
     Args:
         result: From `satpipe.jobs.evaluate`.
@@ -44,7 +51,7 @@ def pictures(
         Names of the pictures, without suffix.
 
     Raises:
-        LabelError: A wanted class has no curve, or too many classes are wanted.
+        LabelError: A chosen class has no curve, or too many classes are chosen.
         OutputError: A picture cannot be written.
     """
     place, done = locate(folder), []
@@ -77,7 +84,7 @@ def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str
 
 
 def write_tables(results: list[EvaluationResult], folder: str | Path) -> list[Path]:
-    """Write the paper's tables for which there are figures, with ours next to the paper's: Markdown, HTML and LaTeX.
+    """Write the paper's tables with our figures next to the paper's, as Markdown, HTML and LaTeX.
 
     Raises:
         OutputError: A file cannot be written.
@@ -108,7 +115,7 @@ def _strong(
 
 
 def _line(curves: pa.Table, name: str, mid: str | None) -> tuple[Any, Any]:
-    """Return x and y of a curve; empty if the class has no curve."""
+    """Return x and y of a curve, which are empty if the class has none."""
     of_class = pc.is_null(curves["mid"]) if mid is None else pc.equal(curves["mid"], mid)
     points = curves.filter(pc.fill_null(pc.and_(pc.equal(curves["curve"], name), of_class), False))
     return points["x"].to_numpy(), points["y"].to_numpy()
@@ -119,14 +126,16 @@ def precision_recall(curves: pa.Table, name: str, classes: list[_Class], place: 
     with drawn(place, 6.2, 3.6) as figure:
         axes = figure.subplots()
         lines = [(None, "all together (micro)"), *((row["mid"], row["label"]) for row in classes)]
-        for (mid, label), pen in zip(lines, _pens_of_classes(), strict=False):
+        for (mid, label), pen in zip(lines, [_SOLID, *_CLASS_PENS], strict=False):
             x, y = _line(curves, name, mid)
             if len(x):
                 axes.plot(x, y, label=f"{label_name(label, 40)}: {np.trapezoid(y, x):.2f}", clip_on=False, **pen)
         unit_axis(axes, "x", f"recall of {name.rsplit('_', 1)[1]}")
         unit_axis(axes, "y", "precision")
         axes.set_box_aspect(1)
-        _legend(axes, "average precision")
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.02, 1), title="average precision", alignment="left", borderaxespad=0
+        )
 
 
 def psd_roc(result: EvaluationResult, curves: pa.Table, classes: list[_Class], place: Path) -> None:
@@ -135,11 +144,11 @@ def psd_roc(result: EvaluationResult, curves: pa.Table, classes: list[_Class], p
     with drawn(place, WIDTH_IN, 4.2) as figure:
         for axes, scenario in zip(figure.subplots(1, 2, sharey=True), ("psds1", "psds2"), strict=True):
             how = figures[scenario]
-            for name, pen in (("psds1_no_variance", DASHED), (scenario, SOLID)):
+            for name, pen in (("psds1_no_variance", _DASHED), (scenario, _SOLID)):
                 if name.startswith(scenario):
                     label = "mean over classes" if name != scenario else "mean less standard deviation"
                     axes.plot(*_line(curves, name, None), label=f"{label}: {figures[name]['value']:.3f}", **pen)
-            for row, pen in zip(classes, list(_pens_of_classes())[1:], strict=False):
+            for row, pen in zip(classes, _CLASS_PENS, strict=False):
                 x, y = _line(curves, scenario, row["mid"])
                 area = np.trapezoid(y, x) / how["max_efpr"]
                 axes.plot(x, y, label=f"{label_name(row['label'], 34)}: {area:.3f}", **pen)
@@ -149,20 +158,6 @@ def psd_roc(result: EvaluationResult, curves: pa.Table, classes: list[_Class], p
             axes.set(xlim=(0, how["max_efpr"]), xlabel="effective false positives per hour")
             unit_axis(axes, "y", "effective true positive ratio" if scenario == "psds1" else "")
             axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), title="area", alignment="left")
-
-
-SOLID = {"color": "black", "linestyle": "-", "linewidth": 2.0, "zorder": 3}
-DASHED = {"color": "black", "linestyle": (0, (5, 1.5)), "linewidth": 1.4, "zorder": 3}
-
-
-def _pens_of_classes() -> Iterator[dict[str, Any]]:
-    yield SOLID
-    for pen, _ in zip(pens(), range(MAX_CLASSES), strict=False):
-        yield pen
-
-
-def _legend(axes: Axes, title: str) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), title=title, alignment="left", borderaxespad=0)
 
 
 def upper_bounds(result: EvaluationResult, classes: list[_Class], place: Path) -> None:
@@ -206,7 +201,7 @@ def upper_bounds(result: EvaluationResult, classes: list[_Class], place: Path) -
 
 
 def branches(result: EvaluationResult, place: Path) -> None:
-    """Draw which branch of the ontology is found, by the true branch."""
+    """Draw the share of chunks by true branch of the ontology and found branch."""
     rows = result["branches"]["rows"]
     columns = [*rows[0]["found"], "nothing"]
     shares = np.array([[*row["found"].values(), row["nothing"]] for row in rows])

@@ -30,7 +30,7 @@ def pictures(found: ReportData, folder: str | Path) -> tuple[list[str], str]:
     """Draw labels over time, when each label is found, and recordings one by one.
 
     Returns:
-        Names of the pictures, without suffix; and a note about pictures left out, or "".
+        Names of the pictures, without suffix, and a note about pictures left out, or "".
 
     Raises:
         OutputError: A picture cannot be written.
@@ -127,7 +127,7 @@ def _lines(found: ReportData, detail: Detail) -> list[int]:
 
 
 def _map(axes: Axes, values: Floats, width: float) -> Any:
-    """Draw cells from 0 to 1, [rows, columns]; cells without a value stay grey."""
+    """Draw cells with values from 0 to 1, [rows, columns]; cells without a value stay grey."""
     colours = ListedColormap(ramp()).with_extremes(bad="#E3E3E3")
     right = values.shape[1] - 0.5 if width == 1 else width
     left = -0.5 if width == 1 else 0.0
@@ -143,7 +143,7 @@ def _ticks(axes: Axes, names: Sequence[str], most: int) -> None:
 
 
 def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return at most so many positions, evenly spread."""
+    """Return up to `most` positions, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 

@@ -1,4 +1,4 @@
-"""The tables of the bundled model's card: `python -m satpipe.reports.model_card` fills it with measured figures."""
+"""The tables in the bundled model's model card; `python -m satpipe.reports.model_card` writes them."""
 
 import json
 from typing import Any
@@ -20,10 +20,10 @@ def table(figures: dict[str, Any]) -> str:
             classes, key = some[part][f"classes_{count}"], f"teacher_map_{count}"
             rows.append((f"teacher-mAP, {title}, {classes} classes with {count} true windows, memory on", part, key))
             rows.append(("the same, memory off", part, f"{key}_memory_off"))
-    rows.append(("the class it is surest of is the teacher's, 4 s windows", "pieces", "top_1"))
-    for part, title in (("validation", "validation clips"), ("held_out", "sounds of packages kept apart")):
+    rows.append(("same top class as the teacher, 4 s windows", "pieces", "top_1"))
+    for part, title in (("validation", "validation clips"), ("held_out", "held-out clips")):
         known = teacher[part]
-        rows.append((f"right about {known['clips']} {title} of {known['categories']} categories", part, "right"))
+        rows.append((f"accuracy on {known['clips']} {title} of {known['categories']} categories", part, "right"))
         rows.append(("the same, mean over the categories", part, "mean_right"))
     lines = ["| figure | " + " | ".join(models) + " | teacher |", "|---|" + "---:|" * (len(models) + 1)]
     for title, part, key in rows:
@@ -35,7 +35,7 @@ def table(figures: dict[str, Any]) -> str:
 def curve_table(curve: list[dict[str, Any]]) -> str:
     """Return the Markdown table of a training run."""
     keys = ["teacher_map_10", "teacher_map_10_memory_off", "teacher_map_3", "teacher_map_3_memory_off", "top_1"]
-    rows = ["| samples | hours | 10 windows | memory off | 3 windows | memory off | surest |", "|" + "---:|" * 7]
+    rows = ["| samples | hours | 10 windows | memory off | 3 windows | memory off | top class |", "|" + "---:|" * 7]
     for point in curve:
         values = " | ".join(f"{point[key]:.3f}" for key in keys)
         rows.append(f"| {point['samples']:,} | {point['hours']:.2f} | {values} |")

@@ -1,9 +1,8 @@
-"""Style, colours and files of all pictures. The global state of matplotlib stays as it is."""
+"""Style, colours and files of all pictures; matplotlib's global state does not change."""
 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,19 @@ from satpipe.pipeline.storage import locate, output_file
 
 # Okabe and Ito, "Color Universal Design", 2008, without the yellow: distinct for the colour-blind and on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 GREY = "#6B6B6B"
 WIDTH_IN = 7.0  # of a page's text
 DOTS_PER_INCH = 200
-_KINDS: dict[str, tuple[Any, dict[str, Any]]] = {  # without dates and versions: the same picture, the same bytes
+_KINDS: dict[
+    str, tuple[Any, dict[str, Any]]
+] = {  # without dates and versions, so that the same picture has the same bytes
     "png": (FigureCanvasAgg, {"dpi": DOTS_PER_INCH, "metadata": {"Software": None}}),
     "svg": (FigureCanvasSVG, {"metadata": {"Date": None, "Creator": None}}),
 }
 FORMATS = tuple(_KINDS)
 _STYLE: Any = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # part of matplotlib: the same everywhere
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -42,8 +42,8 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.4,
-    "svg.fonttype": "none",  # text stays text: it can be searched, read aloud and edited
-    "svg.hashsalt": "satpipe",  # the same picture gives the same file
+    "svg.fonttype": "none",  # text stays text, which can be searched, read aloud and edited
+    "svg.hashsalt": "satpipe",  # reproducible identifiers
     "text.parse_math": False,  # a $ in a file name is a dollar sign
 }
 
@@ -52,19 +52,19 @@ _STYLE: Any = {
 def drawn(
     place: str | Path, width_in: float = WIDTH_IN, height_in: float = 3.0, kinds: Sequence[str] = FORMATS
 ) -> Iterator[Figure]:
-    """Give a figure to draw on, and write it at the end.
+    """Yield a figure to draw on, and write it at the end.
 
     Args:
         place: Path or URL of the files, without suffix.
-        width_in: Inches.
-        height_in: Inches.
+        width_in: Width in inches.
+        height_in: Height in inches.
         kinds: "png", "svg" or both.
 
     Raises:
         OutputError: A file cannot be written.
     """
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name; the SVG has it anyway
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the SVG contains the text in any case
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         yield figure
         _settle(figure)
@@ -84,19 +84,13 @@ def _settle(figure: Figure) -> None:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
 
 
-def pens() -> Iterator[dict[str, Any]]:
-    """Yield colours and dashes for lines, distinct in black and white too."""
-    for number, colour in enumerate(cycle(COLOURS)):
-        yield {"color": colour, "linestyle": DASHES[(number + number // len(COLOURS)) % len(DASHES)]}
-
-
 def unit_axis(axes: Axes, which: str = "y", label: str = "") -> None:
     """Set an axis from 0 to 1."""
     axes.set(**{f"{which}lim": (0, 1), f"{which}ticks": [0, 0.2, 0.4, 0.6, 0.8, 1], f"{which}label": label})
 
 
 def label_name(name: str, most: int) -> str:
-    """Return the name of a class; of a long name its first part ("Gunshot" of "Gunshot, gunfire") or its beginning."""
+    """Return the name of a class, shortened to its first part ("Gunshot" of "Gunshot, gunfire") or its beginning."""
     if len(name) <= most:
         return name
     first = name.partition(", ")[0]
@@ -104,5 +98,5 @@ def label_name(name: str, most: int) -> str:
 
 
 def file_name(name: str, most: int) -> str:
-    """Return the name of a recording; of a long name its end, which differs most."""
+    """Return the name of a recording, shortened to its end, which differs most between recordings."""
     return name if len(name) <= most else f"…{name[1 - most :]}"

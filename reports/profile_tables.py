@@ -6,7 +6,7 @@ from satpipe.reports import paper
 from satpipe.reports.tables import Table
 
 ROUNDING = 0.05  # of the paper's figures
-FAR = 1.1  # a figure that differs from the paper's by a larger factor is named below the table
+FAR = 1.1  # figures that differ from the paper's by a larger factor are listed below the table
 _COLUMNS = (
     "model", "parameters, M", "tokens", "paper", "memory, MB", "paper", "GFLOPs", "paper", "GFLOPs, all",
     "MB alive", "MB alive in batch", "x realtime", "x realtime in batch",
@@ -61,7 +61,7 @@ def _published(row: dict[str, Any]) -> paper.Row | None:
 
 
 def _memory_mb(row: dict[str, Any]) -> float:
-    """Return the memory as the paper seems to count it: the outputs of layers, and the same amount for gradients."""
+    """Return the memory as the paper seems to count it: the outputs of layers plus the same amount for gradients."""
     return 2 * row["first_chunk"]["layer_bytes"] / 1e6  # type: ignore[no-any-return]
 
 
@@ -70,7 +70,7 @@ def _gflops(row: dict[str, Any]) -> float:
 
 
 def _far(rows: list[dict[str, Any]]) -> str:
-    """Name the figures that differ from the paper's by more than rounding."""
+    """List the figures that differ from the paper's by more than rounding."""
     far = []
     for row in rows:
         published = _published(row)

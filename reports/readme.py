@@ -22,7 +22,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: in
 
 
 def speed(figures: dict[str, Any]) -> str:
-    """Return a table of how fast tagging is."""
+    """Return a table of the speed of tagging."""
     loop = figures["loop_x_realtime"]
     runs = [("plain loop: one chunk at a time, batch 1, all processors", loop)]
     runs += [(f"`satpipe tag`, {name}", run["x_realtime"]) for name, run in figures["runs"].items()]
@@ -90,7 +90,7 @@ def disk(figures: dict[str, Any]) -> str:
 
 
 def evaluation(figures: dict[str, Any]) -> str:
-    """State how long `evaluate` takes on a set of the size of AudioSet's strong labels."""
+    """State the time that `evaluate` needs for a set as large as AudioSet's strong evaluation set."""
     measured = figures["evaluation"]
     quick, full, machine = measured["figures"], measured["with_intervals"], measured["machine"]
     return (
@@ -105,7 +105,7 @@ def evaluation(figures: dict[str, Any]) -> str:
 
 
 def live(figures: dict[str, Any]) -> str:
-    """Return a table of the time from a chunk's last sample to its line, and state what hours of sound take."""
+    """Return a table of the time from a chunk's last sample to its line, and state the memory use of long runs."""
     measured, soak = figures["stream"], figures["soak"]
     rows = [
         (
@@ -137,7 +137,7 @@ def _steady(run: dict[str, Any], what: str) -> str:
 
 
 def consistency(figures: dict[str, Any]) -> str:
-    """Return a table of score over time of two long sounds."""
+    """Return a table of figures of score over time for two long sounds."""
     measured = figures["consistency"]
     rows = [Figures(**row) for row in measured["figures"] if row["recording"]]
     return pages.table(rows, measured["threshold"]).markdown().partition("\n\n")[2]
@@ -164,7 +164,7 @@ def device(figures: dict[str, Any]) -> str:
 
 
 def peers(figures: dict[str, Any]) -> str:
-    """Return a table of how well EfficientAT and the bundled model tag under several delays."""
+    """Return a table of the quality of EfficientAT's and the bundled model's tags under several delays."""
     measured = figures["peers"]
     heads = {
         ("mAP", "macro"): "mAP",

@@ -100,7 +100,7 @@ def html_page(title: str, tables: Iterable[Table]) -> str:
 
 
 def latex_input(tables: Iterable[Table]) -> str:
-    """Return tables as a file that LaTeX can input."""
+    """Return tables as the content of a LaTeX file to be included in a document."""
     return "% \\usepackage{booktabs}\n\n" + "\n\n".join(table.latex() for table in tables) + "\n"
 
 

@@ -59,7 +59,7 @@ class TrainingError(SatpipeError):
 
 
 def install(extra: str) -> str:
-    """Return how to install an extra of satpipe, to end a message with."""
+    """Return the end of a message: the command that installs an extra of satpipe."""
     from importlib.metadata import version
 
     wheel = f"satpipe-{version('satpipe')}-py3-none-any.whl"

@@ -4,7 +4,7 @@ Sources: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for a
 the ontology); Hershey et al., "The benefit of temporally-strong labels in audio event classification", ICASSP 2021 (the
 strong labels). `sat/data/README.md` states licences and changes. The files are read at first use.
 
-Each class has one `Label`, whichever list or name it was found by.
+Each class has one `Label`, whichever list it is in and whichever name it was found by.
 """
 
 import csv
@@ -20,7 +20,7 @@ from typing import Any, Literal, SupportsIndex
 from satpipe.sat.errors import ConfigError, LabelError
 
 Key = SupportsIndex | str
-"""A class as `find` accepts it: an index, a mid or a display name."""
+"""Identifies a class for `find`: an index, a mid or a display name."""
 
 UNDER = "under:"
 """Prefix for `choose`: the class and all its descendants in the ontology."""
@@ -97,7 +97,7 @@ def choose(labels: Key | Iterable[Key]) -> tuple[int, ...]:
     """Return the positions of classes in the model's outputs, each once, in the order requested.
 
     Args:
-        labels: One or several classes, each as for `find`, or with the prefix `under:` for the class and all its
+        labels: One or several classes, each as for `find`. The prefix `under:` selects the class and all its
             descendants in the ontology: "under:Animal".
 
     Raises:

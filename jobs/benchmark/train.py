@@ -16,7 +16,7 @@ from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
 from satpipe.sat.errors import ConfigError, install
 from satpipe.sat.model.config import CLASSES
-from satpipe.sat.training.losses import two_chunk_loss
+from satpipe.sat.training.forward import two_chunk_loss
 from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor
 

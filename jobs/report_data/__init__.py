@@ -1,4 +1,4 @@
-"""The data of `satpipe report`: what an output folder holds, at a glance.
+"""The data of `satpipe report`, an overview of an output folder.
 
 Scores are read once, part by part, and only what the page shows is kept: memory use does not grow with the number of
 recordings.
@@ -6,8 +6,8 @@ recordings.
 A label is found in a chunk if its score reaches a threshold. Chunks are counted at several thresholds, so that the
 page can offer a choice. A moment of a label is the chunk with the highest score of a run of chunks whose scores reach
 0.6 of the threshold, as in `satpipe.jobs.events`. The most certain moments have the highest scores. The most doubtful
-ones have scores nearest to the threshold, above or below: with a slightly different threshold there would be one event
-more, or one fewer.
+moments have scores nearest to the threshold, above or below it: a slightly different threshold would add or remove an
+event.
 """
 
 from satpipe.jobs.options.results import ReportOptions

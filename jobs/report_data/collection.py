@@ -1,4 +1,4 @@
-"""From an output folder to the data of its report."""
+"""Collects the data of a report from an output folder."""
 
 from collections import Counter as Tally
 from pathlib import Path
@@ -21,7 +21,7 @@ LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # and the th
 # These limits keep the page under 15 MB whatever the folder holds; `tests/jobs/test_report_data.py` adds them up.
 MAX_LABELS = 48  # with maps and moments
 MAX_DETAILS = 100  # recordings shown one by one
-MAX_CURVES = 16  # labels of each
+MAX_CURVES = 16  # labels of each such recording
 MAX_MOMENTS = 2  # of each label and kind
 MAX_PROBLEMS = 50
 
@@ -30,10 +30,9 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
     """Collect the data of a folder's report.
 
     Raises:
-        OutputError: This is not an output folder, it has no scores, it is damaged (the file is named), or it does not
-            have such a recording.
-        LabelError: There is no such class.
-        ConfigError: There is no such time zone.
+        OutputError: This is not an output folder, it has no scores, a file is damaged, or a recording is unknown.
+        LabelError: A class is unknown.
+        ConfigError: The time zone is unknown.
     """
     columns = tuple(range(CLASSES)) if options.labels is None else choose(options.labels)
     clock, tables = find_zone(options.time_zone), Tables(out)
@@ -76,7 +75,7 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
 
 
 def _order(counter: Counter, levels: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.intp]:
-    """Return the classes that reach the lowest level, the most common first; positions among those counted."""
+    """Return the positions among the classes counted of those that reach the lowest level, the most common first."""
     at = int(np.searchsorted(levels, threshold))
     duration_s = counter.duration_s.round(3)  # classes of equal length stay in the order of the model's outputs
     # Lower levels decide on classes that never reach the threshold.
@@ -125,7 +124,7 @@ def _span(tables: Tables, clock: ZoneInfo, tagged: Ints) -> tuple[np.datetime64,
 
 
 def _unknown(tables: Tables, tagged: Ints) -> list[str]:
-    """Say how many recordings are missing in the maps by date and time."""
+    """Return a note about recordings that are missing in the maps by date and time, if any."""
     unknown = int(np.isnat(tables.time[tagged]).sum())
     if not unknown or unknown == len(tagged):
         return []

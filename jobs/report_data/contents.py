@@ -1,4 +1,4 @@
-"""What a report shows."""
+"""The content of a report."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +9,13 @@ from satpipe.jobs.report_data.grid import Grid
 from satpipe.jobs.report_data.moments import Moment
 from satpipe.sat.labels import Label
 
-SCORE_STEPS = 200  # of a quantised score: the same chunks reach any threshold in steps of 0.005
+SCORE_STEPS = 200  # per unit of score, so that thresholds in steps of 0.005 are exact
 SHARE_STEPS = 255
 
 
 @dataclass(frozen=True)
 class LabelTotal:
-    """How often a label is found."""
+    """Total time and highest score of a label."""
 
     label: Label
     duration_s: tuple[float, ...]
@@ -34,9 +34,9 @@ class Detail:
     time: np.datetime64
     """Start in local time; NaT if unknown."""
     labels: tuple[int, ...]
-    """The labels with the highest scores in it, positions in `ReportData.labels`, [k]."""
+    """The labels with its highest scores, positions in `ReportData.labels`, [k]."""
     scores: npt.NDArray[np.uint8]
-    """Highest score of each label and part of the recording, all parts of one length, in `SCORE_STEPS`, [k, parts]."""
+    """Highest score of each label in parts of equal length, in `SCORE_STEPS`, [k, parts]."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """An output folder at a glance."""
+    """An overview of an output folder."""
 
     out: str
     run: dict[str, Any]
@@ -60,9 +60,8 @@ class ReportData:
     threshold: float
     time_zone: str
     recordings: int
-    """Number of recordings."""
     duration_s: float
-    """Total length of all that could be decoded."""
+    """Total length of the audio that could be decoded."""
     statuses: dict[str, int]
     """Number of recordings of each status, the most common first."""
     problems: tuple[Problem, ...]
@@ -70,11 +69,10 @@ class ReportData:
     span: tuple[np.datetime64, np.datetime64] | None
     """Start of the first and end of the last recording whose time is known, local time."""
     levels: tuple[float, ...]
-    """Thresholds that chunks are counted at, rising, [L]."""
+    """Thresholds at which chunks are counted, ascending, [L]."""
     labels: tuple[LabelTotal, ...]
-    """All that reach the lowest level anywhere, the most common first."""
+    """Labels that reach the lowest level, the most common first."""
     grid: Grid
-    """Cells of time."""
     chunks: npt.NDArray[np.int64]
     """Number of chunks in each cell, [rows, columns]."""
     shares: npt.NDArray[np.uint8]
@@ -85,6 +83,6 @@ class ReportData:
     tagged: int
     """Number of recordings that could be shown one by one."""
     moments: tuple[Moment, ...]
-    """By label; the certain ones first; the most certain or doubtful first."""
+    """By label, the certain ones first, in order of rank."""
     notes: tuple[str, ...]
-    """What to know before relying on the report."""
+    """Limitations of the data."""

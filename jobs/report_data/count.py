@@ -1,4 +1,4 @@
-"""One pass over the scores, part by part, that keeps what a page can show."""
+"""Counts and highest scores from one pass over the scores, part by part."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from satpipe.pipeline.tables.open_folder import Ints, Part, Tables, side_by_side
 from satpipe.sat.model.config import CLASSES
 
 MAX_PARTS = 240  # of a recording over time
-_HALVES = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)  # every number of half precision
+_HALVES = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)  # all half-precision numbers
 _Curve = tuple[int, npt.NDArray[np.int64], npt.NDArray[np.uint8]]  # recording, its parts, their highest scores
 
 
 @dataclass(frozen=True, eq=False)
 class _Counted:
-    """What one part adds."""
+    """The counts of one block."""
 
     codes: npt.NDArray[np.int64]
     cells: npt.NDArray[np.int64]
@@ -48,13 +48,13 @@ class Counter:
     def __init__(
         self, tables: Tables, columns: tuple[int, ...], grid: Grid, levels: Floats, threshold: float, shown: Ints
     ) -> None:
-        """Start at zero.
+        """Start with counts of zero.
 
         Args:
             tables: The folder.
             columns: Classes, positions in the model's outputs, [K].
             grid: Cells of time.
-            levels: Thresholds, rising, [L].
+            levels: Thresholds, ascending, [L].
             threshold: Threshold of moments.
             shown: Recordings that are shown one by one, positions in the tables.
         """
@@ -78,7 +78,7 @@ class Counter:
         """Read and count the scores of recordings.
 
         Raises:
-            OutputError: A file of scores is damaged or rows are missing in it; it is named.
+            OutputError: A file of scores is damaged or incomplete.
         """
         reached = self.reached.reshape(-1)
         for one in side_by_side(self._count, self._tables.blocks(part)):
@@ -120,7 +120,7 @@ class Counter:
         )
 
     def _curves(self, block: Part, read: ChunkScores) -> list[_Curve]:
-        """Return which parts of the recordings shown have chunks here, and their highest scores."""
+        """Return the parts of the recordings shown that have chunks in this block, with their highest scores."""
         found = []
         for clip, row in enumerate(block.recordings.tolist()):
             rows = slice(*read.first[clip : clip + 2])

@@ -35,15 +35,16 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def with_sound(tables: Tables, moments: Sequence[Moment]) -> list[Moment]:
-    """Return moments with their sound, or with the reason why a recording is no longer available.
+    """Return moments with their sound, or with the reason why there is none.
 
-    The total size is at most `MAX_BYTES`: the first moments of each label come first.
+    The total size is at most `MAX_BYTES`; the first moments of each label have priority.
     """
     ordered = sorted(moments, key=attrgetter("rank", "kind", "label"))
     places = list(dict.fromkeys(map(_place, ordered)))
     sources = _Sources(tables, {recording for recording, *_ in places})
     by_recording = [list(some) for _, some in groupby(sorted(places), key=itemgetter(0))]
-    found = {place: sound for some in side_by_side(sources.read, by_recording) for place, sound in some}
+    read = side_by_side(lambda some: [(place, sources.read(*place)) for place in some], by_recording)
+    found = {place: sound for some in read for place, sound in some}
     size = 0
     for place in places:
         size += len(found[place].audio or b"")
@@ -60,7 +61,7 @@ class _Sources:
     """The files of recordings, if they have not changed since they were tagged."""
 
     def __init__(self, tables: Tables, recordings: set[str]) -> None:
-        """Look for recordings among the inputs in `run.json`."""
+        """Search the inputs in `run.json` for recordings."""
         self._tables = tables
         self._channels = tables.run["identity"].get("channels", "mix")
         self._files: dict[str, Source] = {}
@@ -88,12 +89,8 @@ class _Sources:
         modified_ns = pc.cast(table["modified"].slice(row, 1), pa.int64())[0].as_py()
         return [(0.0, name, (table["size_bytes"][row].as_py(), modified_ns))]
 
-    def read(self, places: list[_Place]) -> list[tuple[_Place, Excerpt]]:
-        """Return the sound of several places of one recording."""
-        return [(place, self._excerpt(*place)) for place in places]
-
-    def _excerpt(self, recording: str, start_s: float, end_s: float) -> Excerpt:
-        """Return the sound of one place, up to the end of the file that it begins in."""
+    def read(self, recording: str, start_s: float, end_s: float) -> Excerpt:
+        """Return the sound of one place, up to the end of the file in which it begins."""
         part_s, file, state = [part for part in self._parts(recording) if part[0] <= start_s][-1]
         begin_s = max(part_s, start_s - MARGIN_S)
         length_s = min(MAX_LENGTH_S, end_s + MARGIN_S - begin_s)
@@ -117,7 +114,7 @@ class _Sources:
 
 
 def _sources(inputs: Sequence[str]) -> Iterator[Source]:
-    """Yield the files of inputs; inputs that no longer exist have none."""
+    """Yield the files of inputs, skipping inputs that no longer exist."""
     for given in inputs:
         try:
             yield from Search((given,))
@@ -126,11 +123,7 @@ def _sources(inputs: Sequence[str]) -> Iterator[Source]:
 
 
 def _first(reader: Reader, samples: int) -> Samples:
-    """Return the first samples of a reader.
-
-    Raises:
-        AudioError: It has none.
-    """
+    """Return the first samples of a reader; AudioError if it has none."""
     found: list[Samples] = []
     with closing(reader.blocks()) as blocks:
         for block in blocks:
@@ -143,7 +136,7 @@ def _first(reader: Reader, samples: int) -> Samples:
 
 
 def _audible(samples: Samples) -> Samples:
-    """Amplify an excerpt to the common peak and fade its ends; very quiet excerpts stay quieter."""
+    """Amplify an excerpt to the peak `LOUDEST`, by at most `MAX_GAIN`, and fade its ends."""
     gain = np.full(len(samples), min(MAX_GAIN, LOUDEST / max(float(np.abs(samples).max()), 1e-9)), np.float32)
     fade = np.linspace(0, 1, min(int(FADE_S * SAMPLE_RATE_HZ), len(samples) // 2), dtype=np.float32)
     gain[: len(fade)] *= fade
@@ -157,7 +150,7 @@ def _opus(samples: Samples) -> bytes:
     samples = np.pad(samples, (0, int(TAIL_S * SAMPLE_RATE_HZ)))
     soundfile.write(file, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS")
     content, done = file.getvalue(), b""
-    # libsndfile gives each stream a random number: it is set to 0, and the checksum of each page (RFC 3533) follows.
+    # libsndfile gives each stream a random number: set it to 0, and update the checksum of each page (RFC 3533).
     while content:
         segments = content[26]
         size = 27 + segments + sum(content[27 : 27 + segments])

@@ -1,4 +1,4 @@
-"""Cells of time that chunks are counted in: time of day and date if known, else recording and time in it."""
+"""Cells of time: time of day and date if start times are known, else recording and time in the recording."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class Grid:
     grouped: int
     """Number of days per column, or of recordings per row."""
     cells: Callable[[Ints, npt.NDArray[np.float64]], npt.NDArray[np.int64]]
-    """Gives the number of each chunk's cell, row by row, from the position of its recording in `Tables.recordings` and
-    its start in seconds, [n] each; rows times columns if it is in none."""
+    """Returns the number of each chunk's cell, counted row by row, from the position of its recording in
+    `Tables.recordings` and its start in seconds, [n] each; the number of cells for a chunk outside all cells."""
 
 
 def local(tables: Tables, zone: ZoneInfo, recordings: Ints | list[int], seconds: npt.ArrayLike) -> Times:
@@ -42,7 +42,7 @@ def local(tables: Tables, zone: ZoneInfo, recordings: Ints | list[int], seconds:
 
 
 def grid(tables: Tables, zone: ZoneInfo, recordings: Ints) -> Grid:
-    """Return the cells for recordings, given as positions sorted by name."""
+    """Return the cells for recordings, which are positions sorted by name."""
     tagged = recordings[tables.chunks[recordings] > 0]
     known = tagged[~np.isnat(tables.time[tagged])]
     return _clock_grid(tables, zone, known) if len(known) else _place_grid(tables, tagged)
@@ -92,7 +92,7 @@ def _place_grid(tables: Tables, recordings: Ints) -> Grid:
 
 
 def _between(first: Times, last: Times) -> Times:
-    """Return all days from each first to its last day, sorted, each once."""
+    """Return the sorted unique days from each first to its last day."""
     lengths = (last - first).astype(np.int64) + 1
     after = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return np.unique(np.repeat(first, lengths) + after)

@@ -1,4 +1,4 @@
-"""Chunks worth listening to: where a label is most certain, and where it is most doubtful."""
+"""Chunks worth listening to: the most certain and the most doubtful ones of each label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,21 +19,18 @@ _Chunk = tuple[int, float, float, float]  # recording, start, end, score
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
-    """The highest chunks of runs of chunks."""
+    """The chunks with the highest score of runs of chunks, [n] each."""
 
     label: Ints
-    """Position in the list of classes, [n]."""
+    """Position in the list of classes."""
     recording: Ints
-    """Position in `Tables.recordings`, [n]."""
+    """Position in `Tables.recordings`."""
     start_s: Floats
-    """From the recording's start, [n]."""
     end_s: Floats
-    """From the recording's start, [n]."""
     score: npt.NDArray[np.float16]
-    """[n]."""
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Peaks":
-        """Return some of them, by position."""
+        """Return the peaks at these positions."""
         return Peaks(*(column[rows] for column in vars(self).values()))
 
     @staticmethod
@@ -51,7 +48,7 @@ class Peaks:
         return self._first(np.abs(self.score.astype(np.float64) - threshold), np.arange(len(self.label)))
 
     def _first(self, far: Floats, rows: _Places) -> "Peaks":
-        """Return the first peaks of each label among some: by lowest value, then by recording and time."""
+        """Return the first of the peaks `rows` of each label, sorted by value, recording and time."""
         order = rows[np.lexsort((self.start_s[rows], self.recording[rows], far[rows], self.label[rows]))]
         label = self.label[order]
         return self.take(order[np.arange(len(order)) - np.searchsorted(label, label) < KEPT])
@@ -72,7 +69,7 @@ def peaks(
     """Return the highest chunk of each run of consecutive chunks.
 
     Args:
-        found: Chunk, class and score of everything that reaches the level of a run, sorted by class and chunk.
+        found: Chunk, class and score of the scores that are high enough for a run, sorted by class and chunk.
         recording: Of each chunk, [n]; the chunks of a recording are adjacent, in the order of time.
         start_s: Of each chunk, [n].
         end_s: Of each chunk, [n].
@@ -86,7 +83,7 @@ def peaks(
     first = np.flatnonzero(new)
     run = np.cumsum(new) - 1
     highest = np.flatnonzero(score == np.maximum.reduceat(score, first)[run])
-    at = highest[np.searchsorted(run[highest], np.arange(len(first)))]  # the earliest of several equal ones
+    at = highest[np.searchsorted(run[highest], np.arange(len(first)))]  # the earliest if several are equal
     place = chunk[at]
     return Peaks(label[at].astype(np.int32), recording[place], start_s[place], end_s[place], score[at])
 
@@ -98,9 +95,9 @@ class Excerpt:
     audio: bytes | None = None
     """Ogg Opus; None if there is no sound."""
     start_s: float = 0.0
-    """Its start in the recording."""
+    """Start in the recording."""
     silent: str = ""
-    """Why there is no sound; "" if there is sound, or if none was wanted."""
+    """Reason why there is no sound; "" if there is sound or none was requested."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +109,7 @@ class Moment:
     label: int
     """Position in `ReportData.labels`."""
     rank: int
-    """Among the label's moments of that kind."""
+    """Position among the label's moments of that kind."""
     recording: str
     start_s: float
     end_s: float
@@ -120,7 +117,6 @@ class Moment:
     time: np.datetime64
     """Start in local time; NaT if unknown."""
     excerpt: Excerpt = Excerpt()
-    """Its sound."""
 
 
 def choose(
@@ -133,7 +129,7 @@ def choose(
         zone: Time zone of local times.
         certain: In order of preference, from `Peaks.certain`.
         doubtful: In order of preference.
-        labels: Positions in the list of classes, in the order wanted.
+        labels: Positions in the list of classes, in the order of the result.
         most: Maximum number of moments of each label and kind.
     """
     moments = []

@@ -11,10 +11,11 @@ from satpipe.sat.model.config import CLASSES, MEL_BANDS, get_config
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
 from satpipe.sat.training import augmentation as augment
-from satpipe.sat.training import forward, losses, parameters
+from satpipe.sat.training import forward, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder
 from satpipe.sat.weights import checkpoint
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 NORM_BATCHES = 16  # from which `input_norm: fixed` computes its statistics
@@ -29,7 +30,7 @@ class CropLoss(nn.Module):
 
     def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
         """Shape: [B, 64, 2 F], [B, 527] -> one number."""
-        return losses.two_chunk_loss(forward.crop_logits(self.tagger, frames, self.dtype), labels)
+        return forward.two_chunk_loss(forward.crop_logits(self.tagger, frames, self.dtype), labels)
 
 
 class Objective(nn.Module):
@@ -109,4 +110,4 @@ class Objective(nn.Module):
                 logits = forward.full_context_logits(
                     self.tagger, frames, generator, patch_out=settings.patch_out, drop_path=settings.drop_path
                 )
-        return losses.binary_cross_entropy(logits, labels)  # type: ignore[arg-type]
+        return F.binary_cross_entropy_with_logits(logits.float(), labels)  # type: ignore[arg-type]

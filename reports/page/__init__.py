@@ -1,4 +1,4 @@
-"""A report as one page of HTML that needs no server, no network and no other file.
+"""A report as one HTML page that needs no server, network or other file.
 
 `page.html`, `page.css` and the scripts in this folder are combined with the data. A policy in the page forbids all
 requests and all scripts except its own.
@@ -33,11 +33,7 @@ _SECTION = """<section id="{id}" aria-labelledby="{id}-head" tabindex="-1">
 
 
 def write(found: ReportData, place: str | Path) -> Path:
-    """Write the page; the same data give the same bytes.
-
-    Args:
-        found: The data.
-        place: A file, path or URL.
+    """Write the page to a file, path or URL; the same data give the same bytes.
 
     Raises:
         OutputError: The file cannot be written.
@@ -53,7 +49,7 @@ def page(found: ReportData) -> str:
     sounds = {moment.excerpt.audio: None for moment in found.moments if moment.excerpt.audio}
     problems = words.problems(found)
     sections = [
-        ("labels", "Labels", words.labels()),
+        ("labels", "Labels", words.LABELS),
         ("when", "When", words.when(found)),
         ("moments", "Listen", words.listen(found)),
         ("recordings", "Recordings", words.recordings(found)),

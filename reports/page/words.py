@@ -1,4 +1,4 @@
-"""The texts of the page that its scripts do not change."""
+"""The texts of the page that do not depend on the filter."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ from satpipe.jobs.report_data.excerpts import MAX_GAIN
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.reports.tables import Table
 
+LABELS = "Total time in which each label's score reaches the threshold. Select a label to show only that label."
+
 
 def title(found: ReportData) -> str:
     """Return the page's title."""
@@ -16,7 +18,7 @@ def title(found: ReportData) -> str:
 
 
 def lead(found: ReportData) -> str:
-    """Return one line about what was tagged."""
+    """Return a summary in one line."""
     when = "start unknown"
     if found.span:
         when = f"{_time(found.span[0])} to {_time(found.span[1])} ({found.time_zone})"
@@ -36,13 +38,8 @@ def figures(found: ReportData) -> list[tuple[str, str]]:
     ]
 
 
-def labels() -> str:
-    """Return what the table of labels shows."""
-    return "Total time in which each label's score reaches the threshold. Select a label to show only that label."
-
-
 def when(found: ReportData) -> str:
-    """Return what the maps show."""
+    """Return the description of the maps."""
     grid = found.grid
     if grid.kind == "clock":
         what = f"Share of time in which a label is found, by date and time of day ({found.time_zone})."
@@ -60,7 +57,7 @@ def when(found: ReportData) -> str:
 
 
 def listen(found: ReportData) -> str:
-    """Return what moments are."""
+    """Return the description of the moments."""
     return (
         f"The chunk with the highest score of each run of chunks that score at least {LOW_SHARE * found.threshold:g}, "
         "with some sound before and after it. Excerpts are 16 kHz mono, as the model receives the sound; quiet ones "
@@ -69,7 +66,7 @@ def listen(found: ReportData) -> str:
 
 
 def recordings(found: ReportData) -> str:
-    """Return which recordings are shown one by one."""
+    """Return the description of the recordings shown one by one."""
     what = f"The highest score of each part of a recording, if it reaches the threshold. Times are {found.time_zone}."
     if len(found.details) < found.tagged:
         what += (
@@ -94,7 +91,7 @@ def problems(found: ReportData) -> Table | None:
 
 
 def made(found: ReportData) -> list[tuple[str, str]]:
-    """Return names and values of what the tables were made with."""
+    """Return names and values of the model, options and versions behind the tables."""
     run, model = found.run, found.model
     identity, versions = run["identity"], run.get("versions", {})
     values: dict[str, Any] = {

@@ -48,7 +48,6 @@ def consecutive(
     mask = _mask(stream, empty) if empty else None
     kept = []
     for index, block in enumerate(model.blocks):
-        assert isinstance(block, Block)
         kept.append(stream.chunks[list(keep), -stream.past :])
         stream.rows[: stream.past] = 0.0 if memory is None else memory.blocks[index][0]
         # Block 0 adds positions to its memory a second time, so its memory is not the previous chunk itself.
@@ -99,7 +98,7 @@ class _Stream:
         return q, qkv.as_strided(window, strides, width), qkv.as_strided(window, strides, 2 * width)
 
     def _with_positions(self, block: Block, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same with a separate memory for each chunk."""
+        """Return the same as `_windows`, with a separate memory for each chunk."""
         memory = torch.cat([self.rows[None, : self.past], self.chunks[:-1, -self.past :]]) + positions  # [C, M, D]
         rows = block.attn.qkv(block.norm1(torch.cat([memory, self.chunks], dim=1)))  # [C, M + T, 3 D]
         q, k, v = rows.unflatten(-1, (3, block.attn.heads, -1)).unbind(2)

@@ -40,10 +40,10 @@ class _Stream:
 
 
 class BatchTagger(Generic[Key]):
-    """Tags any number of streams at once, with the scores of a `StreamingTagger` for each, up to rounding.
+    """Tags any number of streams at once; the scores are those of a `StreamingTagger` per stream, up to rounding.
 
     Keys identify streams, which start with their first samples. Streams need not be synchronous: a batch contains the
-    chunks that are ready, at most one per stream, since the next one needs the memory after it.
+    chunks that are ready, at most one per stream, since the next chunk needs the memory after it.
 
     Example:
         >>> from satpipe.sat.model.config import get_config
@@ -64,7 +64,7 @@ class BatchTagger(Generic[Key]):
         """Take samples [n] at 16 kHz; the chunks that they complete wait for `step`.
 
         Raises:
-            ValueError: The samples are not one row of floating-point numbers.
+            ValueError: The samples are not a floating-point vector.
         """
         state = self._streams.setdefault(stream, _Stream())
         if state.chunks is None:

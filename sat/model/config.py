@@ -1,5 +1,6 @@
 """The nine published configurations, by name (paper sections 3 and 4.3, Tables 1 and 2)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
@@ -15,7 +16,7 @@ PATCH_SAMPLES = PATCH_FRAMES * HOP_SAMPLES
 FREQUENCY_PATCHES = MEL_BANDS // PATCH_BANDS
 CLASSES = 527
 DEPTH = 12
-BUNDLED = "bundled"  # name of the model that comes with satpipe
+BUNDLED = "bundled"  # name of the model that ships with satpipe
 
 Cut = Literal["gapless", "script"]
 """How a recording is cut into chunks (the chunking mode).
@@ -28,7 +29,7 @@ CUTS: tuple[Cut, ...] = get_args(Cut)
 
 
 class ChunkConfig(Protocol):
-    """What chunking and the tables need to know about a tagger: a `ModelConfig`, or an `ExternalConfig`."""
+    """The properties of a tagger on which chunking and the tables depend: a `ModelConfig` or an `ExternalConfig`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -78,7 +79,7 @@ class ModelConfig:
     time_positions: int
     """Entries of the time-position table: first those of the chunk, then those of the memory."""
     class_token: bool
-    """Scores come from a class token instead of the mean over all tokens."""
+    """True if scores are computed from a class token instead of the mean over all tokens."""
     script_chunk_s: float
     """The nominal delay: seconds of waveform that the published inference script reads per chunk."""
 
@@ -116,7 +117,7 @@ class ModelConfig:
         return self.depth * self.memory_chunks
 
     def without_memory(self) -> "ModelConfig":
-        """Return the configuration in which each chunk stands alone: nothing is carried to the next."""
+        """Return the configuration in which each chunk stands alone."""
         return replace(self, memory_tokens=0)
 
     def with_delay(self, delay_s: float) -> "ModelConfig":
@@ -192,7 +193,13 @@ def get_config(name: str) -> ModelConfig:
     Raises:
         ConfigError: The name is unknown; the message suggests similar ones.
     """
-    if name in CONFIGS:
-        return CONFIGS[name]
-    near = get_close_matches(name, CONFIGS, n=3, cutoff=0.4) or list(CONFIGS)
-    raise ConfigError(f"configuration '{name}' not found; did you mean {', '.join(near)}?")
+    if name not in CONFIGS:
+        raise not_found("configuration", name, CONFIGS)
+    return CONFIGS[name]
+
+
+def not_found(what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for an unknown name; its message suggests similar ones."""
+    names = list(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.4) or names
+    return ConfigError(f"{what} '{name}' not found; did you mean {', '.join(near)}?")

@@ -36,7 +36,7 @@ class ChunkTagger(nn.Module):
         super().__init__()
         self.model = model
         self.log_mel = WindowLogMel(model.config.chunk_frames)
-        self.blocks = nn.ModuleList(ChunkBlock(block, model.config.chunk_tokens) for block in model.blocks)  # type: ignore[arg-type]
+        self.blocks = nn.ModuleList(ChunkBlock(block, model.config.chunk_tokens) for block in model.blocks)
 
     def forward(
         self, samples: Tensor, length: Tensor, chunk: Tensor, memory: Tensor | None = None
@@ -76,7 +76,7 @@ class ChunkTagger(nn.Module):
         return self._scores(x, heard), torch.stack(kept)
 
     def _heard(self, patches: Tensor) -> Tensor:
-        """Return which tokens of the chunk are not after the recording's end, boolean [T]."""
+        """Return True for the tokens of the chunk before the recording's end, [T]."""
         config = self.model.config
         heard = (torch.arange(config.chunk_frames // PATCH_FRAMES) < patches).repeat(FREQUENCY_PATCHES)
         return torch.cat([torch.ones(1, dtype=torch.bool), heard]) if config.class_token else heard

@@ -33,7 +33,7 @@ def mel_filterbank() -> Tensor:
 
 
 def clamp_dynamic_range(log_mel: Tensor) -> Tensor:
-    """Raise values more than 120 dB below the maximum of an item to that level.
+    """Raise all values of an item to at least 120 dB below its maximum.
 
     Shape:
         [..., 64, F] -> [..., 64, F]; each leading index is one item, so that a score does not depend on its

@@ -4,6 +4,7 @@ Paper sections 2 and 3. Axes: B recordings or segments, C consecutive chunks, T 
 D channels, H heads, F log-mel frames.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,14 +94,14 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor, memory: Tensor | None) -> Tensor:
-        """One chunk of B streams: `x` [B, T, D], `memory` [B, M, D] or None -> [B, T, D]."""
+        """Shape: tokens [B, T, D] and memory [B, M, D] -> [B, T, D]."""
         past = None if memory is None else self.norm1(memory)
         x = x + self.attn(self.norm1(x), past)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
 def _positions(*shape: int) -> nn.Parameter:
-    # Not normal_: on the device that holds no numbers it imports torch's compiler, for two seconds.
+    # Not normal_: on the meta device it imports torch's compiler, which takes two seconds.
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
 
 
@@ -121,13 +122,15 @@ class SAT(nn.Module):
         if config.class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
             self.token_pos_embed = _positions(1, width)
-        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.blocks: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]  # typed as what it contains
+            Block(width, config.heads) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.classes))
 
     def with_precision(self, dtype: torch.dtype) -> "SAT":
         """Run the blocks in `dtype`; the input is still normalised, and scores are computed, in float32."""
-        for part in (self.patch_embed, self.blocks):
+        for part in (self.patch_embed, *self.blocks):
             part.to(dtype)
         for positions in self.parameters(recurse=False):
             positions.data = positions.data.to(dtype)
@@ -158,7 +161,7 @@ class SAT(nn.Module):
             past = None if memory is None else memory.blocks[index].detach()
             if past is not None and index == 0:
                 past = past + self.memory_positions(past.shape[1]).to(past.dtype)
-            # As published, a token that stays for a second chunk keeps the positions added at its first use.
+            # As published, a token that stays in memory for a second chunk keeps the positions added at its first use.
             seen = x if past is None else torch.cat([past, x], dim=1)
             kept.append(seen[:, -tokens:].detach())
             x = block(x, past)
@@ -168,7 +171,7 @@ class SAT(nn.Module):
         """Normalise, cut into patches, embed and add positions.
 
         Shape:
-            [B, 64, F] -> [B, T, D] with T = 4 (F // 16), frequency-major, after the class token, if there is one
+            [B, 64, F] -> [B, T, D] with T = 4 (F // 16), frequency-major; a class token comes first
         """
         frames = log_mel.shape[-1]
         patches = frames // PATCH_FRAMES
@@ -189,7 +192,7 @@ class SAT(nn.Module):
         return x
 
     def memory_positions(self, tokens: int) -> Tensor:
-        """Return the position embeddings that block 0 adds to its memory: those of the last times of the table.
+        """Return the position embeddings that block 0 adds to its memory, those of the last entries of the table.
 
         Shape:
             [tokens, D]

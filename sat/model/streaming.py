@@ -1,4 +1,4 @@
-"""From samples to scores, online: cut a stream of samples into chunks and tag each as soon as it is complete."""
+"""Online tagging: cut a stream of samples into chunks and tag each as soon as it is complete."""
 
 from dataclasses import dataclass
 
@@ -26,12 +26,12 @@ def chunk_samples(config: ChunkConfig, cut: Cut) -> int:
 
 
 def count_chunks(config: ChunkConfig, cut: Cut, samples: int) -> int:
-    """Chunks of a recording of that many samples at 16 kHz; a last one that is not full counts."""
+    """Return the number of chunks of a recording of `samples` samples at 16 kHz, an incomplete last one included."""
     return -(-samples // chunk_samples(config, cut))
 
 
 def context_samples(cut: Cut, start_chunk: int) -> int:
-    """Samples before a chunk's start that its first frame reaches back to."""
+    """Return the number of samples before a chunk's start on which its first frame depends."""
     return CENTRE_SAMPLES if cut == "gapless" and start_chunk > 0 else 0
 
 
@@ -84,7 +84,7 @@ class ChunkStream:
                 f"samples must be floating-point of shape [n], not {samples.dtype} of shape {list(samples.shape)}"
             )
         if self._finished:
-            raise ValueError("the recording was finished; use a new stream for another one")
+            raise ValueError("the recording was finished; use a new stream for the next one")
         samples = to_device(samples.float(), self._pending.device)
         self._pushed += len(samples)
         gapless = self._cut == "gapless"
@@ -99,13 +99,13 @@ class ChunkStream:
         """End the recording and return the remaining chunks, up to two.
 
         In gapless mode, digital silence pads the end to a whole patch of 16 frames, so that every sample is used. In
-        script mode, frames past the last whole patch are ignored, but there is at least one patch.
+        script mode, frames past the last whole patch are ignored, but at least one patch is read.
 
         Raises:
             ValueError: The recording was already finished.
         """
         if self._finished:
-            raise ValueError("the recording was finished; use a new stream for another one")
+            raise ValueError("the recording was finished; use a new stream for the next one")
         chunks = self._finish()
         self._finished = True
         return chunks
@@ -152,10 +152,10 @@ class ChunkStream:
         """Continue where the stream with this state stopped.
 
         Raises:
-            ValueError: The state is that of the other chunking mode.
+            ValueError: The state belongs to the other chunking mode.
         """
         if state["pending"].ndim != self._pending.ndim:
-            raise ValueError(f"the state is not that of a stream in {self._cut} mode")
+            raise ValueError(f"the state does not belong to a stream in {self._cut} mode")
         self._finished = bool(state["finished"])
         for name in ("index", "start", "context", "pushed"):
             setattr(self, f"_{name}", int(state[name]))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class AST(Tagger):
-    """An AST of any size; its weights are a folder written by `save_pretrained`."""
+    """An AST of any size; its weights are a folder that `save_pretrained` wrote."""
 
     needs_weights = True
     packages = ("transformers",)

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 aten = torch.ops.aten
-MARGIN = 1.02  # batches of other lengths need slightly more memory than those that are tried
+MARGIN = 1.02  # batches of other lengths need slightly more memory than the batches measured
 _LINEAR = (aten.addmm, aten.addmm_, aten.mm, aten.convolution)
 _LAYERS = {*_LINEAR, aten.native_layer_norm, aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
 
@@ -66,12 +66,7 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 
 
 class TensorMemory(TorchDispatchMode):
-    """Tracks the memory of tensors that operations create while the mode is active.
-
-    Attributes:
-        peak_bytes: Peak memory of tensors alive at the same time.
-        layer_bytes: See `Cost`.
-    """
+    """Tracks `peak_bytes` and `layer_bytes`, as in `Cost`, of the operations that run while the mode is active."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -144,7 +139,6 @@ def largest_batch(tagger: Tagger, limit_bytes: int) -> int:
             f"one chunk of {tagger.config.name} needs {one / 1e6:,.1f} MB, more than the "
             f"{limit_bytes / 1e6:,.1f} MB of --max-batch-memory"
         )
-
     batch = min(usual, 1 + (limit_bytes - one) // max(1, two - one))
     while batch > 1 and MARGIN * batch_bytes(tagger, batch) > limit_bytes:
         batch -= 1

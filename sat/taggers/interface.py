@@ -1,12 +1,12 @@
-"""One interface for all taggers: SAT, other published models, and taggers of your own.
+"""One interface for all taggers: SAT, other published models, and your own taggers.
 
 A tagger cuts the samples of a recording into chunks (`chunks`) and scores them in batches (`score`); its `config`
 states how long a chunk is and on how many earlier chunks its score depends. `satpipe tag` needs no more than this, so
-spans, workers, broken files and tables are the same for all taggers.
+spans, workers, tables and the treatment of broken files are the same for all taggers.
 
-SAT cuts log-mel frames and carries memory (`satpipe.sat.taggers.sat`). Any other tagger reads chunks of waveform, each
-independently: it is a subclass of `Tagger` that implements `forward` and sets the class attributes that differ. The
-user chooses its delay in whole milliseconds, so that times are whole samples at 16 kHz.
+SAT cuts log-mel frames and carries memory (`satpipe.sat.taggers.sat`). Any other tagger scores chunks of waveform
+independently: it is a subclass of `Tagger` that implements `forward` and sets the class attributes that differ. Its
+delay is a whole number of milliseconds, so that times are whole samples at 16 kHz.
 """
 
 import copy
@@ -135,9 +135,9 @@ class Tagger(ABC):
     model: nn.Module | None = None
     """The network that is moved to the device; None for a tagger without one."""
     needs_weights: bool = False
-    """True if the tagger has random weights unless a file is given; these serve only to measure its cost."""
+    """True if the tagger has random weights unless a file is given; random weights serve only to measure its cost."""
     weights_example: str = "FILE"
-    """An example of the weights to name, for messages."""
+    """An example of a file name, for messages."""
     packages: Sequence[str] = ()
     """Distributions whose versions are recorded in `run.json`."""
     chunk_limit_s: float = 30.0
@@ -187,10 +187,10 @@ class Tagger(ABC):
         return self.config.chunk_samples * self.config.rate_hz // SAMPLE_RATE_HZ
 
     lookahead_samples: int = 0
-    """Samples after its end on which a chunk depends."""
+    """Number of samples after its end on which a chunk depends."""
 
     def context_samples(self, start_chunk: int) -> int:
-        """Return the samples before its start on which a chunk depends, not counting warm-up chunks."""
+        """Return the number of samples before its start on which a chunk depends, not counting warm-up chunks."""
         return 0
 
     def chunks(self, start_chunk: int = 0) -> Chunks:
@@ -305,7 +305,7 @@ class WaveformChunkStream:
         return [self._chunk(waveform) for waveform in waveforms]
 
     def finish(self) -> list[WaveformChunk]:
-        """End the recording and return the remaining chunk, which is shorter, if there is one."""
+        """End the recording and return the remaining samples, if any, as a shorter chunk."""
         return [self._chunk(self._pending)] if len(self._pending) else []
 
     def _chunk(self, waveform: Tensor) -> WaveformChunk:
@@ -320,9 +320,9 @@ class LoadedTagger(ABC):
 
     Attributes:
         config: How the tagger reads a recording.
-        sha256: Of the weights, or of whatever else identifies the tagger.
-        source: Where the weights came from, for people.
-        metadata: What the weights' file states about itself.
+        sha256: Of the weights; for a tagger without weights, of its class name.
+        source: Description of where the weights came from.
+        metadata: Metadata in the header of the weights' file, or versions of packages.
     """
 
     config: ChunkConfig
@@ -335,7 +335,6 @@ class LoadedTagger(ABC):
     def has_memory(self) -> bool:
         """True if the tagger can carry something from chunk to chunk, even where `config` switches it off."""
 
-    @abstractmethod
     def tagger(
         self,
         cut: Cut = "gapless",
@@ -349,11 +348,15 @@ class LoadedTagger(ABC):
             cut: Chunking mode; taggers that read waveforms have only one.
             device: Where the model runs.
             precision: One of `satpipe.sat.model.precision.PRECISIONS`.
-            batch_chunks: Chunks to run at once; None: as many as suit the tagger and the device.
+            batch_chunks: Chunks per batch; by default the number that suits the tagger and the device.
 
         Raises:
             ConfigError: The tagger or the device does not support that precision.
         """
+        return self._prepared(cut, device, precision, batch_chunks)
+
+    @abstractmethod
+    def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> Tagger: ...
 
     def adapted(self, delay_s: float | None = None, *, memory: bool = True) -> Self:
         """Return the same weights with another delay in seconds, or without memory.
@@ -380,12 +383,5 @@ class LoadedExternalTagger(LoadedTagger):
         """True if the tagger can carry something from chunk to chunk, even where `config` switches it off."""
         return self.instance.warmup_chunks > 0
 
-    def tagger(
-        self,
-        cut: Cut = "gapless",
-        device: torch.device = CPU,
-        precision: str = "fp32",
-        batch_chunks: int | None = None,
-    ) -> Tagger:
-        """Prepare the tagger and return it."""
+    def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> Tagger:
         return self.instance.prepared(self.config, device, precision, batch_chunks)

@@ -15,14 +15,7 @@ from torch.nn import functional as F
 
 
 class SATTagger(Tagger):
-    """A SAT, streaming or full-context.
-
-    Args:
-        model: In evaluation mode, on `device`.
-        cut: Chunking mode.
-        device: Device of the model.
-        batch_chunks: Chunks per batch.
-    """
+    """A SAT, streaming or full-context, in evaluation mode and on `device`."""
 
     chunk_limit_s = 0.0
     lookahead_samples = CENTRE_SAMPLES  # the last frame of a chunk reaches half a window into the next one
@@ -67,11 +60,7 @@ class SATTagger(Tagger):
 
     @torch.no_grad()
     def scores(self, waveforms: Tensor) -> Tensor:
-        """Return the mean score over the chunks of each segment; the memory is empty at its start.
-
-        Shape:
-            [B, n] samples at 16 kHz -> [B, 527], float32, on the CPU
-        """
+        """Score segments with `segment_scores`; the result is on the CPU."""
         return segment_scores(self.model, self.log_mel, waveforms.to(self.device)).cpu()
 
 

@@ -1,1 +1,1 @@
-"""Augmentation, losses, masked autoencoder and the two-chunk training step."""
+"""Augmentation, forward passes, losses and the masked autoencoder."""

@@ -70,7 +70,7 @@ def speed(waveforms: Tensor, rng: np.random.Generator, share: float, most: float
 
 
 def colour(waveforms: Tensor, rng: np.random.Generator, *, equalised: float, reverberant: float) -> Tensor:
-    """Apply a random frequency response to a share of the waveforms, and the reverberation of a room to another."""
+    """Apply a random frequency response to a share of the waveforms, and a room's reverberation to another share."""
     length = waveforms.shape[-1]
     spectrum = torch.fft.rfft(waveforms)
     points_db = rng.normal(0, 5, (len(waveforms), 1, 9)) * (rng.random((len(waveforms), 1, 1)) < equalised)

@@ -1,10 +1,13 @@
-"""Forward passes of the tagging models in training: two chunks of a SAT, or a whole clip with parts left out."""
+"""Training of the tagging models: two chunks of a SAT and their loss, or a whole clip with parts left out."""
+
+from math import log
 
 import torch
 from satpipe.sat.model.config import FREQUENCY_PATCHES
 from satpipe.sat.model.network import SAT, allows_consecutive
 from satpipe.sat.training.two_chunks import two_chunks
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def crop_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype) -> Tensor:
@@ -20,6 +23,18 @@ def crop_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype) -> Tensor:
         logits, memory = model.logits(first)
         later, _ = model.logits(second, memory)
     return torch.stack([logits, later], dim=1).float()
+
+
+def two_chunk_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the binary cross-entropy of the mean score of two chunks and soft labels (paper section 4.4).
+
+    Shape:
+        [B, 2, 527], [B, 527] in 0 to 1 -> one number, mean over crops and classes
+    """
+    # log(mean of sigmoids) and log(1 - mean), without intermediate results near 0 or 1
+    log_score = torch.logsumexp(F.logsigmoid(logits), dim=1) - log(2)
+    log_rest = torch.logsumexp(F.logsigmoid(-logits), dim=1) - log(2)
+    return -(labels * log_score + (1 - labels) * log_rest).mean()
 
 
 def full_context_logits(
@@ -56,6 +71,6 @@ def full_context_logits(
 
 
 def _some(count: int, left_out: float, generator: torch.Generator) -> Tensor:
-    """Return `count` indices in order, without a random share."""
+    """Return the indices up to `count` in order, without a random share of them."""
     kept = max(1, count - int(count * left_out))
     return torch.randperm(count, generator=generator)[:kept].sort().values

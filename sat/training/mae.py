@@ -50,7 +50,7 @@ class MaskedAutoencoder(nn.Module):
         target = patches(log_mel)  # [B, T, 256]
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + _EPS).sqrt()
         tokens = self.model.embed(log_mel)
-        head = tokens[:, : tokens.shape[1] - target.shape[1]]  # the class token, if the model has one
+        head = tokens[:, : tokens.shape[1] - target.shape[1]]  # the class token, or nothing
         tokens = tokens[:, head.shape[1] :]
         batch, count, _ = tokens.shape
         shown = max(1, round(count * (1 - MASKED)))
@@ -62,17 +62,11 @@ class MaskedAutoencoder(nn.Module):
         x = self.decoder_embed(self.model.norm(x))
         positions = (self.decoder_time[..., : count // FREQUENCY_PATCHES] + self.decoder_frequency).flatten(1).T
         positions = positions.expand(batch, -1, -1)
-        front = x[:, : head.shape[1]]
-        x = torch.cat(
-            [
-                front,
-                x[:, head.shape[1] :] + _take(positions, kept),
-                (self.mask_token + _take(positions, hidden)).to(x.dtype),
-            ],
-            dim=1,
-        )
-        for block in self.decoder_blocks:
-            x = block(x, None)
+        front, shown_tokens = x.tensor_split([head.shape[1]], dim=1)
+        masked = (self.mask_token + _take(positions, hidden)).to(x.dtype)
+        x = torch.cat([front, shown_tokens + _take(positions, kept), masked], dim=1)
+        for decoder_block in self.decoder_blocks:
+            x = decoder_block(x, None)
         guess = self.decoder_out(self.decoder_norm(x[:, -hidden.shape[1] :]))
         error: Tensor = guess.float() - _take(target, hidden)
         return error.square().mean()

@@ -1,6 +1,7 @@
 """A model's parameters in training: initial values, groups for the optimiser, averages."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from satpipe.sat.errors import CheckpointError
@@ -16,8 +17,7 @@ def initialise(model: SAT) -> None:
             nn.init.xavier_uniform_(parameter)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
-    out = model.outputlayer[1]
-    assert isinstance(out, nn.Linear)
+    out: Any = model.outputlayer[1]
     nn.init.normal_(out.weight, std=0.01)
     nn.init.constant_(out.bias, -4.6)
 
@@ -28,7 +28,7 @@ def start_from(model: SAT, state: Mapping[str, Tensor], *, head: bool = True) ->
     Args:
         model: The model to train.
         state: State dict of an MAE encoder, a full-context or a streaming model.
-        head: Copy the classifier too; that of an MAE encoder is untrained.
+        head: Also copy the classifier; that of an MAE encoder is untrained.
 
     Returns:
         Names of the tensors that were not copied.
@@ -59,14 +59,13 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     """Return the optimiser's parameter groups: matrices with weight decay; biases, norms and positions without."""
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     matrices = [p for name, p in trained if p.ndim >= 2 and "pos_embed" not in name]
-    others = [p for name, p in trained if not (p.ndim >= 2 and "pos_embed" not in name)]
+    others = [p for name, p in trained if p.ndim < 2 or "pos_embed" in name]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the mean of state dicts; integer counters are those of the first."""
-    first = states[0]
     return {
         name: torch.stack([state[name].float() for state in states]).mean(0) if tensor.is_floating_point() else tensor
-        for name, tensor in first.items()
+        for name, tensor in states[0].items()
     }

@@ -30,7 +30,7 @@ def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) 
         Logits of both chunks, [B, 2, 527] float32.
 
     Raises:
-        ValueError: The memory spans more than one chunk, there is a class token, or another number of frames.
+        ValueError: The memory spans more than one chunk, there is a class token, or the number of frames is wrong.
     """
     config = model.config
     if not allows_consecutive(config) or config.class_token:
@@ -42,7 +42,6 @@ def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) 
     with torch.autocast(log_mel.device.type, dtype, enabled=dtype != torch.float32):
         x = model.embed(chunks).view(len(log_mel), 2 * tokens, config.width).to(dtype)
     for index, block in enumerate(model.blocks):
-        assert isinstance(block, Block)
         # Block 0 adds positions to its memory a second time, so its memory is not the first chunk itself.
         memory = x[:, :tokens].detach() + model.memory_positions(tokens).to(dtype) if index == 0 else None
         x = x + _attention(block, x, memory)

@@ -13,7 +13,7 @@ from satpipe.sat.model.config import CONFIGS, Cut, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
-from satpipe.sat.taggers.interface import CPU, LoadedTagger
+from satpipe.sat.taggers.interface import LoadedTagger
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.tensor_files import read_tensors, sha256_of
 from torch import Tensor
@@ -47,14 +47,7 @@ class Checkpoint(LoadedTagger):
         """True if the model can carry memory from chunk to chunk, even where `config` switches it off."""
         return get_config(self.config.name).streaming
 
-    def tagger(
-        self,
-        cut: Cut = "gapless",
-        device: torch.device = CPU,
-        precision: str = "fp32",
-        batch_chunks: int | None = None,
-    ) -> SATTagger:
-        """Build the model and return its tagger."""
+    def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> SATTagger:
         model = self.model().to(device).with_precision(dtype_for(precision, device))
         return SATTagger(model, cut, device, batch_chunks or batch_chunks_for(device))
 

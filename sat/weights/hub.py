@@ -5,8 +5,8 @@ Environment variables:
     SATPIPE_HUB_URL: Folder on a mirror with the published files, instead of the Zenodo record.
 
 For each published model NAME that was pulled, the cache contains `NAME.pt` and its record `NAME.json` (sha256, url,
-size in bytes, date). During a download it also contains the partial file `NAME.pt.part`, the version of the file on the
-server that this belongs to, `NAME.pt.part.json`, and `NAME.lock`.
+size in bytes, date). During a download it also contains the partial file `NAME.pt.part`, its version on the server
+`NAME.pt.part.json`, and `NAME.lock`.
 """
 
 import json
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import requests
 import torch
 from filelock import FileLock
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
-from satpipe.sat.model.config import BUNDLED, CONFIGS, ModelConfig
+from satpipe.sat.model.config import BUNDLED, CONFIGS, not_found
 from satpipe.sat.model.network import SAT
 from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import load
@@ -50,17 +49,13 @@ _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint in the paper's Zenodo record.
-
-    Attributes:
-        name: Name of the configuration and of the model.
-        file: Name of the file in the record.
-        map_percent: mAP on AudioSet's evaluation set, as stated in the file name.
-    """
+    """A checkpoint in the paper's Zenodo record."""
 
     name: str
+    """Of the configuration and of the model."""
     file: str
     map_percent: float
+    """mAP on AudioSet's evaluation set, as stated in the file name."""
 
     @property
     def url(self) -> str:
@@ -102,23 +97,16 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A known model, described without loading it.
-
-    Attributes:
-        name: Name of the model.
-        config: Name of its configuration.
-        parameters: Number of parameters.
-        map_percent: Published mAP on AudioSet's evaluation set; None for the bundled model, which has none.
-        licence: Licence of the weights.
-        present: True if the model can be used without a download.
-    """
+    """A known model, described without loading it."""
 
     name: str
     config: str
     parameters: int
     map_percent: float | None
+    """Published mAP on AudioSet's evaluation set; the bundled model has none."""
     licence: str
     present: bool
+    """True if the model can be used without a download."""
 
 
 def cache_folder() -> Path:
@@ -129,19 +117,12 @@ def cache_folder() -> Path:
 def list_models() -> list[ModelRow]:
     """Return the bundled model with both delays, and the published models."""
     bundled = [
-        ModelRow(name, config, _parameters(CONFIGS[config]), None, BUNDLED_LICENCE, True)
+        ModelRow(name, config, _parameters(config), None, BUNDLED_LICENCE, True)
         for name, config in BUNDLED_CONFIGS.items()
     ]
     return bundled + [
-        ModelRow(
-            name=published.name,
-            config=published.name,
-            parameters=_parameters(CONFIGS[published.name]),
-            map_percent=published.map_percent,
-            licence=PUBLISHED_LICENCE,
-            present=published.present,
-        )
-        for published in PUBLISHED.values()
+        ModelRow(name, name, _parameters(name), published.map_percent, PUBLISHED_LICENCE, published.present)
+        for name, published in PUBLISHED.items()
     ]
 
 
@@ -167,7 +148,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     """Download a published checkpoint into the cache, unless it is already there.
 
     An interrupted download is resumed if the file on the server has not changed. A file gets its final name only after
-    it was loaded as the model `name`. A second pull of the same model waits for the first.
+    it has been loaded as the model `name`. A second pull of the same model waits for the first.
 
     Args:
         name: Name of the model.
@@ -183,7 +164,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     if name in BUNDLED_CONFIGS:
         raise ConfigError("the bundled model ships with satpipe and need not be pulled")
     if name not in PUBLISHED:
-        raise unknown_model("published model", name, list(PUBLISHED))
+        raise not_found("published model", name, PUBLISHED)
     published = PUBLISHED[name]
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -198,15 +179,9 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return published.path
 
 
-def _parameters(config: ModelConfig) -> int:
+def _parameters(config: str) -> int:
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in SAT(config).parameters())
-
-
-def unknown_model(what: str, name: str, known: list[str]) -> ConfigError:
-    """Return the error for an unknown name; its message suggests similar ones."""
-    near = get_close_matches(name, known, n=3, cutoff=0.4) or known
-    return ConfigError(f"{what} '{name}' not found; did you mean {', '.join(near)}?")
+        return sum(parameter.numel() for parameter in SAT(CONFIGS[config]).parameters())
 
 
 def _intact(published: Published) -> bool:
@@ -307,7 +282,8 @@ def _fetch_once(url: str, part: Path, progress: Progress) -> str:
         else:  # from the start; emptied before the version is recorded, so that the two always agree
             done_bytes = 0
             part.write_bytes(b"")
-            total_bytes = _content_length(response)
+            length = response.headers.get("Content-Length", "")
+            total_bytes = int(length) if length.isdecimal() else None
             _write_json(_version_path(part), {"url": url, "validator": _validator(response), "size": total_bytes})
         with part.open("ab") as file:
             for block in response.iter_content(_BLOCK_BYTES):
@@ -323,20 +299,15 @@ def _continues(response: requests.Response, done_bytes: int, version: dict[str, 
     """Return True if a response 206 contains exactly the missing bytes of the same version."""
     if done_bytes == 0 or _validator(response) not in (None, version["validator"]):
         return False
-    first, total = done_bytes, version["size"]
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    return found is not None and int(found[1]) == first and (total is None or found[2] in ("*", str(total)))
+    total = r"\d+" if version["size"] is None else version["size"]
+    content_range = response.headers.get("Content-Range", "")
+    return re.fullmatch(rf"bytes {done_bytes}-\d+/({total}|\*)", content_range) is not None
 
 
 def _validator(response: requests.Response) -> str | None:
     """Return the identifier of the file's version for If-Range, which allows no weak ETag."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def _content_length(response: requests.Response) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
 
 
 def _version_path(part: Path) -> Path:

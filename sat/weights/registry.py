@@ -1,4 +1,4 @@
-"""Models and taggers by name: SAT, other published taggers, and those that a package of yours registers.
+"""Models and taggers by name: SAT, other published taggers, and those that other packages register.
 
 All commands name a model by one string: a name or path for `load_checkpoint`; or `NAME:WEIGHTS`, where NAME is an
 external tagger or an entry point of the group `satpipe.taggers`, and WEIGHTS a path or `hf://OWNER/REPOSITORY[/FILE]`,
@@ -7,16 +7,13 @@ which is then downloaded from Hugging Face. Nothing is imported or downloaded be
 
 import hashlib
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 
 import torch
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError, install
-from satpipe.sat.model.config import BUNDLED
+from satpipe.sat.model.config import BUNDLED, not_found
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, LoadedTagger, Tagger
 from satpipe.sat.tensor_files import sha256_of
@@ -58,11 +55,11 @@ def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
     path = Path(model)
     if path.suffix in {".pt", ".safetensors"} or path.exists():
         return load(path, arch)
-    raise hub.unknown_model("model or file", model, [*hub.BUNDLED_CONFIGS, *hub.PUBLISHED])
+    raise not_found("model or file", model, [*hub.BUNDLED_CONFIGS, *hub.PUBLISHED])
 
 
 def load_model(model: str = BUNDLED, arch: str | None = None) -> SAT:
-    """Load the network of a model of satpipe.
+    """Load the network of a SAT.
 
     >>> import torch
     >>> model = satpipe.load_model("bundled")
@@ -76,7 +73,7 @@ def load_model(model: str = BUNDLED, arch: str | None = None) -> SAT:
     Raises:
         CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
             that configuration.
-        ConfigError: The model is not known, the message suggests the nearest names; or `arch` contradicts the name.
+        ConfigError: The model is unknown, the message suggests similar ones; or `arch` contradicts the name.
     """
     return load_checkpoint(model, arch).model()
 
@@ -96,52 +93,39 @@ def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Loa
         LabelError: The outputs are not AudioSet's 527 classes.
     """
     name, colon, weights = model.partition(":")
-    factories = _factories()
-    if name in factories:
+    external = _external()
+    if name in external:
         if arch:
             raise ConfigError(f"--arch applies only to SAT; omit it for '{name}'")
-        return _load(name, factories[name], weights or None, random=random)
+        return _load(external[name], weights or None, random=random)
     if colon and not weights.startswith("//") and not Path(model).exists():
-        near = get_close_matches(name, factories, n=3, cutoff=0.4) or list(factories)
-        raise ConfigError(f"tagger '{name}' not found; did you mean {', '.join(near)}?")
+        raise not_found("tagger", name, external)
     if arch is None and _is_efficientat(model):
-        return _load("efficientat", factories["efficientat"], model, random=False)
+        return _load(external["efficientat"], model, random=False)
     return load_checkpoint(model, arch)
 
 
 def external_taggers() -> list[str]:
     """Return the names of all taggers other than SAT, registered ones included."""
-    return list(_factories())
+    return list(_external())
 
 
-def _factories() -> dict[str, Callable[[], type[Tagger]]]:
-    """Return a function for each tagger that imports and returns its class."""
-    ours = {name: _built_in(target) for name, target in EXTERNAL_TAGGERS.items()}
-    return {entry.name: _registered(entry) for entry in entry_points(group=GROUP)} | ours
+def _external() -> dict[str, EntryPoint]:
+    ours = {name: EntryPoint(name, target, GROUP) for name, target in EXTERNAL_TAGGERS.items()}
+    return {entry.name: entry for entry in entry_points(group=GROUP)} | ours
 
 
-def _built_in(target: str) -> Callable[[], type[Tagger]]:
-    module, _, attribute = target.partition(":")
-    return lambda: getattr(import_module(module), attribute)
-
-
-def _registered(entry: EntryPoint) -> Callable[[], type[Tagger]]:
-    def factory() -> type[Tagger]:
-        try:
-            return entry.load()  # type: ignore[no-any-return]
-        except (ImportError, AttributeError) as error:
-            package = entry.dist.name if entry.dist else "?"
-            raise ConfigError(f"the tagger '{entry.name}' of {package} cannot be imported: {error}") from error
-
-    return factory
-
-
-def _load(name: str, factory: Callable[[], type[Tagger]], weights: str | None, *, random: bool) -> LoadedExternalTagger:
-    made_by = factory()
+def _load(entry: EntryPoint, weights: str | None, *, random: bool) -> LoadedExternalTagger:
+    name = entry.name
+    try:
+        made_by = entry.load()
+    except (ImportError, AttributeError) as error:
+        package = entry.dist.name if entry.dist else "satpipe"
+        raise ConfigError(f"the tagger '{name}' of {package} cannot be imported: {error}") from error
     if weights is None and not random and getattr(made_by, "needs_weights", False):
         raise CheckpointError(f"{name} needs weights: {name}:{made_by.weights_example}")
     path = None if weights is None else _path(weights)
-    tagger = made_by(path)  # type: ignore[call-arg]
+    tagger = made_by(path)
     if not isinstance(tagger, Tagger):
         raise ConfigError(f"the entry point '{name}' must return a satpipe Tagger, not a {type(tagger).__name__}")
     tagger.order  # noqa: B018  (raises LabelError if a class is missing)
@@ -189,7 +173,7 @@ def _fetched(weights: str) -> Path:
 
 
 def _is_efficientat(path: str) -> bool:
-    """Return True if a file named without a tagger is one of EfficientAT, which may be named by its path alone."""
+    """Return True for a file of EfficientAT, which can be named by its path alone."""
     if not path.endswith(".pt") or not Path(path).is_file():
         return False
     try:

@@ -7,8 +7,7 @@ import torch
 from helpers import model_by_rule
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
-from satpipe.sat.training.forward import crop_logits
-from satpipe.sat.training.losses import two_chunk_loss
+from satpipe.sat.training.forward import crop_logits, two_chunk_loss
 from satpipe.sat.training.two_chunks import two_chunks
 from torch import Tensor
 from torch.nn import functional as F

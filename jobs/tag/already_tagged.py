@@ -1,4 +1,4 @@
-"""Which files an output folder has rows of, and so which remain to be tagged."""
+"""Find the files that an output folder has rows of, and those that remain to be tagged."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,19 +19,12 @@ _COLUMNS = ["recording", "size_bytes", "modified", "channels", "status", "files"
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of the recordings table.
-
-    Attributes:
-        recording: Its name.
-        files: The files of the recording: one, or several that are joined.
-        rows: Number of rows of these files: one, or one per channel.
-        again: True if it must be tagged again in any case.
-    """
+    """A row of the recordings table."""
 
     recording: str
-    files: tuple[Fingerprint, ...]
-    rows: int
-    again: bool
+    files: tuple[Fingerprint, ...]  # one, or several that are joined
+    rows: int  # that these files must have: one, or one per channel
+    again: bool  # True if it must be tagged again in any case
 
 
 class AlreadyTagged:
@@ -66,9 +59,9 @@ class AlreadyTagged:
                 self._by_file[file].append(row)
 
     def remaining(self, sources: Sequence[Source], names: NameParser) -> list[Source]:
-        """Return the files that the tables do not have as they are now.
+        """Return the files that are not in the tables, or have changed since.
 
-        If files are joined, these are all files of a recorder that has such a file: they may form other deployments.
+        If files are joined, all files of a recorder with such a file are returned: they may form other deployments.
 
         Args:
             sources: All files.
@@ -113,7 +106,7 @@ class AlreadyTagged:
         return frozenset(row.recording for row in rows if not any(name in existing for name, *_ in row.files))
 
     def _is_tagged(self, source: Source) -> bool:
-        """Return True if the tables have the whole file as it is now."""
+        """Return True if the tables contain the whole file in its current state."""
         rows = self._by_file.get(source.recording, [])
         return (
             bool(rows)

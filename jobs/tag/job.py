@@ -1,4 +1,4 @@
-"""`satpipe tag`: runs a plan and describes what it did."""
+"""`satpipe tag`: run a plan and describe the result."""
 
 import logging
 import platform
@@ -51,10 +51,10 @@ class Summary:
         duration_s: Total length of the recordings.
         tagged_s: Length that this run tagged.
         elapsed_s: Duration of the run, without the start-up of Ray.
-        seconds: Time of the workers, by stage.
+        seconds: Time that workers spent, by stage.
         problems: Folders that could not be read.
-        times: Which start times are known.
-        zone: Local time zone; None: UTC, since none was given.
+        times: The start times that are known.
+        zone: The time zone given; None: UTC.
         files: Number of files joined to deployments, and number of deployments; None without `join`.
         not_joined: Files that this run did not join, and why.
     """
@@ -98,7 +98,7 @@ def tag(*inputs: str | Path, **options: Any) -> Summary:
     Raises:
         ConfigError: An option cannot work, or no recording is found.
         CheckpointError: The model's file is not valid.
-        OutputError: The output cannot be written, or holds tables of another model or other options.
+        OutputError: The output cannot be written, or contains tables of another model or other options.
     """
     given = TagOptions(tuple(map(str, inputs)), **options)
     return run(given, make_plan(given), lambda progress: None)
@@ -109,11 +109,11 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
 
     Args:
         options: The options of the run.
-        plan: What `plan(options)` returned.
+        plan: The plan for these options.
         report: Called with the progress from time to time.
 
     Raises:
-        OutputError: The output cannot be written, or holds other tables.
+        OutputError: The output cannot be written, or contains other tables.
         ConfigError: Ray cannot be reached, or the device does not exist.
     """
     output = Output(options.out)

@@ -1,4 +1,4 @@
-"""What `satpipe tag` and `satpipe status` print."""
+"""The texts that `satpipe tag` and `satpipe status` print."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,7 +13,7 @@ from satpipe.sat.weights.hub import BUNDLED_SOURCE
 
 
 def plan(plan: Plan, *, prune: bool) -> str:
-    """Describe what a run is about to do."""
+    """Describe what a run will do."""
     checkpoint = plan.checkpoint
     config = checkpoint.config
     memory = "memory" if config.streaming else "no memory"
@@ -26,7 +26,7 @@ def plan(plan: Plan, *, prune: bool) -> str:
             "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches one."
         )
     lines.append(
-        f"found: {count(plan.files, 'recording')}, {plan.remaining_bytes / 1e6:,.1f} MB to tag in {plan.remaining}"
+        f"found: {count(plan.files, 'recording')}; to tag: {plan.remaining:,} ({plan.remaining_bytes / 1e6:,.1f} MB)"
     )
     if plan.outdated:
         lines.append(f"       {count(len(plan.outdated), 'recording')} changed or failed before: tagged again")
@@ -45,7 +45,7 @@ def summary(summary: Summary, out: str | Path) -> str:
         speed = summary.tagged_s / summary.elapsed_s
         took = timedelta(seconds=round(summary.elapsed_s))
         lines.append(f"tagged {summary.tagged_s / 3600:.2f} h in {took} ({speed:.0f} x realtime)")
-    lines.append(f"{out} holds {count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
+    lines.append(f"{out} contains {count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
     problems = sum(summary.statuses.values()) - summary.statuses.get("ok", 0)
     if problems:
         kinds = ", ".join(f"{number} {status}" for status, number in summary.statuses.items() if status != "ok")
@@ -57,7 +57,7 @@ def summary(summary: Summary, out: str | Path) -> str:
 
 
 def _joined(summary: Summary) -> list[str]:
-    """Describe what was joined, and what was not."""
+    """Describe the files that were joined, and those that were not."""
     if summary.files is None:
         return []
     files, deployments = summary.files
@@ -72,11 +72,11 @@ def _joined(summary: Summary) -> list[str]:
 
 
 def _times(summary: Summary) -> list[str]:
-    """Describe which start times are known, and which rules were applied."""
+    """Describe the start times that are known, and the rules that were applied."""
     known, ambiguities = summary.times, summary.times.ambiguities
-    lines = [f"start known of {_sources(known.sources, summary.recordings)}"]
+    lines = [f"start time known for {_sources(known.sources, summary.recordings)}"]
     for names, what in (
-        (known.unknown, "start not known from name or header"),
+        (known.unknown, "start time not known from name or header"),
         (ambiguities.without_zone, "no time zone given: treated as UTC; --time-zone sets another"),
         (
             ambiguities.repeated_hour,
@@ -110,9 +110,9 @@ def status(status: Status) -> str:
     arch, source = run.get("identity", {}).get("arch", "?"), run.get("model", {}).get("source", "?")
     lines = [f"{state}, started {run.get('started', '?')}", f"model: {arch}, {source}"]
     lines.append(f"in the tables: {count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
-    lines.append(f"start known of {_sources(status.times, total)}")
+    lines.append(f"start time known for {_sources(status.times, total)}")
     if status.staged:
-        lines.append(f"tagged, not in the tables yet: {count(status.staged, 'task')}")
+        lines.append(f"tagged but not in the tables yet: {count(status.staged, 'task')}")
     if status.log:
         lines.append(f"log: {status.log}")
     problems = total - status.recordings.get("ok", 0)

@@ -1,4 +1,4 @@
-"""The plan of a run: the model, the recordings, and which remain to be tagged. Writes nothing."""
+"""Plan a run: the model, the recordings, and those that remain to be tagged. Nothing is written."""
 
 import re
 from collections.abc import Iterator
@@ -24,18 +24,18 @@ _UNIT_BYTES = {"": 1e6, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """The work of a run.
 
     Attributes:
         checkpoint: The model, configured by the options.
-        search: Finds the recordings.
+        search: The search for recordings.
         files: Number of files found.
-        remaining: Number of these that are not in the tables yet.
+        remaining: Number of files to tag.
         remaining_bytes: Their size.
         outdated: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         without_files: Recordings in the tables whose files no longer exist.
         resolver: Resolves start times.
-        notes: What the user should know before the run starts, one line each.
+        notes: Notes to the user before the run starts, one line each.
         batch_chunks: Chunks per batch; None: the fastest number.
     """
 
@@ -65,7 +65,7 @@ def plan(options: TagOptions) -> Plan:
     if options.precision == "fp16" and options.device != "cuda":
         raise ConfigError("--precision fp16 is for GPUs and needs --device cuda; on a CPU use bf16")
     if not options.inputs:
-        raise ConfigError("no recordings are given: name files, folders or patterns")
+        raise ConfigError("no recordings are given: give files, folders or patterns")
     checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
     if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads whole waveforms: leave --cut out")
@@ -98,7 +98,7 @@ def _notes(options: TagOptions) -> Iterator[str]:
 
 
 def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:
-    """Return how many chunks may run at once with the memory given, measured by running them here."""
+    """Return the number of chunks per batch that fit in the memory given, measured on this machine."""
     if options.max_batch_memory is None:
         return None
     given = _SIZE.fullmatch(options.max_batch_memory.strip())

@@ -1,4 +1,4 @@
-"""Show the progress of a run: a bar on a terminal, else a line now and then."""
+"""Show the progress of a run: as a bar on a terminal, else as a line every few seconds."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class _Lines:
 
 
 def describe(progress: Progress, elapsed_s: float) -> str:
-    """Return hours done and found, speed, time left and failures, as a text."""
+    """Return a text with hours done and found, speed, time left and failures."""
     about = "" if progress.files_probed == progress.files else "about "
     parts = [f"{progress.done_s / 3600:.2f} of {about}{progress.found_s / 3600:.2f} h"]
     if progress.tagged_s > 0 and elapsed_s > 0:

@@ -29,7 +29,7 @@ def make_resolver(options: TagOptions) -> StartTimeResolver:
 
 
 def unmatched(resolver: StartTimeResolver, options: TagOptions, names: Sequence[str]) -> Iterator[str]:
-    """Yield what in the options does not match the files, one line each.
+    """Yield the parts of the options that match no file, one line each.
 
     Raises:
         ConfigError: An option matches no file.
@@ -47,13 +47,16 @@ def unmatched(resolver: StartTimeResolver, options: TagOptions, names: Sequence[
         lines = [f"{name} (line {line})" for name, line in unknown]
         if unknown and len(unknown) == len(resolver.times):
             near = get_close_matches(unknown[0][0], names[:20_000], n=1, cutoff=0)
-            raise ConfigError(f"--times {options.times}: no recording is called {some(lines)}; one is {near[0]}")
+            raise ConfigError(
+                f"--times {options.times}: no recording is named {some(lines)}; an existing name is {near[0]}"
+            )
         if unknown:
             yield f"--times {options.times}: recordings not found: {len(unknown):,}, such as {some(lines)}"
     for drift in resolver.drifts:
         if not any(fnmatchcase(name, drift.recordings) for name in names):
             raise ConfigError(
-                f"--clock-marks {options.clock_marks}: no recording is called {drift.recordings}; one is {names[0]}"
+                f"--clock-marks {options.clock_marks}: no recording is named {drift.recordings}; "
+                f"an existing name is {names[0]}"
             )
 
 
@@ -63,13 +66,13 @@ def joined(
     """Join consecutive files of a recorder to deployments.
 
     Args:
-        engine: Reads headers; must have no other work.
+        engine: Runs the tasks that read headers; must have no other tasks.
         sources: All files of some recorders.
         resolver: Resolves their start times.
         gap_s: See `satpipe.pipeline.recordings.deployments.join`.
 
     Returns:
-        Deployments and single files, by name, and what was not joined.
+        Deployments and single files, sorted by name, and the files that were not joined.
     """
     single, files = [], []
     for source, info in probe_each(engine, sources):

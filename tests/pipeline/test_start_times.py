@@ -58,8 +58,8 @@ def test_times_follow_the_options_and_nothing_is_tagged_again_for_them(garden: P
     assert dict(recordings(out).time_source.dropna()) == {
         "20250510_032000.WAV": "name", "2.wav": "guano", "pond_20251026_023000.wav": "name"
     }  # fmt: skip
-    assert "start known of 3 of 4 recordings (1 from guano, 2 from name)" in done.stdout
-    assert "start not known from name or header: 1, such as nothing.wav" in done.stdout
+    assert "start time known for 3 of 4 recordings (1 from guano, 2 from name)" in done.stdout
+    assert "start time not known from name or header: 1, such as nothing.wav" in done.stdout
     assert "no time zone given: treated as UTC; --time-zone sets another: 2, such as" in done.stdout
     assert read_tags(out, recordings="2*", since="2025-05-10 03:25").recording.unique().tolist() == ["2.wav"]
 
@@ -83,7 +83,7 @@ def test_times_follow_the_options_and_nothing_is_tagged_again_for_them(garden: P
     )
     assert "no time zone given" not in done.stdout
     found = satpipe("status", out).stdout
-    assert "start known of 4 of 4 recordings (1 from csv, 1 from guano, 2 from name)" in found
+    assert "start time known for 4 of 4 recordings (1 from csv, 1 from guano, 2 from name)" in found
 
 
 def test_folders_of_before_there_were_times_get_them(tmp_path: Path) -> None:
@@ -190,9 +190,15 @@ def test_a_clock_that_runs_away_from_the_samples_of_a_deployment_gives_a_rate(tm
         ({"time_zone": "Europe/Berln"}, "Europe/Berln: no such time zone; did you mean Europe/Berlin"),
         ({"time_pattern": "x_%Y%m%d_%H*"}, r"does not match any of 4 names, such as 2.wav, 20250510_032000.WAV, "),
         ({"time_pattern": "x_%Y"}, "must have year, day and hour"),
-        ({"times": "recording,time\nnothng.wav,2025-05-10T05"}, r"nothng.wav \(line 2\); one is nothing.wav"),
+        (
+            {"times": "recording,time\nnothng.wav,2025-05-10T05"},
+            r"nothng.wav \(line 2\); an existing name is nothing.wav",
+        ),
         ({"times": "recording,time\nnothing.wav,soon"}, "line 2: 'soon' is not a valid time"),
-        ({"clock_marks": "recordings,recorded_time,true_time\nx/*,2025-05-10,2025-05-10"}, r"called x/\*; one is"),
+        (
+            {"clock_marks": "recordings,recorded_time,true_time\nx/*,2025-05-10,2025-05-10"},
+            r"named x/\*; an existing name is",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_said_before_anything_is_done(

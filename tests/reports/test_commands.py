@@ -235,7 +235,7 @@ def check_pulled(folder: Path, printed: str) -> None:
 def check_joined(folder: Path, printed: str) -> None:
     table = pd.read_parquet(folder / "out_joined" / "recordings").set_index("recording")
     assert len(table.loc["pond/20250510_052000.wav"].files) == 2
-    assert "start known of 2 of 5 recordings" in printed
+    assert "start time known for 2 of 5 recordings" in printed
 
 
 def check_alone(folder: Path, printed: str) -> None:

@@ -257,7 +257,7 @@ def test_tag_runs_an_external_tagger_on_ray(
     assert run["identity"]["model_sha256"] == resolve(str(weights)).sha256
     assert Tables(out).model["chunk_samples"] == 32_000
     again = satpipe_here(*command, *options)
-    assert (again.returncode, "0.0 MB to tag in 0" in again.stdout) == (3, True)
+    assert (again.returncode, "to tag: 0 (0.0 MB)" in again.stdout) == (3, True)
     other = satpipe_here(*command, "--delay-s", 1, "--channels", "split")
     assert (other.returncode, "was made with another delay_s 2.0, now 1.0" in other.stderr) == (1, True)
 

@@ -1,7 +1,7 @@
-"""Files here and in object stores: one way to name, read and write them.
+"""Read and write local files and objects in object stores in the same way.
 
-A location is a path of this machine or a URL such as `s3://bucket/folder`; fsspec knows the schemes, UPath makes them
-look like paths.
+A location is a path of this machine or a URL such as `s3://bucket/folder`; fsspec implements the schemes, UPath gives
+URLs the methods of paths.
 """
 
 import io
@@ -64,11 +64,7 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(self, url: str, block_bytes: int | None = None) -> None:
-        """Open the file.
-
-        Args:
-            url: Its location.
-            block_bytes: Size of a range; the default of the store may be megabytes.
+        """Open the file; `block_bytes` is the size of a range, by default that of the store, which may be megabytes.
 
         Raises:
             ConfigError: The scheme needs an extra that is not installed.
@@ -87,7 +83,7 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer, as much as is left; nothing where reading breaks off."""
+        """Read into a buffer; return the number of bytes, 0 at the end or if reading breaks off."""
         try:
             content = self._file.read(len(buffer))
         except (OSError, ValueError, RuntimeError) as error:
@@ -112,7 +108,7 @@ class RemoteFile(io.RawIOBase):
 
 @contextmanager
 def written_whole(location: Any) -> Iterator[Path]:
-    """Give a local file to write to; `location` appears with its content when everything is written, or not at all.
+    """Provide a local file to write to; `location` appears with its content when everything is written, or not at all.
 
     Raises:
         OSError: The location cannot be written.
@@ -135,11 +131,9 @@ def written_whole(location: Any) -> Iterator[Path]:
 
 @contextmanager
 def output_file(location: Any, folder: Path | None = None) -> Iterator[Path]:
-    """Give a file to write to as `written_whole` does, and make the folder of `location` if it does not exist.
+    """Provide a file to write to as `written_whole` does, and make the folder of `location` if it does not exist.
 
-    Args:
-        location: Where the content appears.
-        folder: The output folder to name in the error; by default `location` is named.
+    The error names `folder`, or `location` if it is not given.
 
     Raises:
         OutputError: The file cannot be written.

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from satpipe.pipeline.tables.lock import is_locked
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import OutputError
 
@@ -51,7 +50,7 @@ def status(folder: str | Path) -> Status:
     table = output.batches.recordings(["recording", "status", "reason", "duration_s", "time_source"])
     return Status(
         run=run,
-        running=is_locked(output.folder),
+        running=output.is_locked(),
         recordings=counts(table["status"]),
         duration_s=pc.sum(table["duration_s"]).as_py() or 0.0,
         times=counts(table["time_source"].drop_null()),

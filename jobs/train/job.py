@@ -24,7 +24,7 @@ from satpipe.jobs.train.group import STATE
 from satpipe.jobs.train.log import METRICS, lines
 from satpipe.jobs.train.worker import ERROR, train_worker
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.storage import locate, write_text, written_whole
+from satpipe.pipeline.storage import locate, output_file, written_whole
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.sat import errors
@@ -223,7 +223,8 @@ def _claim(out: Path, settings: TrainConfig, resume: bool) -> None:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS_OF}},
     }
-    write_text(path, json.dumps(description, indent=1))
+    with output_file(path, out) as temporary:
+        temporary.write_text(json.dumps(description, indent=1))
 
 
 @contextmanager

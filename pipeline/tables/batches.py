@@ -1,4 +1,4 @@
-"""Batches of finished recordings: how rows get into the tables, and out again."""
+"""Batches of finished recordings: adding rows to the tables and removing them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Finished:
 
     Attributes:
         row: Its row of the recordings table.
-        spans: Its staged spans, in the order of time; none for a recording without scores.
+        spans: Its staged spans in chronological order; none for a recording without scores.
     """
 
     row: dict[str, Any]
@@ -44,14 +44,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What determines the rows of the tables, and which run writes them.
+    """Options of the tables, and the run that writes them.
 
     Attributes:
-        run_id: Of the run, as in `run.json`.
+        run_id: As in `run.json`.
         chunk_samples: From the start of a chunk to the start of the next, at 16 kHz.
         threshold: Minimum score of a row of the tags table.
         top_k: Maximum number of rows of the tags table per chunk.
-        scores: Whether the scores table is written.
+        scores: True if the scores table is written.
     """
 
     run_id: str
@@ -88,7 +88,7 @@ class Batches:
                     # A worker can outlive its killed run for a moment; its rows must not get into the next run's.
                     raise OutputError(f"{self._folder} was taken over by another run")
             self.commit(name, pa.Table.from_pylist([finished.row for finished in batch], schema=schemas.RECORDINGS))
-        # Files that this batch holds only in part stay until all is published.
+        # Files with spans of later batches stay until those are published.
         held = Counter(span.file for span, _ in spans)
         staging.discard(span.file for span, _ in spans if held[span.file] == span.spans)
 
@@ -112,20 +112,14 @@ class Batches:
             yield path.name, read_recordings(path)
 
     def commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
-        """Write a file of the recordings table, with which the batch of that name counts.
-
-        Args:
-            name: Of the batch; its recordings file may exist already.
-            recordings: The rows.
-            replaces: Name of another batch, which counts no more.
-        """
+        """Write the recordings file of a batch, with which it counts, and a batch that it replaces no longer does."""
         if replaces:
             recordings = recordings.replace_schema_metadata({_REPLACES: replaces.encode()})
         with output_file(self._folder / "recordings" / name, self._folder) as path:
             pq.write_table(recordings, path, compression=COMPRESSION)
 
     def remove(self, recordings: set[str]) -> None:
-        """Remove all rows of some recordings; batches that hold any of them are written again without them."""
+        """Remove all rows of some recordings; batches that contain any of them are written again without them."""
         names = pa.array(recordings, pa.string())
         for old, table in self.recordings_by_file():
             removed = pc.is_in(table["recording"], names)
@@ -148,7 +142,7 @@ class Batches:
                 path.unlink()
 
     def recover(self) -> None:
-        """Remove what a killed run left half done: batches that were replaced, and files that do not count."""
+        """Remove what a killed run left behind: replaced batches, and files that do not count."""
         for path in self._files():
             replaced = metadata(path).get(_REPLACES, b"").decode() if path.exists() else ""
             if replaced:

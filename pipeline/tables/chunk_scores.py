@@ -1,4 +1,4 @@
-"""Read scores from an output folder: only the chunks and classes that are wanted come into memory."""
+"""Read scores from an output folder: only the selected chunks and classes are loaded into memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -94,7 +94,7 @@ class _Filler:
         self._filled = np.zeros(count, bool)
 
     def fill(self, file: tuple[str, npt.NDArray[np.bool_]]) -> None:
-        """Take what is wanted from a file, given its name and which of the recordings it contains."""
+        """Take the selected rows of a file, given its name and a mask of the recordings that it contains."""
         name, here = file
         part = self._part.take(here)
         if not len(part):
@@ -109,7 +109,7 @@ class _Filler:
                     self._fill_group(table, group, path)
 
     def filled(self) -> ChunkScores:
-        """Return what was read, after the last file.
+        """Return the scores after the last file.
 
         Raises:
             OutputError: Chunks are missing although no worker died.

@@ -4,9 +4,9 @@
 
     read_scores("out", labels=["Bird", "under:Insect"], recordings="pond/*", since="2025-05-01", until="2025-06-01")
 
-Only the files, row groups and columns that contain what is asked for are read. A year of scores takes 17 GB:
-`scan_scores` yields them in frames that fit into memory, one after the other. What a person should know about the
-folder, for example that it is not finished, comes as a warning.
+Only the files, row groups and columns that contain the selection are read. A year of scores takes 17 GB: `scan_scores`
+yields them in frames that fit into memory, one after the other. If the folder is not finished, for example, a warning
+is issued.
 """
 
 import warnings
@@ -208,12 +208,7 @@ def _open(out: str | Path, selection: Selection, *, scores: bool = True) -> Tabl
 
 
 class _Frames:
-    """Makes data frames of the selected chunks.
-
-    Attributes:
-        tables: The folder.
-        part: The selected chunks.
-    """
+    """Makes data frames of the selected chunks, `part`."""
 
     def __init__(self, tables: Tables, selection: Selection) -> None:
         self.tables, self.part = tables, selection.part(tables)
@@ -225,7 +220,7 @@ class _Frames:
         self._place[self.part.recordings] = np.arange(len(self.part.recordings))
 
     def _about(self, clip: Any, chunk: Ints, start_s: Floats, end_s: Floats) -> pd.DataFrame:
-        """The columns that identify chunks; `clip` is the position of a chunk's recording in the part."""
+        """Return the columns that identify chunks; `clip` is the position of a chunk's recording in the part."""
         time = pd.DatetimeIndex(self.tables.utc(self.part.recordings[clip], start_s), tz="UTC")
         recording = pd.Categorical.from_codes(clip, self._recordings)
         return pd.DataFrame({"recording": recording, "chunk": chunk, "start_s": start_s, "end_s": end_s, "time": time})
@@ -256,7 +251,7 @@ class _Frames:
         return frame
 
     def read_tags(self, file: tuple[str, npt.NDArray[np.bool_]]) -> pd.DataFrame:
-        """Return the tags of a file, given its name and which recordings of the part it contains."""
+        """Return the tags of a file, given its name and a mask of the part's recordings that it contains."""
         name, here = file
         wanted = pc.field("recording").isin(self._recordings[here].tolist()) & (pc.field("score") >= self._min_score)
         wanted &= pc.field("chunk") >= self.part.begin[here].min()

@@ -1,6 +1,6 @@
-"""An output folder to read from: its recordings, and which of their chunks are wanted.
+"""An output folder to read from: its recordings and selections of their chunks.
 
-A file of a table counts once the recordings table has the file of the same name, see `output_folder`.
+A file of a table counts once the recordings table has a file of the same name, see `output_folder`.
 """
 
 import os
@@ -65,12 +65,12 @@ class Tables:
         folder: Its location, a path or a URL.
         run: Content of `run.json`.
         table: The recordings table, with the columns of `satpipe.pipeline.tables.schemas.RECORDINGS`.
-        recordings: Names of all recordings in the tables, including those that could not be tagged.
+        recordings: Names of all recordings in the tables, also of those that could not be tagged.
         duration_s: Length of each recording; NaN where nothing could be decoded, [R].
         chunks: Number of chunks of each recording; 0 where nothing could be tagged, [R].
         statuses: Status of each recording, one of `satpipe.pipeline.tables.schemas.STATUSES`.
         time: Start of each recording, UTC; NaT where it is not known, [R].
-        notes: What a person should know before relying on figures computed from the tables.
+        notes: Warnings about figures computed from the tables.
     """
 
     def __init__(self, out: str | Path, *, scores: bool = True) -> None:
@@ -78,13 +78,17 @@ class Tables:
 
         Args:
             out: Output folder, path or URL.
-            scores: Whether scores will be read; if so, a folder without scores is an error.
+            scores: Require scores.
 
         Raises:
             OutputError: `out` is not an output folder, has no scores, has other classes than this version, or cannot
                 be read.
         """
-        self.folder, self.run = open_run(out)
+        self.folder = locate(out)
+        run = read_run(self.folder)
+        if run is None:
+            raise OutputError(f"{out} is not an output folder of satpipe: it has no run.json")
+        self.run = run
         if scores:
             self._check_scores()
         paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)
@@ -108,9 +112,29 @@ class Tables:
         """The model that computed the scores.
 
         Keys are arch, source, sha256, cut, memory ("on" or "off"), delay_s, precision, chunk_samples (from the start of
-        a chunk to the start of the next, at 16 kHz) and chunk_s.
+        a chunk to the start of the next, at 16 kHz) and chunk_s. The `run.json` of satpipe 0.1 does not have all of
+        them; there, a model with a memory used it.
         """
-        return _model(self.folder, self.run)
+        try:
+            identity, model = self.run["identity"], self.run.get("model", {})
+            samples = model.get("chunk_samples") or chunk_samples(get_config(identity["arch"]), identity["cut"])
+            if "memory" not in identity or "delay_s" not in identity:
+                config = get_config(identity["arch"])
+                own = {"memory": "on" if config.streaming else "off", "delay_s": float(config.script_chunk_s)}
+                identity = own | identity
+            return {
+                "arch": identity["arch"],
+                "source": model.get("source"),
+                "sha256": identity["model_sha256"],
+                "cut": identity["cut"],
+                "memory": identity["memory"],
+                "delay_s": identity["delay_s"],
+                "precision": identity["precision"],
+                "chunk_samples": samples,
+                "chunk_s": samples / SAMPLE_RATE_HZ,
+            }
+        except (KeyError, TypeError, ConfigError) as error:
+            raise OutputError(f"{self.folder}: run.json does not contain the model of the scores: {error}") from error
 
     @cached_property
     def slots(self) -> Ints:
@@ -123,30 +147,21 @@ class Tables:
         return np.where(with_gaps, np.fmax(all_chunks, self.chunks), self.chunks).astype(np.int32)
 
     def utc(self, recordings: Ints, seconds: npt.ArrayLike) -> npt.NDArray[np.datetime64]:
-        """Return the times, in UTC, at seconds after the start of recordings; NaT where they are not known.
+        """Return the times, in UTC, at seconds of the clocks of recordings after their start; NaT if unknown.
 
-        Args:
-            recordings: Positions, [n].
-            seconds: Of the recording's own clock, [n].
+        Shape:
+            Positions of recordings [n], seconds [n] -> [n]
         """
         true_us = np.asarray(seconds) * self._clock_rate[recordings] * 1e6
         time: npt.NDArray[np.datetime64] = self.time[recordings] + np.rint(true_us).astype("timedelta64[us]")
         return time
 
     def seconds(self, recordings: Ints, utc: np.datetime64) -> Floats:
-        """Return the seconds from the start of recordings to a time; NaN where they are not known.
-
-        Args:
-            recordings: Positions, [n].
-            utc: The time, in UTC.
-        """
+        """Return the seconds from the start of recordings, by position, to a time in UTC; NaN if unknown, [n]."""
         return (utc - self.time[recordings]) / np.timedelta64(1, "s") / self._clock_rate[recordings]
 
     def choose(self, recordings: str | Iterable[str] | None = None) -> Ints:
-        """Return positions of recordings, each once.
-
-        Args:
-            recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
+        """Return the positions of recordings, each once, given a name, a pattern or several; by default all, by name.
 
         Raises:
             OutputError: No recording has that name or matches the pattern; the message gives the nearest names.
@@ -174,41 +189,37 @@ class Tables:
         return Part(recordings, np.zeros(len(recordings), np.int32), self.slots[recordings])
 
     def by_file(self, recordings: Ints) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-        """Return the files that contain recordings, and which of the recordings each contains [R].
+        """Return the files that contain recordings, given by position, each with a mask of its recordings [R].
 
-        Args:
-            recordings: Positions.
-
-        Returns:
-            Names, the same in each table, in the order of the first recording's name.
+        The names, the same in each table, are in the order of the first recording's name.
         """
         file = self._file[recordings]
-        least: dict[int, str] = {}
+        first: dict[int, str] = {}
         for number, row in zip(file.tolist(), recordings.tolist(), strict=True):
-            least[number] = min(least.get(number, self.recordings[row]), self.recordings[row])
-        return [(self._files[number], file == number) for number in sorted(least, key=least.__getitem__)]
+            first[number] = min(first.get(number, self.recordings[row]), self.recordings[row])
+        return [(self._files[number], file == number) for number in sorted(first, key=first.__getitem__)]
 
     def blocks(self, part: Part) -> Iterator[Part]:
         """Cut a part into blocks of at most `BLOCK_CHUNKS` chunks, each of recordings of one file.
 
-        Files come as in `by_file`, recordings of a file as in the part, chunks of a recording in the order of time.
+        Files are in the order of `by_file`, recordings of a file in that of the part, chunks in that of time.
         """
         part = part.take(part.end > part.begin)
         for _, here in self.by_file(part.recordings):
             yield from _cut(part.take(here), BLOCK_CHUNKS)
 
     def rows(self, names: Sequence[str] | None = None) -> Ints:
-        """Return positions of recordings by their exact names; by default of all, in the order of the tables.
+        """Return the positions of recordings by name; by default all, in the order of the tables.
 
         Raises:
             OutputError: A recording does not exist.
         """
         if names is None:
             return np.arange(len(self.recordings), dtype=np.int32)
-        strangers = [name for name in names if name not in self._place]
-        if strangers:
-            more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else self._nearest(strangers[0])
-            raise OutputError(f"{self.folder} has no recording {', '.join(strangers[:SHOWN])}{more}")
+        unknown = [name for name in names if name not in self._place]
+        if unknown:
+            more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else self._nearest(unknown[0])
+            raise OutputError(f"{self.folder} has no recording {', '.join(unknown[:SHOWN])}{more}")
         return np.array([self._place[name] for name in names], np.int32)
 
     def _check_scores(self) -> None:
@@ -223,19 +234,6 @@ class Tables:
         if "finished" in self.run and not Staging(self.folder).count():
             return ()
         return (f"{self.folder} is not finished: recordings may be missing; the same `satpipe tag` command continues",)
-
-
-def open_run(out: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Return the location of an output folder and the content of its `run.json`.
-
-    Raises:
-        OutputError: `out` is not an output folder.
-    """
-    folder = locate(out)
-    run = read_run(folder)
-    if run is None:
-        raise OutputError(f"{out} is not an output folder of satpipe: it has no run.json")
-    return folder, run
 
 
 def side_by_side(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
@@ -274,27 +272,3 @@ def _check_labels(out: str | Path, labels: list[dict[str, Any]]) -> None:
     raise OutputError(
         f"{out} has other classes than this version of satpipe: index {where} is {theirs[where]}, not {ours[where]}"
     )
-
-
-def _model(out: str | Path, run: dict[str, Any]) -> dict[str, Any]:
-    """Return `Tables.model`; in folders of satpipe 0.1 keys are missing, and a model with a memory used it."""
-    identity, model = run["identity"], run.get("model", {})
-    try:
-        samples = model.get("chunk_samples") or chunk_samples(get_config(identity["arch"]), identity["cut"])
-        if "memory" not in identity or "delay_s" not in identity:
-            config = get_config(identity["arch"])
-            own = {"memory": "on" if config.streaming else "off", "delay_s": float(config.script_chunk_s)}
-            identity = own | identity
-        return {
-            "arch": identity["arch"],
-            "source": model.get("source"),
-            "sha256": identity["model_sha256"],
-            "cut": identity["cut"],
-            "memory": identity["memory"],
-            "delay_s": identity["delay_s"],
-            "precision": identity["precision"],
-            "chunk_samples": samples,
-            "chunk_s": samples / SAMPLE_RATE_HZ,
-        }
-    except (KeyError, TypeError, ConfigError) as error:
-        raise OutputError(f"{out}: run.json does not contain the model of the scores: {error}") from error

@@ -1,15 +1,15 @@
-r"""The output folder: what is in it, who may write to it, and how it stays whole whatever happens.
+r"""The output folder: its content, its lock, and its consistency after any interruption.
 
-    run.json                what made the tables
-    log/TIME-RUN.log        what ran where and how long, a file for each run
+    run.json                the run that wrote the tables
+    log/TIME-RUN.log        tasks, with worker and duration, a file for each run
     tags/ID.parquet         \
     scores/ID.parquet        } one batch of finished recordings
     recordings/ID.parquet   /
     _staged/TASK.parquet    scores of spans that are not yet in a batch
 
-A file is written under another name and renamed when it is whole. The recordings file of a batch comes last: with it
-the batch counts; without it the next run removes the rest and publishes again from the staged files. A batch that
-replaces another names it in its recordings file, so that the other is removed even if the run dies in between.
+A file is written under another name and renamed when it is complete. The recordings file of a batch is written last:
+with it the batch counts; without it the next run removes the rest and publishes again from the staged files. A batch
+that replaces another names it in its recordings file, so that the other is removed even if the run is killed before.
 """
 
 from collections.abc import Iterator
@@ -17,30 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from satpipe.pipeline.storage import is_remote, locate, output_file
 from satpipe.pipeline.tables.batches import Batches
 from satpipe.pipeline.tables.files import read_run, write_run
-from satpipe.pipeline.tables.lock import locked
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
 from satpipe.sat.errors import OutputError
 
 
 class Output:
-    """An output folder.
-
-    Attributes:
-        folder: Its location.
-        batches: The tables.
-        staging: The staged files.
-    """
+    """An output folder; `batches` are its tables, `staging` its staged files."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Name the folder; nothing is read or written yet.
-
-        Args:
-            folder: Path or URL.
-        """
+        """Name the folder, by path or URL; nothing is read or written yet."""
         self.folder = locate(folder)
         self.batches = Batches(self.folder)
         self.staging = Staging(self.folder)
@@ -58,7 +48,7 @@ class Output:
         Raises:
             OutputError: Another run holds the folder, it cannot be written, or it has tables of another identity.
         """
-        with locked(self.folder):
+        with self._locked():
             if overwrite and self.run() is not None:
                 self.batches.clear()
                 self.staging.clear()
@@ -78,7 +68,9 @@ class Output:
         if run is None:
             strange = [name for name in SCHEMAS if any((self.folder / name).glob("*"))]
             if strange:
-                raise OutputError(f"{self.folder} holds {' and '.join(strange)} but no run.json: choose another folder")
+                raise OutputError(
+                    f"{self.folder} contains {' and '.join(strange)} but no run.json: choose another folder"
+                )
             return
         there = run.get("identity", {})
         differ = [
@@ -89,6 +81,40 @@ class Output:
                 f"{self.folder} was made with another {'; '.join(differ)}. Choose another folder, or --overwrite it"
             )
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Make the folder if needed and hold its lock; object stores have no locks."""
+        if is_remote(self.folder):
+            yield
+            return
+        lock = self._lock()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise OutputError(f"{self.folder} is being written by another satpipe; let it finish first") from None
+        except OSError as error:
+            raise OutputError(f"{self.folder} cannot be written: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self) -> bool:
+        """Return True if another run holds the lock now; always False in an object store."""
+        if is_remote(self.folder) or not self.folder.exists():
+            return False
+        lock = self._lock()
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.folder / ".lock", timeout=0)
+
     def run(self) -> dict[str, Any] | None:
         """Return the content of `run.json`, or None if the file does not exist."""
         return read_run(self.folder)
@@ -98,13 +124,13 @@ class Output:
         write_run(self.folder, run)
 
     def finish(self) -> None:
-        """Remove the staged files: everything wanted is published."""
+        """Remove the staged files after everything is published."""
         self.batches.recover()
         self.staging.clear()
 
     @contextmanager
     def log(self, name: str) -> Iterator[Path]:
-        """Give a file to write a log to, line by line; in an object store it appears at the end."""
+        """Provide a file to write a log to, line by line; in an object store it appears at the end."""
         path = self.folder / "log" / name
         if is_remote(path):
             with output_file(path, self.folder) as temporary:

@@ -1,11 +1,11 @@
-"""The schemas of every table satpipe writes, and the arithmetic that fills them.
+"""The schemas of all tables that satpipe writes, and the functions that fill them.
 
-tags         one row per (recording, chunk, label) kept
-scores       one row per (recording, chunk): all 527 scores in half precision, in the order of the model's outputs
+tags         one row per label of a chunk
+scores       one row per chunk: all 527 scores in half precision, in the order of the model's outputs
 recordings   one row per recording, tagged or not
 staged       float32 scores of spans, written by workers before they are published into the tables above
 clips        training sets: one row per clip, with its compressed audio
-pieces       what a teacher says of clips: one row per (clip, piece)
+segments     scores by a teacher: one row per segment of a clip
 events       one row per sound event
 curves       of an evaluation: one row per point of a curve
 """
@@ -44,9 +44,7 @@ RECORDINGS = pa.schema(
         pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
         pa.field("time", pa.timestamp("us", tz="UTC")),  # of its start; null if it is not known
         pa.field("clock_rate", pa.float64()),  # true seconds per second of the recording; null: 1
-        pa.field(
-            "time_source", pa.string()
-        ),  # where the time comes from: csv, pattern, guano, comment, name, bext or ixml
+        pa.field("time_source", pa.string()),  # csv, pattern, guano, comment, name, bext or ixml
         pa.field("header", pa.string()),  # the part of the file's header that has a time
         pa.field("header_time", pa.string()),  # that time as in the header, ISO 8601
         pa.field("files", pa.list_(FILE)),  # of a deployment, in the order of time; null: one file of that name
@@ -69,7 +67,7 @@ TAGS = pa.schema(
 SCORES = pa.schema([*_CHUNK, pa.field("scores", pa.list_(pa.float16(), CLASSES), nullable=False)])
 STAGED = pa.schema(
     [
-        pa.field("span", pa.int32(), nullable=False),  # place in the unit's list of spans
+        pa.field("span", pa.int32(), nullable=False),  # position in the task's list of spans
         pa.field("chunk", pa.int32(), nullable=False),
         pa.field("scores", pa.list_(pa.float32(), CLASSES), nullable=False),
     ]
@@ -81,7 +79,7 @@ CLIPS = pa.schema(
         pa.field("audio", pa.large_binary(), nullable=False),  # a whole file that libsndfile reads
         pa.field("rate_hz", pa.int32(), nullable=False),
         pa.field("duration_s", pa.float32(), nullable=False),
-        pa.field("labels", pa.list_(pa.int16())),  # places in the model's outputs; null where nobody labelled it
+        pa.field("labels", pa.list_(pa.int16())),  # positions in the model's outputs; null if it is not labelled
     ]
 )
 SEGMENTS = pa.schema(
@@ -89,7 +87,9 @@ SEGMENTS = pa.schema(
         pa.field("clip", pa.string(), nullable=False),
         pa.field("start_s", pa.float32(), nullable=False),  # from the clip's start
         pa.field("end_s", pa.float32(), nullable=False),  # past the clip's end where that was padded with silence
-        pa.field("index", pa.list_(pa.int16()), nullable=False),  # places in the model's outputs, highest score first
+        pa.field(
+            "index", pa.list_(pa.int16()), nullable=False
+        ),  # positions in the model's outputs, highest score first
         pa.field("score", pa.list_(pa.float32()), nullable=False),  # 0 to 1; what is not listed is 0
     ]
 )

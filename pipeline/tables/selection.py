@@ -1,4 +1,4 @@
-"""Which part of an output folder is wanted: recordings by name, chunks by seconds or time of day, classes, scores."""
+"""Select part of an output folder: recordings by name, chunks by seconds or time, classes, scores."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Selection:
         return Part(rows, begin, end)
 
     def within(self, tables: Tables) -> tuple[Ints, Floats, Floats]:
-        """Return the recordings that have something between the times, and from and to which second that is.
+        """Return the recordings with audio between the times, and the first and last second of that audio.
 
         Raises:
             OutputError: A recording does not exist.
@@ -88,7 +88,7 @@ class Selection:
         return rows[kept], low_s[kept], high_s[kept]
 
     def notes(self, tables: Tables) -> Iterator[str]:
-        """Yield what the user should know about the selection."""
+        """Yield warnings about the selection."""
         if self._by_clock:
             rows = tables.choose(self.recordings)
             unknown = np.count_nonzero(np.isnat(tables.time[rows]))

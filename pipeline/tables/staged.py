@@ -1,4 +1,4 @@
-"""Staged scores: spans that are tagged but not yet in the tables, one file for each task."""
+"""Staged scores: spans that are tagged but not yet in the tables, one file per task."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -29,11 +29,10 @@ class SpanOutcome:
     """The result of tagging a span, without its scores.
 
     Attributes:
-        key: Which span.
         chunks: Number of its rows in the task's table.
-        frames: Frames of the file up to where this span has read it.
-        status: Status of the recording, as far as this span shows; one of `schemas.STATUSES`.
-        reason: In words, for the recordings table.
+        frames: Frame of the file up to which this span has read it.
+        status: Status of the recording according to this span; one of `schemas.STATUSES`.
+        reason: Explanation for the recordings table.
         broken: Decoding broke off before the end that the header announces, so that the header's length, and with it
             the number of spans, cannot be trusted.
         file: The file of a deployment in which decoding broke off; "" for a single file.
@@ -55,7 +54,6 @@ class StagedSpan:
     Attributes:
         file: Name of the staged file.
         place: Position of the span in that file.
-        outcome: The result of tagging it.
         spans: Number of spans in that file.
     """
 
@@ -92,7 +90,7 @@ class Staging:
 
     @contextmanager
     def stage(self) -> Iterator[StagedFile]:
-        """Give a file for the scores of a task; it stays until a batch has taken them up.
+        """Provide a file for the scores of a task, which is kept until they are published.
 
         Raises:
             OutputError: The folder cannot be written, for example because the disk is full.
@@ -141,7 +139,7 @@ class Staging:
             (self._folder / name).unlink(missing_ok=True)
 
     def recover(self) -> None:
-        """Remove files that a killed run has not written to their end."""
+        """Remove files that a killed run has left incomplete."""
         for path in self._folder.glob("*"):
             if path.suffix != ".parquet" or path.name.startswith("."):
                 path.unlink()

@@ -11,17 +11,16 @@ from satpipe.pipeline.start_times.resolver import Ambiguities, RecordedFile, Sta
 from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.batches import Batches
 
-COLUMNS = ("time", "clock_rate", "time_source")
+COLUMNS = {"time": "time", "clock_rate": "rate", "time_source": "source"}  # attributes of a start time
 
 
 @dataclass
 class TimesKnown:
-    """For how many recordings the start is known.
+    """Recordings by what is known of their start.
 
     Attributes:
         sources: Number of recordings by the source of their start time.
-        unknown: Names of the recordings whose start is not known.
-        ambiguities: Names of the recordings whose start rests on an assumption.
+        unknown: Names of the recordings without a start time.
     """
 
     sources: Counter[str] = field(default_factory=Counter)
@@ -34,8 +33,8 @@ def set_times(batches: Batches, clock: StartTimeResolver, *, split: bool, gap_s:
 
     Args:
         batches: The tables, in a claimed folder.
-        clock: Gives the start of files.
-        split: Whether channels are separate recordings, called `NAME#ch1`, ...
+        clock: Resolves the start times of files.
+        split: True if channels are separate recordings, named `NAME#ch1`, ...
         gap_s: Maximum difference between the start of a deployment's last file and the place of its samples; above it,
             the deployment gets a clock rate.
 
@@ -46,10 +45,10 @@ def set_times(batches: Batches, clock: StartTimeResolver, *, split: bool, gap_s:
     rows = [row for _, table in files for row in table.select(_READ).to_pylist()]
     parts = [_files(row, split) for row in rows]
     by_name = {file.name: file for each in parts for file in each}  # channels of a file share it
-    told = dict(zip(by_name, clock.resolve(list(by_name.values())), strict=True))
+    starts = dict(zip(by_name, clock.resolve(list(by_name.values())), strict=True))
     known, times = TimesKnown(ambiguities=clock.ambiguities), []
     for row, each in zip(rows, parts, strict=True):
-        of_files = [told[file.name] for file in each]
+        of_files = [starts[file.name] for file in each]
         time = _of_deployment(row["files"], of_files, gap_s) if row["files"] else of_files[0]
         times.append(time)
         known.sources.update([time.source] if time else [])
@@ -67,7 +66,7 @@ _READ = ["recording", "duration_s", "header", "header_time", "files"]
 
 
 def _files(row: dict[str, Any], split: bool) -> list[RecordedFile]:
-    """Return the files of a recording with what their headers give."""
+    """Return the files of a recording with their times in headers."""
     if row["files"]:
         return [RecordedFile(each["file"], each["duration_s"], _stamp(each)) for each in row["files"]]
     file, mark, _ = row["recording"].rpartition("#ch") if split else ("", "", "")
@@ -78,9 +77,9 @@ def _stamp(row: dict[str, Any]) -> HeaderTime | None:
     return HeaderTime(row["header"], row["header_time"]) if row["header"] and row["header_time"] else None
 
 
-def _of_deployment(files: list[dict[str, Any]], told: list[StartTime | None], gap_s: float) -> StartTime | None:
-    """Return the time of the first file, with a clock rate if the last file is not where its samples are."""
-    first, last = told[0], told[-1]
+def _of_deployment(files: list[dict[str, Any]], starts: list[StartTime | None], gap_s: float) -> StartTime | None:
+    """Return the time of the first file, with a clock rate if the last file's time does not match its samples."""
+    first, last = starts[0], starts[-1]
     if first is None or last is None or not files[-1]["start_s"]:
         return first
     passed_s, start_s = (last.time - first.time) / timedelta(seconds=1), files[-1]["start_s"]
@@ -90,12 +89,8 @@ def _of_deployment(files: list[dict[str, Any]], told: list[StartTime | None], ga
 
 
 def _with(table: pa.Table, times: list[StartTime | None]) -> pa.Table:
-    values = {
-        "time": [each.time if each else None for each in times],
-        "clock_rate": [each.rate if each else None for each in times],
-        "time_source": [each.source if each else None for each in times],
-    }
-    for name in COLUMNS:
+    for name, attribute in COLUMNS.items():
         place, column = table.column_names.index(name), schemas.RECORDINGS.field(name)
-        table = table.set_column(place, column, pa.array(values[name], column.type))
+        values = [getattr(each, attribute, None) for each in times]
+        table = table.set_column(place, column, pa.array(values, column.type))
     return table

@@ -1,4 +1,4 @@
-"""From the results of spans to the row of their recording."""
+"""Combine the results of spans into the row of their recording."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +17,7 @@ class OpenRecording:
     """A recording whose spans are being tagged.
 
     Attributes:
-        recording: The recording.
-        spans: The result of each span, in the order of time; None while it is being tagged.
+        spans: The result of each span, in chronological order; None while it is being tagged.
     """
 
     recording: Recording
@@ -31,18 +30,14 @@ class OpenRecording:
 
     @property
     def staged(self) -> list[StagedSpan]:
-        """The spans that are tagged, in the order of time."""
+        """The spans that are tagged, in chronological order."""
         return [span for span in self.spans.values() if isinstance(span, StagedSpan)]
 
     def instead(self, broken: str, channels: str) -> list[Recording]:
-        """Return the recordings to plan instead of this one, since decoding breaks off; [] if this one stays as it is.
+        """Return the recordings to plan instead of this one, since decoding breaks off; [] to keep this one.
 
-        A deployment is split behind the file that breaks off. The header of a single file cannot be trusted: the file
-        is read again from its start to the break, in one task.
-
-        Args:
-            broken: The file of a deployment that breaks off, or "".
-            channels: As for `recordings_of`.
+        A deployment is split after the `broken` file. The header of a single file cannot be trusted: the file is read
+        again from its start to the break, in one task. `channels` is that of `recordings_of`.
         """
         made = split(self.recording.info, broken) if broken else []
         if len(made) < 2:
@@ -51,10 +46,9 @@ class OpenRecording:
         return [recording for recording in each if recording.channel == self.recording.channel]
 
     def conclude(self, chunk_s: float) -> Finished:
-        """Return the recording as it goes into the tables; all its spans must have a result.
+        """Return the recording for the tables; all its spans must have a result.
 
-        Args:
-            chunk_s: From the start of a chunk to the start of the next.
+        `chunk_s` is the time from the start of a chunk to the start of the next.
         """
         info, staged = self.recording.info, self.staged
         bad = [span.outcome for span in staged if span.outcome.status != "ok"]
@@ -79,5 +73,5 @@ class OpenRecording:
 
 
 def row_of(name: str, source: Source, status: str, reason: str, **known: Any) -> dict[str, Any]:
-    """Return the row of a recording; what is not known stays null."""
+    """Return the row of a recording; unknown columns are null."""
     return recording_row(name, source.size_bytes, source.modified_ns, status, reason, **known)

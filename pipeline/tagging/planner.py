@@ -1,4 +1,4 @@
-"""From recordings to tasks: each recording is cut into spans, and short recordings share a task."""
+"""Plan tasks: each recording is cut into spans, and short recordings share a task."""
 
 from collections import deque
 from collections.abc import Container
@@ -8,7 +8,7 @@ from satpipe.pipeline.tables.staged import SpanKey
 from satpipe.pipeline.tagging.spans import Span, group, spans_of
 from satpipe.sat.model.config import ChunkConfig, Cut
 
-SHORTEST_TASK_S = 30.0  # of a task of short recordings, when there is little to share out
+SHORTEST_TASK_S = 30.0  # of short recordings
 
 
 class Planner:
@@ -19,10 +19,10 @@ class Planner:
     """
 
     def __init__(self, config: ChunkConfig, cut: Cut, span_s: float, staged: Container[SpanKey]) -> None:
-        """Plan for a model.
+        """Plan for a model and chunking mode.
 
         Args:
-            config: Of the model.
+            config: Configuration of the model.
             cut: The chunking mode.
             span_s: Maximum length of a span.
             staged: Spans that are already tagged.
@@ -32,15 +32,7 @@ class Planner:
         self._short: list[Span] = []  # recordings that wait for others to share a task with
 
     def add(self, recording: Recording, *, whole: bool) -> list[Span]:
-        """Plan a recording.
-
-        Args:
-            recording: The recording.
-            whole: Whether to read it from start to end in one task.
-
-        Returns:
-            Its spans; those that are not yet tagged become tasks.
-        """
+        """Plan a recording, in one task if `whole`; return its spans, of which those not yet tagged become tasks."""
         spans = [Span(recording)]
         if not whole and spans[0].key not in self._staged:
             spans = spans_of(recording, self._config, self._cut, self._span_s)
@@ -55,8 +47,8 @@ class Planner:
         """Make tasks of the short recordings.
 
         Args:
-            fair_s: Length of a task that leaves enough for all workers.
-            last: No more recordings follow; otherwise the last task waits for more.
+            fair_s: Length of a task with which all workers get work.
+            last: True if no more recordings follow; otherwise the last task waits for more.
         """
         task_s = min(max(fair_s, SHORTEST_TASK_S), self._span_s)
         tasks = list(group(self._short, self._config, self._cut, task_s))

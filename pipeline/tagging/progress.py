@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """How far a run is; lengths in seconds of audio.
+    """Progress of a run; lengths in seconds of audio.
 
     Attributes:
-        files: Files to tag.
-        size_bytes: Their size.
-        files_probed: Files whose headers are read.
-        probed_bytes: Their size.
+        files: Number of files to tag, with `size_bytes` in total.
+        files_probed: Number of files whose headers are read, with `probed_bytes` in total.
         probed_s: Length of their recordings.
         done_s: Length tagged, including `resumed_s`.
         resumed_s: Length that earlier runs had tagged.

@@ -1,4 +1,4 @@
-"""One run of `tag`: sources in, tables out, whatever happens in between."""
+"""One run of `tag`, from sources to tables."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -47,11 +47,11 @@ class TagRun:
         """Prepare a run; `go` starts it.
 
         Args:
-            engine: Where work runs.
+            engine: Runs the tasks.
             output: Claimed for this run.
             checkpoint: The model.
-            worker: What workers need to know.
-            table: What determines the rows of the tables.
+            worker: Options of the workers.
+            table: Options of the tables.
             channels: As for `recordings_of`.
             span_s: Maximum length of a span.
         """
@@ -72,13 +72,7 @@ class TagRun:
         self.progress = Progress()
 
     def go(self, sources: Iterator[Source], files: int, size_bytes: int, report: Callable[[Progress], None]) -> None:
-        """Tag all sources.
-
-        Args:
-            sources: What is to be tagged.
-            files: Their number.
-            size_bytes: Their size together.
-            report: Called now and then.
+        """Tag all sources: `files` with `size_bytes` in total.
 
         Raises:
             OutputError: The output cannot be written.
@@ -94,7 +88,7 @@ class TagRun:
                     self._noted = monotonic()
                     log.info("%.2f of %.2f h done", self.progress.done_s / 3600, self.progress.found_s / 3600)
         except KeyboardInterrupt:
-            # What is finished goes into the tables; what is staged waits for the next run.
+            # Finished recordings go into the tables; staged spans wait for the next run.
             if self._ready:
                 self._output.batches.publish(self._ready, self._table, new_name())
             raise
@@ -102,7 +96,7 @@ class TagRun:
         self._output.finish()
 
     def _fill(self, sources: Iterator[Source]) -> bool:
-        """Submit tasks until twice as many are under way as can run; return True if any is."""
+        """Submit up to twice as many tasks as can run at the same time; return True if any is in flight."""
         window, tasks = 2 * self._engine.width, self._planner.tasks
         while self._engine.in_flight < window:
             if len(tasks) < window and (batch := list(islice(sources, PROBE_FILES))):
@@ -143,7 +137,7 @@ class TagRun:
         self._group(last=False)
 
     def _plan(self, recording: Recording, *, whole: bool = False) -> None:
-        """Plan a recording, and take the spans that an earlier run has tagged."""
+        """Plan a recording, and take spans that an earlier run has tagged."""
         spans = self._planner.add(recording, whole=whole)
         self._open[recording.name] = OpenRecording(recording, {span.key: None for span in spans})
         for span in spans:
@@ -167,7 +161,7 @@ class TagRun:
         """Note the result of a span; with the last one its recording is finished."""
         name = span.recording.name
         current = self._open.get(name)
-        if current is None or span.key not in current.spans:  # of a recording that was cut again
+        if current is None or span.key not in current.spans:  # the recording was planned again
             if isinstance(result, StagedSpan):
                 self._output.staging.discard([result.file])
             return
@@ -194,7 +188,7 @@ class TagRun:
         self._ready_chunks += row["chunks"]
 
     def _publish(self, at_least: int) -> None:
-        """Have finished recordings written into the tables once they fill a file."""
+        """Have finished recordings written into the tables when they fill a file."""
         if self._ready_chunks >= PUBLISH_CHUNKS or len(self._ready) >= min(at_least, PUBLISH_RECORDINGS):
             args = (self._worker.folder, self._ready, self._table, new_name())
             log.info("publishing %d recordings, %d chunks", len(self._ready), self._ready_chunks)

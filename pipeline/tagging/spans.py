@@ -17,13 +17,7 @@ TASK_SPANS = 256  # maximum number of recordings per task
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a recording that is tagged in one call.
-
-    Attributes:
-        recording: The recording.
-        start_chunk: First chunk.
-        stop_chunk: The chunk after the last one; None: to the end of the recording.
-    """
+    """A part of a recording that is tagged in one call; `stop_chunk` is None for the recording's end."""
 
     recording: Recording
     start_chunk: int = 0
@@ -31,7 +25,7 @@ class Span:
 
     @property
     def key(self) -> SpanKey:
-        """Identifies the span, and changes when the file changes."""
+        """Key of the span, which changes when the file changes."""
         source = self.recording.source
         return (self.recording.name, source.size_bytes, source.modified_ns, self.start_chunk, self.stop_chunk)
 
@@ -43,7 +37,7 @@ class Span:
 
 
 def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float) -> list[Span]:
-    """Cut a recording into spans of at most `span_s`; if it cannot be read exactly from its middle, it stays whole."""
+    """Cut a recording into spans of at most `span_s`, unless it cannot be read exactly from its middle."""
     info, size = recording.info, chunk_samples(config, cut)
     samples = resampled(info.frames, info.rate_hz, config.rate_hz)
     chunks = -(-samples * SAMPLE_RATE_HZ // (size * config.rate_hz))

@@ -1,4 +1,4 @@
-"""Tag one task: a plain function, the same in a test, in a worker and on any machine."""
+"""Tag one task: a plain function without Ray."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +25,8 @@ def tag_task(
 ) -> tuple[list[SpanOutcome], dict[str, float]]:
     """Tag spans of recordings one after the other, their chunks sharing batches.
 
-    A recording that cannot be read, or not to its end, gives an outcome with a status, never an exception; what was
-    read before the break is tagged.
+    A recording that cannot be read to its end gives an outcome with a status, never an exception; the audio before the
+    break is tagged.
 
     Args:
         task: The spans.
@@ -52,7 +52,7 @@ def tag_task(
 
 
 class _Rows:
-    """Collects scores and passes them on as tables, so that memory does not grow with a recording's length."""
+    """Collects scores and writes them as tables, so that memory does not grow with a recording's length."""
 
     def __init__(self, write: Callable[[pa.Table], None], seconds: dict[str, float]) -> None:
         self._write = write
@@ -111,7 +111,7 @@ def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[s
 
 
 def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> None:
-    """Set the status that the end of the span gives the recording, the most serious one first."""
+    """Set the status of the recording at the end of the span: the most serious one that applies."""
     info = recording.info
     outcome.frames = reader.frames_read
     if reader.broken_s is not None and (part := info.file_at(reader.broken_s)):
@@ -139,7 +139,7 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
 
 
 def _place(info: AudioInfo, reader: Reader, second: float) -> str:
-    """Return the file of a deployment and its second, and what is wrong there."""
+    """Return the file of a deployment, its second, and the problem there; "" for a single file."""
     part = info.file_at(second)
     if part is None:
         return ""

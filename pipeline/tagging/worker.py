@@ -16,12 +16,12 @@ from satpipe.pipeline.tagging.tag_spans import tag_task
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
 from satpipe.sat.taggers.interface import LoadedTagger, Tagger
 
-TASK_LIMIT_S = 600.0  # for a task, in addition to its length; a worker that takes longer hangs and is ended
+TASK_LIMIT_S = 600.0  # in addition to the length of the task; a worker that takes longer hangs and is ended
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker needs to know in addition to its task.
+    """Options of workers.
 
     Attributes:
         folder: The output folder, path or URL.
@@ -29,7 +29,7 @@ class WorkerOptions:
         config: The model's configuration, which may differ from that in its file.
         cut: The chunking mode.
         precision: One of `satpipe.sat.model.precision.PRECISIONS`.
-        cuda: Whether to use a GPU.
+        cuda: True to use a GPU.
         batch_chunks: Chunks per batch; None: the fastest number.
     """
 
@@ -51,7 +51,7 @@ def tag_and_stage(
         The staged spans, the time spent by stage, and the worker: HOST:PROCESS.
     """
     tagger = load_tagger(options, shared)
-    # For a header without the length: no format has fewer than 100 bytes per second.
+    # If the header has no length: no format has fewer than 100 bytes per second.
     longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in task)
     chunks = longest_s * SAMPLE_RATE_HZ / options.config.chunk_samples
     limit_s = TASK_LIMIT_S + longest_s + chunks * tagger.chunk_limit_s

@@ -24,7 +24,7 @@ import soxr
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.recording import AudioInfo
 from satpipe.pipeline.recordings.resample import QUALITY, Samples
-from satpipe.pipeline.storage import filesystem, is_remote, locate, written_whole
+from satpipe.pipeline.storage import filesystem, is_remote, locate, output_file, written_whole
 from satpipe.pipeline.tables.schemas import CLIPS
 from satpipe.pipeline.training_data.listing import Clip, Listing
 from satpipe.sat.errors import AudioError, ConfigError, OutputError
@@ -49,13 +49,12 @@ def claim(folder: Path, name: str, description: dict[str, Any]) -> dict[str, Any
     """
     path = folder / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            with written_whole(path) as temporary:
+            with output_file(path, folder) as temporary:
                 temporary.write_text(json.dumps(description, indent=1))
         before: dict[str, Any] = json.loads(path.read_text())
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{folder} cannot be read: {error.strerror or error}") from error
     return before
 
 

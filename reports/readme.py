@@ -24,7 +24,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: in
 def speed(figures: dict[str, Any]) -> str:
     """Return a table of the speed of tagging."""
     loop = figures["loop_x_realtime"]
-    runs = [("plain loop: one chunk at a time, batch 1, all processors", loop)]
+    runs = [("plain loop: one chunk per call, all processors", loop)]
     runs += [(f"`satpipe tag`, {name}", run["x_realtime"]) for name, run in figures["runs"].items()]
     # The loop reads the WAV, so there is no ratio for FLAC.
     rows = [(name, f"{rate:,.0f}", "" if "FLAC" in name else f"{rate / loop:.1f}") for name, rate in runs]
@@ -39,7 +39,8 @@ def speed(figures: dict[str, Any]) -> str:
         f"processors ({machine['processor']}), torch {figures['versions']['torch']}, {figures['hours']:g} h of 16 kHz "
         f"WAV unless stated otherwise. Starting Ray took {figures['ray_start_s']:.1f} s more, and the workers' first "
         f"recording {figures['first_run_s']:.1f} s; one short file takes {start_up['one_file_s']:.1f} s in total, "
-        f"`satpipe --help` {start_up['help_s']:.2f} s. The larger models have random weights.\n"
+        f"`satpipe --help` {start_up['help_s']:.2f} s. The larger models have random weights. Gapless and script are "
+        "[chunking modes](reports/docs/explanation/cutting.md).\n"
         f"Largest difference of any score between the first two rows: {figures['largest_score_difference']:.1e}."
     )
 
@@ -71,9 +72,9 @@ def parts(figures: dict[str, Any]) -> str:
     shares = [
         figures["runs"][f"gapless {precision}, 48 kHz stereo FLAC"]["x_realtime"] / flac for precision in _PRECISIONS
     ]
-    heads = ("model alone", "x realtime", "rate of its products, GFLOP/s", "x realtime of its products", "reached")
+    heads = ("model alone", "x realtime", "its products, GFLOP/s", "x realtime of products alone", "share reached")
     return (
-        f"{_table(('alone, on one processor', 'x realtime'), alone)}\n\n{_table(heads, models)}\n\n"
+        f"{_table(('part, alone on one processor', 'x realtime'), alone)}\n\n{_table(heads, models)}\n\n"
         f"Memory is copied at {figures['parts']['memory_copy'] / 1e9:.0f} GB/s. `satpipe tag` processes 48 kHz stereo "
         f"FLAC at {shares[0]:.0%} (fp32) and {shares[1]:.0%} (bf16) of the rate at which all processors would decode "
         "and resample it."
@@ -119,20 +120,21 @@ def live(figures: dict[str, Any]) -> str:
         for run in measured["runs"]
     ]
     heads = ("model", "streams", "input", "median, ms", "95 %, ms", "chunks")
-    flat = " and ".join(_steady(soak[command], f"`satpipe {command}`") for command in ("tag", "stream"))
+    flat = "; ".join(_steady(soak[command], f"`satpipe {command}`") for command in ("tag", "stream"))
     return (
-        f"From the last sample of a chunk to its line, in blocks of {measured['block_s'] * 1000:.0f} ms, on one "
-        f"processor ({measured['machine']['processor']}):\n\n{_table(heads, rows, 3)}\n\n16 ms of it is the half "
-        "window that the last frame takes from the next chunk. `satpipe benchmark stream` measures it. Long runs at "
-        f"four and nine tenths of their duration, measured by `satpipe benchmark soak`: {flat}."
+        f"Time from the last sample of a chunk to its line, on one processor ({measured['machine']['processor']}); "
+        f"samples arrive in blocks of {measured['block_s'] * 1000:.0f} ms:\n\n{_table(heads, rows, 3)}\n\n"
+        "This includes a wait of 6 ms, because the last frame of a chunk extends into the next one. `satpipe benchmark "
+        "stream` measures these delays, and `satpipe benchmark soak` memory and open files after four and after nine "
+        f"tenths of a long run: {flat}."
     )
 
 
 def _steady(run: dict[str, Any], what: str) -> str:
     memory_mb, handles = run["memory_mb"], run["handles"]
     return (
-        f"{what} and its processes take {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB and {handles[3]:,.0f} and "
-        f"{handles[8]:,.0f} open files, in {run['hours']:g} h of sound"
+        f"{what} with its processes, over {run['hours']:g} h of audio: {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB, "
+        f"{handles[3]:,.0f} and {handles[8]:,.0f} open files"
     )
 
 
@@ -169,7 +171,7 @@ def peers(figures: dict[str, Any]) -> str:
     heads = {
         ("mAP", "macro"): "mAP",
         ("segment_f1", "micro"): "segment-F1, micro",
-        ("segment_f1", "macro_zero"): "macro, classes never found as 0",
+        ("segment_f1", "macro_zero"): "macro, 0 for classes never found",
     }
     rows = []
     for row in measured["rows"]:

@@ -57,7 +57,8 @@ def psl(shards: str, out: str, teacher: str, where: Any, workers: int | None, ad
 def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], resume: bool, address: str | None) -> int:
     """Train one stage of the paper's training pipeline.
 
-    CONFIG is a YAML file, or the name of one that comes with satpipe.
+    mae: a masked autoencoder; full: a full-context model; sat: a streaming model. CONFIG is a YAML file, or the name of
+    one that comes with satpipe.
     """
     from satpipe.jobs.train import job, messages
     from satpipe.jobs.train.config import load_config

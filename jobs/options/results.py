@@ -39,26 +39,31 @@ class EvaluateOptions(Options):
         str | Path | None,
         Option("Columns recording and clip, if their names do not show which belong together.", metavar="CSV"),
     ] = None
-    classes: Annotated[str, Option("Classes of strong labels.", metavar="381|407|416|527|FILE")] = "381"
+    classes: Annotated[
+        str,
+        Option(
+            "Classes to evaluate with strong labels: a set of AudioSet's, or a list.", metavar="381|407|416|527|FILE"
+        ),
+    ] = "381"
     unknown: Annotated[Unknown, Option("What to do with labels that AudioSet does not have.")] = "error"
     threshold: Annotated[
         str, Option("Minimum score of a detection, or a table with one for each class.", metavar="S|CSV")
     ] = "0.5"
     tune: Annotated[
         str | Path | None,
-        Option("Clips to choose the thresholds of classes on; the other clips are evaluated.", metavar="FILE"),
+        Option("List of clips on which class thresholds are chosen; the other clips are evaluated.", metavar="FILE"),
     ] = None
     segment_s: Annotated[
-        float | None, Option("Length of segments; by default the model's chunk.", minimum=0, above=True)
+        float | None, Option("Length of segments in seconds; by default the model's chunk.", minimum=0, above=True)
     ] = None
-    collar_s: Annotated[float, Option("Collar of event metrics.", minimum=0)] = 0.2
+    collar_s: Annotated[float, Option("Collar of event metrics, in seconds.", minimum=0)] = 0.2
     offset_fraction: Annotated[
         float, Option("Collar of an offset as a fraction of the event's length, where that is longer.", minimum=0)
     ] = 0.5
     median_filter: Annotated[
         int, Option("Length of the median filter over scores, an odd number of chunks; 1: none.", minimum=1)
     ] = 1
-    min_s: Annotated[float, Option("Minimum length of detected events.", minimum=0)] = 0.0
+    min_s: Annotated[float, Option("Minimum length of detected events, in seconds.", minimum=0)] = 0.0
     psds_thresholds: Annotated[int, Option("Number of thresholds of the PSDS; 0: no PSDS.", minimum=0)] = 50
     bootstrap: Annotated[int, Option("Number of bootstrap samples for confidence intervals; 0: none.", minimum=0)] = 200
     level: Annotated[float, Option("Confidence level of the intervals.", minimum=0.5, maximum=1, below=True)] = 0.95
@@ -81,7 +86,9 @@ class EventOptions(Options):
         float | None,
         Option("Minimum of all scores of an event; by default 0.6 of the threshold.", minimum=0, maximum=1, above=True),
     ] = None
-    min_s: Annotated[float, Option("Minimum length of an event; shorter ones are left out.", minimum=0)] = 0.0
+    min_s: Annotated[float, Option("Minimum length of an event in seconds; shorter ones are left out.", minimum=0)] = (
+        0.0
+    )
     merge_gap_s: Annotated[
         float, Option("Events of a class are merged if the gap between them is at most this.", minimum=0)
     ] = 0.0

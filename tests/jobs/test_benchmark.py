@@ -90,10 +90,7 @@ def test_the_command_measures_everything_the_readme_tells(measured: dict[str, An
     assert_sane(measured, LENGTHS["FLAC_S"], LENGTHS["SIZES_S"])
     filled = readme.fill(README, figures | measured)
     assert f"{HOURS:g} h of 16 kHz WAV" in filled
-    assert (
-        f"| plain loop: one chunk at a time, batch 1, all processors | {measured['loop_x_realtime']:,.0f} | 1.0 |"
-        in filled
-    )
+    assert f"| plain loop: one chunk per call, all processors | {measured['loop_x_realtime']:,.0f} | 1.0 |" in filled
 
 
 def test_the_figures_of_the_readme_are_such_figures(figures: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from satpipe.jobs.evaluate.branches import active_chunks, confusion
 from satpipe.jobs.evaluate.detection import Detector, median_filtered, on_grid
 from satpipe.jobs.evaluate.evaluator import Evaluator, as_number, named
 from satpipe.jobs.metrics import counts, psds, sed
-from satpipe.jobs.metrics.arrays import Bools, Floats
+from satpipe.jobs.metrics.arrays import Bools, Floats, mean
 from satpipe.jobs.metrics.bootstrap import resample
 from satpipe.jobs.metrics.counts import Counts
 from satpipe.jobs.metrics.sound_events import Events
@@ -159,8 +159,9 @@ class StrongEvaluator(Evaluator):
             counted = count(reference, detected)
             total, samples = counts.totals(counted), counts.totals(counted, self.weights)
             bound = counts.totals(count(reference, gridded))
-            classes, micro = counts.class_rates(total), counts.micro_rates(total)
-            sampled = counts.micro_rates(samples)
+            classes, best = counts.class_rates(total), counts.class_rates(bound)
+            micro, sampled = counts.micro_rates(total), counts.micro_rates(samples)
+            resampled = counts.class_rates(samples)
             averaged, with_truth = int((~np.isnan(classes.f1)).sum()), int((classes.reference > 0).sum())
             together = {**how, "classes_averaged": None, "nan_rule": "counts of all classes together"}
             by_sed_eval = {**how, "classes_averaged": averaged, "nan_rule": SED_EVAL_RULE}
@@ -170,29 +171,23 @@ class StrongEvaluator(Evaluator):
             f1, error = f"{kind}_f1", f"{'' if kind == 'segment' else kind + '_'}error_rate"
             for name, average, value, in_samples, conditions in (
                 (f1, "micro", micro.f1, sampled.f1, together),
-                (f1, "macro", counts.macro_f1(total), counts.macro_f1(samples), by_sed_eval),
-                (f1, "macro_zero", counts.macro_zero_f1(total), counts.macro_zero_f1(samples), by_zero),
+                (f1, "macro", mean(classes.f1), mean(resampled.f1), by_sed_eval),
+                (f1, "macro_zero", mean(classes.zero_f1), mean(resampled.zero_f1), by_zero),
                 (f"{kind}_precision", "micro", micro.precision, sampled.precision, together),
                 (f"{kind}_recall", "micro", micro.recall, sampled.recall, together),
                 (error, "micro", micro.error_rate, sampled.error_rate, together),
-                (error, "macro", counts.macro_error_rate(total), counts.macro_error_rate(samples), every_class),
-                (
-                    error,
-                    "macro_zero",
-                    counts.macro_zero_error_rate(total),
-                    counts.macro_zero_error_rate(samples),
-                    by_zero,
-                ),
+                (error, "macro", mean(classes.error_rate), mean(resampled.error_rate), every_class),
+                (error, "macro_zero", mean(classes.zero_error_rate), mean(resampled.zero_error_rate), by_zero),
                 (f"{f1}_ceiling", "micro", counts.micro_rates(bound).f1, None, together),
-                (f"{f1}_ceiling", "macro_zero", counts.macro_zero_f1(bound), None, by_zero),
+                (f"{f1}_ceiling", "macro_zero", mean(best.zero_f1), None, by_zero),
             ):
                 self.add(name + suffix, average, value[0], in_samples, **conditions)
-            best, of_class = counts.class_rates(bound).f1[0], counts.zero_f1(samples) if rows else samples.tp
+            of_class = resampled.zero_f1
             for k, row in enumerate(rows):
                 for each in ("f1", "precision", "recall", "error_rate"):
                     row[f"{kind}_{each}"] = as_number(getattr(classes, each)[0, k])
                 row |= self.limits(f1, of_class[:, k])
-                row[f"{f1}_ceiling"] = as_number(best[k])
+                row[f"{f1}_ceiling"] = as_number(best.f1[0, k])
 
     def _by_chunk(self, known: ground_truth.StrongLabels, detected: Events, scored: list[int]) -> None:
         """Add the confusion between branches, and precision over recall of chunks; neither depends on `segment_s`."""

@@ -1,20 +1,21 @@
 """Counts of each clip and class, their totals over (resampled) clips, and the metrics computed from the totals.
 
-A metric of many bootstrap replicates costs one sparse matrix product: `totals(counts, weights)`, then any function
-here. The metrics equal those of sed_eval 0.2.1; the functions named `zero` follow a second rule for classes that were
-never detected. Each class contributes to the means over classes as follows:
+A metric of many bootstrap replicates costs one sparse matrix product: `totals(counts, weights)`, then `class_rates` or
+`micro_rates`. The metrics equal those of sed_eval 0.2.1; those named `zero` follow a second rule for classes that were
+never detected. Macro means are `arrays.mean` of the metrics of classes, which leaves out NaN:
 
 =============================================  ========  =============  ====================  =====================
-the class is                                   macro_f1  macro_zero_f1  macro_error_rate      macro_zero_error_rate
+the class is                                   f1        zero_f1        error_rate            zero_error_rate
 =============================================  ========  =============  ====================  =====================
 in the reference, detected, sometimes correct  its F1    its F1         its error rate        its error rate
 in the reference, detected, never correct      0         0              its error rate        its error rate
-in the reference, never detected               left out  0              1 (all deletions)     1 (all deletions)
-detected, not in the reference                 left out  left out       4.5e15 per detection  left out
-neither                                        left out  left out       0                     left out
+in the reference, never detected               NaN       0              1 (all deletions)     1 (all deletions)
+detected, not in the reference                 NaN       NaN            4.5e15 per detection  NaN
+neither                                        NaN       NaN            0                     NaN
 =============================================  ========  =============  ====================  =====================
 
-sed_eval adds `EPS` to divisors, hence 4.5e15, which makes its mean error rate meaningless.
+Each replicate has the classes of its own clips. sed_eval adds `EPS` to divisors, hence 4.5e15, which makes its mean
+error rate meaningless.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.arrays import Floats, Ints, Rows, mean, ratio
+from satpipe.jobs.metrics.arrays import Floats, Ints, Rows, ratio
 from scipy import sparse  # type: ignore[import-untyped, unused-ignore]
 
 EPS = float(np.spacing(1))  # sed_eval adds it to the denominator of error rates
@@ -91,6 +92,16 @@ class Rates:
     reference: Floats
     """Number of reference segments or events: the support."""
 
+    @property
+    def zero_f1(self) -> Floats:
+        """F1 by the zero rule, 0 to 1; NaN without a reference, 0 if never detected."""
+        return np.where(self.reference > 0, np.nan_to_num(self.f1, nan=0.0), np.nan)
+
+    @property
+    def zero_error_rate(self) -> Floats:
+        """Error rate, from 0; NaN without a reference."""
+        return np.where(self.reference > 0, self.error_rate, np.nan)
+
 
 def totals(counts: Counts, weights: npt.NDArray[Any] | None = None) -> Totals:
     """Return the sums over clips.
@@ -134,40 +145,6 @@ def micro_rates(total: Totals) -> Rates:
     """
     tp, fp, fn = (values.sum(-1) for values in (total.tp, total.fp, total.fn))
     return _rates(tp, fp, fn, (total.substitutions, total.deletions, total.insertions))
-
-
-def macro_f1(total: Totals) -> Floats:
-    """Return the mean F1 over classes by sed_eval's rule, [B]: classes whose F1 is undefined are left out.
-
-    The number of classes averaged depends on what was detected. NaN if no class remains.
-    """
-    return mean(class_rates(total).f1)
-
-
-def macro_zero_f1(total: Totals) -> Floats:
-    """Return the mean F1 over classes by the zero rule, [B]: the mean over all classes of the reference.
-
-    Each replicate has the classes of its own clips: those where `class_rates(total).reference` is not zero. NaN if the
-    reference is empty.
-    """
-    return mean(zero_f1(total))
-
-
-def zero_f1(total: Totals) -> Floats:
-    """Return the F1 of each class by the zero rule, [B, K]: NaN without a reference, 0 if never detected."""
-    rates = class_rates(total)
-    return np.where(rates.reference > 0, np.nan_to_num(rates.f1, nan=0.0), np.nan)
-
-
-def macro_error_rate(total: Totals) -> Floats:
-    """Return the mean error rate over all classes, [B]: sed_eval's rule."""
-    return mean(class_rates(total).error_rate)
-
-
-def macro_zero_error_rate(total: Totals) -> Floats:
-    """Return the mean error rate over the classes of the reference, [B]: those that `macro_zero_f1` averages."""
-    rates = class_rates(total)
-    return mean(np.where(rates.reference > 0, rates.error_rate, np.nan))
 
 
 def _rates(tp: Floats, fp: Floats, fn: Floats, errors: tuple[Floats, ...]) -> Rates:

@@ -13,16 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from satpipe.jobs.metrics import sed
-from satpipe.jobs.metrics.counts import (
-    Counts,
-    class_rates,
-    macro_error_rate,
-    macro_f1,
-    macro_zero_error_rate,
-    macro_zero_f1,
-    micro_rates,
-    totals,
-)
+from satpipe.jobs.metrics.arrays import mean
+from satpipe.jobs.metrics.counts import Counts, class_rates, micro_rates, totals
 from satpipe.jobs.metrics.sed import count_events, count_segments, load_sed_eval
 from satpipe.jobs.metrics.sound_events import Events
 
@@ -132,10 +124,10 @@ def by_functions(counts: Counts, weights: Any = None) -> dict[str, Any]:
             for label, name in enumerate(NAMES)
         },
         "macro": {
-            "f_measure": macro_f1(total)[0],
-            "error_rate": macro_error_rate(total)[0],
-            "zero_f_measure": macro_zero_f1(total)[0],
-            "zero_error_rate": macro_zero_error_rate(total)[0],
+            "f_measure": mean(class_rates(total).f1)[0],
+            "error_rate": mean(class_rates(total).error_rate)[0],
+            "zero_f_measure": mean(class_rates(total).zero_f1)[0],
+            "zero_error_rate": mean(class_rates(total).zero_error_rate)[0],
         },
     }
 
@@ -405,18 +397,24 @@ def test_the_rules_of_averaging_treat_each_kind_of_class_as_documented() -> None
     np.testing.assert_allclose(rates.recall[0], [0.5, 0, math.nan, math.nan])
     np.testing.assert_allclose(rates.error_rate[0], [0.5, 1, 1 / np.spacing(1), 0])
     np.testing.assert_array_equal(rates.reference[0], [2, 1, 0, 0])
-    assert macro_f1(total)[0] == pytest.approx(2 / 3)
-    assert macro_zero_f1(total)[0] == pytest.approx(1 / 3)
-    assert macro_zero_error_rate(total)[0] == pytest.approx(0.75)
-    assert macro_error_rate(total)[0] > 1e15
+    assert mean(class_rates(total).f1)[0] == pytest.approx(2 / 3)
+    assert mean(class_rates(total).zero_f1)[0] == pytest.approx(1 / 3)
+    assert mean(class_rates(total).zero_error_rate)[0] == pytest.approx(0.75)
+    assert mean(class_rates(total).error_rate)[0] > 1e15
     # Found at another place: the class is now one whose F1 is zero by either rule.
     total = totals(count_events(truth, rows((0, 0, 0.0, 1.0), (0, 1, 0.0, 1.0)), clips=CLIPS, classes=LABELS))
-    assert macro_f1(total)[0] == macro_zero_f1(total)[0] == pytest.approx(1 / 3)
-    assert macro_zero_error_rate(total)[0] == pytest.approx((0.5 + 2) / 2)
-    assert macro_error_rate(total)[0] == pytest.approx((0.5 + 2) / 4)
+    assert mean(class_rates(total).f1)[0] == mean(class_rates(total).zero_f1)[0] == pytest.approx(1 / 3)
+    assert mean(class_rates(total).zero_error_rate)[0] == pytest.approx((0.5 + 2) / 2)
+    assert mean(class_rates(total).error_rate)[0] == pytest.approx((0.5 + 2) / 4)
     # No truth: no macro figure by the zero rule.
     total = totals(count_events(rows(), found, clips=CLIPS, classes=LABELS))
-    assert np.isnan([macro_f1(total)[0], macro_zero_f1(total)[0], macro_zero_error_rate(total)[0]]).all()
+    assert np.isnan(
+        [
+            mean(class_rates(total).f1)[0],
+            mean(class_rates(total).zero_f1)[0],
+            mean(class_rates(total).zero_error_rate)[0],
+        ]
+    ).all()
 
 
 def test_a_day_in_fine_segments_needs_little_memory() -> None:

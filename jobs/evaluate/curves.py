@@ -69,7 +69,7 @@ class Curves:
         together = np.zeros((2, _LEVELS), np.int64)
         for column, k in enumerate(scored):
             positives = chunk[slice(*np.searchsorted(label, [k, k + 1]))]
-            # So few half-precision numbers exist that counting them is sorting them; positive ones sort by their bits.
+            # Half precision has few numbers, so they are counted instead of sorted; positive ones sort by their bits.
             levels = np.ascontiguousarray(scores[:, column]).view(np.uint16)
             counts = np.stack([np.bincount(some, minlength=_LEVELS) for some in (levels, levels[positives])])
             together += counts

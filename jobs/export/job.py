@@ -151,7 +151,7 @@ def _write_onnx(tagger: ChunkTagger, path: Path, metadata: dict[str, str]) -> No
 
     inputs = _inputs(tagger)
     with _quiet(), warnings.catch_warnings():
-        # torch uses what it deprecates.
+        # torch calls its own deprecated functions.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
         program = torch.onnx.export(
             tagger.eval(),

@@ -58,7 +58,7 @@ def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakLabels:
     columns = weak_columns(file)
     vocabulary = Vocabulary(unknown)
     clips: dict[str, int] = {}
-    seen: dict[str, tuple[int, bool]] = {}  # of each clip: its last line, and whether more may follow
+    seen: dict[str, tuple[int, bool]] = {}  # by clip: its last line; True if more may follow
     pairs: list[tuple[int, Label]] = []
     for number, cells in file.body(columns.header):
         with file.line(number):

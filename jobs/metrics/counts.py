@@ -14,7 +14,7 @@ detected, not in the reference                 NaN       NaN            4.5e15 p
 neither                                        NaN       NaN            0                     NaN
 =============================================  ========  =============  ====================  =====================
 
-Each replicate has the classes of its own clips. sed_eval adds `EPS` to divisors, hence 4.5e15, which makes its mean
+In a replicate, the reference is that of its clips. sed_eval adds `EPS` to divisors, hence 4.5e15, which makes its mean
 error rate meaningless.
 """
 

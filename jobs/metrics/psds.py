@@ -126,7 +126,7 @@ def detections_at(
         thresholds: Rising, [T].
 
     Raises:
-        ConfigError: There is no threshold, or they do not rise.
+        ConfigError: No threshold is given, or the thresholds do not rise.
     """
     exact = np.asarray(thresholds, np.float64)
     if not len(exact) or not (np.diff(exact) > 0).all():
@@ -285,7 +285,7 @@ def count(
         settings: What to count for.
 
     Raises:
-        ConfigError: Reference events of one class overlap, one ends before it starts, or there is no operating point.
+        ConfigError: Reference events of one class overlap, one ends before it starts, or no operating point is given.
     """
     if not detections.points:
         raise ConfigError("PSDS needs one or more operating points")

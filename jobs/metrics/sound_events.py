@@ -50,7 +50,7 @@ class Events:
         return self.take(np.lexsort((self.offset_s, self.onset_s, self.label, self.clip)))
 
     def lasting(self, min_s: float) -> Bools:
-        """Return which events last at least `min_s` seconds."""
+        """Return a mask [n] of the events that last at least `min_s` seconds."""
         return np.asarray(self.offset_s - self.onset_s >= min_s - SAME_S)
 
     def merged(self, *, touching: bool = True) -> "Events":

@@ -4,7 +4,7 @@
     strong.tsv                  filename, onset, offset (seconds), event_label (mid); one empty row for an empty scene
     weak.csv                    the classes in each scene, in the form of AudioSet's segment lists
     events.tsv                  also the name, source and signal-to-noise ratio (requested, reached) of each event
-    synth.json                  the options, the sources used, what was left out
+    synth.json                  the options, the sources used, the numbers of events left out
 
 The rules (all times are integer samples at 16 kHz):
 
@@ -17,8 +17,8 @@ The rules (all times are integer samples at 16 kHz):
   but at least 0.25 s of it remain.
 * A background shorter than the scene is repeated, its end cross-faded into its beginning over 0.5 s; a longer one
   starts at a random position. It is brought to a common level, or a lower one so that its peak stays below 0.5. White
-  noise at -70 dBFS is added to it; without a background, white noise at its level replaces it. So there is no digital
-  silence.
+  noise at -70 dBFS is added to it; without a background, white noise at its level replaces it. So a scene contains no
+  digital silence.
 * The level of an event follows from the power of the background during the event. Where k events overlap, each may use
   at most 1/k of what the background leaves free below 0.99: no scene clips, and none has to be scaled afterwards. An
   event that becomes quieter than requested is counted, and `events.tsv` has the ratio it reached.
@@ -44,7 +44,7 @@ __all__ = [
     "text",
 ]  # fmt: skip
 
-MAX_WORKERS = 16  # by default; the Python code between the array operations runs in one thread at a time
+MAX_WORKERS = 16  # by default; only one thread at once runs the Python code between the array operations
 
 
 def synth(options: SynthOptions) -> Summary:
@@ -52,7 +52,7 @@ def synth(options: SynthOptions) -> Summary:
 
     Raises:
         ConfigError: The options are not valid, or no clip can be used.
-        LabelError: A label of the foreground is unknown; the message says where it is.
+        LabelError: A label of the foreground is unknown; the message names its place.
         AudioError: A source has changed since it was first read.
         OutputError: The folder cannot be written, or contains something else.
     """

@@ -8,10 +8,8 @@ from typing import Any
 
 from satpipe.jobs.benchmark.common import Say
 from satpipe.jobs.options.measure import ConsistencyRunOptions, SynthOptions
-from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.synth import synth
-from satpipe.jobs.tag import job
-from satpipe.jobs.tag.plan import plan
+from satpipe.jobs.tag.job import tag
 
 BACKGROUND_DB = -25.0
 
@@ -43,8 +41,7 @@ def tagged(sounds: Sequence[Path], options: ConsistencyRunOptions, say: Say) -> 
         regimes |= {"full_10s": full, "full_2s": full | {"delay_s": 2.0}}
     for name, given in regimes.items():
         say(f"tagging: {name}")
-        wanted = TagOptions((str(work / "recordings"),), work / name, **given)
-        job.run(wanted, plan(wanted), lambda progress: None)
+        tag(work / "recordings", out=work / name, **given)
     return [work / name for name in regimes]
 
 

@@ -12,10 +12,8 @@ from typing import Any
 
 from satpipe.jobs.benchmark.common import Say, machine
 from satpipe.jobs.evaluate import evaluate
-from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.synth import SynthOptions, synth
-from satpipe.jobs.tag import job
-from satpipe.jobs.tag.plan import plan
+from satpipe.jobs.tag.job import tag
 from satpipe.jobs.train.bundled import Corpus
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import Label, ancestors, weak_labels
@@ -98,8 +96,7 @@ def benchmark(corpus: Corpus, weights: str, folder: Path, say: Say) -> dict[str,
     for number, regime in enumerate(REGIMES):
         used = regime | ({"model": f"efficientat:{weights}"} if regime["model"] == "efficientat" else {})
         out = folder / f"out{number}"
-        wanted = TagOptions((str(scenes / "audio"),), out, overwrite=True, **used)
-        job.run(wanted, plan(wanted), lambda progress: None)
+        tag(scenes / "audio", out=out, overwrite=True, **used)
         strong, weak = scenes / "strong.tsv", scenes / "weak.csv"
         result = evaluate(out, strong=strong, weak=weak, classes="527", psds_thresholds=0, segment_s=1.0, bootstrap=0)
         found = [{key: each[key] for key in FIGURE} for each in result["figures"] if each["name"] in FIGURES]

@@ -9,10 +9,10 @@ API = ("__init__.py", "py.typed")
 
 
 class Layout(BuildHookInterface):  # type: ignore[type-arg]
-    """Put the API in its place. An editable install sees links in `.dev`, in the layout that a wheel has."""
+    """Makes `jobs/api` the package itself. An editable install uses links in `.dev`, in the layout of a wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the files of the API to a wheel, or make the links of an editable install."""
+        """Add the files of the API to a wheel, or create the links of an editable install."""
         if version != "editable":
             build_data["force_include"].update({f"jobs/api/{name}": f"satpipe/{name}" for name in API})
             return

@@ -41,16 +41,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Option:
-    """What a field of an options dataclass is for.
+    """Describes a field of an options dataclass.
 
     Attributes:
-        help: What it does, in one or two short sentences.
-        minimum: Lowest value.
-        maximum: Highest value.
+        help: Its effect, in one or two short sentences.
+        minimum: Minimum value.
+        maximum: Maximum value.
         above: The value must be above the minimum.
         below: The value must be below the maximum.
         metavar: Placeholder for the value in the help of a command.
-        flags: Its names on the command line, if not `--` and the field's name.
+        flags: Names on the command line, if not `--` and the field's name.
     """
 
     help: str
@@ -67,11 +67,10 @@ class Declared(NamedTuple):
 
     name: str
     annotation: Any
-    """Its type."""
     kinds: tuple[Any, ...]
     """Members of its type if that is a union, without None; else its type."""
     default: Any
-    """Its default; `MISSING` if the option is required."""
+    """`MISSING` if the option is required."""
     option: Option
 
     @property
@@ -100,7 +99,7 @@ def declared(options: Any) -> tuple[Declared, ...]:
 class Options:
     """Base of options dataclasses.
 
-    A value outside its limits is refused. Where text is expected, a path or a number is allowed, too.
+    A value outside its limits is refused. Where text is expected, a path or a number is also allowed.
     """
 
     def __post_init__(self) -> None:
@@ -120,7 +119,7 @@ class Options:
 
 
 def _wanted(each: Declared, value: Any) -> str:
-    """Return what an option must be; "" if the value is so."""
+    """Return what the value of an option must be; "" if this value is allowed."""
     if len(each.kinds) != 1:
         return ""
     (kind,) = each.kinds
@@ -154,7 +153,7 @@ def limits(option: Option) -> str:
 
 
 def takes(options: Callable[P, Made]) -> Callable[[Callable[[A, Made], R]], Callable[Concatenate[A, P], R]]:
-    """Return a decorator: the last argument of the function, an options dataclass, is given as keyword arguments."""
+    """Return a decorator that passes keyword arguments to the function as an options dataclass, its last argument."""
 
     def decorate(function: Callable[[A, Made], R]) -> Callable[Concatenate[A, P], R]:
         @wraps(function)
@@ -167,9 +166,9 @@ def takes(options: Callable[P, Made]) -> Callable[[Callable[[A, Made], R]], Call
 
 
 def lists(options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator: the keyword arguments of the function are the options of a dataclass.
+    """Return a decorator that adds the options of a dataclass to the signature and docstring of a function.
 
-    They are listed in its signature and its docstring. A wrong one raises TypeError.
+    An unknown or missing keyword argument raises TypeError.
     """
     known = {each.name: each for each in declared(options)}
 

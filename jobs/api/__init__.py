@@ -5,8 +5,8 @@
     satpipe.tag("/recordings", out="out")
     satpipe.read_tags("out", labels="under:Animal", min_score=0.5)
 
-Each function is the one behind the command of that name, with the same defaults and errors. Names load what they need
-when they are first used: `import satpipe` alone loads neither torch nor Ray nor pandas.
+Each function does the work of the command of that name, with the same defaults and errors. Modules are loaded when a
+name is first used: `import satpipe` alone loads neither torch nor Ray nor pandas.
 """
 
 from importlib import import_module

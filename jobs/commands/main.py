@@ -1,4 +1,4 @@
-"""The command line. Each group of commands has a module; the work of a command is in the module of its job."""
+"""The command line. Each group of commands has a module here; other modules of `jobs` do the work."""
 
 import sys
 
@@ -39,7 +39,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command; an error that is meant for the user becomes one line and an exit code."""
+    """Run a command; print an error that is addressed to the user as one line."""
     from satpipe.sat.errors import SatpipeError
 
     try:
@@ -51,6 +51,6 @@ def main() -> None:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         code = NOT_FINISHED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; the same command continues where this one was", err=True)
+        click.echo("stopped; run the same command again to continue", err=True)
         code = NOT_FINISHED
     sys.exit(code)

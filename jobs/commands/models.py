@@ -28,7 +28,7 @@ def models(context: click.Context) -> None:
 def pull(name: str) -> None:
     """Fetch the published checkpoint NAME into the cache.
 
-    The cache is in your home folder, or where SATPIPE_CACHE says; SATPIPE_HUB_URL selects a mirror.
+    The cache is in your home folder unless SATPIPE_CACHE names another folder; SATPIPE_HUB_URL selects a mirror.
     """
     from satpipe.sat.weights import hub
 
@@ -88,7 +88,7 @@ def _print_models() -> None:
 
 @contextmanager
 def _shown_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show the progress of a download: a bar on a terminal, else a line now and then."""
+    """Show the progress of a download: as a bar on a terminal, else as a line now and then."""
     if not sys.stdout.isatty():
         yield _Lines(name)
         return
@@ -105,7 +105,7 @@ def _shown_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 class _Lines:
-    """Prints a line for each tenth of a download, or for every 10 MB if its size is not known."""
+    """Prints a line after each tenth of a download, or every 10 MB if the size is unknown."""
 
     def __init__(self, name: str) -> None:
         self._name = name

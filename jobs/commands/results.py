@@ -38,7 +38,7 @@ def events(*, out: str, to: str | None, format: str | None, **given: Any) -> int
 @options(ReportOptions)
 @click.option("--pictures", metavar="DIR", help="Also write the maps as PNG and SVG.")
 def report(*, out: str, target: str | None, pictures: str | None, **given: Any) -> int:
-    """Write a page about OUT to look at, filter and listen to.
+    """Write a page to view, filter and listen to the results in OUT.
 
     The page is one HTML file that needs no network.
     """
@@ -166,7 +166,7 @@ def print_consistency(
 
 
 def _with_labels(given: dict[str, Any]) -> dict[str, Any]:
-    """Split the labels of a command line that are given with commas between them."""
+    """Split labels at commas."""
     from satpipe.sat.labels import separated
 
     return given | {"labels": separated(given["labels"] or ()) or None}

@@ -1,4 +1,4 @@
-"""Click options from options dataclasses, and what several commands share."""
+"""Click options from options dataclasses, and other code that several commands share."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING
@@ -82,7 +82,7 @@ class _Pair(click.ParamType[tuple[str, str]]):
 
 
 def progress(what: str) -> Callable[[int, int], None]:
-    """Return a function that prints how many of some things are done."""
+    """Return a function that prints the number of finished items."""
     return lambda done, total: click.echo(f"{done} of {total} {what}", err=True)
 
 

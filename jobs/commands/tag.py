@@ -12,7 +12,7 @@ group = click.Group("Tag")
 @group.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @options(TagOptions)
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan only; tag nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     """Tag recordings: files, folders or glob patterns.

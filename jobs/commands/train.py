@@ -6,7 +6,8 @@ from typing import Any
 import click
 from satpipe.jobs.commands.shared import SOME_FAILED, log, options, progress
 from satpipe.jobs.options.tag import ClusterOptions
-from satpipe.jobs.options.train import BundledOptions, LabelOptions, PrepareOptions, SegmentOptions
+from satpipe.jobs.options.train import BundledOptions, LabelOptions, PrepareOptions
+from satpipe.pipeline.training_data.segments import SegmentOptions
 
 group = click.Group("Train")
 

@@ -10,7 +10,7 @@ from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 Device = Literal["cpu", "cuda"]
-MIN_SAMPLES = SAMPLE_RATE_HZ // 4  # of an event that the scene's end cuts
+MIN_SAMPLES = SAMPLE_RATE_HZ // 4  # of an event that is cut off by the end of the scene
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class TagOptions(ClusterOptions, ModelOptions):
     time_pattern: Annotated[
         str | None,
         Option(
-            "Where file names contain the start time, such as `rec-%d%m%y-%H%M*`; by default it is found.",
+            "Position of the start time in file names, such as `rec-%d%m%y-%H%M*`; by default detected.",
             metavar="PATTERN",
         ),
     ] = None

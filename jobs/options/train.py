@@ -6,7 +6,6 @@ from typing import Annotated
 
 from satpipe.jobs.options.tag import ClusterOptions
 from satpipe.pipeline.option import Option, Options
-from satpipe.pipeline.training_data.segments import SegmentOptions
 
 Where = Annotated[
     tuple[tuple[str, str], ...], Option("Only rows of the table with this value.", metavar="COLUMN=VALUE")
@@ -51,6 +50,3 @@ class BundledOptions(Options):
     full_context: Annotated[
         bool, Option("Fine-tune a full-context model from the bundled one, on the sets of an earlier run.")
     ] = False
-
-
-__all__ = ["BundledOptions", "LabelOptions", "PrepareOptions", "SegmentOptions"]

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from satpipe.jobs.options.train import BundledOptions, SegmentOptions
+from satpipe.jobs.options.train import BundledOptions
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.job import Report, train
 from satpipe.jobs.train.prepare import Prepared, label, prepare
+from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.weights.hub import BUNDLED_PATH
 

@@ -346,7 +346,7 @@ def test_the_same_command_continues_a_run_that_was_stopped(
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert stderr.strip().splitlines()[-1] == "stopped; the same command continues where this one was"
+    assert stderr.strip().splitlines()[-1] == "stopped; run the same command again to continue"
     staged = {path.name for path in out.glob("_staged/[!.]*.parquet")}
     finished = pd.read_parquet(out / "recordings").shape[0] if list(out.glob("recordings/*.parquet")) else 0
     assert staged or finished

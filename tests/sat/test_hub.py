@@ -17,7 +17,7 @@ from satpipe.jobs.commands.models import models
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
 from satpipe.sat.model.config import CONFIGS, get_config
 from satpipe.sat.model.network import SAT
-from satpipe.sat.weights import hub
+from satpipe.sat.weights import download, hub
 from satpipe.sat.weights.checkpoint import to_published
 from satpipe.sat.weights.registry import load_checkpoint
 
@@ -126,7 +126,7 @@ def server(body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setenv("SATPIPE_HUB_URL", url)
         monkeypatch.setenv("SATPIPE_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(hub, "_RETRY_WAIT_S", 0.0)
+        monkeypatch.setattr(download, "_RETRY_WAIT_S", 0.0)
         thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield state

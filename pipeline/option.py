@@ -51,6 +51,7 @@ class Option:
         below: The value must be below the maximum.
         metavar: Placeholder for the value in the help of a command.
         flags: Names on the command line, if not `--` and the field's name.
+        bare: Its value if the option is given without one, in Python as True; None: it needs a value.
     """
 
     help: str
@@ -60,6 +61,7 @@ class Option:
     below: bool = False
     metavar: str | None = None
     flags: tuple[str, ...] = ()
+    bare: str | None = None
 
 
 class Declared(NamedTuple):
@@ -111,6 +113,8 @@ class Options:
         cls: Any = type(self)
         for each in declared(cls):
             value = getattr(self, each.name)
+            if value is True and each.option.bare:
+                object.__setattr__(self, each.name, each.option.bare)
             if each.kinds == (str,) and isinstance(value, Real | Path):
                 object.__setattr__(self, each.name, str(value))
             if value is not None and (wanted := _wanted(each, value)):

@@ -65,6 +65,8 @@ def _ground_truth(kind: str, truth: dict[str, Any]) -> str:
     if truth["not_found"]:
         more = ", ..." if truth["not_found"] > len(truth["examples"]) else ""
         line += f" (not found: {', '.join(truth['examples'])}{more})"
+    if truth.get("matched_by"):
+        line += "; matched by " + ", ".join(f"{rule} ({count:,})" for rule, count in truth["matched_by"].items())
     return f"{line}; {truth['classes']} classes, {truth['classes_with_truth']} of them in the ground truth"
 
 

@@ -1,4 +1,4 @@
-"""Commands about models: list, fetch, export."""
+"""Commands about models and labels: list, fetch, export."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import click
 from satpipe.jobs.commands.shared import options
 from satpipe.jobs.options.models import ExportOptions
 
-group = click.Group("Models")
+group = click.Group("Models and labels")
 
 
 @group.group(invoke_without_command=True)
@@ -35,6 +35,25 @@ def pull(name: str) -> None:
     with _shown_progress(name) as progress:
         path = hub.pull(name, progress)
     click.echo(f"{name} is in {path}")
+
+
+@group.group()
+def labels() -> None:
+    """Fetch AudioSet's strong labels."""
+
+
+@labels.command("pull")
+def pull_labels() -> None:
+    """Fetch AudioSet's strong labels of its evaluation set into the cache.
+
+    `satpipe evaluate --strong` finds them there. The cache is in your home folder, or where SATPIPE_CACHE says;
+    SATPIPE_LABELS_URL selects a mirror. The labels are published by Google under CC BY 4.0.
+    """
+    from satpipe.jobs.ground_truth import audioset
+
+    with _shown_progress(audioset.STRONG) as progress:
+        path = audioset.pull(progress)
+    click.echo(f"AudioSet's strong labels are in {path}")
 
 
 @group.command()

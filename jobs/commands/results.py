@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import OUT, log, options
-from satpipe.jobs.options.results import ConsistencyOptions, EvaluateOptions, EventOptions, ReportOptions
+from satpipe.jobs.commands.shared import OUT, log, named_out, options
+from satpipe.jobs.options.results import AUDIOSET, ConsistencyOptions, EvaluateOptions, EventOptions, ReportOptions
 
 group = click.Group("Results")
 OUTS = click.argument("outs", nargs=-1, required=True, metavar="OUT...")
@@ -83,7 +83,8 @@ def evaluate(
 ) -> int:
     """Compare OUT with ground truth.
 
-    The figures are printed next to those of the paper.
+    The figures are printed next to those of the paper. Without --strong and --weak, AudioSet's labels of its evaluation
+    set are used, if they fit the names of the recordings.
     """
     from satpipe.jobs import evaluate
     from satpipe.reports import evaluation
@@ -93,8 +94,7 @@ def evaluate(
         evaluate.compare(first, second)
         click.echo(evaluation.comparison(first, second))
         return 0
-    if not outs:
-        raise click.UsageError("give an output folder of `satpipe tag` to evaluate")
+    outs = _folders(given, outs)
     results = []
     for out, place in zip(outs, evaluate.folders(folder, outs), strict=True):
         result = evaluate.evaluate(out, **given)
@@ -163,6 +163,16 @@ def print_consistency(
         click.echo(f"note: {note}")
     click.echo(pages.table(found.figures, threshold).markdown())
     return 0
+
+
+def _folders(given: dict[str, Any], outs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the folders to evaluate: also one that stands behind --strong or --weak, which then have no value."""
+    from satpipe.pipeline.storage import locate
+
+    for kind in ("strong", "weak"):
+        if given[kind] not in (None, AUDIOSET) and (locate(given[kind]) / "run.json").is_file():
+            outs, given[kind] = (given[kind], *outs), AUDIOSET
+    return tuple(dict.fromkeys(outs)) or (named_out(),)
 
 
 def _with_labels(given: dict[str, Any]) -> dict[str, Any]:

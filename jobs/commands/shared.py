@@ -11,8 +11,17 @@ from satpipe.pipeline.option import Declared, declared
 SOME_FAILED = 3
 """Exit code of a command that finished although some recordings could not be processed."""
 FILE = click.Path(dir_okay=False, path_type=Path)
-OUT = click.argument("out", metavar="OUT")
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def named_out() -> str:
+    """Return the output folder to read when none is named, and print which one that is."""
+    out = default_out()
+    log(f"OUT: {out}")
+    return out
+
+
+OUT = click.argument("out", required=False, metavar="[OUT]", callback=lambda _context, _parameter, out: out or named_out())
 
 
 def options(of: type, *only: str) -> Callable[[Command], Command]:
@@ -39,6 +48,8 @@ def _option(each: Declared) -> Callable[[Command], Command]:
             flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
         return click.option(each.name, *flags, is_flag=True, default=default, show_default=default, help=text)
     settings: dict[str, Any] = {"metavar": each.option.metavar, "required": default is MISSING}
+    if each.option.bare:
+        settings |= {"is_flag": False, "flag_value": each.option.bare}
     item = _item(each)
     if item:
         settings |= {"multiple": True, "type": _Pair() if get_origin(item) is tuple else str}

@@ -8,10 +8,11 @@ from satpipe.jobs.evaluate.curves import Curves
 from satpipe.jobs.evaluate.result import EvaluationResult, compare, folders, read, read_curves, write
 from satpipe.jobs.evaluate.strong_figures import StrongEvaluator
 from satpipe.jobs.evaluate.weak_figures import WeakEvaluator
-from satpipe.jobs.options.results import EvaluateOptions
+from satpipe.jobs.ground_truth.audioset import labels_file
+from satpipe.jobs.options.results import AUDIOSET, EvaluateOptions
 from satpipe.pipeline.option import takes
 from satpipe.pipeline.tables.open_folder import Tables
-from satpipe.sat.errors import ConfigError
+from satpipe.sat.errors import ConfigError, TruthError
 
 __all__ = ["EvaluateOptions", "EvaluationResult", "compare", "evaluate", "folders", "read", "read_curves", "write"]
 
@@ -19,6 +20,9 @@ __all__ = ["EvaluateOptions", "EvaluationResult", "compare", "evaluate", "folder
 @takes(EvaluateOptions)
 def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
     """Compare the tables of an output folder with ground truth, as `satpipe evaluate` does.
+
+    `weak=True` and `strong=True` mean AudioSet's own labels of its evaluation set. Without either, those of them are
+    used that fit the names of the recordings.
 
     >>> result = satpipe.evaluate("out", strong="strong.tsv", classes="527", bootstrap=0)
     >>> [(figure["name"], figure["average"], figure["value"]) for figure in result["figures"]][:2]
@@ -37,8 +41,6 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
         TruthError: The ground truth cannot be read, or belongs to no recording.
         LabelError: The ground truth has labels that satpipe does not know.
     """
-    if not (options.weak or options.strong):
-        raise ConfigError("no ground truth to compare with: give --weak, --strong or both")
     if options.median_filter < 1 or options.median_filter % 2 == 0:
         raise ConfigError(f"--median-filter must be an odd number of chunks, not {options.median_filter}")
     tables, curves = Tables(out), Curves()
@@ -56,9 +58,17 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
         "classes": [],
         "curves": curves.table(),
     }
-    if options.weak:
-        WeakEvaluator(tables, options, result, curves).evaluate(options.weak)
-    if options.strong:
-        StrongEvaluator(tables, options, result, curves).evaluate(options.strong)
+    either = not (options.weak or options.strong)  # AudioSet's, those that fit
+    for kind, evaluator in (("weak", WeakEvaluator), ("strong", StrongEvaluator)):
+        given = AUDIOSET if either else getattr(options, kind)
+        if given:
+            try:
+                path = labels_file(kind, given, tables.run.get("inputs", ()))
+                evaluator(tables, options, result, curves).evaluate(path)
+            except TruthError as error:
+                if kind == "weak" or not either:
+                    raise
+                result["truth"].pop(kind, None)
+                result["notes"].append(f"no strong labels were evaluated: {error}")
     result["curves"] = curves.table()
     return result

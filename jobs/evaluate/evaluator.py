@@ -8,6 +8,8 @@ import numpy as np
 from satpipe.jobs import ground_truth
 from satpipe.jobs.evaluate.curves import Curves
 from satpipe.jobs.evaluate.result import EXAMPLES, EvaluationResult
+from satpipe.jobs.ground_truth import audioset
+from satpipe.jobs.ground_truth.text_file import content
 from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.metrics.bootstrap import interval, resample
 from satpipe.jobs.options.results import EvaluateOptions
@@ -36,9 +38,15 @@ class Evaluator:
     def join(self, path: str | Path, listed: tuple[str, ...], unknown: dict[str, int]) -> ground_truth.Match:
         """Find the recordings of the listed clips, and describe the ground truth in the result."""
         mapping = ground_truth.read_mapping(self.options.mapping) if self.options.mapping else None
-        match = ground_truth.match(listed, self.recordings, mapping)
+        published = audioset.is_published(path)
+        match = ground_truth.match(listed, self.recordings, mapping, same_name=published)
         if not len(match.clip):
             theirs = f" ({self.recordings[0]}, ...)" if self.recordings else ""
+            if published:
+                raise TruthError(
+                    f"none of the {len(self.recordings):,} recordings tagged in {self.result['out']}{theirs} is one of "
+                    f"the {len(listed):,} clips in {Path(path).name}. {audioset.NAMES}"
+                )
             raise TruthError(
                 f"none of the {len(listed):,} clips of {path} ({listed[0]}, ...) is among the {len(self.recordings):,} "
                 f"recordings tagged in {self.result['out']}{theirs}: use --mapping FILE to assign them"
@@ -46,11 +54,12 @@ class Evaluator:
         found = [listed[clip] for clip in match.clip]
         self.clips = {"clips_found": len(found), "clips_listed": len(listed)}
         self.result["truth"][self.kind] = {
-            "file": str(path),
+            "file": audioset.SHIPPED if path == audioset.WEAK else str(path),
             "sha256": _sha256_of(path),
             "listed": len(listed),
             "found": len(found),
             "not_found": len(match.missing),
+            "matched_by": match.rules,
             "examples": list(match.missing[:EXAMPLES]),
             "clips_sha256": hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest(),
         }
@@ -130,4 +139,4 @@ def _sha256_of(path: str | Path) -> str:
     """Return the checksum of a file, or of all files of a folder in the order of their names."""
     place = locate(path)
     files = sorted(each for each in place.rglob("*") if each.is_file()) if place.is_dir() else [place]
-    return hashlib.sha256(b"".join(hashlib.sha256(each.read_bytes()).digest() for each in files)).hexdigest()
+    return hashlib.sha256(b"".join(hashlib.sha256(content(each)).digest() for each in files)).hexdigest()

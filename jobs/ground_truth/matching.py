@@ -26,6 +26,8 @@ class Match:
     """Clips without a recording."""
     unlisted: tuple[str, ...]
     """Recordings without a clip."""
+    rules: dict[str, int]
+    """Number of clips found by each rule: mapping, name, YouTube id and start, YouTube id."""
 
 
 def read_mapping(path: str | Path) -> dict[str, str]:
@@ -79,7 +81,13 @@ def read_list(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def match(clips: Sequence[str], recordings: Sequence[str], mapping: Mapping[str, str] | None = None) -> Match:
+def match(
+    clips: Sequence[str],
+    recordings: Sequence[str],
+    mapping: Mapping[str, str] | None = None,
+    *,
+    same_name: bool = False,
+) -> Match:
     """Find the recording of each clip.
 
     First by name, in this order: the same path; the same except for the audio extension; one path is the end of the
@@ -94,14 +102,15 @@ def match(clips: Sequence[str], recordings: Sequence[str], mapping: Mapping[str,
         clips: Names as in the ground truth, without repetitions.
         recordings: Names as in the recordings table, without repetitions.
         mapping: Clips of recordings whose names do not determine them; it overrides names.
+        same_name: Treat recordings with the same name in several folders as copies, of which the first is used.
 
     Raises:
         TruthError: A clip could be several recordings, or a recording several clips; the message lists them. Or the
             mapping contains none of the clips and recordings.
     """
-    matcher = _Matcher(clips, recordings)
+    matcher = _Matcher(clips, recordings, same_name)
     mapped = {place: mapping[name] for place, name in enumerate(recordings) if name in mapping} if mapping else {}
-    matcher.find(mapped)
+    matcher.find(mapped, "mapping")
     if mapping and not matcher.found:
         raise TruthError("the mapping has no recording of the tables together with a listed clip")
     matcher.find({place: name for place, name in enumerate(recordings) if place not in mapped})
@@ -115,22 +124,24 @@ _Candidates = Iterable[tuple[int, int, list[int]]]
 class _Matcher:
     """Matches clips and recordings by position."""
 
-    def __init__(self, clips: Sequence[str], recordings: Sequence[str]) -> None:
-        self._clips, self._recordings = clips, recordings
+    def __init__(self, clips: Sequence[str], recordings: Sequence[str], same_name: bool) -> None:
+        self._clips, self._recordings, self._same_name = clips, recordings, same_name
         self._names = [parse_name(clip) for clip in clips]
         self.found: dict[int, int] = {}  # clip: recording
         self._taken: set[int] = set()
+        self._rules: Counter[str] = Counter()
         self._wrong: list[str] = []
 
-    def find(self, names: Mapping[int, str]) -> None:
-        """Find the clips of recordings with these names, by position.
+    def find(self, names: Mapping[int, str], rule: str = "name") -> None:
+        """Find the clips of recordings with these names, by position; `rule` is counted for those found by name.
 
         Raises:
             TruthError: A match is ambiguous.
         """
         parsed = {place: parse_name(name) for place, name in names.items()}
-        self._settle(self._near_by_name(parsed))
-        self._settle(self._near_by_segment({p: n.stem for p, n in parsed.items() if p not in self._taken}))
+        self._settle(self._near_by_name(parsed), (rule,))
+        stems = {place: name.stem for place, name in parsed.items() if place not in self._taken}
+        self._settle(self._near_by_segment(stems), ("YouTube id and start", "YouTube id"))
         if self._wrong:
             count = len(self._wrong)
             raise TruthError(
@@ -178,10 +189,17 @@ class _Matcher:
     def _unmatched(self) -> Iterator[tuple[int, Name]]:
         return ((clip, name) for clip, name in enumerate(self._names) if clip not in self.found)
 
-    def _settle(self, candidates: _Candidates) -> None:
-        """Match clips and recordings; if several clips claim one recording, the nearest name wins."""
+    def _settle(self, candidates: _Candidates, rules: Sequence[str]) -> None:
+        """Match clips and recordings; if several clips claim one recording, the nearest name wins.
+
+        Args:
+            candidates: Candidate recordings of clips.
+            rules: Names of the rules by distance; the last is for all greater distances.
+        """
         claims: dict[int, list[tuple[int, int]]] = defaultdict(list)  # recording: (distance, clip)
         for clip, distance, near in candidates:
+            if self._same_name and len({parse_name(self._recordings[place]).last for place in near}) == 1:
+                near = [min(near, key=lambda place: self._recordings[place])]
             if len(near) > 1:
                 names = count_and_names([self._recordings[place] for place in near], "recording", "recordings")
                 self._wrong.append(f"clip {self._clips[clip]} could be any of {names}")
@@ -195,6 +213,7 @@ class _Matcher:
                 self._wrong.append(f"recording {self._recordings[recording]} could be any of {names}")
             else:
                 self.found[clips[0]] = recording
+                self._rules[rules[min(nearest, len(rules) - 1)]] += 1
                 self._taken.add(recording)
 
     def result(self) -> Match:
@@ -205,4 +224,5 @@ class _Matcher:
             np.array([self.found[clip] for clip in clips], np.int32),
             tuple(name for clip, name in enumerate(self._clips) if clip not in self.found),
             tuple(name for place, name in enumerate(self._recordings) if place not in self._taken),
+            dict(self._rules),
         )

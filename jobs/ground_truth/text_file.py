@@ -1,7 +1,9 @@
 """Text files of lines with cells, and their invalid lines."""
 
 import csv
+import gzip
 import re
+import zlib
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
@@ -37,7 +39,7 @@ class TextFile:
         self._first: dict[Hashable, int] = {}  # line of each key
         self._wrong: list[tuple[int, TruthError | LabelError]] = []
         try:
-            text = path.read_bytes().decode("utf-8-sig")
+            text = content(path).decode("utf-8-sig")
         except OSError as error:
             raise TruthError(f"{path} cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
@@ -109,6 +111,19 @@ class TextFile:
         except csv.Error:
             raise TruthError("a quote is not closed, or closed within a cell") from None
         return [cell.strip() for cell in cells]
+
+
+def content(path: Path) -> bytes:
+    """Return the content of a file, decompressed if its name ends in .gz.
+
+    Raises:
+        OSError: The file cannot be read, or is not compressed.
+    """
+    packed = path.read_bytes()
+    try:
+        return gzip.decompress(packed) if path.suffix == ".gz" else packed
+    except (EOFError, zlib.error) as error:
+        raise gzip.BadGzipFile(str(error)) from error
 
 
 def cell_at(cells: list[str], place: int | None) -> str:

@@ -10,6 +10,8 @@ from satpipe.sat.labels import Key
 
 Unknown = Literal["error", "skip"]
 """What to do with a label that satpipe does not know: raise an error, or skip and count it."""
+AUDIOSET = "audioset"
+"""Value of `weak` and `strong`: AudioSet's own labels of its evaluation set."""
 
 Labels = Annotated[
     Key | Iterable[Key] | None,
@@ -28,12 +30,20 @@ class EvaluateOptions(Options):
     """Options of `satpipe evaluate`."""
 
     weak: Annotated[
-        str | Path | None,
-        Option("Weak labels: AudioSet's eval_segments.csv, or a table with a header.", metavar="CSV"),
+        str | Path | bool | None,
+        Option(
+            "Weak labels, a table with a header; without a value AudioSet's own, which ship with satpipe.",
+            metavar="[CSV]",
+            bare=AUDIOSET,
+        ),
     ] = None
     strong: Annotated[
-        str | Path | None,
-        Option("Strong labels: files of AudioSet, DCASE, Audacity or Raven.", metavar="TSV|FOLDER"),
+        str | Path | bool | None,
+        Option(
+            "Strong labels: files of DCASE, Audacity, Raven, ...; without a value AudioSet's own, see `labels pull`.",
+            metavar="[TSV|FOLDER]",
+            bare=AUDIOSET,
+        ),
     ] = None
     mapping: Annotated[
         str | Path | None,

@@ -10,6 +10,7 @@ the signatures and docstrings of Python functions (`takes`, `lists`) and the doc
 
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
@@ -33,6 +34,8 @@ from typing import (
 
 from satpipe.sat.errors import ConfigError
 
+OUT, OUT_VARIABLE = "out", "SATPIPE_OUT"
+
 P = ParamSpec("P")
 A = TypeVar("A")
 Made = TypeVar("Made")
@@ -52,6 +55,7 @@ class Option:
         metavar: Placeholder for the value in the help of a command.
         flags: Names on the command line, if not `--` and the field's name.
         bare: Its value if the option is given without one, in Python as True; None: it needs a value.
+        variable: Environment variable whose value overrides the default.
     """
 
     help: str
@@ -62,6 +66,7 @@ class Option:
     metavar: str | None = None
     flags: tuple[str, ...] = ()
     bare: str | None = None
+    variable: str | None = None
 
 
 class Declared(NamedTuple):
@@ -156,13 +161,23 @@ def limits(option: Option) -> str:
     return " and ".join(words) or "a finite number"
 
 
-def takes(options: Callable[P, Made]) -> Callable[[Callable[[A, Made], R]], Callable[Concatenate[A, P], R]]:
-    """Return a decorator that passes keyword arguments to the function as an options dataclass, its last argument."""
+def default_out() -> str:
+    """Return the output folder if none is named: SATPIPE_OUT, or `out` in the current folder."""
+    return os.environ.get(OUT_VARIABLE) or OUT
 
-    def decorate(function: Callable[[A, Made], R]) -> Callable[Concatenate[A, P], R]:
+
+def takes(
+    options: Callable[P, Made],
+) -> Callable[[Callable[[str | Path, Made], R]], Callable[Concatenate[str | Path | None, P], R]]:
+    """Return a decorator: a function of an output folder and an options dataclass gets keyword arguments instead.
+
+    The output folder is `default_out()` if it is not given.
+    """
+
+    def decorate(function: Callable[[str | Path, Made], R]) -> Callable[Concatenate[str | Path | None, P], R]:
         @wraps(function)
-        def with_keywords(first: A, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return function(first, options(*args, **kwargs))
+        def with_keywords(out: str | Path | None = None, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return function(default_out() if out is None else out, options(*args, **kwargs))
 
         return lists(options)(with_keywords)
 
@@ -186,6 +201,9 @@ def lists(options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 meant = f"; did you mean '{near[0]}'?" if near else ""
                 raise TypeError(f"{name}() has no option '{given}'{meant}")
             for each in known.values():
+                value = os.environ.get(each.option.variable or "")
+                if value:
+                    kwargs.setdefault(each.name, value)
                 if each.default is MISSING and each.name not in kwargs:
                     raise TypeError(f"{name}() needs the option '{each.name}'")
             return function(*args, **kwargs)

@@ -58,7 +58,7 @@ def report(*, out: str, target: str | None, pictures: str | None, **given: Any) 
 
 
 @group.command()
-@click.argument("outs", nargs=-1, metavar="OUT...")
+@click.argument("outs", nargs=-1, metavar="[OUT]...")
 @options(EvaluateOptions)
 @click.option(
     "-o",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
-from satpipe.pipeline.option import Declared, declared
+from satpipe.pipeline.option import Declared, declared, default_out
 
 SOME_FAILED = 3
 """Exit code of a command that finished although some recordings could not be processed."""
@@ -21,7 +21,9 @@ def named_out() -> str:
     return out
 
 
-OUT = click.argument("out", required=False, metavar="[OUT]", callback=lambda _context, _parameter, out: out or named_out())
+OUT = click.argument(
+    "out", required=False, metavar="[OUT]", callback=lambda _context, _parameter, out: out or named_out()
+)
 
 
 def options(of: type, *only: str) -> Callable[[Command], Command]:
@@ -48,6 +50,8 @@ def _option(each: Declared) -> Callable[[Command], Command]:
             flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
         return click.option(each.name, *flags, is_flag=True, default=default, show_default=default, help=text)
     settings: dict[str, Any] = {"metavar": each.option.metavar, "required": default is MISSING}
+    if each.option.variable:
+        settings |= {"envvar": each.option.variable, "show_envvar": True}
     if each.option.bare:
         settings |= {"is_flag": False, "flag_value": each.option.bare}
     item = _item(each)

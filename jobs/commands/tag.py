@@ -27,7 +27,7 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     options = TagOptions(**given)
     plan = make_plan(options)
     if not quiet:
-        click.echo(messages.plan(plan, prune=options.prune))
+        click.echo(messages.plan(plan, options.out, prune=options.prune))
     if dry_run:
         return 0
     with progress.shown(quiet=quiet) as report:

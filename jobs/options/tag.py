@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from satpipe.pipeline.live.source import MAX_LAG_S, SourceOptions
-from satpipe.pipeline.option import Option, Options
+from satpipe.pipeline.option import OUT, OUT_VARIABLE, Option, Options
 from satpipe.sat.model.config import BUNDLED, CLASSES, Cut
 
 CHANNELS = "mix: the mean of all; split: each as a separate recording; N: one channel, counted from 1."
@@ -54,7 +54,10 @@ class TagOptions(ClusterOptions, ModelOptions):
     """Options of `satpipe tag`."""
 
     inputs: tuple[str, ...]
-    out: Annotated[str | Path, Option("Output folder, or s3://bucket/folder.", flags=("-o", "--out"))]
+    out: Annotated[
+        str | Path,
+        Option("Output folder, or s3://bucket/folder.", metavar="DIR", flags=("-o", "--out"), variable=OUT_VARIABLE),
+    ] = OUT
     threshold: Annotated[float, Option("Minimum score of a row in the tags table.", minimum=0, maximum=1)] = 0.1
     top_k: Annotated[int, Option("Maximum number of rows per chunk in the tags table.", minimum=1, maximum=CLASSES)] = (
         10

@@ -9,17 +9,19 @@ from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.status import Status
 from satpipe.jobs.tag.time_options import some
 from satpipe.pipeline.start_times.resolver import SOURCES
+from satpipe.pipeline.storage import locate
 from satpipe.sat.weights.hub import BUNDLED_SOURCE
 
 
-def plan(plan: Plan, *, prune: bool) -> str:
+def plan(plan: Plan, out: str | Path, *, prune: bool) -> str:
     """Describe what a run will do."""
     checkpoint = plan.checkpoint
     config = checkpoint.config
     memory = "memory" if config.streaming else "no memory"
     lines = [
+        f"tables go to {locate(out)}",
         f"model: {config.name}, {config.script_chunk_s:g} s delay, {memory}, {checkpoint.source} "
-        f"(sha256 {checkpoint.sha256[:12]})"
+        f"(sha256 {checkpoint.sha256[:12]})",
     ]
     if checkpoint.source == BUNDLED_SOURCE:
         lines.append(

@@ -8,6 +8,7 @@ import torch
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.time_options import make_resolver, unmatched
+from satpipe.pipeline.option import default_out
 from satpipe.pipeline.recordings.find import Search
 from satpipe.pipeline.start_times.resolver import StartTimeResolver
 from satpipe.pipeline.tables.output_folder import Output
@@ -66,6 +67,8 @@ def plan(options: TagOptions) -> Plan:
         raise ConfigError("--precision fp16 is for GPUs and needs --device cuda; on a CPU use bf16")
     if not options.inputs:
         raise ConfigError("no recordings are given: give files, folders or patterns")
+    if str(options.out) == default_out():
+        Output(options.out).refuse_others()
     checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
     if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads whole waveforms: leave --cut out")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from satpipe.pipeline.tables.files import open_run
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.sat.errors import OutputError
 
 PROBLEMS = 20  # recordings listed
 
@@ -44,9 +44,7 @@ def status(folder: str | Path) -> Status:
         OutputError: The folder has no tables of satpipe, or they cannot be read.
     """
     output = Output(folder)
-    run = output.run()
-    if run is None:
-        raise OutputError(f"{folder} is not an output folder of satpipe: it has no run.json")
+    _, run = open_run(folder)
     table = output.batches.recordings(["recording", "status", "reason", "duration_s", "time_source"])
     return Status(
         run=run,

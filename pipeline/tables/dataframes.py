@@ -34,7 +34,11 @@ _ROW_BYTES = 8  # in addition to four for each column
 
 
 def read_recordings(
-    out: str | Path, *, recordings: Recordings | None = None, since: Time | None = None, until: Time | None = None
+    out: str | Path | None = None,
+    *,
+    recordings: Recordings | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
 ) -> pd.DataFrame:
     """Read the recordings table.
 
@@ -44,7 +48,7 @@ def read_recordings(
     1  speech.wav         4.0     ok
 
     Args:
-        out: Output folder of `satpipe tag`, path or URL.
+        out: Output folder of `satpipe tag`, path or URL; by default SATPIPE_OUT, or `out` in the current folder.
         recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
         since: Only recordings that end after this time, in UTC unless it has a time zone.
         until: Only recordings that start before this time.
@@ -63,7 +67,7 @@ def read_recordings(
 
 
 def read_tags(
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     labels: Labels | None = None,
     recordings: Recordings | None = None,
@@ -106,7 +110,7 @@ def read_tags(
 
 
 def read_scores(
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     labels: Labels | None = None,
     recordings: Recordings | None = None,
@@ -124,7 +128,7 @@ def read_scores(
     2  birds.wav      2      3.8    4.0  NaT   0.7     0.0
 
     Args:
-        out: Output folder of `satpipe tag`, path or URL.
+        out: Output folder of `satpipe tag`, path or URL; by default SATPIPE_OUT, or `out` in the current folder.
         labels: One class or several: a name, a mid, or `under:` and one of these for a class and all below it in the
             ontology; by default all 527.
         recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
@@ -155,7 +159,7 @@ def read_scores(
 
 
 def scan_scores(
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     labels: Labels | None = None,
     recordings: Recordings | None = None,
@@ -200,7 +204,7 @@ def in_files(out: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(file=file, file_s=file_s)
 
 
-def _open(out: str | Path, selection: Selection, *, scores: bool = True) -> Tables:
+def _open(out: str | Path | None, selection: Selection, *, scores: bool = True) -> Tables:
     tables = Tables(out, scores=scores)
     for note in (*tables.notes, *selection.notes(tables)):
         warnings.warn(note, stacklevel=3)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from satpipe.pipeline.storage import output_file
+from satpipe.pipeline.option import default_out
+from satpipe.pipeline.storage import locate, output_file
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.sat.errors import OutputError
 
@@ -48,6 +49,23 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder / 'run.json'} cannot be read: {error}") from error
     return run if isinstance(run, dict) else {}
+
+
+def open_run(out: str | Path | None) -> tuple[Path, dict[str, Any]]:
+    """Return the location of an output folder and the content of its `run.json`.
+
+    Raises:
+        OutputError: `out` is not an output folder.
+    """
+    out = default_out() if out is None else out
+    folder = locate(out)
+    run = read_run(folder)
+    if run is None:
+        raise OutputError(
+            f"{out} is not an output folder of satpipe: it has no run.json. `satpipe tag RECORDINGS` writes to "
+            f"{default_out()}; OUT or SATPIPE_OUT names another folder"
+        )
+    return folder, run
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:

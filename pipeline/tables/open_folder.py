@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.batches import read_recordings
-from satpipe.pipeline.tables.files import read_run
+from satpipe.pipeline.tables.files import open_run
 from satpipe.pipeline.tables.schemas import RECORDINGS
 from satpipe.pipeline.tables.staged import Staging
 from satpipe.sat.errors import ConfigError, OutputError
@@ -73,7 +72,7 @@ class Tables:
         notes: Warnings about figures computed from the tables.
     """
 
-    def __init__(self, out: str | Path, *, scores: bool = True) -> None:
+    def __init__(self, out: str | Path | None, *, scores: bool = True) -> None:
         """Read the recordings table; scores are not read yet.
 
         Args:
@@ -84,11 +83,7 @@ class Tables:
             OutputError: `out` is not an output folder, has no scores, has other classes than this version, or cannot
                 be read.
         """
-        self.folder = locate(out)
-        run = read_run(self.folder)
-        if run is None:
-            raise OutputError(f"{out} is not an output folder of satpipe: it has no run.json")
-        self.run = run
+        self.folder, self.run = open_run(out)
         if scores:
             self._check_scores()
         paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)

@@ -94,7 +94,9 @@ class Output:
         except Timeout:
             raise OutputError(f"{self.folder} is being written by another satpipe; let it finish first") from None
         except OSError as error:
-            raise OutputError(f"{self.folder} cannot be written: {error.strerror or error}") from error
+            raise OutputError(
+                f"{self.folder} cannot be written: {error.strerror or error}; -o DIR or SATPIPE_OUT=DIR names another"
+            ) from error
         try:
             yield
         finally:
@@ -114,6 +116,21 @@ class Output:
 
     def _lock(self) -> FileLock:
         return FileLock(self.folder / ".lock", timeout=0)
+
+    def refuse_others(self) -> None:
+        """Make sure that the folder is an output folder, does not exist or is empty.
+
+        Raises:
+            OutputError: It contains other files, or is not a folder.
+        """
+        if self.run() is None and self.folder.exists():
+            files = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [self.folder.name]
+            strange = sorted(set(files) - {".lock", "log", FOLDER, *SCHEMAS})
+            if strange:
+                raise OutputError(
+                    f"{self.folder} is not an output folder of satpipe and is not empty ({strange[0]}, ...): name "
+                    "another one with -o DIR or SATPIPE_OUT=DIR"
+                )
 
     def run(self) -> dict[str, Any] | None:
         """Return the content of `run.json`, or None if the file does not exist."""

@@ -259,7 +259,8 @@ def test_a_folder_of_other_files_is_not_written_into(satpipe_here: Satpipe, tmp_
         assert done.returncode == 1
         assert "out is not an output folder of satpipe and is not empty (a.wav, ...): name another" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav"]
-    nothing = satpipe_here("status", cwd=tmp_path / "out")
-    assert nothing.returncode == 1
-    assert "OutputError: out is not an output folder" in nothing.stderr
-    assert "`satpipe tag RECORDINGS`" in nothing.stderr
+    for arguments in (("status",), ("evaluate",), ("evaluate", "--strong")):
+        nothing = satpipe_here(*arguments, cwd=tmp_path / "out")
+        assert nothing.returncode == 1
+        assert "OutputError: out is not an output folder" in nothing.stderr
+        assert "`satpipe tag RECORDINGS`" in nothing.stderr

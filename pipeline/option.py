@@ -21,10 +21,10 @@ from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
-    Concatenate,
     Literal,
     NamedTuple,
     ParamSpec,
+    Protocol,
     TypeVar,
     Union,
     get_args,
@@ -37,9 +37,9 @@ from satpipe.sat.errors import ConfigError
 OUT, OUT_VARIABLE = "out", "SATPIPE_OUT"
 
 P = ParamSpec("P")
-A = TypeVar("A")
 Made = TypeVar("Made")
 R = TypeVar("R")
+Result = TypeVar("Result", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -166,15 +166,21 @@ def default_out() -> str:
     return os.environ.get(OUT_VARIABLE) or OUT
 
 
-def takes(
-    options: Callable[P, Made],
-) -> Callable[[Callable[[str | Path, Made], R]], Callable[Concatenate[str | Path | None, P], R]]:
+class OfFolder(Protocol[P, Result]):
+    """A function of an output folder, by default `default_out()`, and of options."""
+
+    def __call__(self, out: str | Path | None = None, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Call the function."""
+        ...
+
+
+def takes(options: Callable[P, Made]) -> Callable[[Callable[[str | Path, Made], R]], OfFolder[P, R]]:
     """Return a decorator: a function of an output folder and an options dataclass gets keyword arguments instead.
 
     The output folder is `default_out()` if it is not given.
     """
 
-    def decorate(function: Callable[[str | Path, Made], R]) -> Callable[Concatenate[str | Path | None, P], R]:
+    def decorate(function: Callable[[str | Path, Made], R]) -> OfFolder[P, R]:
         @wraps(function)
         def with_keywords(out: str | Path | None = None, /, *args: P.args, **kwargs: P.kwargs) -> R:
             return function(default_out() if out is None else out, options(*args, **kwargs))

@@ -76,7 +76,7 @@ def _print_models() -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from satpipe.sat.weights import hub
+    from satpipe.sat.weights import download, hub
     from satpipe.sat.weights import registry as taggers
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -97,7 +97,7 @@ def _print_models() -> None:
     console.print(table)
     console.print(
         "mAP: as published, on AudioSet's evaluation set.\n"
-        f"`satpipe models pull NAME` fetches a published model from {hub.RECORD_URL} into {hub.cache_folder()}\n"
+        f"`satpipe models pull NAME` fetches a published model from {hub.RECORD_URL} into {download.cache_folder()}\n"
         f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(taggers.external_taggers())}",
         soft_wrap=True,
         highlight=False,

@@ -171,8 +171,8 @@ def _folders(given: dict[str, Any], outs: tuple[str, ...]) -> tuple[str, ...]:
 
     for kind in ("strong", "weak"):
         if given[kind] not in (None, AUDIOSET) and (locate(given[kind]) / "run.json").is_file():
-            outs, given[kind] = (given[kind], *outs), AUDIOSET
-    return tuple(dict.fromkeys(outs)) or (named_out(),)
+            outs, given[kind] = outs if given[kind] in outs else (given[kind], *outs), AUDIOSET
+    return outs or (named_out(),)
 
 
 def _with_labels(given: dict[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,6 @@ def test_a_wrong_option_is_a_clear_error(tmp_path: Path) -> None:
             TypeError,
             r"tag\(\) has no option 'treshold'; did you mean 'threshold'\?",
         ),
-        ({}, TypeError, r"tag\(\) needs the option 'out'"),
         ({"out": tmp_path, "threshold": 2}, satpipe.ConfigError, "--threshold must be from 0 to 1, not 2"),
         ({"out": tmp_path, "top_k": 1.5}, satpipe.ConfigError, "--top-k must be a whole number, not 1.5"),
         ({"out": tmp_path, "memory": "half"}, satpipe.ConfigError, "--memory must be on or off, not 'half'"),

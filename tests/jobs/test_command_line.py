@@ -15,7 +15,7 @@ from conftest import COMMAND, Satpipe
 from satpipe.jobs.commands.main import SECTIONS, cli
 from satpipe.jobs.commands.shared import options
 from satpipe.jobs.options import measure, models, results, tag, train
-from satpipe.pipeline.option import Option, Options, declared
+from satpipe.pipeline.option import Option, Options, declared, lists
 from satpipe.sat.errors import ConfigError
 from texts import all_commands
 
@@ -147,6 +147,29 @@ def test_values_outside_their_limits_are_refused(
 
 def test_numbers_and_paths_can_be_given_where_text_is_expected() -> None:
     assert (Some(Path("a/b")).text, Some(3).text) == ("a/b", "3")  # type: ignore[arg-type]
+
+
+def test_options_of_a_function_are_checked_and_have_the_value_of_their_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass(frozen=True)
+    class Named(Options):
+        text: Annotated[str, Option("Text.")]
+        out: Annotated[str, Option("Folder.", variable="SATPIPE_OUT")] = "out"
+        labels: Annotated[str | bool | None, Option("Labels.", bare="usual")] = None
+
+    @lists(Named)
+    def function(first: int, **given: Any) -> Any:
+        """Return: the options."""
+        return Named(**given)
+
+    monkeypatch.delenv("SATPIPE_OUT", raising=False)
+    with pytest.raises(TypeError, match=r"function\(\) needs the option 'text'"):
+        function(1)
+    assert function(1, text="x", labels=True) == Named("x", "out", "usual")
+    monkeypatch.setenv("SATPIPE_OUT", "elsewhere")
+    assert function(1, text="x").out == "elsewhere"
+    assert function(1, text="x", out="here").out == "here"
 
 
 def test_a_wrong_command_line_ends_with_2_and_an_error_with_1(satpipe: Satpipe, tmp_path: Path) -> None:

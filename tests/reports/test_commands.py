@@ -35,7 +35,7 @@ from texts import README, ROOT, TEXTS, blocks, commands
 
 RECORDINGS = (
     "0.wav",
-    "1.wav",
+    "AACQBaSIzog.wav",
     "rec-100525-0520.wav",
     "pond/a.wav",
     "pond/20250510_052000.wav",
@@ -70,7 +70,8 @@ class Shop:
     """
 
     def __init__(self, folder: Path, recordings: Path, mirror: dict[str, str], satpipe_here: Satpipe) -> None:
-        self.folder, self.recordings, self.mirror, self.satpipe_here = folder, recordings, mirror, satpipe_here
+        self.folder, self.recordings, self.satpipe_here = folder, recordings, satpipe_here
+        self.mirror = mirror | {"SATPIPE_AUDIOSET": str(folder)}
         self.done: dict[str, tuple[Path, str]] = {}
 
     def run(self, line: str) -> tuple[Path, str]:
@@ -164,14 +165,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory, mirror: dict[str, str], satpi
 
 def write_tables_of_the_texts(folder: Path) -> None:
     """Write ground truth under the names that the texts have for it, and the tables that they show."""
-    strong = [("0", 0.5, 3, "/m/09x0r"), ("1", 1, 2, "/m/04rlf"), ("-9DpfakhxAU_30000", 0, 10, "/m/0jbk")]
+    strong = [
+        ("0", 0.5, 3, "/m/09x0r"),
+        ("AACQBaSIzog_30000", 1, 2, "/m/04rlf"),
+        ("-9DpfakhxAU_30000", 0, 10, "/m/0jbk"),
+    ]
     lines = "".join(f"{clip}\t{onset_s}\t{offset_s}\t{mid}\n" for clip, onset_s, offset_s, mid in strong)
     for name in ("audioset_eval_strong.tsv", "strong.tsv"):
         (folder / name).write_text("segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n" + lines)
     (folder / "validation.txt").write_text("0\n")
-    weak = [("speech_16k_mono", 0, "/m/09x0r"), ("music_44k1_stereo", 0, "/m/04rlf"), ("-9DpfakhxAU", 30, "/m/0jbk")]
-    lines = "".join(f'{clip}, {start_s:.3f}, {start_s + 10:.3f}, "{mids}"\n' for clip, start_s, mids in weak)
-    (folder / "eval_segments.csv").write_text("# YTID, start_seconds, end_seconds, positive_labels\n" + lines)
     for page, names in {"wall-clock": ("marks.csv", "times.csv"), "events": ("thresholds.csv",)}.items():
         tables = blocks(TEXTS[f"reports/docs/howto/{page}.md"], "text")
         for name, table in zip(names, tables, strict=True):
@@ -214,7 +216,7 @@ def check_make_tag(folder: Path, printed: str) -> None:
 def check_tag(folder: Path, printed: str) -> None:
     table = pd.read_parquet(folder / "out" / "recordings").set_index("recording")
     assert "speech_16k_mono.WAV" in table.index  # the same folder: what the examples gave stays
-    assert list(table.chunks[["0.wav", "1.wav"]]) == [4, 4]
+    assert list(table.chunks[["0.wav", "AACQBaSIzog.wav"]]) == [4, 4]
 
 
 def check_clock(folder: Path, printed: str) -> None:
@@ -276,6 +278,7 @@ def check_report(folder: Path, printed: str) -> None:
 
 def check_evaluated(folder: Path, printed: str) -> None:
     assert "2 of 3 clips found (not found: -9DpfakhxAU" in printed
+    assert "eval_segments.csv of AudioSet, 1 of 20,371 clips found" in printed
     result = json.loads((folder / "results" / "evaluate.json").read_text())
     names = {figure["name"] for figure in result["figures"]}
     assert {"mAP", "segment_f1", "onset_f1", "event_f1", "error_rate", "psds1"} <= names
@@ -299,7 +302,7 @@ def check_tagged_scenes(folder: Path, printed: str) -> None:
 
 def check_steadiness(folder: Path, printed: str) -> None:
     assert "| Bird | 0.wav | SAT_T_2s, 2 s, memory (out_sat) |" in printed
-    assert "| Vehicle | 1.wav | SAT_T_2s, 2 s, no memory (out_alone) |" in printed
+    assert "| Vehicle | AACQBaSIzog.wav | SAT_T_2s, 2 s, no memory (out_alone) |" in printed
     names = {path.name for path in (folder / "steadiness").iterdir()}
     assert names == {f"consistency.{ending}" for ending in ("json", "csv", "png", "svg")}
 
@@ -313,12 +316,12 @@ def check_device_example(folder: Path, printed: str) -> None:
     assert "Speech" in set(rows[rows.chunk == 0].label)
 
 
-EVALUATE = "satpipe evaluate out --weak eval_segments.csv --strong audioset_eval_strong.tsv -o results"
-TAG = "satpipe tag /recordings -o out"
+EVALUATE = "satpipe evaluate --weak --strong -o results"
+TAG = "satpipe tag /recordings"
 TAG_ALONE = "satpipe tag /recordings -o out_alone --memory off"
 TAG_SAT = "satpipe tag /recordings -o out_sat --model SAT_T_2s"
 PULL = "satpipe models pull SAT_T_2s"
-EVALUATE_BOTH = "satpipe evaluate out out_alone --strong audioset_eval_strong.tsv -o compared --table2 --table3"
+EVALUATE_BOTH = "satpipe evaluate out out_alone --strong -o compared --table2 --table3"
 SYNTH = "satpipe synth -o scenes --foreground examples/sounds.csv --scenes 20 --length-s 30"
 TAG_SCENES = "satpipe tag scenes/audio -o out_scenes"
 EXPORT = "satpipe export bundled -o sat.onnx --check examples/recordings"
@@ -327,34 +330,35 @@ COMMANDS = {
     # README
     "make tag": Command(check_make_tag),
     TAG: Command(check_tag, ("make tag",)),
+    "satpipe evaluate --strong": Command(prints("2 of 3 clips found", "segment-F1"), (TAG,)),
     "satpipe models": Command(check_models),
     PULL: Command(prints("SAT_T_2s is in ")),
     TAG_SAT: Command(check_pulled, (PULL,)),
     # how-to guides
-    "satpipe report out -o report.html": Command(check_report, ("make tag",)),
-    "satpipe report out --labels under:Bird --labels Insect --recordings 'pond/*' --time-zone Europe/Berlin "
+    "satpipe report -o report.html": Command(check_report, ("make tag",)),
+    "satpipe report --labels under:Bird --labels Insect --recordings 'pond/*' --time-zone Europe/Berlin "
     "--threshold 0.3": Command(writes("out/report.html"), (TAG,)),
-    "satpipe report out --pictures pictures": Command(
+    "satpipe report --pictures pictures": Command(
         writes("pictures/labels_over_time.svg", "pictures/recordings"), (TAG,)
     ),
-    "satpipe events out --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": Command(
+    "satpipe events --labels under:Animal --labels Speech --threshold 0.3 --merge-gap-s 4": Command(
         check_events, (TAG,)
     ),
-    "satpipe events out --labels Bird --threshold 0.2 -o birds.csv": Command(check_bird_events, (TAG,)),
-    "satpipe events out --threshold thresholds.csv --merge-gap-s 4 --min-s 2": Command(check_events_of_a_table, (TAG,)),
+    "satpipe events --labels Bird --threshold 0.2 -o birds.csv": Command(check_bird_events, (TAG,)),
+    "satpipe events --threshold thresholds.csv --merge-gap-s 4 --min-s 2": Command(check_events_of_a_table, (TAG,)),
     f"{TAG} --time-zone Europe/Berlin": Command(prints("recordings (3 from name)"), (TAG,)),
     f"{TAG} --time-pattern 'rec-%d%m%y-%H%M*'": Command(prints("(1 from pattern, 2 from name)"), (TAG,)),
     f"{TAG} --time-zone Europe/Berlin --clock-marks marks.csv": Command(check_clock, (TAG,)),
     f"{TAG} --times times.csv": Command(prints("(1 from csv, 3 from name)"), (TAG,)),
     "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": Command(check_joined),
     f"{TAG} --dry-run": Command(prints("6 recordings"), (TAG,)),
-    "satpipe status out": Command(prints("finished", "model: SAT_T_2s"), (TAG,)),
+    "satpipe status": Command(prints("finished", "model: SAT_T_2s"), (TAG,)),
     f"{TAG} --prune": Command(check_pruned, (TAG,), apart=True),
     f"{TAG} --retry-failed": Command(check_tag, (TAG,)),
     f"{TAG} -q || [ $? -eq 3 ]": Command(check_tag, (TAG,)),
     "satpipe stream examples/recordings/speech_16k_mono.WAV --idle-s 0": Command(check_stream),
     EVALUATE: Command(check_evaluated, (TAG,)),
-    "satpipe evaluate out --strong strong.tsv --tune validation.txt -o tuned": Command(
+    "satpipe evaluate --strong strong.tsv --tune validation.txt -o tuned": Command(
         writes("tuned/evaluate.json"), (TAG,)
     ),
     TAG_ALONE: Command(check_alone),
@@ -399,7 +403,7 @@ ELSEWHERE = {
     'pytest -m "not slow"': "below",
     "apt-get install chromium chromium-driver": "below",
     "make train-smoke": "below",
-    "satpipe tag garden -o out": "test_docs.py: the tutorial runs it",
+    "satpipe tag garden": "test_docs.py: the tutorial runs it",
     "satpipe tag /shared/recordings -o /shared/out --address auto": "test_survival.py",
     "satpipe status /shared/out": "as for another folder",
     "ray start --head --port 6379": "Ray's",
@@ -423,7 +427,7 @@ UNAVAILABLE = re.compile(
     r"|satpipe stream (SOURCE\.\.\.|recording\.wav .*|rtsp://.*|--live https://.*)|arecord .*"  # test_live_sources.py
     r"|satpipe (prepare audioset/.*|train (mae|full|sat) .*|psl train .*)"  # AudioSet; train-smoke runs the same
     r"|satpipe (train-bundled corpus|extra-audio) .*|satpipe benchmark tag .* --device cuda"
-    r"|satpipe tag /recordings -o out --model sat/model\.safetensors"
+    r"|satpipe tag /recordings --model sat/model\.safetensors"
 )
 """Commands that need what a test does not have; test_docs.py parses them."""
 
@@ -567,6 +571,7 @@ def test_every_python_block_runs(
     for line in lines:
         shop.run(line)
     monkeypatch.chdir(shop.folder)
+    monkeypatch.setenv("SATPIPE_AUDIOSET", str(shop.folder))
     names: dict[str, Any] = {}
     capsys.readouterr()
     exec(compile(block, name, "exec"), names)

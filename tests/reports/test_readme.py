@@ -29,7 +29,7 @@ def test_the_table_of_tables_has_their_columns() -> None:
 def test_the_option_table_states_names_values_and_defaults_of_the_command() -> None:
     command = cli.commands["tag"]
     printed = CliRunner().invoke(cli, ["tag", "--help"]).output
-    defaults = command.make_context("tag", ["in", "-o", "out"]).params
+    defaults = command.make_context("tag", ["in"]).params
     options = [option for option in command.params if isinstance(option, click.Option) and not option.required]
     found = []
     for cell, default, _ in rows(README, "| option | default | |"):
@@ -55,8 +55,8 @@ def test_the_option_table_states_names_values_and_defaults_of_the_command() -> N
     assert len(set(found)) == 10  # test_docs.py holds that the documentation has all of them
     usage = re.search(r"`satpipe tag (.*?)`; INPUT", README)
     assert usage
-    assert usage[1] == "INPUT... -o OUT"
-    assert {p.name for p in command.params if p.required} == {"inputs", "out"}
+    assert usage[1] == "INPUT..."
+    assert {p.name for p in command.params if p.required} == {"inputs"}
 
 
 def assert_documented_value(option: click.Option, value: str) -> None:

@@ -136,7 +136,7 @@ def server(body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def finals() -> set[str]:
     """Names in the cache under which a reader looks for something whole."""
-    return {path.name for path in hub.cache_folder().iterdir()} & {f"{NAME}.pt", f"{NAME}.json"}
+    return {path.name for path in download.cache_folder().iterdir()} & {f"{NAME}.pt", f"{NAME}.json"}
 
 
 def assert_pulled(path: Path, body: bytes) -> None:
@@ -292,7 +292,7 @@ def test_two_pulls_at_once(server: Server, body: bytes) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert_pulled(hub.cache_folder() / f"{NAME}.pt", body)
+    assert_pulled(download.cache_folder() / f"{NAME}.pt", body)
     assert sum(request.sent_bytes for request in server.requests) == len(body)
 
 
@@ -345,7 +345,7 @@ def test_models_command(server: Server) -> None:
     pulled = runner.invoke(models, ["pull", NAME])
     assert pulled.exit_code == 0, pulled.output
     assert f"{NAME}: {len(server.body) / 1e6:.1f} of {len(server.body) / 1e6:.1f} MB" in pulled.output
-    assert pulled.output.endswith(f"{NAME} is in {hub.cache_folder() / NAME}.pt{os.linesep}")
+    assert pulled.output.endswith(f"{NAME} is in {download.cache_folder() / NAME}.pt{os.linesep}")
     listed = runner.invoke(models, [])
     assert listed.exit_code == 0, listed.output
     rows = {line.split()[0]: line for line in listed.output.splitlines() if line.strip()}

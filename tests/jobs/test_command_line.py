@@ -16,6 +16,7 @@ from satpipe.jobs.commands.main import SECTIONS, cli
 from satpipe.jobs.commands.shared import options
 from satpipe.jobs.options import measure, models, results, tag, train
 from satpipe.pipeline.option import Option, Options, declared, lists
+from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.sat.errors import ConfigError
 from texts import all_commands
 
@@ -27,7 +28,7 @@ OPTIONS_OF = {
     "evaluate": [results.EvaluateOptions],
     "report-consistency": [results.ConsistencyOptions],
     "prepare": [train.PrepareOptions],
-    "psl": [train.LabelOptions, train.SegmentOptions],
+    "psl": [train.LabelOptions, SegmentOptions],
     "synth": [measure.SynthOptions],
     "export": [models.ExportOptions],
 }

@@ -412,7 +412,7 @@ ELSEWHERE = {
     "satpipe export bundled -o sat.pt --format torchscript": "test_export.py",
     "satpipe tag s3://recordings/site1 -o s3://tables/site1": "test_object_store.py",
     "satpipe events s3://tables/site1 --labels Bird -o birds.csv": "test_object_store.py",
-    "satpipe profile SAT_T_2s ast --delay 2 -o costs.json": "test_profile.py",
+    "satpipe profile SAT_T_2s ast --delay-s 2 -o costs.json": "test_profile.py",
     "satpipe benchmark tag examples/recordings -o benchmark.json": "test_benchmark.py",
     "satpipe benchmark consistency examples/recordings/birds_48k_stereo.opus "
     "examples/recordings/car_engine_22k05_mono.mp3 -o consistency": "test_benchmark.py",

@@ -47,7 +47,7 @@ train-smoke: .venv/.training
 	$(BIN)/satpipe tag examples/recordings --model $(SMOKE)/sat/model.safetensors -o $(SMOKE)/tags
 
 clean:
-	rm -rf .venv out build
+	rm -rf .venv .dev out build
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

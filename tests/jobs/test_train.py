@@ -103,7 +103,7 @@ def updates(run: Path) -> int:
 
 
 def wait_for(condition: Callable[[], bool], still_there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not condition():
         assert time.monotonic() < deadline
         assert still_there()
@@ -119,12 +119,14 @@ def test_a_killed_run_continues_with_the_same_losses(
         [str(COMMAND), *arguments(folder, "killed", "checkpoint_steps=1")],
         cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(lambda: updates(run) >= 4, lambda: process.poll() is None)
-    listed = subprocess.run(["ps", "-eo", "pid,sid"], capture_output=True, text=True, check=True).stdout
-    for pid, session in (map(int, line.split()) for line in listed.splitlines()[1:]):
-        if session == process.pid:
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
+    try:
+        wait_for(lambda: updates(run) >= 4, lambda: process.poll() is None)
+    finally:
+        listed = subprocess.run(["ps", "-eo", "pid,sid"], capture_output=True, text=True, check=True).stdout
+        for pid, session in (map(int, line.split()) for line in listed.splitlines()[1:]):
+            if session == process.pid:
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
     assert updates(run) < 6
     assert not (run / "model.safetensors").exists()
     again = satpipe_here(*arguments(folder, "killed", "checkpoint_steps=1"), cwd=folder)

@@ -38,7 +38,7 @@ def events(*, out: str, to: str | None, format: str | None, **given: Any) -> int
 @options(ReportOptions)
 @click.option("--pictures", metavar="DIR", help="Also write the maps as PNG and SVG.")
 def report(*, out: str, target: str | None, pictures: str | None, **given: Any) -> int:
-    """Write a page to view, filter and listen to the results in OUT.
+    """Write a page to view, filter and listen to the results.
 
     The page is one HTML file that needs no network.
     """

@@ -86,7 +86,7 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
 
     again = without_ray.satpipe("tag", source, "-o", target, *options)
     assert again.returncode == 3
-    assert "to tag in 0" in again.stdout
+    assert "to tag: 0" in again.stdout
 
 
 def test_what_does_not_exist_is_one_clear_line(store: str, tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_a_cluster_loses_a_node_and_gets_another(
     try:
         doomed = cluster.add_node(num_cpus=1)
         out = tmp_path / "out"
-        process = Forked(tmp_path / "printed", tag, many, "-o", out, *small, "--address", cluster.address)
+        process = Forked(tmp_path / "printed", tag, many, "-o", out, *small, "--address", cluster.address, fresh=True)
         assert process.wait_for(lambda: staged(out) >= 10), process.printed()
         cluster.remove_node(doomed, allow_graceful=False)
         cluster.add_node(num_cpus=1)

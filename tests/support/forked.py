@@ -29,16 +29,18 @@ class Forked:
         pid: Its number, and that of its group.
     """
 
-    def __init__(self, output: Path, function: Callable[..., Any], *args: Any) -> None:
+    def __init__(self, output: Path, function: Callable[..., Any], *args: Any, fresh: bool = False) -> None:
         """Start it.
 
         Args:
             output: File for what it prints.
             function: Importable by name, as its arguments are; it returns the exit status.
             args: Its arguments.
+            fresh: Start a new interpreter, with the environment of this process as it is now: a Ray cluster that was
+                started here answers only those that have its mode of authentication.
         """
         self._output = output
-        self._process = FORK.Process(target=_run, args=(output, function, args))
+        self._process = (get_context("spawn") if fresh else FORK).Process(target=_run, args=(output, function, args))
         self._process.start()
         self.pid: int = self._process.pid or 0
 

@@ -302,7 +302,6 @@ def test_what_cannot_work_is_one_clear_line(
         (("tag", EXAMPLES, "-o", out, "--threshold", "0.2"), 1, "threshold 0.1, now 0.2"),
         (("tag", EXAMPLES, "-o", out, "--cut", "script"), 1, "cut 'gapless', now 'script'"),
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--delay-s", "1"), 1, "SAT_T_2s has a delay of 2 s"),
-        (("tag", EXAMPLES), 2, "--out"),
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--memory", "half"), 2, "--memory"),
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--delay-s", "long"), 2, "--delay-s"),
         (("tag", EXAMPLES, "-o", tmp_path / "o", "--threshold", "2"), 2, "threshold"),

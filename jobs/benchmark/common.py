@@ -1,11 +1,10 @@
-"""Shared by the benchmarks: the machine, threads, timing, audio, random weights and the JSON file."""
+"""Shared by the benchmarks: the machine, timing, audio, random weights and the JSON file."""
 
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -42,17 +41,6 @@ def write(figures: dict[str, Any], path: Path) -> None:
     """Write figures as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Limit torch to this number of threads within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def in_turns(

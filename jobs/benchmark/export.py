@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.common import dated, in_turns, random_weights, threads
+from satpipe.jobs.benchmark.common import dated, in_turns, random_weights
 from satpipe.jobs.export.job import export
 from satpipe.jobs.export.runtime import open_onnx, open_torchscript, read, score
 from satpipe.jobs.options.models import ExportOptions
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.model.config import BUNDLED, SAMPLE_RATE_HZ
+from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.streaming import StreamingTagger
 from satpipe.sat.weights.registry import load_checkpoint
 

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from satpipe.jobs.benchmark.common import in_turns, threads
+from satpipe.jobs.benchmark.common import in_turns
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.resample import QUALITY
 from satpipe.pipeline.tables.batches import Finished, TableOptions
@@ -20,6 +20,7 @@ from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.model.batching import BATCH_CHUNKS
 from satpipe.sat.model.chunk_parallel import consecutive
 from satpipe.sat.model.config import CLASSES, MEL_BANDS, PATCH_BANDS, PATCH_FRAMES, SAMPLE_RATE_HZ, ModelConfig
+from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS

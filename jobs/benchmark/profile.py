@@ -8,9 +8,10 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from satpipe.jobs.benchmark.common import Say, dated, threads
+from satpipe.jobs.benchmark.common import Say, dated
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
+from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.cost import batch_bytes, cost, noise_chunks
 from satpipe.sat.taggers.interface import LoadedTagger, Tagger

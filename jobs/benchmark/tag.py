@@ -20,7 +20,7 @@ import soundfile
 import soxr
 import torch
 from satpipe.jobs.benchmark import parts
-from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, random_weights, sound_of, threads
+from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, random_weights, sound_of
 from satpipe.jobs.options.measure import BenchmarkOptions, Device
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe, make_run
@@ -29,6 +29,7 @@ from satpipe.pipeline import ray_engine
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.model.config import BUNDLED, CLASSES, CUTS, SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
 from satpipe.sat.model.streaming import StreamingTagger

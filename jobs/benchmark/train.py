@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from satpipe.jobs.benchmark.common import Say, dated, in_turns, threads
+from satpipe.jobs.benchmark.common import Say, dated, in_turns
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
 from satpipe.sat.errors import ConfigError, install
 from satpipe.sat.model.config import CLASSES
+from satpipe.sat.model.cpu import threads
 from satpipe.sat.training.forward import two_chunk_loss
 from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor
@@ -36,8 +37,7 @@ def benchmark(say: Say) -> dict[str, Any]:
     """
     if find_spec("bitsandbytes") is None:
         raise ConfigError(f"the memory is that of 8-bit Adam, which needs bitsandbytes; {install('train')}")
-    with threads(1):
-        torch.set_flush_denormal(True)
+    with threads(1, flush_denormal=True):  # as in a training worker
         say("a step of each stage")
         speeds = _speeds()
         say("the memory of a step of SAT_B_2s")

@@ -19,6 +19,7 @@ from satpipe.jobs.train.objective import Objective
 from satpipe.jobs.train.validation import make_validation
 from satpipe.pipeline.training_data.feed import Batch
 from satpipe.sat.errors import SatpipeError, TrainingError
+from satpipe.sat.model.cpu import threads
 
 ERROR = "error.json"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -30,7 +31,9 @@ def train_worker(given: dict[str, Any]) -> None:
     if (run / ERROR).exists():  # another try would fail too
         raise TrainingError("the run has failed before")
     try:
-        Worker(TrainConfig(**given["settings"]), run, RayGroup()).train()
+        settings = TrainConfig(**given["settings"])
+        with threads(settings.threads, flush_denormal=True):
+            Worker(settings, run, RayGroup()).train()
     except DivergedError as error:  # on every worker, so that none waits for another; Ray must not try again
         _note_error(run, TrainingError.__name__, str(error), overwrite=error.here)
     except SatpipeError as error:
@@ -81,8 +84,6 @@ class Worker:
 
     def __init__(self, settings: TrainConfig, run: Path, group: RayGroup) -> None:
         self._settings, self._group = settings, group
-        torch.set_num_threads(settings.threads)
-        torch.set_flush_denormal(True)
         torch.manual_seed(settings.seed)
         objective = Objective(settings).to(group.device)
         if group.device.type == "cuda" and settings.stage == "sat" and group.world == settings.accumulate == 1:

@@ -131,16 +131,18 @@ def written_whole(location: Any) -> Iterator[Path]:
 
 @contextmanager
 def output_file(location: Any, folder: Path | None = None) -> Iterator[Path]:
-    """Provide a file to write to as `written_whole` does, and make the folder of `location` if it does not exist.
+    """Provide a file to write to as `written_whole` does, and make `folder` if it does not exist.
 
-    The error names `folder`, or `location` if it is not given.
+    Args:
+        location: The file.
+        folder: Named by an error; None: the file is named, and its own folder is made.
 
     Raises:
         OutputError: The file cannot be written.
     """
     try:
         if not is_remote(location):
-            location.parent.mkdir(parents=True, exist_ok=True)
+            (folder or location.parent).mkdir(parents=True, exist_ok=True)
         with written_whole(location) as path:
             yield path
     except OSError as error:

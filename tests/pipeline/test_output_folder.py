@@ -459,6 +459,14 @@ def test_finishing_leaves_nothing_but_the_tables(out: Path) -> None:
     assert {path.name for path in out.iterdir()} - {".lock"} == {"run.json", *TABLES}
 
 
+def test_a_worker_that_outlives_its_run_stages_nothing(out: Path) -> None:
+    with claimed(out) as output:
+        output.finish()
+    with pytest.raises(OutputError, match=f"{out} cannot be written"):
+        stage(output, e=1)
+    assert {path.name for path in out.iterdir()} - {".lock"} == {"run.json", *TABLES}
+
+
 def test_rows_of_a_run_that_was_overtaken_are_refused(out: Path) -> None:
     before = contents(out)
     with claimed(out, {"id": "two", "identity": IDENTITY}) as output:

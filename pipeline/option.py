@@ -1,4 +1,4 @@
-"""How an option is declared: once, as an annotated field of a dataclass.
+"""Declare each option once, as an annotated field of a dataclass.
 
     @dataclass(frozen=True)
     class EventOptions(Options):
@@ -54,7 +54,7 @@ class Option:
         below: The value must be below the maximum.
         metavar: Placeholder for the value in the help of a command.
         flags: Names on the command line, if not `--` and the field's name.
-        bare: Its value if the option is given without one, in Python as True; None: it needs a value.
+        bare: Value if the option is given without one (in Python, as True); None: a value is required.
         variable: Environment variable whose value overrides the default.
     """
 

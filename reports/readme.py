@@ -26,7 +26,7 @@ def speed(figures: dict[str, Any]) -> str:
     loop = figures["loop_x_realtime"]
     runs = [("plain loop: one chunk per call, all processors", loop)]
     runs += [(f"`satpipe tag`, {name}", run["x_realtime"]) for name, run in figures["runs"].items()]
-    # The loop reads the WAV, so there is no ratio for FLAC.
+    # The loop reads the WAV, so FLAC has no ratio.
     rows = [(name, f"{rate:,.0f}", "" if "FLAC" in name else f"{rate / loop:.1f}") for name, rate in runs]
     rows += [
         (f"`satpipe tag`, gapless {precision}, {name}", f"{row[precision]:,.0f}", f"{row[precision] / row['loop']:.1f}")

@@ -9,7 +9,7 @@ from satpipe.pipeline.option import Option, Options
 from satpipe.sat.labels import Key
 
 Unknown = Literal["error", "skip"]
-"""What to do with a label that satpipe does not know: raise an error, or skip and count it."""
+"""Treatment of an unknown label: raise an error, or skip and count it."""
 AUDIOSET = "audioset"
 """Value of `weak` and `strong`: AudioSet's own labels of its evaluation set."""
 

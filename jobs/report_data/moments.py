@@ -93,11 +93,11 @@ class Excerpt:
     """The sound of a moment."""
 
     audio: bytes | None = None
-    """Ogg Opus; None if there is no sound."""
+    """Ogg Opus; None without sound."""
     start_s: float = 0.0
     """Start in the recording."""
     silent: str = ""
-    """Reason why there is no sound; "" if there is sound or none was requested."""
+    """Why the sound is missing; "" if it is not, or was not requested."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,7 +76,7 @@ class AlreadyTagged:
         return [source for source in sources if names.recorder(source.recording) in incomplete]
 
     def remaining_joined(self, joined: Iterable[Source]) -> tuple[list[Source], set[str]]:
-        """Return the deployments and single files to tag, and the rows of their files that are no longer valid.
+        """Return the deployments and single files that remain to be tagged, and the outdated rows to remove.
 
         Args:
             joined: Deployments and single files, from all files of some recorders.

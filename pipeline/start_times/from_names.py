@@ -67,7 +67,7 @@ class NameParser:
                 self._hex.add(folder)
 
     def by_pattern(self, name: str) -> datetime | None:
-        """Return the time according to the pattern; None if there is no pattern or it does not match."""
+        """Return the time according to the pattern; None without a pattern, or if it does not match."""
         return self._pattern.time(name) if self._pattern else None
 
     def by_convention(self, name: str) -> NameTime | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 Keyed = tuple[Any, Chunk]
 Item = TypeVar("Item")
-BATCH_CHUNKS = 32  # 1,536 tokens of SAT-2s; larger batches are no faster on a CPU
+BATCH_CHUNKS = 32  # 1,536 tokens of SAT-2s; larger batches gain nothing on a CPU
 GPU_BATCH_CHUNKS = 256  # keeps a GPU busy; a block of SAT-B needs 0.4 GB for them in float32
 
 

@@ -194,13 +194,14 @@ def worker(healthy: dict[str, Path]) -> Iterator[Worker]:
     made.close()
 
 
-def assert_ends_well(result: Result | None) -> None:
+def assert_ends_well(result: Result | None) -> Result:
     assert result is not None
     assert set(result.statuses) <= STATUSES.keys()
     assert all(result.reason for status in result.statuses[-1:] if status != "ok")
     assert result.finite
     assert result.seconds < SECONDS
     assert result.growth_mb < GROWTH_MB
+    return result
 
 
 @dataclass(frozen=True)
@@ -268,9 +269,7 @@ def test_a_length_that_the_file_cannot_hold_is_not_believed(
 ) -> None:
     path = tmp_path / "lie"
     path.write_bytes(lie(healthy[name].read_bytes(), after, offset, layout, value))
-    result = worker.tag(path)
-    assert_ends_well(result)
-    assert result is not None
+    result = assert_ends_well(worker.tag(path))
     assert result.statuses == (status,)
 
 
@@ -285,9 +284,7 @@ def test_an_ogg_page_that_claims_years_is_not_believed(
     struct.pack_into("<I", content, page + 22, 0)
     struct.pack_into("<I", content, page + 22, ogg_checksum(content[page:]))
     path.write_bytes(content)
-    result = worker.tag(path)
-    assert_ends_well(result)
-    assert result is not None
+    result = assert_ends_well(worker.tag(path))
     assert result.statuses == (status,)
 
 
@@ -307,9 +304,7 @@ def test_a_flac_header_that_claims_weeks_is_tagged_to_its_end(
 ) -> None:
     path = tmp_path / "a.flac"
     path.write_bytes(healthy["flac"].read_bytes())
-    result = worker.tag(claim_flac_frames(path, claimed))
-    assert_ends_well(result)
-    assert result is not None
+    result = assert_ends_well(worker.tag(claim_flac_frames(path, claimed)))
     assert result.statuses == ("truncated",)
 
 
@@ -327,9 +322,7 @@ def test_any_rate_ends_with_a_status(
 ) -> None:
     path = tmp_path / "lie"
     path.write_bytes(lie(healthy[name].read_bytes(), after, offset, layout, value))
-    result = worker.tag(path)
-    assert_ends_well(result)
-    assert result is not None
+    result = assert_ends_well(worker.tag(path))
     if name in FILES:
         assert (result.statuses[-1] == "unreadable") == (value not in (100, 10_000_000))
 
@@ -352,9 +345,7 @@ def test_any_number_of_channels_ends_with_a_status(
 
 
 def test_a_thousand_channels_are_read(worker: Worker, tmp_path: Path) -> None:
-    result = worker.tag(write(tmp_path / "a.wav", noise(4000, 1024)))
-    assert_ends_well(result)
-    assert result is not None
+    result = assert_ends_well(worker.tag(write(tmp_path / "a.wav", noise(4000, 1024))))
     assert result.statuses == ("ok",)
 
 

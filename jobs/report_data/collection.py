@@ -1,17 +1,21 @@
 """Collects the data of a report from an output folder."""
 
 from collections import Counter as Tally
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from satpipe.jobs.options.results import ReportOptions
-from satpipe.jobs.report_data.contents import SHARE_STEPS, Detail, LabelTotal, Problem, ReportData
+from satpipe.jobs.report_data.contents import SHARE_STEPS, Detail, LabelTotal, Problem, ReportData, Warned
 from satpipe.jobs.report_data.count import Counter
 from satpipe.jobs.report_data.excerpts import with_sound
 from satpipe.jobs.report_data.grid import grid, local
 from satpipe.jobs.report_data.moments import choose as choose_moments
+from satpipe.pipeline.recording_warnings import count as count_warnings
 from satpipe.pipeline.start_times.resolver import find_zone
 from satpipe.pipeline.tables.open_folder import Ints, Tables
 from satpipe.sat.labels import choose, weak_labels
@@ -47,6 +51,7 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
     order = _order(counter, levels, options.threshold)
     peaks = (counter.certain, counter.doubtful)
     moments = choose_moments(tables, clock, *peaks, order[:MAX_LABELS], MAX_MOMENTS)
+    warnings = tables.table["warnings"].take(pa.array(recordings)).to_pylist()
     statuses = Tally(tables.statuses[row] for row in recordings.tolist())
     return ReportData(
         out=str(out),
@@ -58,6 +63,8 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
         duration_s=float(np.nansum(tables.duration_s[recordings])),
         statuses=dict(sorted(statuses.items(), key=lambda pair: (-pair[1], pair[0]))),
         problems=_problems(tables, recordings),
+        warnings=count_warnings(warnings),
+        warned=_warned(tables, recordings, warnings),
         span=_span(tables, clock, tagged),
         levels=tuple(levels.tolist()),
         labels=tuple(
@@ -114,6 +121,11 @@ def _problems(tables: Tables, recordings: Ints) -> tuple[Problem, ...]:
     return tuple(
         Problem(tables.recordings[row], tables.statuses[row], tables.table["reason"][row].as_py()) for row in bad
     )
+
+
+def _warned(tables: Tables, recordings: Ints, warnings: Sequence[Sequence[str]]) -> tuple[Warned, ...]:
+    found = ((row, texts) for row, texts in zip(recordings.tolist(), warnings, strict=True) if texts)
+    return tuple(Warned(tables.recordings[row], tuple(texts)) for row, texts in islice(found, MAX_PROBLEMS))
 
 
 def _span(tables: Tables, clock: ZoneInfo, tagged: Ints) -> tuple[np.datetime64, np.datetime64] | None:

@@ -48,6 +48,14 @@ class Problem:
     reason: str
 
 
+@dataclass(frozen=True)
+class Warned:
+    """A recording with something odd about it that did not stop it."""
+
+    recording: str
+    warnings: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """An overview of an output folder."""
@@ -66,6 +74,10 @@ class ReportData:
     """Number of recordings of each status, the most common first."""
     problems: tuple[Problem, ...]
     """The first `MAX_PROBLEMS` recordings that were not tagged from start to end."""
+    warnings: dict[str, int]
+    """Number of recordings with a warning of each kind, the most common first."""
+    warned: tuple[Warned, ...]
+    """The first `MAX_PROBLEMS` recordings with a warning."""
     span: tuple[np.datetime64, np.datetime64] | None
     """Start of the first and end of the last recording whose time is known, local time."""
     levels: tuple[float, ...]

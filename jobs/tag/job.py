@@ -19,7 +19,7 @@ from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.plan import plan as make_plan
-from satpipe.jobs.tag.status import counts, problems
+from satpipe.jobs.tag.status import Warnings, counts, problems, warnings
 from satpipe.jobs.tag.time_options import joined
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.option import lists
@@ -48,6 +48,7 @@ class Summary:
         recordings: Number of recordings.
         statuses: Number of recordings with each status.
         examples: Some recordings that are not ok, with the reason.
+        warnings: What is odd about recordings but did not stop them.
         duration_s: Total length of the recordings.
         tagged_s: Length that this run tagged.
         elapsed_s: Duration of the run, without the start-up of Ray.
@@ -62,6 +63,7 @@ class Summary:
     recordings: int
     statuses: dict[str, int]
     examples: dict[str, str]
+    warnings: Warnings
     duration_s: float
     tagged_s: float
     elapsed_s: float
@@ -135,13 +137,14 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
                 run.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
         times = set_times(output.batches, plan.resolver, split=options.channels == "split", gap_s=options.join_gap_s)
-        recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files"])
+        recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files", "warnings"])
         finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
         output.note(description | finished)
     return Summary(
         recordings=len(recordings),
         statuses=counts(recordings["status"]),
         examples=problems(recordings, EXAMPLES),
+        warnings=warnings(recordings, EXAMPLES),
         duration_s=pc.sum(recordings["duration_s"]).as_py() or 0.0,
         tagged_s=progress.tagged_s,
         elapsed_s=elapsed_s,

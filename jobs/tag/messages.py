@@ -6,7 +6,7 @@ from pathlib import Path
 
 from satpipe.jobs.tag.job import Summary
 from satpipe.jobs.tag.plan import Plan
-from satpipe.jobs.tag.status import Status
+from satpipe.jobs.tag.status import Status, Warnings
 from satpipe.jobs.tag.time_options import some
 from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.pipeline.storage import locate
@@ -55,7 +55,19 @@ def summary(summary: Summary, out: str | Path) -> str:
         lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
         lines += ["    ..."] if problems > len(summary.examples) else []
     lines += [f"  not searched: {problem}" for problem in summary.problems]
+    lines += _warnings(summary.warnings)
     return "\n".join(lines + _joined(summary) + _times(summary))
+
+
+def _warnings(warnings: Warnings) -> list[str]:
+    """Describe what is odd about recordings but did not stop them: the kinds, and some recordings."""
+    if not warnings.kinds:
+        return []
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in warnings.kinds.items())
+    return [
+        f"recordings with warnings: {kinds}; all texts are in the column warnings of the table, such as:",
+        *(f"  {recording}: {texts}" for recording, texts in warnings.examples.items()),
+    ]
 
 
 def _joined(summary: Summary) -> list[str]:
@@ -122,6 +134,7 @@ def status(status: Status) -> str:
         lines.append(f"{count(problems, 'recording')} with a problem:")
         lines += [f"  {recording}: {reason}" for recording, reason in status.problems.items()]
         lines += ["  ..."] if problems > len(status.problems) else []
+    lines += _warnings(status.warnings)
     return "\n".join(lines)
 
 

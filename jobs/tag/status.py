@@ -6,10 +6,24 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from satpipe.pipeline.recording_warnings import count
 from satpipe.pipeline.tables.files import open_run
 from satpipe.pipeline.tables.output_folder import Output
 
 PROBLEMS = 20  # recordings listed
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """What is odd about recordings but did not stop them.
+
+    Attributes:
+        kinds: Number of recordings with each kind of warning.
+        examples: Recordings that have warnings, with their warnings.
+    """
+
+    kinds: dict[str, int]
+    examples: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,7 @@ class Status:
         times: Number of recordings with a known start time, by its source.
         staged: Tasks that are tagged but not in the tables yet.
         problems: Recordings that are not ok, with status and reason; at most `PROBLEMS`.
+        warnings: What is odd about recordings but did not stop them, with at most `PROBLEMS` examples.
         log: Last line of the latest log.
     """
 
@@ -34,6 +49,7 @@ class Status:
     times: dict[str, int]
     staged: int
     problems: dict[str, str]
+    warnings: Warnings
     log: str
 
 
@@ -45,7 +61,7 @@ def status(folder: str | Path) -> Status:
     """
     output = Output(folder)
     _, run = open_run(folder)
-    table = output.batches.recordings(["recording", "status", "reason", "duration_s", "time_source"])
+    table = output.batches.recordings(["recording", "status", "reason", "duration_s", "time_source", "warnings"])
     return Status(
         run=run,
         running=output.is_locked(),
@@ -54,6 +70,7 @@ def status(folder: str | Path) -> Status:
         times=counts(table["time_source"].drop_null()),
         staged=output.staging.count(),
         problems=problems(table, PROBLEMS),
+        warnings=warnings(table, PROBLEMS),
         log=(output.last_log() or [""])[-1],
     )
 
@@ -62,6 +79,14 @@ def problems(recordings: pa.Table, limit: int) -> dict[str, str]:
     """Return the first recordings of a table that are not ok, with status and reason."""
     bad = recordings.filter(pc.not_equal(recordings["status"], "ok")).slice(length=limit).to_pylist()
     return {row["recording"]: f"{row['status']}: {row['reason']}" for row in bad}
+
+
+def warnings(recordings: pa.Table, limit: int) -> Warnings:
+    """Return the warnings in a table, with the first recordings that have any as examples."""
+    columns = recordings.select(["recording", "warnings"])
+    rows = columns.filter(pc.greater(pc.list_value_length(columns["warnings"]), 0)).to_pylist()
+    examples = {row["recording"]: "; ".join(row["warnings"]) for row in rows[:limit]}
+    return Warnings(count(row["warnings"] for row in rows), examples)
 
 
 def counts(column: pa.ChunkedArray) -> dict[str, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from satpipe.pipeline.recording_warnings import of_file
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.libsndfile import SndFile
 from satpipe.pipeline.recordings.recording import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, AudioInfo, Part
@@ -50,7 +51,15 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
     with closing(_open(path, container)) as file:
         if not file.frames and not container:
             raise AudioError("the file has a header but no samples", status="empty")
-        info = AudioInfo(file.frames, file.rate_hz, file.channels, file.exact_seek, file.problem, container)
+        info = AudioInfo(
+            file.frames,
+            file.rate_hz,
+            file.channels,
+            file.exact_seek,
+            file.problem,
+            container,
+            warnings=tuple(file.warnings),
+        )
     if not LOWEST_RATE_HZ <= info.rate_hz <= HIGHEST_RATE_HZ:
         raise AudioError(f"the header announces a sampling rate of {info.rate_hz:,} Hz")
     if info.frames > size_bytes * MAX_FRAMES_PER_BYTE:
@@ -96,6 +105,7 @@ class Reader:
             Such samples are replaced with silence.
         broken_s: Position at which decoding failed before the end that the header announces; None if it did not.
         problem: Why a file of a deployment cannot be read beyond `broken_s`, or "".
+        warnings: Warnings of the files that are read, from opening and from decoding.
     """
 
     def __init__(
@@ -116,6 +126,7 @@ class Reader:
         self.invalid_s: float | None = None
         self.broken_s: float | None = None
         self.problem = ""
+        self.warnings: list[str] = []
         self._info = info
         self._parts = info.parts or (Part(Source("", path, 0, 0), info, 0),)
         self._channel = channel
@@ -166,6 +177,7 @@ class Reader:
                 raise
             self.problem, self.broken_s = str(error), self.frames_read / info.rate_hz
             return
+        self.warnings += [of_file(text, part.source.recording) if joined else text for text in file.warnings]
         missing_s = (part.end - self.frames_read) / info.rate_hz
         if file.broken or missing_s > (CONTAINER_ROUNDING_S if info.container else 0):
             self.broken_s = self.frames_read / info.rate_hz

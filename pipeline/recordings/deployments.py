@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+from satpipe.pipeline.recording_warnings import of_file
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import AudioInfo, Part
 
@@ -121,7 +122,8 @@ def _combined(files: Sequence[tuple[Source, AudioInfo]]) -> tuple[Source, AudioI
         parts.append(Part(source, info, parts[-1].end if parts else 0))
     first, last = parts[0], parts[-1]
     problem = f"{last.source.recording}: {last.info.problem}" if last.info.problem else ""
-    info = replace(first.info, frames=last.end, problem=problem, parts=tuple(parts))
+    warnings = tuple(of_file(text, part.source.recording) for part in parts for text in part.info.warnings)
+    info = replace(first.info, frames=last.end, problem=problem, parts=tuple(parts), warnings=warnings)
     size_bytes = sum(part.source.size_bytes for part in parts)
     modified_ns = max(part.source.modified_ns for part in parts)
     return Deployment(first.source.recording, first.source.path, size_bytes, modified_ns, info), info

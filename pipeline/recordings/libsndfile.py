@@ -22,6 +22,7 @@ class SndFile:
     Attributes:
         frames: Samples per channel, according to the header.
         broken: True if `blocks` met data that cannot be decoded.
+        warnings: From `satpipe.pipeline.recording_warnings`; `blocks` may add some.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,6 +32,7 @@ class SndFile:
             AudioError: The file cannot be opened, or is not audio that libsndfile reads.
         """
         self.broken = False
+        self.warnings: list[str] = []
         self._path, self._at = path, 0
         self._file = _open(path)
         self.frames, self.rate_hz, self.channels = self._file.frames, self._file.samplerate, self._file.channels

@@ -21,6 +21,7 @@ class AudioInfo:
         container: FFmpeg's name of the demuxer that reads the file; "" if libsndfile reads it.
         header_time: Start time in the file's metadata.
         parts: The files of a deployment in chronological order; empty for a single file.
+        warnings: From `satpipe.pipeline.recording_warnings`.
     """
 
     frames: int
@@ -31,6 +32,7 @@ class AudioInfo:
     container: str = ""
     header_time: HeaderTime | None = None
     parts: tuple["Part", ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:

@@ -142,11 +142,19 @@ class Batches:
                 path.unlink()
 
     def recover(self) -> None:
-        """Remove what a killed run left behind: replaced batches, and files that do not count."""
+        """Remove what a killed run left behind: replaced batches, and files that do not count.
+
+        Files of the recordings table that an earlier version wrote get the columns of this one.
+        """
         for path in self._files():
             replaced = metadata(path).get(_REPLACES, b"").decode() if path.exists() else ""
             if replaced:
                 self._remove_batch(replaced)
+        for path in self._files():
+            with reading(path), path.open("rb") as file:
+                names = pq.read_schema(file).names
+            if names != schemas.RECORDINGS.names:
+                self.commit(path.name, read_recordings(path))
         counted = {path.name for path in self._files()}
         for kind in schemas.SCHEMAS:
             for path in (self._folder / kind).glob("*"):

@@ -48,6 +48,7 @@ RECORDINGS = pa.schema(
         pa.field("header", pa.string()),  # the part of the file's header that has a time
         pa.field("header_time", pa.string()),  # that time as in the header, ISO 8601
         pa.field("files", pa.list_(FILE)),  # of a deployment, in the order of time; null: one file of that name
+        pa.field("warnings", pa.list_(pa.string()), nullable=False),  # what is odd but did not stop it, see below
     ]
 )
 _CHUNK = [
@@ -134,17 +135,21 @@ def recording_row(
     name: str, size_bytes: int, modified_ns: int, status: str, reason: str, **known: Any
 ) -> dict[str, Any]:
     """Return a row of the recordings table; what is not known stays null."""
-    row = {"duration_s": None, "rate_hz": None, "channels": None, "chunks": 0, **known}
+    row = {"duration_s": None, "rate_hz": None, "channels": None, "chunks": 0, "warnings": [], **known}
     return {
         "recording": name, "size_bytes": size_bytes, "modified": modified_ns, "status": status, "reason": reason, **row
     }  # fmt: skip
 
 
 def complete(recordings: pa.Table) -> pa.Table:
-    """Add columns that earlier versions of the recordings table did not have; they are null."""
+    """Add columns that earlier versions of the recordings table did not have; they are null, or empty lists."""
     for field in RECORDINGS:
-        if field.nullable and field.name not in recordings.column_names:
+        if field.name in recordings.column_names:
+            continue
+        if field.nullable:
             recordings = recordings.append_column(field, pa.nulls(len(recordings), field.type))
+        elif field.name == "warnings":
+            recordings = recordings.append_column(field, pa.array([[]] * len(recordings), field.type))
     return recordings
 
 

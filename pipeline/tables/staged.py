@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +36,7 @@ class SpanOutcome:
         broken: Decoding broke off before the end that the header announces, so that the header's length, and with it
             the number of spans, cannot be trusted.
         file: The file of a deployment in which decoding broke off; "" for a single file.
+        warnings: Warnings from decoding, in addition to those from the header.
     """
 
     key: SpanKey
@@ -45,6 +46,7 @@ class SpanOutcome:
     reason: str = ""
     broken: bool = False
     file: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -67,6 +67,9 @@ class OpenRecording:
             "channels": info.channels,
             "chunks": sum(span.outcome.chunks for span in staged),
             "files": file_rows(info),
+            "warnings": list(
+                dict.fromkeys([*info.warnings, *(text for span in staged for text in span.outcome.warnings)])
+            ),
             **header_columns(info),
         }
         return Finished(row_of(self.recording.name, self.recording.source, status, reason, **known), staged)

@@ -130,7 +130,8 @@ class TagRun:
                 self.progress.probed_s += found.duration_s
                 if recording.channel and recording.channel > found.channels:
                     reason = f"it has {found.channels} channels, no channel {recording.channel}"
-                    row = row_of(recording.name, source, "unreadable", reason, files=file_rows(found))
+                    known = {"files": file_rows(found), "warnings": found.warnings}
+                    row = row_of(recording.name, source, "unreadable", reason, **known)
                     self._finish(Finished(row))
                 else:
                     self._plan(recording)

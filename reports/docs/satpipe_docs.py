@@ -1,8 +1,8 @@
 """Directives that generate tables of the documentation from code, so that nothing is typed twice.
 
 `schema NAME`: the columns of a table in `satpipe.pipeline.tables.schemas`. `statuses`: the possible statuses of a
-recording. `configurations models` or `configurations training`: the configurations that come with satpipe. `cost`: the
-measured cost of models.
+recording. `warnings`: the kinds of warnings of a recording. `configurations models` or `configurations training`: the
+configurations that come with satpipe. `cost`: the measured cost of models.
 """
 
 import inspect
@@ -16,6 +16,7 @@ import pyarrow as pa
 import yaml
 from docutils import nodes
 from satpipe.jobs.train.config import CONFIG_FOLDER, STAGES
+from satpipe.pipeline import recording_warnings
 from satpipe.pipeline.tables import schemas
 from satpipe.reports import profile_tables
 from satpipe.reports.tables import markdown_text
@@ -50,6 +51,15 @@ class Statuses(SphinxDirective):
         """Return the table."""
         rows = ((f"`{status}`", meaning) for status, meaning in schemas.STATUSES.items())
         return self.parse_text_to_nodes(_table(("status", ""), rows))
+
+
+class Warnings(SphinxDirective):
+    """The kinds of warnings of a recording."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        rows = ((f"`{kind}`", meaning) for kind, meaning in recording_warnings.KINDS.items())
+        return self.parse_text_to_nodes(_table(("kind", ""), rows))
 
 
 class Configurations(SphinxDirective):
@@ -164,7 +174,13 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", as_written, priority=400)  # before napoleon, at 500
-    directives = {"schema": Schema, "statuses": Statuses, "configurations": Configurations, "cost": Cost}
+    directives = {
+        "schema": Schema,
+        "statuses": Statuses,
+        "warnings": Warnings,
+        "configurations": Configurations,
+        "cost": Cost,
+    }
     for name, directive in directives.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

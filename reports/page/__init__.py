@@ -47,7 +47,7 @@ def page(found: ReportData) -> str:
     """Return the page."""
     style, script = _file("page.css"), "\n".join(map(_file, SCRIPTS))
     sounds = {moment.excerpt.audio: None for moment in found.moments if moment.excerpt.audio}
-    problems = words.problems(found)
+    tables = (words.problems(found), words.warnings(found))
     sections = [
         ("labels", "Labels", words.LABELS),
         ("when", "When", words.when(found)),
@@ -66,7 +66,7 @@ def page(found: ReportData) -> str:
         figures=_terms(words.figures(found)),
         notes="\n".join(f'<p class="note" role="note">{escape(note)}</p>' for note in found.notes),
         sections="\n".join(_SECTION.format(id=id, head=head, about=escape(about)) for id, head, about in sections),
-        problems=problems.html() if problems else "",
+        problems="\n".join(table.html() for table in tables if table),
         made=_terms(words.made(found)),
         about=_json(_about(found, list(sounds))),
         numbers=base64.b64encode(zlib.compress(_numbers(found), 9)).decode(),

@@ -90,6 +90,15 @@ def problems(found: ReportData) -> Table | None:
     return Table(head, ("recording", "status", "reason"), rows, more, text_columns=3)
 
 
+def warnings(found: ReportData) -> Table | None:
+    """Return a table of the recordings with something odd that did not stop them; None if there are none."""
+    if not found.warnings:
+        return None
+    rows = tuple((each.recording, "; ".join(each.warnings)) for each in found.warned)
+    head = f"Warnings: {', '.join(f'{count:,} {kind}' for kind, count in found.warnings.items())}"
+    return Table(head, ("recording", "warnings"), rows, f"The first {len(rows)}; all are in the recordings table.", 2)
+
+
 def made(found: ReportData) -> list[tuple[str, str]]:
     """Return names and values of the model, options and versions behind the tables."""
     run, model = found.run, found.model

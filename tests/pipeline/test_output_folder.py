@@ -19,11 +19,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Satpipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from satpipe.pipeline.tables import batches, files, schemas
 from satpipe.pipeline.tables.batches import Batches, Finished, TableOptions
 from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.staged import SpanKey, SpanOutcome, StagedSpan
 from satpipe.sat.errors import OutputError
@@ -621,6 +623,32 @@ def test_a_run_file_that_is_not_one_is_an_error(out: Path, content: str) -> None
     with pytest.raises(OutputError), claimed(out):
         pass
     assert len(rows(out, "recordings")) == 4
+
+
+def test_tables_of_a_version_without_warnings_are_read_and_continued(out: Path) -> None:
+    for path in (out / "recordings").iterdir():
+        pq.write_table(pq.ParquetFile(path).read().drop_columns(["warnings"]), path)
+    assert Tables(out, scores=False).table["warnings"].to_pylist() == [[]] * 4
+    warning = "size corrected: the header states 44 bytes"
+    with claimed(out) as output:
+        [e] = finished(output, e=2)
+        e.row["warnings"] = [warning]
+        output.batches.publish([e], OPTIONS, new_name())
+    for path in (out / "recordings").iterdir():
+        assert pq.read_schema(path).equals(schemas.RECORDINGS)
+    known = pd.read_parquet(out / "recordings").set_index("recording").warnings
+    assert {name: list(texts) for name, texts in known.items()} == {"a": [], "b": [], "c": [], "d": [], "e": [warning]}
+
+
+def test_warnings_are_shown_by_status(out: Path, satpipe_here: Satpipe) -> None:
+    for path in (out / "recordings").iterdir():
+        table = pq.ParquetFile(path).read()
+        texts = [["size corrected: a: 44 bytes", "size corrected: b: 0 bytes"], []]
+        place = table.column_names.index("warnings")
+        pq.write_table(table.set_column(place, "warnings", pa.array(texts)).cast(schemas.RECORDINGS), path)
+    lines = satpipe_here("status", out).stdout.splitlines()
+    assert "recordings with warnings: 2 size corrected; all texts are in the column warnings" in lines[-3]
+    assert sorted(lines[-2:]) == [f"  {name}: size corrected: a: 44 bytes; size corrected: b: 0 bytes" for name in "ac"]
 
 
 def test_a_table_is_empty_until_something_is_published(tmp_path: Path) -> None:

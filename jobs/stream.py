@@ -27,6 +27,7 @@ from satpipe.sat.model.config import MEL_BANDS, SAMPLE_RATE_HZ
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
 from satpipe.sat.model.streaming import chunk_samples
+from satpipe.sat.printable import printable
 from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
@@ -182,4 +183,4 @@ def _report(event: Line) -> None:
         message = f"it ended at {event['end_s']:.3f} s: {event['problem']}"
     else:
         return
-    print(f"{event['source']}: {message}", file=sys.stderr)
+    print(printable(f"{event['source']}: {message}"), file=sys.stderr)

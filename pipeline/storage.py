@@ -4,8 +4,10 @@ A location is a path of this machine or a URL such as `s3://bucket/folder`; fssp
 URLs the methods of paths.
 """
 
+import hashlib
 import io
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -17,6 +19,10 @@ import fsspec
 from satpipe.sat.errors import ConfigError, OutputError, install
 from upath import UPath
 
+_NAME_BYTES = 255  # maximum length of a file's name on most file systems
+_PATH_BYTES = 2000  # below the maximum length of a path, 4096 on Linux, together with the output folder
+_HASH_DIGITS = 16
+_HASHED = re.compile(rf"~[0-9a-f]{{{_HASH_DIGITS}}}\Z")  # the end of a name that is not the recording's
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 
 
@@ -115,11 +121,11 @@ def written_whole(location: Any) -> Iterator[Path]:
     """
     if is_remote(location):
         with tempfile.TemporaryDirectory(prefix="satpipe-") as folder:
-            temporary = Path(folder, location.name)
+            temporary = Path(folder, "content")  # an object's name may be longer than a file's
             yield temporary
             location.fs.put_file(str(temporary), location.path)  # an object appears when its upload is complete
         return
-    temporary = location.with_name(f".{location.name}.{uuid.uuid4().hex[:8]}")
+    temporary = location.with_name(f".{uuid.uuid4().hex}")  # short, whatever the length of the name
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -159,6 +165,27 @@ def write_text(location: Any, text: str) -> None:
         path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def relative_path(recording: str) -> str:
-    """Return a relative path for a file about a recording, from its name; it cannot lead out of a folder."""
-    return "/".join("__" if part == ".." else part for part in recording.split("/") if part not in ("", "."))
+def relative_path(recording: str, suffix: str = "") -> str:
+    """Return a relative path for a file about a recording: the recording's name with a suffix.
+
+    It cannot lead out of a folder, no part of it is too long for a file system, and no two recordings share one: a part
+    of the name that cannot be the name of such a file is shortened and gets a hash.
+    """
+    *folders, name = recording.split("/")
+    # A folder that is called like the file of another recording would be in its way.
+    parts = [_shortened(part, part) if suffix and part.endswith(suffix) else _file_name(part) for part in folders]
+    path = "/".join([*parts, _file_name(name, suffix)])
+    return path if len(path.encode()) <= _PATH_BYTES else _shortened(name, recording, suffix)
+
+
+def _file_name(text: str, suffix: str = "") -> str:
+    """Return a text with a suffix as the name of a file."""
+    usable = text not in ("", ".", "..") and "\0" not in text and not _HASHED.search(text)
+    return text + suffix if usable and len((text + suffix).encode()) <= _NAME_BYTES else _shortened(text, text, suffix)
+
+
+def _shortened(text: str, hashed: str, suffix: str = "") -> str:
+    """Return the beginning of a text, the hash of another text, and a suffix."""
+    end = f"~{hashlib.sha256(hashed.encode()).hexdigest()[:_HASH_DIGITS]}{suffix}"
+    begin = text.encode()[: _NAME_BYTES - len(end.encode())].decode("utf-8", "ignore")
+    return begin.replace("\0", "").strip(".") + end

@@ -8,6 +8,7 @@ from rich.console import Console
 from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports import paper
 from satpipe.reports.tables import Table
+from satpipe.sat.printable import printable
 
 _NAMES = {
     "mAP": "mAP",
@@ -33,7 +34,7 @@ _NOT_PRINTED = ("precision", "recall")
 _Figure = dict[str, Any]
 
 
-def result_text(result: EvaluationResult) -> str:
+def result_text(result: EvaluationResult) -> list[str]:
     """Return a description of the evaluation, then each figure, next to the paper's if there is one."""
     model = result["model"]
     lines = [
@@ -51,13 +52,13 @@ def result_text(result: EvaluationResult) -> str:
         published = published or bool(theirs)
         cells = [_cell(figures.get(average)) for average in _AVERAGES]
         table.add_row(_title(name, next(iter(figures.values()))), *cells, theirs)
-    lines.append(_render(table))
+    lines += [*_render(table), ""]
     if published:
         lines.append(f"paper: Dinkel et al. (2024), the published {model['arch']} on AudioSet's evaluation set.")
     if any(figure["low"] is not None for figure in result["figures"]):
         level, samples = result["options"]["level"], result["options"]["bootstrap"]
         lines.append(f"In brackets: {level:.0%} intervals of {samples} bootstrap samples of the recordings.")
-    return "\n".join(lines)
+    return lines
 
 
 def _ground_truth(kind: str, truth: dict[str, Any]) -> str:
@@ -124,13 +125,13 @@ def _published(name: str, model: dict[str, Any]) -> str:
     return _percent(None if row is None else row.percent(name))
 
 
-def paper_table_text(results: list[EvaluationResult], number: int) -> str:
+def paper_table_text(results: list[EvaluationResult], number: int) -> list[str]:
     """Return one of the paper's Tables 1 to 3 for the terminal."""
     table = paper_table(results, number)
     layout = _table(*table.columns)
     for row in table.rows:
         layout.add_row(*row)
-    return f"{_render(layout)}{table.title}\n{table.note}"
+    return [*_render(layout), table.title, *table.note.split("\n")]
 
 
 def paper_table(results: list[EvaluationResult], number: int) -> Table:
@@ -184,9 +185,9 @@ def _ours(result: EvaluationResult | None, name: str) -> str:
     return " / ".join(_number(name, figures[average]["value"]) for average in averages if average in figures)
 
 
-def comparison(first: EvaluationResult, second: EvaluationResult) -> str:
+def comparison(first: EvaluationResult, second: EvaluationResult) -> list[str]:
     """Return two results side by side; `satpipe.jobs.evaluate.compare` must have accepted them."""
-    layout = _table("", "average", first["out"], second["out"], "difference")
+    layout = _table("", "average", printable(first["out"]), printable(second["out"]), "difference")
     right = _by_name(second["figures"])
     for figure in first["figures"]:
         name, average = figure["name"], figure["average"]
@@ -205,8 +206,8 @@ def _table(*columns: str) -> layouts.Table:
     return layout
 
 
-def _render(layout: layouts.Table) -> str:
+def _render(layout: layouts.Table) -> list[str]:
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
         console.print(layout)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+    return [line.rstrip() for line in capture.get().split("\n")[:-1]]

@@ -14,9 +14,10 @@ from satpipe.jobs.report_data import Detail, ReportData
 from satpipe.jobs.report_data.contents import SCORE_STEPS, SHARE_STEPS
 from satpipe.pipeline.storage import locate, relative_path
 from satpipe.reports.colours import ramp
-from satpipe.reports.pictures import GREY, WIDTH_IN, drawn, file_name, label_name
+from satpipe.reports.pictures import FORMATS, GREY, WIDTH_IN, drawn, file_name, label_name
 
 OVER_TIME, BY_LABEL, RECORDINGS = "labels_over_time", "when", "recordings"
+LONGEST_SUFFIX = "." + max(FORMATS, key=len)
 MAX_ROWS = 20  # labels in the first picture
 MAX_PANELS = 12  # labels with a panel each
 MAX_TIMES = 366
@@ -46,7 +47,7 @@ def pictures(found: ReportData, folder: str | Path) -> tuple[list[str], str]:
         names += [OVER_TIME, BY_LABEL]
     details = [detail for detail in found.details if _lines(found, detail)]
     for detail in details[:MAX_RECORDINGS]:
-        names.append(f"{RECORDINGS}/{relative_path(detail.recording)}")
+        names.append(f"{RECORDINGS}/{relative_path(detail.recording, LONGEST_SUFFIX).removesuffix(LONGEST_SUFFIX)}")
         _recording(place / names[-1], found, detail)
     left = len(details) - MAX_RECORDINGS
     return names, f"{left} of the {len(details)} recordings on the page have no picture" if left > 0 else ""

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
+from satpipe.sat.printable import printable
+
 _MARKDOWN = re.compile(r"[\\`*\[\]<|]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word needs no escape
 _LATEX = str.maketrans(
     {
@@ -115,7 +117,7 @@ def _row(cells: Iterable[str]) -> str:
 
 def _plain(text: str) -> str:
     """Return text with Markdown's special characters escaped."""
-    return _MARKDOWN.sub(r"\\\g<0>", text).replace("\n", " ")
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text.replace("\n", " ")))
 
 
 def _latex_row(cells: Iterable[str]) -> str:

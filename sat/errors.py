@@ -10,12 +10,18 @@
     ├── TrainingError      a training run that cannot continue
     └── OutputError        an output folder that cannot be used, or that holds tables of another program
 
-Library code raises them. The command line prints `TypeName: message` and exits.
+Library code raises them. The command line prints `TypeName: message` and exits. Each argument is a line of the message.
 """
+
+from satpipe.sat.printable import printable_lines
 
 
 class SatpipeError(Exception):
     """Base class of all errors that are addressed to the user."""
+
+    def __str__(self) -> str:
+        """Return the message: names in it are safe to print."""
+        return printable_lines(self.args)
 
 
 class ConfigError(SatpipeError):

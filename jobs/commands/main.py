@@ -1,9 +1,11 @@
 """The command line. Each group of commands has a module here; other modules of `jobs` do the work."""
 
+import io
 import sys
 
 import click
 from satpipe.jobs.commands import measure, models, results, tag, train
+from satpipe.jobs.commands.shared import log
 
 NOT_FINISHED = 1
 SECTIONS = (tag.group, results.group, train.group, measure.group, models.group)
@@ -42,15 +44,19 @@ def main() -> None:
     """Run a command; print an error that is addressed to the user as one line."""
     from satpipe.sat.errors import SatpipeError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal has not
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        log(*text.getvalue().rstrip("\n").split("\n"))
         code = error.exit_code
     except SatpipeError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
+        log(*f"{type(error).__name__}: {error}".split("\n"))
         code = NOT_FINISHED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; run the same command again to continue", err=True)
+        log("stopped; run the same command again to continue")
         code = NOT_FINISHED
     sys.exit(code)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import FILE, log, options
+from satpipe.jobs.commands.shared import FILE, log, options, say
 from satpipe.jobs.options.measure import (
     BenchmarkOptions,
     BundledFiguresOptions,
@@ -25,7 +25,7 @@ def synth(**given: Any) -> int:
     """
     from satpipe.jobs import synth
 
-    click.echo(synth.text(synth.synth(SynthOptions(**given)), given["out"]))
+    say(*synth.text(synth.synth(SynthOptions(**given)), given["out"]))
     return 0
 
 
@@ -208,5 +208,5 @@ def profile(models: tuple[str, ...], delays_s: tuple[float, ...], out: Path | No
     figures = profile.profile(models, delays_s, log)
     if out:
         common.write(figures, out)
-    click.echo(markdown_text(pages.tables(figures)), nl=False)
+    say(*markdown_text(pages.tables(figures)).removesuffix("\n").split("\n"))
     return 0

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import options
+from satpipe.jobs.commands.shared import options, say
 from satpipe.jobs.options.models import ExportOptions
 
 group = click.Group("Models and labels")
@@ -34,7 +34,7 @@ def pull(name: str) -> None:
 
     with _shown_progress(name) as progress:
         path = hub.pull(name, progress)
-    click.echo(f"{name} is in {path}")
+    say(f"{name} is in {path}")
 
 
 @group.group()
@@ -53,7 +53,7 @@ def pull_labels() -> None:
 
     with _shown_progress(audioset.STRONG) as progress:
         path = audioset.pull(progress)
-    click.echo(f"AudioSet's strong labels are in {path}")
+    say(f"AudioSet's strong labels are in {path}")
 
 
 @group.command()
@@ -68,7 +68,7 @@ def export(**given: Any) -> int:
     from satpipe.jobs.export import job
 
     options = ExportOptions(**given)
-    click.echo(job.text(job.export(options), options))
+    say(*job.text(job.export(options), options))
     return 0
 
 
@@ -135,4 +135,4 @@ class _Lines:
         if step != self._step:
             self._step = step
             of_total = f" of {total_bytes / 1e6:.1f}" if total_bytes else ""
-            click.echo(f"{self._name}: {done_bytes / 1e6:.1f}{of_total} MB")
+            say(f"{self._name}: {done_bytes / 1e6:.1f}{of_total} MB")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import OUT, log, named_out, options
+from satpipe.jobs.commands.shared import OUT, log, named_out, options, say
 from satpipe.jobs.options.results import AUDIOSET, ConsistencyOptions, EvaluateOptions, EventOptions, ReportOptions
 
 group = click.Group("Results")
@@ -28,7 +28,7 @@ def events(*, out: str, to: str | None, format: str | None, **given: Any) -> int
     """
     from satpipe.jobs import events
 
-    click.echo(events.text(events.write(out, EventOptions(**_with_labels(given)), to, format)))
+    say(*events.text(events.write(out, EventOptions(**_with_labels(given)), to, format)))
     return 0
 
 
@@ -48,10 +48,10 @@ def report(*, out: str, target: str | None, pictures: str | None, **given: Any) 
     found = report_data.collect(out, ReportOptions(**_with_labels(given)))
     for note in found.notes:
         log(f"note: {note}")
-    click.echo(page.write(found, target or f"{out.rstrip('/')}/{page.NAME}"))
+    say(page.write(found, target or f"{out.rstrip('/')}/{page.NAME}"))
     if pictures:
         names, left_out = maps.pictures(found, pictures)
-        click.echo(f"{pictures}: {', '.join(names)}")
+        say(f"{pictures}: {', '.join(names)}")
         if left_out:
             log(f"note: {left_out}")
     return 0
@@ -92,7 +92,7 @@ def evaluate(
     if compare:
         first, second = map(evaluate.read, compare)
         evaluate.compare(first, second)
-        click.echo(evaluation.comparison(first, second))
+        say(*evaluation.comparison(first, second), "")
         return 0
     outs = _folders(given, outs)
     results = []
@@ -100,11 +100,11 @@ def evaluate(
         result = evaluate.evaluate(out, **given)
         if place:
             evaluate.write(result, place)
-        click.echo(evaluation.result_text(result))
+        say(*evaluation.result_text(result))
         results.append(result)
     for number, wanted in enumerate((table1, table2, table3), 1):
         if wanted:
-            click.echo(evaluation.paper_table_text(results, number))
+            say(*evaluation.paper_table_text(results, number))
     return 0
 
 
@@ -125,9 +125,9 @@ def report_evaluation(results: tuple[str, ...], target: str, labels: tuple[str, 
     read = [evaluate.read(result) for result in results]
     for result, found, place in zip(results, read, evaluate.folders(target, results), strict=True):
         names = evaluation_pictures.pictures(found, evaluate.read_curves(result), place, wanted)
-        click.echo(f"{place}: {', '.join(names)}")
+        say(f"{place}: {', '.join(names)}")
     for path in evaluation_pictures.write_tables(read, target):
-        click.echo(path)
+        say(path)
     return 0
 
 
@@ -160,8 +160,8 @@ def print_consistency(
         consistency.write(found, target)
         notes += filter(None, [pages.picture(found, target)])
     for note in notes:
-        click.echo(f"note: {note}")
-    click.echo(pages.table(found.figures, threshold).markdown())
+        say(f"note: {note}")
+    say(*pages.table(found.figures, threshold).markdown().split("\n"))
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from satpipe.pipeline.option import Declared, declared, default_out
+from satpipe.sat.printable import printable_lines
 
 SOME_FAILED = 3
 """Exit code of a command that finished although some recordings could not be processed."""
@@ -98,9 +99,14 @@ class _Pair(click.ParamType[tuple[str, str]]):
 
 def progress(what: str) -> Callable[[int, int], None]:
     """Return a function that prints the number of finished items."""
-    return lambda done, total: click.echo(f"{done} of {total} {what}", err=True)
+    return lambda done, total: log(f"{done} of {total} {what}")
 
 
-def log(line: str) -> None:
-    """Print a line about the progress of a command."""
-    click.echo(line, err=True)
+def log(*lines: object) -> None:
+    """Print lines about the progress of a command; see `say`."""
+    click.echo(printable_lines(lines), err=True)
+
+
+def say(*lines: object) -> None:
+    """Print lines of a result. Every line stays one, and no name in it commands the terminal."""
+    click.echo(printable_lines(lines))

@@ -3,7 +3,7 @@
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import OUT, SOME_FAILED, options
+from satpipe.jobs.commands.shared import OUT, SOME_FAILED, options, say
 from satpipe.jobs.options.tag import StreamOptions, TagOptions
 
 group = click.Group("Tag")
@@ -27,13 +27,13 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     options = TagOptions(**given)
     plan = make_plan(options)
     if not quiet:
-        click.echo(messages.plan(plan, options.out, prune=options.prune))
+        say(*messages.plan(plan, options.out, prune=options.prune))
     if dry_run:
         return 0
     with progress.shown(quiet=quiet) as report:
         summary = job.run(options, plan, report)
     if not quiet:
-        click.echo(messages.summary(summary, options.out))
+        say(*messages.summary(summary, options.out))
     return 0 if summary.complete else SOME_FAILED
 
 
@@ -53,12 +53,13 @@ def stream(**given: Any) -> int:
 
 @group.command()
 @OUT
-def status(out: str) -> int:
+@click.option("--problems", is_flag=True, help="List all recordings with a problem or a warning, not only the first ones.")
+def status(*, out: str, problems: bool) -> int:
     """Show the progress and the problems of a run.
 
     OUT is the output folder of a `satpipe tag` that is running or has ended.
     """
     from satpipe.jobs.tag import messages, status
 
-    click.echo(messages.status(status.status(out)))
+    say(*messages.status(status.status(out, every_problem=problems), out))
     return 0

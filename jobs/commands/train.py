@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import SOME_FAILED, log, options, progress
+from satpipe.jobs.commands.shared import SOME_FAILED, log, options, progress, say
 from satpipe.jobs.options.tag import ClusterOptions
 from satpipe.jobs.options.train import BundledOptions, LabelOptions, PrepareOptions
 from satpipe.pipeline.training_data.segments import SegmentOptions
@@ -24,7 +24,7 @@ def prepare(folder: str, **given: Any) -> int:
     from satpipe.jobs.train import messages, prepare
 
     done = prepare.prepare(folder, report=progress("shards"), **given)
-    click.echo(messages.prepared(done))
+    say(*messages.prepared(done))
     return SOME_FAILED if done.problems or done.listing.missing else 0
 
 
@@ -42,9 +42,9 @@ def psl(shards: str, out: str, teacher: str, where: Any, workers: int | None, ad
 
     given = {"where": where, "workers": workers, "address": address, "report": progress("shards")}
     labelled, missing = prepare.label(shards, out, teacher, SegmentOptions(**cut), **given)
-    click.echo(f"{labelled:,} segments are labelled in {out}")
+    say(f"{labelled:,} segments are labelled in {out}")
     if missing:
-        click.echo(f"{len(missing):,} clips are not in {teacher}, such as {missing[0]}")
+        say(f"{len(missing):,} clips are not in {teacher}, such as {missing[0]}")
     return SOME_FAILED if missing else 0
 
 
@@ -69,7 +69,7 @@ def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], res
     next_step = (
         "--set init= starts stage full from it" if stage == "mae" else f"`satpipe tag --model {path}` tags with it"
     )
-    click.echo(f"the model is in {path}; {next_step}")
+    say(f"the model is in {path}; {next_step}")
     return 0
 
 
@@ -86,7 +86,7 @@ def train_bundled(corpus: Path, **given: Any) -> int:
 
     options = BundledOptions(**given)
     path = bundled.train_bundled(bundled.Corpus(corpus), options, lambda line: log(messages.metrics(line)))
-    click.echo(f"the model is in {path}")
+    say(f"the model is in {path}")
     return 0
 
 
@@ -104,5 +104,5 @@ def extra_audio(out: Path, packages: tuple[str, ...]) -> int:
     problems = extra_audio.make(out, packages)
     for problem in problems:
         log(problem)
-    click.echo(f"{out / extra_audio.MANIFEST} lists the clips")
+    say(f"{out / extra_audio.MANIFEST} lists the clips")
     return SOME_FAILED if problems else 0

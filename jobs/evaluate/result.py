@@ -144,4 +144,4 @@ def compare(first: EvaluationResult, second: EvaluationResult) -> None:
     ]
     reasons += list(dict.fromkeys(differ))[:EXAMPLES]
     if reasons:
-        raise ConfigError("the two results cannot be compared:\n  " + "\n  ".join(reasons))
+        raise ConfigError("the two results cannot be compared:", *(f"  {reason}" for reason in reasons))

@@ -56,7 +56,7 @@ class Written:
         return events
 
 
-def text(written: Written) -> str:
+def text(written: Written) -> list[str]:
     """Return the closing lines of the command."""
     count, most = written.labels.total(), written.labels.most_common(SHOWN)
     lines = [f"note: {note}" for note in written.notes]
@@ -65,7 +65,7 @@ def text(written: Written) -> str:
         rest = len(written.labels) - len(most)
         more = f", and {rest} more" if rest else ""
         lines.append(f"classes: {', '.join(f'{label} ({events:,})' for label, events in most)}{more}")
-    return "\n".join(lines)
+    return lines
 
 
 def write(out: str | Path, options: EventOptions, to: str | Path | None = None, format: str | None = None) -> Written:
@@ -166,7 +166,7 @@ def _write_files(found: Iterable[pa.Table], folder: Path, kind: str, finder: Fin
         rate_hz = tables.table["rate_hz"][row].as_py() or SAMPLE_RATE_HZ
         time = None if np.isnat(tables.time[row]) else f"{tables.time[row]}Z"
         content = Found(recording, float(tables.duration_s[row]), rate_hz, time, about, events)
-        write_text(folder / (relative_path(recording) + suffix), render(content))
+        write_text(folder / relative_path(recording, suffix), render(content))
 
     for table in found:
         columns = [table[name].to_pylist() for name in Event._fields]

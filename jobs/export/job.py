@@ -83,17 +83,17 @@ def export(options: ExportOptions) -> Exported:
     return Exported(out, out.stat().st_size, metadata, found)
 
 
-def text(done: Exported, options: ExportOptions) -> str:
+def text(done: Exported, options: ExportOptions) -> list[str]:
     """Describe the file."""
     chunk_s = int(done.metadata["chunk_samples"]) / SAMPLE_RATE_HZ
     found = done.difference
     checked = ", ".join(options.check) or "synthetic sound; add --check RECORDINGS to compare on yours"
-    return (
+    return [
         f"{done.path}: {done.metadata['model']}, {done.metadata['precision']}, {done.size_bytes / 1e6:.1f} MB, "
-        f"{chunk_s:g} s per call\n"
+        f"{chunk_s:g} s per call",
         f"scores against the Python model's, {found.chunks} chunks of {checked}: largest difference "
-        f"{found.largest:.1e}, mean {found.mean:.1e}, the same highest class in {found.same_top:.1%} of chunks"
-    )
+        f"{found.largest:.1e}, mean {found.mean:.1e}, the same highest class in {found.same_top:.1%} of chunks",
+    ]
 
 
 def describe(options: ExportOptions, checkpoint: Checkpoint) -> dict[str, str]:

@@ -145,8 +145,9 @@ class _Matcher:
         if self._wrong:
             count = len(self._wrong)
             raise TruthError(
-                f"{count} name{'s are' if count > 1 else ' is'} ambiguous:{indented(self._wrong)}\n"
-                "Use --mapping with a file that has the columns recording and clip"
+                f"{count} name{'s are' if count > 1 else ' is'} ambiguous:",
+                *indented(self._wrong),
+                "Use --mapping with a file that has the columns recording and clip",
             )
 
     def _near_by_name(self, names: Mapping[int, Name]) -> _Candidates:

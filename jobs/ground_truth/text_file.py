@@ -100,7 +100,7 @@ class TextFile:
         count = len(self._wrong)
         kind = LabelError if all(isinstance(error, LabelError) for _, error in self._wrong) else TruthError
         lines = indented([f"line {number}: {error}" for number, error in self._wrong])
-        raise kind(f"{self.path} has {count} invalid line{'s' if count > 1 else ''}:{lines}")
+        raise kind(f"{self.path} has {count} invalid line{'s' if count > 1 else ''}:", *lines)
 
     def _cells(self, line: str) -> list[str]:
         if self.delimiter == "\t":  # programs that write tabs rarely quote, and names may hold a quote
@@ -166,10 +166,10 @@ def count_and_names(names: Sequence[str], one: str, many: str) -> str:
     return f"{len(names)} {one if len(names) == 1 else many}: {', '.join(names[:SHOWN])}{more}"
 
 
-def indented(lines: Sequence[str]) -> str:
+def indented(lines: Sequence[str]) -> list[str]:
     """Return the first of these lines, indented, for the end of a message."""
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "".join(f"\n  {line}" for line in [*lines[:SHOWN], *more])
+    return [f"  {line}" for line in [*lines[:SHOWN], *more]]
 
 
 def _plain(name: str) -> str:

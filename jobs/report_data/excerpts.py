@@ -1,7 +1,6 @@
 """Moments to listen to: short excerpts of the recordings as Ogg Opus, which browsers play."""
 
 import io
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ import soundfile
 from satpipe.jobs.report_data.moments import Excerpt, Moment
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search, Source
+from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.open_folder import Tables, side_by_side
 from satpipe.sat.errors import AudioError, ConfigError
@@ -28,7 +28,6 @@ FADE_S = 0.02  # at both ends
 TAIL_S = 0.1  # silence at the end: libsndfile loses the last milliseconds of Opus or lets them overshoot
 LOUDEST = 0.7  # peak of quiet excerpts after amplification, of full scale
 MAX_GAIN = 30.0
-_CHANNEL = re.compile(r"#ch(\d+)$")
 _Place = tuple[str, float, float]  # recording, start and end of a chunk in seconds
 _Part = tuple[float, str, tuple[int, int]]  # start in a recording, file, its size and time of change when tagged
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -74,10 +73,8 @@ class _Sources:
 
     def _channel(self, recording: str) -> int | None:
         """Return the channel that was tagged, counted from 1; None for the mean of all."""
-        split = _CHANNEL.search(recording) if self._channels == "split" else None
-        if split:
-            return int(split[1])
-        return int(self._channels) if self._channels.isdecimal() else None
+        _, channel = file_and_channel(recording, split=self._channels == "split")
+        return int(self._channels) if self._channels.isdecimal() else channel
 
     def _parts(self, recording: str) -> list[_Part]:
         """Return the files that a recording was read from, in order."""
@@ -85,7 +82,7 @@ class _Sources:
         files = table["files"][row].as_py()
         if files:
             return [(each["start_s"], each["file"], (each["size_bytes"], each["modified"].value)) for each in files]
-        name = recording if self._channels != "split" else _CHANNEL.sub("", recording)
+        name, _ = file_and_channel(recording, split=self._channels == "split")
         modified_ns = pc.cast(table["modified"].slice(row, 1), pa.int64())[0].as_py()
         return [(0.0, name, (table["size_bytes"][row].as_py(), modified_ns))]
 

@@ -70,7 +70,7 @@ def find_clips(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[st
         for clip in clips:
             by_mid[clip.label.mid].append(clip)
     if not by_mid:
-        raise ConfigError("\n".join([f"no clip of {given} can be used", *skipped[:EXAMPLES]]))
+        raise ConfigError(f"no clip of {given} can be used", *skipped[:EXAMPLES])
     return [by_mid[mid] for mid in sorted(by_mid)]
 
 
@@ -212,7 +212,7 @@ def find_backgrounds(options: SynthOptions, pool: ThreadPoolExecutor, skipped: l
     found = [each for each in results if isinstance(each, Background)]
     problems = [each for each in results if isinstance(each, str)] + search.problems
     if not found:
-        raise ConfigError("\n".join([f"no recording of {options.background} can be used", *problems[:EXAMPLES]]))
+        raise ConfigError(f"no recording of {options.background} can be used", *problems[:EXAMPLES])
     skipped += problems
     return found
 

@@ -54,7 +54,7 @@ class Summary:
         self.quieter += sum(reached_db < event.snr_db - 0.01 for reached_db, event in pairs)
 
 
-def text(summary: Summary, out: str | Path) -> str:
+def text(summary: Summary, out: str | Path) -> list[str]:
     """Return the closing lines of a run."""
     made = f"{summary.scenes:,} scenes, {timedelta(seconds=round(summary.duration_s))} in total"
     lines = [f"{out} holds {made}; events: {summary.classes.total():,}; classes: {len(summary.classes)}"]
@@ -66,7 +66,7 @@ def text(summary: Summary, out: str | Path) -> str:
         lines.append(f"  could not be used: {len(summary.skipped):,} sources, all listed in synth.json:")
         lines += [f"    {problem}" for problem in summary.skipped[:EXAMPLES]]
         lines += ["    ..."] if len(summary.skipped) > EXAMPLES else []
-    return "\n".join(lines)
+    return lines
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.pipeline.recordings.deployments import Deployment, fingerprint
 from satpipe.pipeline.recordings.find import Source
+from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.start_times.from_names import NameParser
 from satpipe.pipeline.tables.output_folder import Output
 
@@ -47,12 +48,12 @@ class AlreadyTagged:
         for name, size_bytes, modified_ns, channels, status, files in zip(
             *(column.to_pylist() for column in columns), strict=True
         ):
-            file, mark, _ = name.rpartition("#ch") if options.channels == "split" else ("", "", "")
+            file, channel = file_and_channel(name, split=options.channels == "split")
             joined = tuple((each["file"], each["size_bytes"], each["modified"].value) for each in files or ())
             row = _Row(
                 recording=name,
-                files=joined or ((file if mark else name, size_bytes, modified_ns),),
-                rows=(channels or 1) if mark else 1,
+                files=joined or ((file, size_bytes, modified_ns),),
+                rows=(channels or 1) if channel else 1,
                 again=options.retry_failed and status != "ok",
             )
             for file, *_ in row.files:

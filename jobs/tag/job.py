@@ -34,6 +34,7 @@ from satpipe.pipeline.tagging.worker import WorkerOptions
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.streaming import chunk_samples
+from satpipe.sat.printable import printable
 from satpipe.sat.taggers.interface import LoadedTagger
 
 EXAMPLES = 5  # recordings with a problem that the summary lists
@@ -54,6 +55,7 @@ class Summary:
         elapsed_s: Duration of the run, without the start-up of Ray.
         seconds: Time that workers spent, by stage.
         problems: Folders that could not be read.
+        not_read: Number of files left out since their extension is not one of sound, by extension.
         times: The start times that are known.
         zone: The time zone given; None: UTC.
         files: Number of files joined to deployments, and number of deployments; None without `join`.
@@ -69,6 +71,7 @@ class Summary:
     elapsed_s: float
     seconds: dict[str, float]
     problems: list[str]
+    not_read: dict[str, int]
     times: TimesKnown
     zone: str | None
     files: tuple[int, int] | None
@@ -150,6 +153,7 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         elapsed_s=elapsed_s,
         seconds=dict(progress.seconds),
         problems=plan.search.problems,
+        not_read=plan.search.not_read,
         times=times,
         zone=options.time_zone,
         files=_joined(recordings["files"]) if options.join else None,
@@ -228,6 +232,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+class _Line(logging.Formatter):
+    """Makes one line of each message: a name in it cannot forge another."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 @contextmanager
 def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
     """Keep a log of the run in its output folder."""
@@ -237,7 +248,7 @@ def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
     log.propagate = False
     with output.log(name) as path:
         handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_Line("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
         try:
             log.info("started: %s", " ".join(description["command"]))

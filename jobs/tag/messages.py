@@ -1,5 +1,6 @@
 """The texts that `satpipe tag` and `satpipe status` print."""
 
+import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -10,10 +11,13 @@ from satpipe.jobs.tag.status import Status, Warnings
 from satpipe.jobs.tag.time_options import some
 from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tagging.progress import length
 from satpipe.sat.weights.hub import BUNDLED_SOURCE
 
+KINDS = 8  # of files that are not read, in one line
 
-def plan(plan: Plan, out: str | Path, *, prune: bool) -> str:
+
+def plan(plan: Plan, out: str | Path, *, prune: bool) -> list[str]:
     """Describe what a run will do."""
     checkpoint = plan.checkpoint
     config = checkpoint.config
@@ -35,31 +39,46 @@ def plan(plan: Plan, out: str | Path, *, prune: bool) -> str:
     if plan.without_files:
         then = "rows removed" if prune else "rows kept, --prune removes them"
         lines.append(f"       {count(len(plan.without_files), 'recording')} in the tables without a file: {then}")
+    lines += _not_read(plan.search.not_read)
     lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
     lines += [f"note: {note}" for note in plan.notes]
-    return "\n".join(lines)
+    return lines
 
 
-def summary(summary: Summary, out: str | Path) -> str:
+def summary(summary: Summary, out: str | Path) -> list[str]:
     """Describe what a run has done."""
     lines = []
     if summary.tagged_s:
         speed = summary.tagged_s / summary.elapsed_s
         took = timedelta(seconds=round(summary.elapsed_s))
-        lines.append(f"tagged {summary.tagged_s / 3600:.2f} h in {took} ({speed:.0f} x realtime)")
-    lines.append(f"{out} contains {count(summary.recordings, 'recording')}, {summary.duration_s / 3600:.2f} h")
+        lines.append(f"tagged {length(summary.tagged_s)} in {took} ({speed:.0f} x realtime)")
+    lines.append(f"{out} contains {count(summary.recordings, 'recording')}, {length(summary.duration_s)}")
     problems = sum(summary.statuses.values()) - summary.statuses.get("ok", 0)
     if problems:
         kinds = ", ".join(f"{number} {status}" for status, number in summary.statuses.items() if status != "ok")
         lines.append(f"  {count(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:")
         lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
-        lines += ["    ..."] if problems > len(summary.examples) else []
+        lines += [f"    ... {_all_problems(out)}"] if problems > len(summary.examples) else []
+    lines += [f"  {line}" for line in _not_read(summary.not_read)]
     lines += [f"  not searched: {problem}" for problem in summary.problems]
-    lines += _warnings(summary.warnings)
-    return "\n".join(lines + _joined(summary) + _times(summary))
+    lines += _warnings(summary.warnings, out)
+    return lines + _joined(summary) + _times(summary)
 
 
-def _warnings(warnings: Warnings) -> list[str]:
+def _not_read(kinds: Mapping[str, int]) -> list[str]:
+    """Describe the files with an extension that satpipe does not read."""
+    if not kinds:
+        return []
+    each = [f"{number:,} {extension or 'without extension'}" for extension, number in kinds.items()]
+    more = f" and {len(each) - KINDS} more kinds" if len(each) > KINDS else ""
+    return [f"not read, perhaps sound in other formats: {', '.join(each[:KINDS])}{more}"]
+
+
+def _all_problems(out: str | Path) -> str:
+    return f"all of them: satpipe status {shlex.quote(str(out))} --problems"
+
+
+def _warnings(warnings: Warnings, out: str | Path) -> list[str]:
     """Describe what is odd about recordings but did not stop them: the kinds, and some recordings."""
     if not warnings.kinds:
         return []
@@ -67,6 +86,7 @@ def _warnings(warnings: Warnings) -> list[str]:
     return [
         f"recordings with warnings: {kinds}; all texts are in the column warnings of the table, such as:",
         *(f"  {recording}: {texts}" for recording, texts in warnings.examples.items()),
+        *([f"  ... {_all_problems(out)}"] if warnings.recordings > len(warnings.examples) else []),
     ]
 
 
@@ -112,7 +132,7 @@ def _sources(counts: Mapping[str, int], total: int) -> str:
     return f"{sum(counts.values()):,} of {count(total, 'recording')}{f' ({sources})' if sources else ''}"
 
 
-def status(status: Status) -> str:
+def status(status: Status, out: str | Path) -> list[str]:
     """Describe the state of an output folder."""
     run, total = status.run, sum(status.recordings.values())
     if status.running:
@@ -123,7 +143,7 @@ def status(status: Status) -> str:
         state = "not finished; the same command continues"
     arch, source = run.get("identity", {}).get("arch", "?"), run.get("model", {}).get("source", "?")
     lines = [f"{state}, started {run.get('started', '?')}", f"model: {arch}, {source}"]
-    lines.append(f"in the tables: {count(total, 'recording')}, {status.duration_s / 3600:.2f} h")
+    lines.append(f"in the tables: {count(total, 'recording')}, {length(status.duration_s)}")
     lines.append(f"start time known for {_sources(status.times, total)}")
     if status.staged:
         lines.append(f"tagged but not in the tables yet: {count(status.staged, 'task')}")
@@ -133,9 +153,9 @@ def status(status: Status) -> str:
     if problems:
         lines.append(f"{count(problems, 'recording')} with a problem:")
         lines += [f"  {recording}: {reason}" for recording, reason in status.problems.items()]
-        lines += ["  ..."] if problems > len(status.problems) else []
-    lines += _warnings(status.warnings)
-    return "\n".join(lines)
+        lines += [f"  ... {_all_problems(out)}"] if problems > len(status.problems) else []
+    lines += _warnings(status.warnings, out)
+    return lines
 
 
 def count(number: int, noun: str) -> str:

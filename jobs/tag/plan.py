@@ -76,8 +76,8 @@ def plan(options: TagOptions) -> Plan:
     search = Search(options.inputs)
     sources = list(search)
     if not sources:
-        problems = "".join(f"\n{problem}" for problem in search.problems)
-        raise ConfigError(f"no recordings in {', '.join(options.inputs)}{problems}")
+        others = [f"files with an extension that is not read: {', '.join(search.not_read)}"] if search.not_read else []
+        raise ConfigError(f"no recordings in {', '.join(options.inputs)}", *others, *search.problems)
     tagged = AlreadyTagged(None if options.overwrite else Output(options.out), options)
     remaining = tagged.remaining(sources, resolver.names)
     return Plan(

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
 
-import click
 from satpipe.pipeline.tagging.progress import Progress
 
 LINE_EVERY_S = 10.0
@@ -43,13 +42,12 @@ class _Lines:
         now = monotonic()
         if now - self._shown >= LINE_EVERY_S:
             self._shown = now
-            click.echo(describe(progress, now - self._started), err=True)
+            print(describe(progress, now - self._started), file=sys.stderr, flush=True)
 
 
 def describe(progress: Progress, elapsed_s: float) -> str:
-    """Return a text with hours done and found, speed, time left and failures."""
-    about = "" if progress.files_probed == progress.files else "about "
-    parts = [f"{progress.done_s / 3600:.2f} of {about}{progress.found_s / 3600:.2f} h"]
+    """Return a text with the length done and found, speed, time left and failures."""
+    parts = [progress.text]
     if progress.tagged_s > 0 and elapsed_s > 0:
         speed = progress.tagged_s / elapsed_s
         left = timedelta(seconds=round((progress.found_s - progress.done_s) / speed))

@@ -19,10 +19,12 @@ class Warnings:
 
     Attributes:
         kinds: Number of recordings with each kind of warning.
+        recordings: Number of recordings with warnings.
         examples: Recordings that have warnings, with their warnings.
     """
 
     kinds: dict[str, int]
+    recordings: int
     examples: dict[str, str]
 
 
@@ -37,8 +39,8 @@ class Status:
         duration_s: Their total length.
         times: Number of recordings with a known start time, by its source.
         staged: Tasks that are tagged but not in the tables yet.
-        problems: Recordings that are not ok, with status and reason; at most `PROBLEMS`.
-        warnings: What is odd about recordings but did not stop them, with at most `PROBLEMS` examples.
+        problems: Recordings that are not ok, with status and reason; all, or at most `PROBLEMS`.
+        warnings: What is odd about recordings but did not stop them, with all examples, or at most `PROBLEMS`.
         log: Last line of the latest log.
     """
 
@@ -53,8 +55,12 @@ class Status:
     log: str
 
 
-def status(folder: str | Path) -> Status:
+def status(folder: str | Path, *, every_problem: bool = False) -> Status:
     """Return the state of an output folder; change nothing.
+
+    Args:
+        folder: The output folder.
+        every_problem: List all recordings with a problem or a warning, not only the first `PROBLEMS`.
 
     Raises:
         OutputError: The folder has no tables of satpipe, or they cannot be read.
@@ -62,6 +68,7 @@ def status(folder: str | Path) -> Status:
     output = Output(folder)
     _, run = open_run(folder)
     table = output.batches.recordings(["recording", "status", "reason", "duration_s", "time_source", "warnings"])
+    limit = None if every_problem else PROBLEMS
     return Status(
         run=run,
         running=output.is_locked(),
@@ -69,24 +76,24 @@ def status(folder: str | Path) -> Status:
         duration_s=pc.sum(table["duration_s"]).as_py() or 0.0,
         times=counts(table["time_source"].drop_null()),
         staged=output.staging.count(),
-        problems=problems(table, PROBLEMS),
-        warnings=warnings(table, PROBLEMS),
+        problems=problems(table, limit),
+        warnings=warnings(table, limit),
         log=(output.last_log() or [""])[-1],
     )
 
 
-def problems(recordings: pa.Table, limit: int) -> dict[str, str]:
+def problems(recordings: pa.Table, limit: int | None) -> dict[str, str]:
     """Return the first recordings of a table that are not ok, with status and reason."""
     bad = recordings.filter(pc.not_equal(recordings["status"], "ok")).slice(length=limit).to_pylist()
     return {row["recording"]: f"{row['status']}: {row['reason']}" for row in bad}
 
 
-def warnings(recordings: pa.Table, limit: int) -> Warnings:
+def warnings(recordings: pa.Table, limit: int | None) -> Warnings:
     """Return the warnings in a table, with the first recordings that have any as examples."""
     columns = recordings.select(["recording", "warnings"])
     rows = columns.filter(pc.greater(pc.list_value_length(columns["warnings"]), 0)).to_pylist()
     examples = {row["recording"]: "; ".join(row["warnings"]) for row in rows[:limit]}
-    return Warnings(count(row["warnings"] for row in rows), examples)
+    return Warnings(count(row["warnings"] for row in rows), len(rows), examples)
 
 
 def counts(column: pa.ChunkedArray) -> dict[str, int]:

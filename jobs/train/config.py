@@ -195,7 +195,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         given = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from error
+        raise ConfigError(f"{path} is not readable YAML:", *str(error).splitlines()) from error
     if not isinstance(given, dict):
         raise ConfigError(f"{path} is not a table of keys and values")
     return {str(key): value for key, value in given.items()}

@@ -55,8 +55,8 @@ def fetch(package: str, version: str, folder: Path) -> None:
     files = list(folder.glob("*.deb"))
     if found.returncode or not files:
         raise ConfigError(
-            f"apt-get cannot find {package} {version}; Debian 12's main section or snapshot.debian.org has it\n"
-            f"{found.stderr.strip()}"
+            f"apt-get cannot find {package} {version}; Debian 12's main section or snapshot.debian.org has it",
+            *found.stderr.strip().splitlines(),
         )
     subprocess.run(["dpkg-deb", "-x", str(files[0]), str(folder)], check=True)
 

@@ -8,7 +8,7 @@ from satpipe.sat.model.config import CLASSES
 EXAMPLES = 5  # of each kind
 
 
-def prepared(done: Prepared) -> str:
+def prepared(done: Prepared) -> list[str]:
     """Describe a training set, and the clips missing from it."""
     labels = f"{done.classes} classes" if done.classes else "without labels"
     lines = [f"{_count(done.clips, 'clip')} in {done.folder}, {labels}"]
@@ -25,7 +25,7 @@ def prepared(done: Prepared) -> str:
     if done.problems:
         lines.append(f"{_count(len(done.problems), 'clip')} cannot be read:")
         lines += [f"  {clip}: {reason}" for clip, reason in list(done.problems.items())[:EXAMPLES]]
-    return "\n".join(lines)
+    return lines
 
 
 def metrics(line: dict[str, Any]) -> str:

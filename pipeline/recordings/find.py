@@ -2,6 +2,8 @@
 
 import glob
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +18,16 @@ from satpipe.sat.errors import ConfigError
 _SNDFILE = ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .caf .au .snd .sph .voc"
 # Read by FFmpeg, with the extra `ffmpeg`; without it, the status of these files names the extra.
 _FFMPEG = ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv"
+# Files that lie beside recordings and are no sound. Any other file might be sound that satpipe does not read.
+_OTHER = (
+    ".txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .md .html .htm .pdf .doc .docx .odt .xls .xlsx "
+    ".ods .jpg .jpeg .png .gif .svg .tif .tiff .bmp .kml .kmz .gpx .parquet .textgrid .jams .db .sqlite .lock .py "
+    ".ipynb .r .sh .bat .md5 .sha256 .sfk .pkf .asd .reapeaks .ds_store .lnk .url"
+)
 EXTENSIONS = frozenset(f"{_SNDFILE} {_FFMPEG}".split())
+_NO_SOUND = frozenset(_OTHER.split())
+# A backslash that, if it stayed alone, would look like an escaped byte; see `_text`.
+_ESCAPE = re.compile(r"\\(?=x(?:[89a-f][0-9a-f]|5c))")
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Search:
 
     inputs: tuple[str, ...]
     problems: list[str] = field(default_factory=list)
+    _others: set[str] = field(default_factory=set)  # paths of files that might be sound in a format that is not read
 
     def __iter__(self) -> Iterator[Source]:
         """Yield the recordings, sorted by name within each input.
@@ -57,6 +69,7 @@ class Search:
             ConfigError: An input does not exist, or two recordings would have the same name.
         """
         self.problems.clear()
+        self._others.clear()
         names: dict[str, str] = {}
         for given in self.inputs:
             for source in self._remote(given) if is_remote(given) else self._local(given):
@@ -69,6 +82,25 @@ class Search:
                 if other is source.path:
                     yield source
 
+    @property
+    def not_read(self) -> dict[str, int]:
+        """Number of files that the last search left out, by lower-case extension, the most frequent one first.
+
+        They may be sound in a format that satpipe does not read. Texts, pictures and the like do not count.
+        """
+        kinds = Counter(Path(path).suffix.lower() for path in self._others)
+        return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
+
+    def _is_audio(self, path: str) -> bool:
+        """Return True if a file has a known extension; note one that might be sound nevertheless."""
+        name = path.rpartition("/")[2]
+        extension = Path(name).suffix.lower()
+        if name.startswith(".") or extension in _NO_SOUND:
+            return False
+        if extension not in EXTENSIONS:
+            self._others.add(path)
+        return extension in EXTENSIONS
+
     def _local(self, given: str) -> Iterator[Source]:
         path = Path(given)
         if path.is_dir():
@@ -80,7 +112,7 @@ class Search:
             for match in sorted(map(Path, glob.iglob(given, recursive=True))):
                 if match.is_dir():
                     yield from (_source(root, file) for file in self._walk(match))
-                elif _is_audio(match.name):
+                elif self._is_audio(str(match)):
                     yield _source(root, match)
         else:
             raise ConfigError(f"{given} not found")
@@ -103,8 +135,8 @@ class Search:
             raise ConfigError(f"{given} cannot be searched: {error}") from error
         for name in sorted(found):
             bare = name.partition("://")[2] if "://" in name else name
-            if found[name]["type"] == "file" and (name == given or _is_audio(bare)):
-                recording = bare.removeprefix(root).lstrip("/")
+            if found[name]["type"] == "file" and (name == given or self._is_audio(bare)):
+                recording = bare.removeprefix(root).removeprefix("/") or bare.strip("/")  # the page of a web server
                 yield Source(recording, f"{scheme}://{bare}", found[name]["size"] or 0, _modified_ns(found[name]))
 
     def _walk(self, folder: Path) -> Iterator[Path]:
@@ -121,13 +153,8 @@ class Search:
                     entered.append(name)
             folders[:] = entered
             for name in sorted(files):
-                if _is_audio(name):
+                if self._is_audio(f"{parent}/{name}"):
                     yield Path(parent, name)
-
-
-def _is_audio(name: str) -> bool:
-    name = name.rpartition("/")[2]
-    return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
 
 
 def _modified_ns(info: dict[str, Any]) -> int:
@@ -145,8 +172,15 @@ def _source(root: Path, path: Path) -> Source:
         size_bytes, modified_ns = status.st_size, status.st_mtime_ns
     except OSError:  # a dangling link, which is reported when it is opened
         size_bytes = modified_ns = 0
-    # A name that is not UTF-8 is shown with its bytes escaped: Parquet strings are UTF-8.
-    return Source(os.fsencode(name).decode("utf-8", "backslashreplace"), str(path.absolute()), size_bytes, modified_ns)
+    return Source(_text(name), str(path.absolute()), size_bytes, modified_ns)
+
+
+def _text(name: str) -> str:
+    r"""Return a name as UTF-8, which Parquet strings are: other bytes are escaped as in `\xf6`.
+
+    A name that contains such a text literally has its backslash escaped (`\x5cxf6`), so that no two names are equal.
+    """
+    return os.fsencode(_ESCAPE.sub(r"\\x5c", name)).decode("utf-8", "backslashreplace")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | str:

@@ -1,5 +1,6 @@
 """A recording: header data, files, channel."""
 
+import re
 from dataclasses import dataclass
 
 from satpipe.pipeline.recordings.find import Source
@@ -8,6 +9,7 @@ from satpipe.pipeline.start_times.from_headers import HeaderTime
 
 # Other rates come from damaged headers: at 1 Hz, a file of 1 MB would become 6 days of samples.
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 100, 10_000_000
+_CHANNEL = re.compile(r"#ch([0-9]+)\Z")
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,25 @@ def recordings_of(source: Source, info: AudioInfo, channels: str) -> list[Record
     `channels` is `mix`, `split` (each channel is a recording, named `NAME#ch1`, `NAME#ch2`, ...) or a number from 1.
     """
     if channels == "mix" or (channels == "split" and info.channels == 1):
-        return [Recording(source.recording, source, None, info)]
+        return [Recording(name_of_whole(source.recording, split=channels == "split"), source, None, info)]
     if channels == "split":
         numbers = range(1, info.channels + 1)
         return [Recording(f"{source.recording}#ch{number}", source, number, info) for number in numbers]
     return [Recording(source.recording, source, int(channels), info)]
+
+
+def name_of_whole(file: str, *, split: bool) -> str:
+    """Return the name of a recording that is a whole file: the file's name.
+
+    If channels are split, a file called `NAME#ch2` gets the name `NAME#ch2#ch1`, since `NAME#ch2` is a channel of NAME.
+    """
+    return f"{file}#ch1" if split and _CHANNEL.search(file) else file
+
+
+def file_and_channel(recording: str, *, split: bool) -> tuple[str, int | None]:
+    """Return the file of a recording and, if channels are split, the channel in the name, counted from 1."""
+    channel = _CHANNEL.search(recording) if split else None
+    return (recording[: channel.start()], int(channel[1])) if channel else (recording, None)
 
 
 def is_known_size(size_bytes: int) -> bool:

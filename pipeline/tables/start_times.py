@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
+from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.start_times.from_headers import HeaderTime
 from satpipe.pipeline.start_times.resolver import Ambiguities, RecordedFile, StartTime, StartTimeResolver
 from satpipe.pipeline.tables import schemas
@@ -69,8 +70,8 @@ def _files(row: dict[str, Any], split: bool) -> list[RecordedFile]:
     """Return the files of a recording with their times in headers."""
     if row["files"]:
         return [RecordedFile(each["file"], each["duration_s"], _stamp(each)) for each in row["files"]]
-    file, mark, _ = row["recording"].rpartition("#ch") if split else ("", "", "")
-    return [RecordedFile(file if mark else row["recording"], row["duration_s"] or 0.0, _stamp(row))]
+    file, _ = file_and_channel(row["recording"], split=split)
+    return [RecordedFile(file, row["duration_s"] or 0.0, _stamp(row))]
 
 
 def _stamp(row: dict[str, Any]) -> HeaderTime | None:

@@ -3,6 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+_SHORT_S = 360.0  # below a tenth of an hour
+
+
+def length(seconds: float, like_s: float | None = None) -> str:
+    """Return a length for a message: in hours, or if `like_s`, by default the length itself, is short in seconds."""
+    short = (seconds if like_s is None else like_s) < _SHORT_S
+    return f"{seconds:.0f} s" if short else f"{seconds / 3600:.2f} h"
+
 
 @dataclass
 class Progress:
@@ -33,6 +41,15 @@ class Progress:
         """Length of all recordings, estimated from the size of files whose headers are not read yet."""
         unprobed = self.files_probed < self.files and self.probed_bytes
         return self.probed_s * (self.size_bytes / self.probed_bytes if unprobed else 1.0)
+
+    @property
+    def text(self) -> str:
+        """The length done and found; before any header is read, the number of headers to read."""
+        if not self.found_s:
+            return f"reading headers: {self.files_probed:,} of {self.files:,}"
+        about = "" if self.files_probed == self.files else "about "
+        done, found = length(self.done_s, self.found_s), length(self.found_s)
+        return f"{done.rpartition(' ')[0]} of {about}{found}"
 
     @property
     def tagged_s(self) -> float:

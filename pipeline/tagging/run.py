@@ -9,7 +9,7 @@ from satpipe.pipeline.ray_engine import RETRIES, Engine, Lost
 from satpipe.pipeline.recordings.deployments import file_rows
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.probing import PROBE_FILES, Unusable, probe_batch
-from satpipe.pipeline.recordings.recording import AudioInfo, Recording, recordings_of
+from satpipe.pipeline.recordings.recording import AudioInfo, Recording, name_of_whole, recordings_of
 from satpipe.pipeline.tables.batches import Finished, TableOptions
 from satpipe.pipeline.tables.files import new_name
 from satpipe.pipeline.tables.output_folder import Output
@@ -86,7 +86,7 @@ class TagRun:
                 report(self.progress)
                 if monotonic() - self._noted >= NOTE_EVERY_S:
                     self._noted = monotonic()
-                    log.info("%.2f of %.2f h done", self.progress.done_s / 3600, self.progress.found_s / 3600)
+                    log.info("done: %s", self.progress.text)
         except KeyboardInterrupt:
             # Finished recordings go into the tables; staged spans wait for the next run.
             if self._ready:
@@ -124,7 +124,7 @@ class TagRun:
             self.progress.files_probed += 1
             self.progress.probed_bytes += source.size_bytes
             if isinstance(found, Unusable):
-                self._finish(Finished(row_of(source.recording, source, found.status, found.reason)))
+                self._finish(Finished(row_of(self._name(source), source, found.status, found.reason)))
                 continue
             for recording in recordings_of(source, found, self._channels):
                 self.progress.probed_s += found.duration_s
@@ -136,6 +136,9 @@ class TagRun:
                 else:
                     self._plan(recording)
         self._group(last=False)
+
+    def _name(self, source: Source) -> str:
+        return name_of_whole(source.recording, split=self._channels == "split")
 
     def _plan(self, recording: Recording, *, whole: bool = False) -> None:
         """Plan a recording, and take spans that an earlier run has tagged."""

@@ -318,7 +318,7 @@ def test_fewer_clips_than_listed_are_counted_and_said(made: Path, tmp_path: Path
     strong = result["truth"]["strong"]
     assert (strong["listed"], strong["found"], strong["not_found"]) == (57, 50, 7)
     assert result["notes"] == ["10 recordings are not in the strong labels and were not evaluated"]
-    assert "50 of 57 clips found (not found: missing0000_30000" in evaluation.result_text(result)
+    assert "50 of 57 clips found (not found: missing0000_30000" in "\n".join(evaluation.result_text(result))
     assert {figure["clips_found"] for figure in result["figures"]} == {50}
 
 
@@ -431,16 +431,16 @@ def test_comparable_results_are_compared_and_others_are_refused_with_the_reason(
 
 
 def test_the_papers_tables_have_their_figures_and_ours(result: EvaluationResult) -> None:
-    text = evaluation.paper_table_text([result], 3)
+    text = "\n".join(evaluation.paper_table_text([result], 3))
     (row,) = [line.split() for line in text.splitlines() if "SAT-T" in line and line.startswith("2 s")]
     assert row[4] == "28.9"
     assert float(row[5]) == pytest.approx(100 * value(result, "segment_f1"), abs=0.05)
-    text = evaluation.paper_table_text([result], 2)
+    text = "\n".join(evaluation.paper_table_text([result], 2))
     (row,) = [line.split() for line in text.splitlines() if "SAT-T" in line and line.startswith("2 s")]
     assert row[-2] == "43.3"
     assert float(row[-1]) == pytest.approx(100 * value(result, "mAP", "macro"), abs=0.05)
     alone = {**result, "model": {**result["model"], "memory": "off"}}
-    assert "SAT_T_2s, memory off" in evaluation.paper_table_text([result, alone], 2)
+    assert "SAT_T_2s, memory off" in "\n".join(evaluation.paper_table_text([result, alone], 2))
     one_second = paper.row(3, "SAT_B_1s", 1.0, True)
     assert one_second is not None
     assert (one_second.segment_f1_percent, one_second.onset_f1_percent) == (22.3, 8.3)

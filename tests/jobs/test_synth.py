@@ -171,7 +171,7 @@ def test_what_does_not_fit_under_full_scale_is_quieter_and_said_so(clips: Path, 
     assert max(peaks) <= 0.99
     assert min(peaks) > 0.3
     assert min(float(event["reached_db"]) for event in found) > 0
-    assert f"{len(below)} events, see events.tsv" in synth.text(summary, "out")
+    assert f"{len(below)} events, see events.tsv" in "\n".join(synth.text(summary, "out"))
 
 
 def test_without_a_background_there_is_noise_of_its_level(clips: Path, tmp_path: Path) -> None:
@@ -558,7 +558,7 @@ def test_what_cannot_be_used_is_counted_and_named(clips: Path, street: Path, tmp
     assert reasons["Bell/silent.wav"] == reasons["silent.wav"] == "only silence"
     assert reasons["short.wav"] == "shorter than 1 s"
     assert noted(tmp_path / "out")["skipped"] == summary.skipped
-    lines = synth.text(summary, "out").splitlines()
+    lines = synth.text(summary, "out")
     assert lines[1] == "  could not be used: 7 sources, all listed in synth.json:"
     assert len(lines) == 2 + EXAMPLES + 1
 

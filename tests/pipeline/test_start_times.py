@@ -216,4 +216,4 @@ def test_options_that_cannot_be_are_said_before_anything_is_done(
 def test_names_that_a_pattern_does_not_fit_are_counted(garden: Path, tmp_path: Path) -> None:
     found = plan(TagOptions((str(garden),), tmp_path / "out", time_pattern="%Y%m%d_%H%M%S*"))
     said = "note: --time-pattern %Y%m%d_%H%M%S* does not match 3 of 4 names, such as 2.wav, nothing.wav, pond_20251026"
-    assert said in plan_text(found, "out", prune=False)
+    assert said in "\n".join(plan_text(found, "out", prune=False))

@@ -1,0 +1,25 @@
+"""Text that a person reads on a terminal or in a log.
+
+Names of files may contain any character. Some characters command a terminal, start a new line or reverse the order of
+the text: with them, a name could forge a message. Tables and files that programs read keep names exactly.
+"""
+
+import re
+from collections.abc import Iterable
+
+# Control characters, line and paragraph separators, controls of the direction of text, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""Return a line of text with unsafe characters escaped.
+
+    >>> print(printable("a\x1b]0;b.wav\ndone"))
+    a\x1b]0;b.wav\ndone
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def printable_lines(lines: Iterable[object]) -> str:
+    """Return several lines as one text; a line break within a line is escaped."""
+    return "\n".join(map(printable, lines))

@@ -53,7 +53,9 @@ def stream(**given: Any) -> int:
 
 @group.command()
 @OUT
-@click.option("--problems", is_flag=True, help="List all recordings with a problem or a warning, not only the first ones.")
+@click.option(
+    "--problems", is_flag=True, help="List all recordings with a problem or a warning, not only the first ones."
+)
 def status(*, out: str, problems: bool) -> int:
     """Show the progress and the problems of a run.
 

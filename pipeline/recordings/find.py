@@ -26,7 +26,7 @@ _OTHER = (
 )
 EXTENSIONS = frozenset(f"{_SNDFILE} {_FFMPEG}".split())
 _NO_SOUND = frozenset(_OTHER.split())
-# A backslash that, if it stayed alone, would look like an escaped byte; see `_text`.
+# A backslash that, if it stayed alone, would look like an escaped byte; see `name_in_tables`.
 _ESCAPE = re.compile(r"\\(?=x(?:[89a-f][0-9a-f]|5c))")
 
 
@@ -172,10 +172,10 @@ def _source(root: Path, path: Path) -> Source:
         size_bytes, modified_ns = status.st_size, status.st_mtime_ns
     except OSError:  # a dangling link, which is reported when it is opened
         size_bytes = modified_ns = 0
-    return Source(_text(name), str(path.absolute()), size_bytes, modified_ns)
+    return Source(name_in_tables(name), str(path.absolute()), size_bytes, modified_ns)
 
 
-def _text(name: str) -> str:
+def name_in_tables(name: str) -> str:
     r"""Return a name as UTF-8, which Parquet strings are: other bytes are escaped as in `\xf6`.
 
     A name that contains such a text literally has its backslash escaped (`\x5cxf6`), so that no two names are equal.

@@ -22,7 +22,7 @@ from outputs import CHUNK_S, RUN, scores_of, set_clock, write_output
 from parselmouth.praat import call
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate
 from satpipe.jobs.events import FORMATS, EventOptions, events, write
-from satpipe.jobs.events.formats import Event, Found, textgrid
+from satpipe.jobs.events.formats import RENDERERS, Event, Found, textgrid
 from satpipe.pipeline.tables import open_folder as results
 from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.sat.errors import ConfigError, LabelError, OutputError, TruthError
@@ -415,6 +415,22 @@ def test_recordings_of_one_name_have_files_of_their_own(tmp_path: Path) -> None:
     write_output(tmp_path / "out", {name: scores_of(1) for name in ("x/a.wav", "x/a.flac", "a.wav")})
     write(tmp_path / "out", EventOptions(), format="audacity")
     assert names(tmp_path / "out" / "events_audacity") == ["a.wav.txt", "x/a.flac.txt", "x/a.wav.txt"]
+
+
+@pytest.mark.parametrize("kind", RENDERERS)
+def test_no_name_of_a_recording_keeps_the_others_from_being_written(tmp_path: Path, kind: str) -> None:
+    long = ["x" * (bytes_ - 4) + ".wav" for bytes_ in range(244, 256)]
+    odd = ["", ".", "..", "a//b.wav", "../b.wav", "a.wav.txt/b.wav", "~0123456789abcdef"]
+    everyone = {name: scores_of(1) for name in (*long, *odd, "a.wav", "b.wav")}
+    write_output(tmp_path / "out", everyone)
+    write(tmp_path / "out", EventOptions(), tmp_path / "files", kind)
+    written = names(tmp_path / "files")
+    assert len(written) == len(everyone)
+    assert {f"{name}{RENDERERS[kind][1]}" for name in ("a.wav", "b.wav")} <= set(written)
+    assert sum(name.startswith("x" * 200) for name in written) == len(long)
+    assert names(tmp_path) == sorted(
+        [f"files/{name}" for name in written] + [f"out/{name}" for name in names(tmp_path / "out")]
+    )
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from satpipe.pipeline.recordings.find import EXTENSIONS, Search, Source
+from hypothesis import example, given
+from hypothesis import strategies as st
+from satpipe.pipeline.recordings.find import EXTENSIONS, Search, Source, name_in_tables
 from satpipe.sat.errors import ConfigError
 
 LONGEST_NAME_BYTES = 255
@@ -132,6 +134,19 @@ def test_a_name_that_is_not_utf8_is_shown_with_its_bytes_escaped(tmp_path: Path)
     [source] = found(tmp_path)
     assert source.recording == r"v\xf6gel \xff.wav"
     assert Path(source.path).read_bytes() == b"sound"
+
+
+some_name = st.lists(st.sampled_from([b"\xf6", b"\xc3", b"\\", b"x", b"f6", b"c3", b"5c", b"8", b"a"]), max_size=8).map(
+    b"".join
+)
+
+
+@given(some_name, some_name)
+@example(b"\xf6", rb"\xf6")
+@example(rb"\xf6", rb"\x5cxf6")
+def test_no_two_names_are_shown_alike(one: bytes, other: bytes) -> None:
+    ours, theirs = (name_in_tables(os.fsdecode(name)) for name in (one, other))
+    assert (ours.encode() == theirs.encode()) == (one == other)
 
 
 @pytest.mark.parametrize("target", ["nowhere.wav", "dangling.wav"])

@@ -6,8 +6,13 @@ A warning is a text: its kind, and details after a colon. Warnings are counted b
 from collections import Counter
 from collections.abc import Iterable
 
+OFFSET_GUESSED = "offset guessed"
 KINDS = {
     "size corrected": "the header states fewer samples than the file holds; all of them are tagged",
+    OFFSET_GUESSED: (
+        "a number after the time in the name is taken as the offset from UTC, but might be a count; "
+        "`--time-pattern` without it treats the time as local"
+    ),
 }
 
 
@@ -18,6 +23,11 @@ def warning(kind: str, details: str) -> str:
     return f"{kind}: {details}"
 
 
+def kind_of(text: str) -> str:
+    """Return the kind of a warning."""
+    return text.partition(": ")[0]
+
+
 def of_file(text: str, file: str) -> str:
     """Return a warning about one file of a deployment."""
     kind, _, details = text.partition(": ")
@@ -26,5 +36,5 @@ def of_file(text: str, file: str) -> str:
 
 def count(warnings: Iterable[Iterable[str]]) -> dict[str, int]:
     """Return the number of recordings that have a warning of each kind, given the warnings of each recording."""
-    kinds = Counter(kind for texts in warnings for kind in {text.partition(": ")[0] for text in texts})
+    kinds = Counter(kind for texts in warnings for kind in set(map(kind_of, texts)))
     return dict(sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0])))

@@ -1,9 +1,13 @@
-"""Read start times from the metadata of WAV, RF64 and W64 files.
+"""Read start times from the metadata of WAV, RF64, W64 and FLAC files.
 
     guano    GUANO's field Timestamp: https://guano-md.org
-    comment  the RIFF tag ICMT of AudioMoths: "Recorded at 03:20:00 10/05/2025 (UTC) by AudioMoth ..."
+    comment  the RIFF tag ICMT of AudioMoths: "Recorded at 03:20:00 10/05/2025 (UTC) by AudioMoth ..."; the first
+             firmware writes no (UTC). In FLAC, a tag with this text
     bext     Broadcast Wave's date and time of origination: https://tech.ebu.ch/publications/tech3285
     ixml     the same in iXML, with its time stamp: http://www.gallery.co.uk/ixml/
+
+In FLAC, the chunks of a WAV file are also found as `flac --keep-foreign-metadata` stores them:
+https://github.com/xiph/flac/blob/master/doc/foreign_metadata_storage.md
 
 soundfile does not return these, and libraries for them (guano, wavinfo) know only some of the chunks in some of the
 formats.
@@ -27,12 +31,15 @@ _MAX_CHUNKS = 64
 _MAX_BYTES = 2**20  # read of a chunk
 _BLOCK_BYTES = 2**16  # read per request from an object store
 _READ = {b"fmt ", b"bext", b"guan", b"LIST", b"iXML", b"ixml", b"list"}  # the last two as W64 spells them
+_APPLICATION, _TAGS = 2, 4  # types of FLAC's metadata blocks
 _IN_DS64 = 0xFFFFFFFF  # size of an RF64's data chunk: the chunk ds64 has it
 _COMMENT = re.compile(
     r"Recorded at (?P<time>\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,6})? (?P<date>\d\d/\d\d/\d{4}) "
-    r"\(UTC(?:(?P<sign>[+-])(?P<hours>\d{1,2})(?::(?P<minutes>\d\d))?)?\)"
+    r"(?:by |\(UTC(?:(?P<sign>[+-])(?P<hours>\d{1,2})(?::(?P<minutes>\d\d))?)?\))"
 )
-_GUANO = re.compile(r"^\s*Timestamp\s*:\s*(\d{4}-?\d\d-?\d\d[T ]\S+)\s*$", re.MULTILINE)
+_GUANO = re.compile(
+    r"^\s*Timestamp\s*:\s*(?P<time>\d{4}-?\d\d-?\d\d[T ][^\s+-]+) ?(?P<zone>[+-]\S+|Z)?\s*$", re.MULTILINE
+)
 
 
 class HeaderTime(NamedTuple):
@@ -49,12 +56,15 @@ def read_header_time(path: str) -> HeaderTime | None:
     try:
         with io.BufferedReader(RemoteFile(path, _BLOCK_BYTES)) if is_remote(path) else open(path, "rb") as file:
             chunks: dict[str, bytes] = {}
-            for name, content in _chunks(file):
+            head = file.read(12)
+            for name, content in _flac_chunks(file) if head[:4] == b"fLaC" else _chunks(file, head):
                 chunks[name] = chunks.get(name, b"") + content
     except (OSError, ValueError, SatpipeError):
         return None
     rate_hz = int.from_bytes(chunks.get("fmt ", b"")[4:8], "little")
-    texts = {kind: chunks.get(kind, b"").decode("utf-8", "replace") for kind in ("guan", "list", "ixml")}
+    texts = {
+        kind: chunks.get(kind, b"").decode("utf-8", "replace").replace("\0", "\n") for kind in ("guan", "list", "ixml")
+    }
     found = {
         "guano": _guano(texts["guan"]),
         "comment": _comment(texts["list"]),
@@ -64,9 +74,8 @@ def read_header_time(path: str) -> HeaderTime | None:
     return next((HeaderTime(kind, time.isoformat()) for kind in KINDS if (time := found[kind])), None)
 
 
-def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield lower-case names and contents of the chunks in `_READ`."""
-    head = file.read(12)
+def _chunks(file: IO[bytes], head: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield lower-case names and contents of the chunks in `_READ`; `head` is the beginning of the file."""
     w64 = head[:4] == b"riff"
     if not w64 and not (head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE"):
         return
@@ -96,10 +105,31 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
             at += file.read(1) == b"\0"
 
 
+def _flac_chunks(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the chunks of the WAV file that a FLAC file was made from, and its tags as a chunk `list`."""
+    at = 4
+    for _ in range(_MAX_CHUNKS):
+        file.seek(at)
+        header = file.read(8)
+        if len(header) < 8:
+            return
+        kind, size, application = header[0] & 0x7F, int.from_bytes(header[1:4], "big"), header[4:]
+        rest_bytes = min(max(size - 4, 0), _MAX_BYTES)
+        if kind == _APPLICATION and application == b"riff":
+            content = file.read(rest_bytes)
+            if content[:4] in _READ:
+                yield content[:4].decode().lower(), content[8:]
+        elif kind == _TAGS:
+            yield "list", application + file.read(rest_bytes)
+        if header[0] & 0x80:  # the last one
+            return
+        at += 4 + size
+
+
 def _guano(text: str) -> datetime | None:
     found = _GUANO.search(text)
     with suppress(ValueError):
-        return datetime.fromisoformat(found[1]) if found else None
+        return datetime.fromisoformat(found["time"] + (found["zone"] or "")) if found else None
     return None
 
 

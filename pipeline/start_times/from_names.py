@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from posixpath import splitext
 from typing import NamedTuple
 
@@ -10,18 +10,23 @@ from satpipe.sat.errors import ConfigError
 
 YEARS = range(1990, 2080)  # plausible years
 _HEX_YEARS = range(2015, 2031)  # when AudioMoths wrote names in hexadecimal digits
-_MOST_EAST = timedelta(hours=14)
-_QUARTER = timedelta(minutes=15)
+# Offsets from UTC that are or were in use since 2005, by the time zone database.
+OFFSETS = frozenset(
+    [timedelta(hours=hours) for hours in range(-12, 15)]
+    + [timedelta(minutes=minutes) for minutes in (-570, -270, -210, -150, 210, 270, 330, 345, 390, 510, 525, 570)]
+    + [timedelta(minutes=minutes) for minutes in (585, 630, 690, 765, 825)]
+)
 
 _LONG = re.compile(
-    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-._ ]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?P<gap>[T _-]{0,3})"
+    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-._ ]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?P<gap>[T _$-]{0,3})"
     r"(?P<hour>\d\d)(?P<colon>[-:._]?)(?P<minute>\d\d)"
-    r"(?:(?P=colon)(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,6})|_(?P<millisecond>\d{3}))?)?(?!\d)"
+    r"(?:(?P=colon)(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9})|(?:_(?P<micro>\d{6})|_?(?P<milli>\d{3})))?)?(?!\d)"
     r"[ _]?(?P<zone>Z(?![A-Za-z])|[+-]\d\d:?\d\d(?!\d))?"
 )
 _SHORT = re.compile(
     r"(?<!\d)(?P<year>\d\d)(?P<month>\d\d)(?P<day>\d\d)[-_](?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?(?!\d)"
 )
+_NUMBER = re.compile(r"\d[ _]?-\d{4}(?!\d)")
 _HEX = re.compile(r"[0-9A-F]{8}")
 # Directives of `datetime.strptime` that a pattern may contain, and the text they match in a name.
 _DIRECTIVES = {
@@ -37,6 +42,8 @@ class NameTime(NamedTuple):
     time: datetime
     """With a time zone if the name has one, otherwise in the recorder's."""
     to_the_second: bool
+    number: str = ""
+    """A number such as `-0500` after the time: an offset from UTC if the time has a zone, otherwise a count."""
 
 
 class NameParser:
@@ -52,7 +59,8 @@ class NameParser:
         Args:
             names: Names of all files.
             pattern: Where names contain the time, in directives of `datetime.strptime`; `*` is any text and `?` any
-                character except a slash. A pattern with n parts is compared with the last n parts of a path.
+                character except a slash. A pattern with n parts is compared with the last n parts of a path, with the
+                extension or without it.
 
         Raises:
             ConfigError: The pattern is invalid, or incomplete.
@@ -60,11 +68,14 @@ class NameParser:
         self._pattern = Pattern(pattern) if pattern else None
         self._alone: dict[str, bool] = {}  # folder: True if it contains a single file
         self._hex: set[str] = set()  # folders of early AudioMoths; a name of decimal digits alone could be any number
+        self._counted: set[str] = set()  # folders whose files have a count after the time
         for name in names:
             folder, stem, _ = _split(name)
             self._alone[folder] = folder not in self._alone
             if _HEX.fullmatch(stem) and not stem.isdecimal():
                 self._hex.add(folder)
+            if _NUMBER.search(stem) and any(named.number and not named.time.tzinfo for _, named in _times(stem)):
+                self._counted.add(folder)
 
     def by_pattern(self, name: str) -> datetime | None:
         """Return the time according to the pattern; None without a pattern, or if it does not match."""
@@ -74,7 +85,8 @@ class NameParser:
         """Return the time in the name, or in that of its folder if it has a single file, by the usual conventions."""
         folder, stem, _ = _split(name)
         for _, named in _times(stem):
-            return named
+            is_count = named.number and folder in self._counted
+            return NameTime(named.time.replace(tzinfo=None), named.to_the_second) if is_count else named
         if folder in self._hex and _HEX.fullmatch(stem):
             time = datetime.fromtimestamp(int(stem, 16), UTC)
             return NameTime(time, to_the_second=True) if time.year in _HEX_YEARS else None
@@ -122,7 +134,7 @@ class Pattern:
 
     def time(self, name: str) -> datetime | None:
         """Return the time in a name; None if the pattern does not match, or the time does not exist."""
-        found = self._expression.fullmatch(self._split(name)[1])
+        found = self._match(self._split(name)[1])
         if found is None:
             return None
         try:
@@ -134,10 +146,13 @@ class Pattern:
     def without_time(self, name: str) -> str:
         """Return the name without the text that the directives match; "" if the pattern does not match."""
         before, text = self._split(name)
-        found = self._expression.fullmatch(text)
+        found = self._match(text)
         if found is None:
             return ""
         return f"{before}/" + _without(text, [found.span(group) for group in range(1, len(found.groups()) + 1)])
+
+    def _match(self, text: str) -> re.Match[str] | None:
+        return self._expression.fullmatch(text) or self._expression.fullmatch(splitext(text)[0])
 
     def _split(self, name: str) -> tuple[str, str]:
         parts = name.split("/")
@@ -170,19 +185,28 @@ def _read(parts: dict[str, str]) -> NameTime | None:
     year, month, day, hour, minute, second = (
         int(parts[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second")
     )
-    fraction = (parts.get("fraction") or parts.get("millisecond") or "").ljust(6, "0")
+    fraction = "".join(parts.get(name, "") for name in ("fraction", "micro", "milli"))
     try:
-        time = datetime(year + 2000 * (year < 100), month, day, hour, minute, second, int(fraction))
+        time = datetime(year + 2000 * (year < 100), month, day, hour, minute, second, int(fraction[:6].ljust(6, "0")))
     except ValueError:
         return None
     if time.year not in YEARS:
         return None
-    zone = parts.get("zone", "")
-    if zone and (zone[0] != "-" or "T" in parts["gap"]):  # otherwise -0100 is a count
-        offset = datetime.strptime(zone, "%z").utcoffset() or timedelta()
-        if abs(offset) <= _MOST_EAST and not offset % _QUARTER:
-            time = datetime.strptime(f"{time:%Y-%m-%d %H:%M:%S.%f} {zone}", "%Y-%m-%d %H:%M:%S.%f %z")
-    return NameTime(time, bool(parts["second"]))
+    zone, to_the_second = parts.get("zone", ""), bool(parts["second"])
+    is_number = zone[:1] == "-" and ":" not in zone and "T" not in parts["gap"]
+    offset = _offset(zone) if zone else None
+    if offset is not None and (not is_number or (offset and to_the_second)):
+        time = time.replace(tzinfo=timezone(offset))
+    return NameTime(time, to_the_second, zone if is_number else "")
+
+
+def _offset(zone: str) -> timedelta | None:
+    """Return an offset from UTC; None if it is not one of `OFFSETS`."""
+    try:
+        offset = datetime.strptime(zone, "%z").utcoffset()
+    except ValueError:  # such as +0190
+        return None
+    return offset if offset in OFFSETS else None
 
 
 def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:

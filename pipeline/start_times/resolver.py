@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from satpipe.pipeline.recording_warnings import OFFSET_GUESSED, warning
 from satpipe.pipeline.start_times.from_csv import MAX_DRIFT, ClockDrift, CsvTime
 from satpipe.pipeline.start_times.from_headers import HeaderTime
 from satpipe.pipeline.start_times.from_names import YEARS, NameParser
@@ -37,11 +38,13 @@ class StartTime:
         time: UTC.
         source: One of `SOURCES`.
         rate: True seconds per second of the recording; None if unknown.
+        warnings: From `satpipe.pipeline.recording_warnings`.
     """
 
     time: datetime
     source: str
     rate: float | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -128,9 +131,9 @@ class StartTimeResolver:
         repeated: dict[str, list[tuple[RecordedFile, StartTime]]] = defaultdict(list)  # by recorder
         for file in files:
             found = self._local(file)
-            start = StartTime(self._utc(found[0]), found[1]) if found else None
+            start = StartTime(self._utc(found.time), found.source, warnings=found.warnings) if found else None
             starts.append(start)
-            if start and found and found[0].tzinfo is None and self._is_repeated(file.name, found[0]):
+            if start and found and found.time.tzinfo is None and self._is_repeated(file.name, found.time):
                 repeated[self.names.recorder(file.name)].append((file, start))
         if repeated:
             self._order_repeated(files, starts, repeated)
@@ -139,19 +142,22 @@ class StartTimeResolver:
                 self._correct(file, start)
         return starts
 
-    def _local(self, file: RecordedFile) -> tuple[datetime, str] | None:
-        """Return the time of a file, without a zone if it is in the recorder's, and its source."""
+    def _local(self, file: RecordedFile) -> StartTime | None:
+        """Return the start of a file; its time has no zone if it is in the recorder's."""
         if given := self.times.get(file.name):
-            return given.start, "csv"
+            return StartTime(given.start, "csv")
         if time := self.names.by_pattern(file.name):
-            return time, "pattern"
+            return StartTime(time, "pattern")
         named = self.names.by_convention(file.name)
         if file.header_time:
             kind, time = file.header_time.kind, datetime.fromisoformat(file.header_time.time)
             of_recorder = kind in ("guano", "comment")  # no sound editor writes those
             if time.year in YEARS and (of_recorder or named is None or not named.to_the_second):
-                return time, kind
-        return (named.time, "name") if named else None
+                return StartTime(time, kind)
+        if named is None:
+            return None
+        guessed = [warning(OFFSET_GUESSED, f"{named.number} in the name")] if named.number and named.time.tzinfo else []
+        return StartTime(named.time, "name", warnings=guessed)
 
     def _utc(self, local: datetime, fold: int = 0) -> datetime:
         return (local if local.tzinfo else local.replace(tzinfo=self._zone, fold=fold)).astimezone(UTC)

@@ -1,11 +1,12 @@
 """The time columns of the recordings table, filled at the end of a run and again when the time options change."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
+from satpipe.pipeline.recording_warnings import OFFSET_GUESSED, kind_of, of_file
 from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.start_times.from_headers import HeaderTime
 from satpipe.pipeline.start_times.resolver import Ambiguities, RecordedFile, StartTime, StartTimeResolver
@@ -81,17 +82,24 @@ def _stamp(row: dict[str, Any]) -> HeaderTime | None:
 def _of_deployment(files: list[dict[str, Any]], starts: list[StartTime | None], gap_s: float) -> StartTime | None:
     """Return the time of the first file, with a clock rate if the last file's time does not match its samples."""
     first, last = starts[0], starts[-1]
-    if first is None or last is None or not files[-1]["start_s"]:
+    if first is None:
+        return None
+    first = replace(first, warnings=[of_file(text, files[0]["file"]) for text in first.warnings])
+    if last is None or not files[-1]["start_s"]:
         return first
     passed_s, start_s = (last.time - first.time) / timedelta(seconds=1), files[-1]["start_s"]
     if abs(passed_s - start_s * (first.rate or 1.0)) <= gap_s:
         return first
-    return StartTime(first.time, first.source, passed_s / start_s)
+    return replace(first, rate=passed_s / start_s)
 
 
 def _with(table: pa.Table, times: list[StartTime | None]) -> pa.Table:
+    """Return the table with these times, and with their warnings instead of those of earlier times."""
     for name, attribute in COLUMNS.items():
         place, column = table.column_names.index(name), schemas.RECORDINGS.field(name)
         values = [getattr(each, attribute, None) for each in times]
         table = table.set_column(place, column, pa.array(values, column.type))
-    return table
+    place, column = table.column_names.index("warnings"), schemas.RECORDINGS.field("warnings")
+    kept = [[text for text in texts if kind_of(text) != OFFSET_GUESSED] for texts in table["warnings"].to_pylist()]
+    texts = [old + (each.warnings if each else []) for old, each in zip(kept, times, strict=True)]
+    return table.set_column(place, column, pa.array(texts, column.type))

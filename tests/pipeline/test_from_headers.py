@@ -50,6 +50,18 @@ def broadcast(path: Path, **metadata: str) -> str:
     return str(path)
 
 
+def tagged_flac(path: Path, **tags: str) -> str:
+    """A FLAC file with tags as FFmpeg writes them."""
+    with av.open(str(path), "w") as file:
+        file.metadata.update(tags)
+        stream = file.add_stream("flac", rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
+        frame.rate = 48_000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            file.mux(packet)
+    return str(path)
+
+
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8"])
 def test_guano_as_its_own_library_writes_it(tmp_path: Path, subtype: str) -> None:
     path = wav(tmp_path / "a.wav", subtype=subtype)
@@ -68,14 +80,46 @@ def test_guano_as_its_own_library_writes_it(tmp_path: Path, subtype: str) -> Non
         ("03:20:00 10/05/2025 (UTC)", "2025-05-10T03:20:00+00:00"),
         ("05:20:00 10/05/2025 (UTC+2)", "2025-05-10T05:20:00+02:00"),
         ("05:20:00.500 10/05/2025 (UTC-9:30)", "2025-05-10T05:20:00.500000-09:30"),
+        ("05:20:00 10/05/2025", "2025-05-10T05:20:00+00:00"),  # the first firmware names no zone: it is UTC
+        ("05:20:00 10/05/2025 (CET)", None),
         ("25:20:00 10/05/2025 (UTC)", None),
     ],
 )
 def test_the_comment_of_an_audiomoth(tmp_path: Path, comment: str, time: str | None) -> None:
-    text = f"Recorded at {comment} by AudioMoth 24E144085F256D6B at medium gain while battery was 4.1V.".encode()
-    info = b"INFOICMT" + struct.pack("<I", len(text)) + text
-    found = read_header_time(wav(tmp_path / "a.wav", (b"LIST", b"adtl"), (b"LIST", info)))
-    assert found == (HeaderTime("comment", time) if time else None)
+    text = f"Recorded at {comment} by AudioMoth 24E144085F256D6B at medium gain while battery was 4.1V."
+    info = b"INFOICMT" + struct.pack("<I", len(text)) + text.encode()
+    expected = HeaderTime("comment", time) if time else None
+    assert read_header_time(wav(tmp_path / "a.wav", (b"LIST", b"adtl"), (b"LIST", info))) == expected
+    assert read_header_time(tagged_flac(tmp_path / "a.flac", comment=text)) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Timestamp:2025-05-10T05:20:00-04:00\0\0\0",
+        "Timestamp: 2025-05-10 05:20:00 -04:00",
+        "Loc Position: 38.1 -122.5\nTimestamp : 2025-05-10T05:20:00.000 -0400\r\nTE: 1",
+        "Timestamp: 2025-05-10 09:20:00 Z",
+    ],
+)
+def test_guano_padded_or_with_a_space_before_the_zone(tmp_path: Path, line: str) -> None:
+    found = read_header_time(wav(tmp_path / "a.wav", (b"guan", f"GUANO|Version:1.0\n{line}\n".encode())))
+    assert found
+    assert datetime.fromisoformat(found.time) == datetime.fromisoformat("2025-05-10T05:20:00-04:00")
+
+
+@pytest.mark.parametrize("padding_bytes", [0, 3_000_000])
+def test_a_flac_file_keeps_the_chunks_of_its_wav_file(tmp_path: Path, padding_bytes: int) -> None:
+    """As `flac --keep-foreign-metadata` writes them: a block for each chunk, none with the sound."""
+    guano = b"GUANO|Version:1.0\nTimestamp: 2025-05-10T05:20:00Z\n"
+    chunks = [b"RIFF\0\0\0\0", b"WAVE", b"guan" + struct.pack("<I", len(guano)) + guano, b"data\0\0\0\0"]
+    blocks = [(1, bytes(padding_bytes)), *((2, b"riff" + chunk) for chunk in chunks)]
+    soundfile.write(tmp_path / "a.flac", SILENCE, 48_000)
+    plain = (tmp_path / "a.flac").read_bytes()
+    added = b"".join(bytes([kind]) + len(content).to_bytes(3, "big") + content for kind, content in blocks)
+    (tmp_path / "a.flac").write_bytes(plain[:42] + added + plain[42:])  # behind STREAMINFO
+    assert len(soundfile.read(tmp_path / "a.flac")[0]) == len(SILENCE)
+    assert read_header_time(str(tmp_path / "a.flac")) == ("guano", "2025-05-10T05:20:00+00:00")
 
 
 def test_a_broadcast_wave_as_ffmpeg_writes_it(tmp_path: Path) -> None:
@@ -143,7 +187,7 @@ def test_files_without_any(tmp_path: Path) -> None:
     place=st.floats(0, 1),
     damage=st.binary(min_size=1, max_size=12),
     kept=st.floats(0, 1),
-    container=st.sampled_from(["WAV", "RF64", "W64"]),
+    container=st.sampled_from(["WAV", "RF64", "W64", "FLAC"]),
 )
 def test_whatever_is_in_a_file_nothing_is_raised(
     tmp_path: Path, place: float, damage: bytes, kept: float, container: str
@@ -151,7 +195,11 @@ def test_whatever_is_in_a_file_nothing_is_raised(
     path = tmp_path / f"{container}.wav"
     if not path.exists():
         chunks = [(b"guan", b"Timestamp: 2025-05-10T05:20:00Z\n"), (b"bext", bytes(602)), (b"iXML", IXML.encode())]
-        wav(path, *chunks, format=container)
+        if container == "FLAC":
+            tagged_flac(tmp_path / "a.flac", comment="Recorded at 05:20:00 10/05/2025 by AudioMoth")
+            (tmp_path / "a.flac").rename(path)
+        else:
+            wav(path, *chunks, format=container)
     content = bytearray(path.read_bytes())
     del content[100:9500]  # most of the silence, so that more of the damage matters
     at = int(place * len(content))

@@ -1,11 +1,12 @@
 """When a recording started, and of which recorder it is, by its name."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from satpipe.pipeline.start_times.from_names import NameParser, NameTime
+from satpipe.pipeline.start_times.from_names import OFFSETS, NameParser, NameTime
 from satpipe.sat.errors import ConfigError
 
 EAST = timezone(timedelta(hours=2))
@@ -36,17 +37,26 @@ def named(name: str, *others: str) -> NameTime | None:
         ("20250510052000.wav", MOMENT),
         ("2025-05-10_05-20-00.wav", MOMENT),
         ("S20250510T052000.5+0200_E20250510T0620+0200_-2.8+1.7.flac", MOMENT.replace(tzinfo=EAST, microsecond=500_000)),
+        ("S20250510T052000676+0200_E20250510T062000501+0200_-02.8+001.7.wav",  # Frontier Labs
+         MOMENT.replace(tzinfo=EAST, microsecond=676_000)),
+        ("S20250510T052000.982648+0200_E20250510T062000.967555+0200.wav",
+         MOMENT.replace(tzinfo=EAST, microsecond=982_648)),
+        ("2025-05-10T05:20:00.9826489+02:00.wav", MOMENT.replace(tzinfo=EAST, microsecond=982_648)),
+        ("SM304472_0+1_20250510$052000.wav", MOMENT),  # Song Meter with GPS
+        ("24E1_20250510_052000_000123.wav", MOMENT.replace(microsecond=123)),
+        ("site_20250510_052000-05:00.wav", MOMENT.replace(tzinfo=timezone(timedelta(hours=-5)))),
     ],
 )  # fmt: skip
 def test_recorders_write_the_time_into_names(name: str, time: datetime) -> None:
     found = named(name)
-    assert found == (time, True)
+    assert found
+    assert (found.time, found.to_the_second) == (time, True)
     assert found.time.utcoffset() == time.utcoffset()
 
 
 def test_a_name_without_seconds_says_so() -> None:
-    assert named("240510_0520.WAV") == (MOMENT.replace(year=2024), False)
-    assert named("20250510_0520_Tr1.WAV") == (MOMENT, False)
+    assert named("240510_0520.WAV") == NameTime(MOMENT.replace(year=2024), to_the_second=False)
+    assert named("20250510_0520_Tr1.WAV") == NameTime(MOMENT, to_the_second=False)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +79,41 @@ def test_what_is_no_time_is_not_taken_for_one(name: str) -> None:
     assert named(name) is None
 
 
-def test_a_number_that_counts_something_is_no_time_zone() -> None:
-    assert named("SITE_20250510_052000-0100.wav") == (MOMENT, True)
-    assert named("SITE_20250510_052000+0001.wav") == (MOMENT, True)
-    found = named("SITE_20250510_052000+0200.wav")
+def offset_of(name: str, *others: str) -> tuple[timedelta | None, str]:
+    """The offset from UTC, and its number if that might also be a count."""
+    found = named(name, *others)
     assert found
-    assert found.time.utcoffset() == timedelta(hours=2)
+    assert found.time.replace(tzinfo=None) == MOMENT
+    return found.time.utcoffset(), found.number
+
+
+@given(
+    minutes=st.integers(-15 * 60, 15 * 60).filter(bool), colon=st.sampled_from(["", ":"]), gap=st.sampled_from("_T$ ")
+)
+@example(minutes=-300, colon="", gap="_")
+@example(minutes=-200, colon="", gap="_")
+def test_an_offset_is_one_that_some_place_on_earth_uses(minutes: int, colon: str, gap: str) -> None:
+    """A hyphen may also come before a count, unless the rest of the name says that it is a sign."""
+    sign, number = "-" if minutes < 0 else "+", f"{abs(minutes) // 60:02}{colon}{abs(minutes) % 60:02}"
+    offset, number_said = offset_of(f"SITE_20250510{gap}052000{sign}{number}.wav")
+    assert offset == (timedelta(minutes=minutes) if timedelta(minutes=minutes) in OFFSETS else None)
+    assert bool(number_said) == (offset is not None and sign == "-" and not colon and gap != "T")
+
+
+def test_the_offsets_are_those_of_the_time_zone_database() -> None:
+    moments = [datetime(year, month, 1) for year in range(2005, 2027) for month in (1, 7)]
+    zones = map(ZoneInfo, available_timezones())
+    used = {zone.utcoffset(moment) for zone in zones for moment in moments}
+    assert used == OFFSETS
+
+
+def test_a_number_that_counts_something_is_no_offset() -> None:
+    assert offset_of("SITE_20250510_052000+0001.wav") == (None, "")
+    assert offset_of("SITE_20250510_052000-0000.wav") == (None, "")
+    name = "a/SITE_20250510_052000-0100.wav"
+    assert offset_of(name) == offset_of(name, "b/x_20250510_052000-0101.wav") == (timedelta(hours=-1), "-0100")
+    assert offset_of(name, "a/SITE_20250510_052000-0101.wav") == (None, "")  # one of them counts: so do all
+    assert named("20250510_0500-0600.wav") == NameTime(MOMENT.replace(minute=0), to_the_second=False)  # from 5 to 6
 
 
 def test_hexadecimal_digits_that_happen_to_be_decimal_are_known_by_the_files_beside() -> None:
@@ -86,7 +125,7 @@ def test_hexadecimal_digits_that_happen_to_be_decimal_are_known_by_the_files_bes
 
 
 def test_the_folder_tells_the_time_of_its_only_recording() -> None:
-    assert named("240510_0520/ZOOM0001.WAV") == (MOMENT.replace(year=2024), False)
+    assert named("240510_0520/ZOOM0001.WAV") == NameTime(MOMENT.replace(year=2024), to_the_second=False)
     assert named("240510_0520/ZOOM0001.WAV", "240510_0520/ZOOM0002.WAV") is None
     assert named("240510_0520/x/ZOOM0001.WAV") is None
 
@@ -98,7 +137,22 @@ def test_the_folder_tells_the_time_of_its_only_recording() -> None:
     behind=st.sampled_from(["", "_+1", "-x", " (2)"]),
 )
 def test_every_time_comes_back(time: datetime, form: str, before: str, behind: str) -> None:
-    assert named(f"folder/{before}{time:{form}}{behind}.wav") == (time.replace(microsecond=0), True)
+    assert named(f"folder/{before}{time:{form}}{behind}.wav") == NameTime(
+        time.replace(microsecond=0), to_the_second=True
+    )
+
+
+@given(
+    time=st.datetimes(datetime(1990, 1, 1), datetime(2079, 12, 31)),
+    fraction=st.sampled_from(["{}.{:06}", "{},{:06}", "{}_{:06}"]),
+    form=st.sampled_from(["%Y%m%dT%H%M%S", "%Y-%m-%d_%H-%M-%S", "%Y%m%d$%H%M%S"]),
+    zone=st.sampled_from(sorted(OFFSETS)),
+)
+def test_microseconds_and_offsets_come_back(time: datetime, fraction: str, form: str, zone: timedelta) -> None:
+    time = time.replace(tzinfo=timezone(zone))
+    found = named("S" + fraction.format(f"{time:{form}}", time.microsecond) + f"{time:%z}_E.wav")
+    assert found
+    assert (found.time, found.time.utcoffset()) == (time, zone)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +164,9 @@ def test_every_time_comes_back(time: datetime, form: str, before: str, behind: s
         ("%Y%j-%H*", "2025130-05.wav", MOMENT.replace(minute=0)),
         ("100%%_%Y%m%d%H%M%S%z*", "100%_20250510052000+0200.wav", MOMENT.replace(tzinfo=EAST)),
         ("rec-%d%m%y-%H%M*", "site/rec-320525-0520-x.wav", None),  # no day
-        ("rec-%d%m%y-%H%M", "rec-100525-0520.wav", None),  # it has an end
+        ("rec-%d%m%y-%H%M", "a/rec-100525-0520.wav", MOMENT),  # an extension needs no *
+        ("rec-%d%m%y-%H%M.wav", "rec-100525-0520.flac", None),
+        ("rec-%d%m%y-%H%M", "rec-100525-0520-x.wav", None),  # it has an end
         ("*%Y%m%d%H*", "a/b.wav", None),
     ],
 )

@@ -101,6 +101,22 @@ def test_folders_of_before_there_were_times_get_them(tmp_path: Path) -> None:
     assert read_recordings(tmp_path).time.dt.hour.tolist()[0] == 3
 
 
+def test_an_offset_that_may_be_a_count_is_said_as_long_as_it_is_used(tmp_path: Path) -> None:
+    guessed, sure = "site_20140618_083000-0500.wav", "site_20140618_083000-05:00.wav"
+    write_output(tmp_path, {guessed: scores_of(3), sure: scores_of(2)})
+    output = Output(tmp_path)
+
+    def warnings(pattern: str | None = None) -> list[list[str]]:
+        set_times(output.batches, StartTimeResolver(pattern), split=False, gap_s=2)
+        return output.batches.recordings(["recording", "warnings"])["warnings"].to_pylist()
+
+    for _ in range(2):
+        assert warnings() == [["offset guessed: -0500 in the name"], []]
+        assert set(read_recordings(tmp_path).time.dt.hour) == {13}
+    assert warnings("site_%Y%m%d_%H%M%S*") == [[], []]
+    assert set(read_recordings(tmp_path).time.dt.hour) == {8}
+
+
 def test_channels_have_the_time_of_their_file(tmp_path: Path) -> None:
     names = [f"20251026_02{minute}00.wav#ch{channel}" for minute in (10, 40) for channel in (1, 2)]
     write_output(tmp_path, {name: scores_of(500) for name in names})  # 16 minutes each

@@ -2,11 +2,11 @@
 
     SatpipeError
     ├── ConfigError        an invalid option or model name, or a combination that cannot work
-    ├── LabelError         a label that is not in the list where it was looked up
-    ├── CheckpointError    a weights file that is missing, unreadable or of another model
-    ├── DownloadError      a checkpoint that could not be downloaded
-    ├── AudioError         a recording that cannot be read, or only in part
-    ├── TruthError         ground truth that cannot be read, or not be joined to recordings
+    ├── LabelError         a label that is unknown, or that the model has no output for
+    ├── CheckpointError    a weights file that is missing, unreadable, or for another model
+    ├── DownloadError      a file that could not be downloaded
+    ├── AudioError         a recording that cannot be read, or not to its end
+    ├── TruthError         ground truth that cannot be read, or that does not match the recordings
     ├── TrainingError      a training run that cannot continue
     └── OutputError        an output folder that cannot be used, or that holds tables of another program
 
@@ -29,19 +29,19 @@ class ConfigError(SatpipeError):
 
 
 class LabelError(SatpipeError):
-    """A label that is not in the list where it was looked up."""
+    """A label that is unknown, or that the model has no output for."""
 
 
 class CheckpointError(SatpipeError):
-    """A weights file that is missing, unreadable or of another model."""
+    """A weights file that is missing, unreadable, or for another model."""
 
 
 class DownloadError(SatpipeError):
-    """A checkpoint that could not be downloaded completely."""
+    """A file that could not be downloaded completely."""
 
 
 class AudioError(SatpipeError):
-    """A recording that cannot be read, or only in part.
+    """A recording that cannot be read, or not to its end.
 
     Attributes:
         status: The `status` of the recording in the table of recordings.
@@ -53,7 +53,7 @@ class AudioError(SatpipeError):
 
 
 class TruthError(SatpipeError):
-    """Ground truth that cannot be read, or not be joined to recordings."""
+    """Ground truth that cannot be read, or that does not match the recordings."""
 
 
 class OutputError(SatpipeError):

@@ -4,7 +4,7 @@ Sources: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for a
 the ontology); Hershey et al., "The benefit of temporally-strong labels in audio event classification", ICASSP 2021 (the
 strong labels). `sat/data/README.md` states licences and changes. The files are read at first use.
 
-Each class has one `Label`, whichever list it is in and whichever name it was found by.
+Each class has one `Label`, whatever list it is in and whatever name it is looked up by.
 """
 
 import csv
@@ -110,8 +110,8 @@ def choose(labels: Key | Iterable[Key]) -> tuple[int, ...]:
 def separated(texts: Iterable[str]) -> tuple[str, ...]:
     """Split texts into labels at commas, where a label may contain commas itself.
 
-    From the left, the longest run of parts that is a known name becomes one label. A part that is not a name is kept;
-    `choose` reports it.
+    From the left, the longest sequence of parts that is a known name becomes one label. A part that is not a name is
+    kept; `choose` reports it.
     """
     labels = []
     for text in texts:
@@ -211,8 +211,8 @@ def _known() -> dict[str, Label]:
     others = [(row["mid"], row["display_name"]) for row in _rows("strong_classes.tsv")]
     others += [(entry["id"], entry["name"]) for entry in _ontology()]
     for mid, name in others:
-        # A known mid with a new name is a renamed class. A known name with a new mid occurs once: Brief tone has one
-        # more zero in the ontology's mid than in that of the strong labels.
+        # A known mid with a new name is a renamed class. A known name with a new mid occurs once: the mid of Brief tone
+        # has one more zero in the ontology than in the strong labels.
         label = known.get(mid) or known.get(name.casefold()) or Label(mid, name, None)
         known.setdefault(mid, label)
         known.setdefault(name.casefold(), label)

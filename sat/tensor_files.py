@@ -1,4 +1,4 @@
-"""Reading and hashing of weights files, for all models."""
+"""Read and hash the weights files of all models."""
 
 import hashlib
 import pickle
@@ -34,7 +34,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         path: A `.safetensors` file, or a pickled state dict, bare or under `model` or `state_dict`.
 
     Raises:
-        CheckpointError: The file is missing, unreadable or holds no state dict.
+        CheckpointError: The file is missing or unreadable, or contains no state dict.
     """
     metadata: dict[str, str] = {}
     if not path.is_file():
@@ -49,12 +49,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is not a readable checkpoint: it is not a pickle file of tensors alone"
+            f"{path} is not a readable checkpoint: it is not a pickle file that contains only tensors"
         ) from error
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state dict, neither bare nor under 'model'")
+        raise CheckpointError(f"{path} contains no state dict, neither bare nor under 'model' or 'state_dict'")
     return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, metadata

@@ -12,7 +12,7 @@ SECTIONS = (tag.group, results.group, train.group, measure.group, models.group)
 
 
 class Sections(click.Group):
-    """A group whose help lists its commands in sections, each with its whole summary."""
+    """A group whose help lists its commands in sections, each command with its whole summary."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names of the commands in the order of the help."""
@@ -41,7 +41,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command; print an error that is addressed to the user as one line."""
+    """Run a command; print errors that are addressed to the user, without a traceback."""
     from satpipe.sat.errors import SatpipeError
 
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -61,7 +61,7 @@ _CORPUS = click.argument("corpus", type=_FOLDER)
 def benchmark_tag(recordings: Path, out: Path, hours: float, device: Device) -> int:
     """Measure the speed of tagging, compared with a plain loop.
 
-    RECORDINGS are repeated until they have the wanted length.
+    RECORDINGS are repeated until they are --hours long.
     """
     from satpipe.jobs.benchmark import common, tag
 
@@ -74,7 +74,7 @@ def benchmark_tag(recordings: Path, out: Path, hours: float, device: Device) -> 
 def benchmark_stream(out: Path) -> int:
     """Measure the delay of `satpipe stream`.
 
-    The delay is the time from a chunk's last sample to its line.
+    The delay is the time from the last sample of a chunk to the line printed for it.
     """
     from satpipe.jobs.benchmark import common, stream
 
@@ -98,7 +98,7 @@ def benchmark_export(recordings: Path, out: Path) -> int:
 def benchmark_evaluate(out: Path) -> int:
     """Compare `satpipe evaluate` with sed_eval.
 
-    Measures time and memory. The set has the size of AudioSet's strong labels.
+    Measures time and memory on a synthetic set of the size of AudioSet's strong labels.
     """
     from satpipe.jobs.benchmark import common, evaluate
 
@@ -119,12 +119,13 @@ def benchmark_train(out: Path) -> int:
 @benchmark.command("soak")
 @_RECORDINGS
 @_RESULT
-@click.option("--hours", type=click.FloatRange(0.01), default=24.0, show_default=True, help="Length of the audio.")
+@click.option(
+    "--hours", type=click.FloatRange(0.01), default=24.0, show_default=True, help="Length of the audio in hours."
+)
 def benchmark_soak(recordings: Path, out: Path, hours: float) -> int:
     """Check that memory does not grow over hours.
 
-    RECORDINGS are repeated, and tagged by `tag` and `stream`. Memory and the number of open files must not grow. Exit
-    code 1: one of them grew.
+    RECORDINGS are repeated, and tagged by `tag` and `stream`. Exit code 1: memory or the number of open files grew.
     """
     from satpipe.jobs.benchmark import common, soak
 
@@ -144,7 +145,8 @@ def benchmark_soak(recordings: Path, out: Path, hours: float) -> int:
 def benchmark_taggers(corpus: Path, out: Path, teacher: str, work: Path) -> int:
     """Compare EfficientAT with the bundled model.
 
-    Both tag synthesised scenes with several delays. CORPUS contains audio/ and manifest.tsv (path, hint, split).
+    EfficientAT with several delays and the bundled model tag synthesised scenes. CORPUS contains audio/ and
+    manifest.tsv (path, hint, split).
     """
     from satpipe.jobs.benchmark import common, taggers
     from satpipe.jobs.train.bundled import Corpus
@@ -180,8 +182,8 @@ def benchmark_bundled(corpus: Path, out: Path, **given: Any) -> int:
 def benchmark_consistency(sounds: tuple[Path, ...], target: str, **given: Any) -> int:
     """Compare long sounds with and without memory.
 
-    Each of SOUNDS, a recording of one lasting sound, is repeated to a long recording and tagged. Score over time is
-    drawn and summarised.
+    Each of SOUNDS is a recording of one steady sound; it is repeated until it is --minutes long, and tagged. Scores
+    over time are drawn and summarised.
     """
     from satpipe.jobs.benchmark import consistency
     from satpipe.jobs.commands.results import print_consistency
@@ -193,13 +195,21 @@ def benchmark_consistency(sounds: tuple[Path, ...], target: str, **given: Any) -
 
 @group.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--delay-s", "--delay", "delays_s", type=float, multiple=True, help="By default 10, 2 and 1. Repeatable.")
+@click.option(
+    "--delay-s",
+    "--delay",
+    "delays_s",
+    type=float,
+    multiple=True,
+    help="Seconds of audio per chunk, by default 10, 2 and 1. Repeatable.",
+)
 @click.option("-o", "--out", type=FILE, help="JSON file to write.")
 def profile(models: tuple[str, ...], delays_s: tuple[float, ...], out: Path | None) -> int:
     """Measure the cost of models per chunk.
 
-    Prints it next to the paper's Tables 1 and 2. MODEL is a configuration of `satpipe models`, or a model as for
-    `tag --model`; without weights it has random ones. By default all models and other taggers are measured.
+    The cost is printed next to the paper's Tables 1 and 2. MODEL is a configuration of `satpipe models`, or a model as
+    for `tag --model`, with random weights unless weights are given. By default all models and other taggers are
+    measured.
     """
     from satpipe.jobs.benchmark import common, profile
     from satpipe.reports import profile_tables as pages

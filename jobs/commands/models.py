@@ -1,4 +1,4 @@
-"""Commands about models and labels: list, fetch, export."""
+"""Commands for models and labels: list, download, export."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,9 +15,9 @@ group = click.Group("Models and labels")
 @group.group(invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List the models, or fetch one.
+    """List the models, or download one.
 
-    The list shows size, published mAP, licence, and whether the weights are present.
+    The list shows size, published mAP and licence, and which models are present.
     """
     if context.invoked_subcommand is None:
         _print_models()
@@ -26,7 +26,7 @@ def models(context: click.Context) -> None:
 @models.command()
 @click.argument("name")
 def pull(name: str) -> None:
-    """Fetch the published checkpoint NAME into the cache.
+    """Download the published checkpoint NAME into the cache.
 
     The cache is in your home folder unless SATPIPE_CACHE names another folder; SATPIPE_HUB_URL selects a mirror.
     """
@@ -39,15 +39,15 @@ def pull(name: str) -> None:
 
 @group.group()
 def labels() -> None:
-    """Fetch AudioSet's strong labels."""
+    """Download AudioSet's strong labels."""
 
 
 @labels.command("pull")
 def pull_labels() -> None:
-    """Fetch AudioSet's strong labels of its evaluation set into the cache.
+    """Download the strong labels of AudioSet's evaluation set into the cache.
 
-    `satpipe evaluate --strong` finds them there. The cache is in your home folder, or where SATPIPE_CACHE says;
-    SATPIPE_LABELS_URL selects a mirror. The labels are published by Google under CC BY 4.0.
+    `satpipe evaluate --strong` finds them there. The cache is in your home folder unless SATPIPE_CACHE names another
+    folder; SATPIPE_LABELS_URL selects a mirror. Google publishes the labels under CC BY 4.0.
     """
     from satpipe.jobs.ground_truth import audioset
 
@@ -62,8 +62,8 @@ def pull_labels() -> None:
 def export(**given: Any) -> int:
     """Write a model as one file that runs without satpipe.
 
-    MODEL is a name or a path as for `tag --model`. The file maps the waveform of one chunk and the memory to scores and
-    the memory for the next chunk.
+    MODEL is a name or a path as for `tag --model`. From the waveform of one chunk and the memory, the file computes the
+    scores and the memory for the next chunk.
     """
     from satpipe.jobs.export import job
 
@@ -97,7 +97,7 @@ def _print_models() -> None:
     console.print(table)
     console.print(
         "mAP: as published, on AudioSet's evaluation set.\n"
-        f"`satpipe models pull NAME` fetches a published model from {hub.RECORD_URL} into {download.cache_folder()}\n"
+        f"`satpipe models pull NAME` downloads a published model from {hub.RECORD_URL} to {download.cache_folder()}\n"
         f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(taggers.external_taggers())}",
         soft_wrap=True,
         highlight=False,
@@ -107,7 +107,7 @@ def _print_models() -> None:
 
 @contextmanager
 def _shown_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show the progress of a download: as a bar on a terminal, else as a line now and then."""
+    """Show the progress of a download: as a bar on a terminal, else as a line from time to time."""
     if not sys.stdout.isatty():
         yield _Lines(name)
         return

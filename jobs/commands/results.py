@@ -13,18 +13,23 @@ OUTS = click.argument("outs", nargs=-1, required=True, metavar="OUT...")
 
 @group.command()
 @OUT
-@click.option("-o", "--to", metavar="FILE|DIR", help="By default events.parquet or events.csv in OUT, or a folder.")
+@click.option(
+    "-o",
+    "--to",
+    metavar="FILE|DIR",
+    help="Table to write, or folder of files; by default events.parquet, events.csv or events_FORMAT in OUT.",
+)
 @click.option(
     "--format",
     type=click.Choice(["parquet", "csv", "audacity", "raven", "textgrid", "jams"]),
-    help="One table, or a file for each recording; by default parquet, or csv if FILE ends in .csv.",
+    help="parquet, csv: one table; others: a file for each recording. By default parquet, or csv if FILE ends in .csv.",
 )
 @options(EventOptions)
 def events(*, out: str, to: str | None, format: str | None, **given: Any) -> int:
     """Turn scores into sound events.
 
     Writes a table, or files for Audacity, Raven, Praat and ELAN. An event is a run of chunks whose scores all reach
-    --low and at least one of which reaches --threshold; then gaps are closed, and short events left out.
+    --low and at least one of which reaches --threshold. Events that are close are then merged, and short ones dropped.
     """
     from satpipe.jobs import events
 
@@ -65,7 +70,7 @@ def report(*, out: str, target: str | None, pictures: str | None, **given: Any) 
     "--out",
     "folder",
     metavar="DIR",
-    help="Write evaluate.json and classes.csv there; if there are several OUT, to a folder for each.",
+    help="Folder for evaluate.json, classes.csv and curves.parquet; with several OUT, it gets a folder for each.",
 )
 @click.option("--table1", is_flag=True, help="Print the paper's Table 1 with its figures and yours.")
 @click.option("--table2", is_flag=True, help="Print the paper's Table 2 with its figures and yours.")
@@ -138,7 +143,7 @@ def report_evaluation(results: tuple[str, ...], target: str, labels: tuple[str, 
 def report_consistency(outs: tuple[str, ...], labels: tuple[str, ...], target: str | None, threshold: float) -> int:
     """Compare scores over time between several OUT.
 
-    Each OUT contains the same recordings, tagged by another model or with other options.
+    Each OUT contains the same recordings, tagged with a different model or different options.
     """
     return print_consistency(outs, labels, target, threshold)
 
@@ -166,7 +171,7 @@ def print_consistency(
 
 
 def _folders(given: dict[str, Any], outs: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the folders to evaluate: also one that stands behind --strong or --weak, which then have no value."""
+    """Return the folders to evaluate; a folder right after --strong or --weak is one of them, not a file of labels."""
     from satpipe.pipeline.storage import locate
 
     for kind in ("strong", "weak"):

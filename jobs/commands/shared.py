@@ -16,7 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def named_out() -> str:
-    """Return the output folder to read when none is named, and print which one that is."""
+    """Return the output folder to read if none is named, and print its name."""
     out = default_out()
     log(f"OUT: {out}")
     return out

@@ -18,8 +18,8 @@ group = click.Group("Train")
 def prepare(folder: str, **given: Any) -> int:
     """Make a training set from the audio in FOLDER.
 
-    The set consists of Parquet shards of clips, with labels if a table has them. The same command continues a run that
-    was stopped. Exit code 3: some clips are missing or cannot be read.
+    The set consists of Parquet shards of clips, with labels from --table or --segments. The same command continues a
+    run that was stopped. Exit code 3: some clips are missing or cannot be read.
     """
     from satpipe.jobs.train import messages, prepare
 
@@ -35,16 +35,16 @@ def prepare(folder: str, **given: Any) -> int:
 def psl(shards: str, out: str, teacher: str, where: Any, workers: int | None, address: str | None, **cut: Any) -> int:
     """Label a training set with a teacher.
 
-    SHARDS is a folder written by `satpipe prepare`; the teacher labels its segments once. These are the pseudo strong
-    labels of stage sat.
+    SHARDS is a folder written by `satpipe prepare`. The teacher labels each segment of its clips once; stage sat trains
+    on these pseudo strong labels.
     """
     from satpipe.jobs.train import prepare
 
     given = {"where": where, "workers": workers, "address": address, "report": progress("shards")}
     labelled, missing = prepare.label(shards, out, teacher, SegmentOptions(**cut), **given)
-    say(f"{labelled:,} segments are labelled in {out}")
+    say(f"{out} contains the labels of {labelled:,} segments")
     if missing:
-        say(f"{len(missing):,} clips are not in {teacher}, such as {missing[0]}")
+        say(f"{teacher} does not contain {len(missing):,} of the clips, such as {missing[0]}")
     return SOME_FAILED if missing else 0
 
 
@@ -52,8 +52,8 @@ def psl(shards: str, out: str, teacher: str, where: Any, workers: int | None, ad
 @click.argument("stage", type=click.Choice(["mae", "full", "sat"]))
 @click.argument("config")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a key of CONFIG. Repeatable.")
-@click.option("--resume", is_flag=True, help="Continue the run in the folder.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG. Repeatable.")
+@click.option("--resume", is_flag=True, help="Continue the run in the folder of --out.")
 @options(ClusterOptions, "address")
 def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], resume: bool, address: str | None) -> int:
     """Train one stage of the paper's training pipeline.
@@ -80,7 +80,7 @@ def train_bundled(corpus: Path, **given: Any) -> int:
     """Train the model that comes with satpipe.
 
     CORPUS contains audio/, manifest.tsv (path, split) and teacher_scores.parquet. The same command continues a run that
-    was stopped. The recipe is for a GPU.
+    was stopped. The recipe is meant for a GPU.
     """
     from satpipe.jobs.train import bundled, messages
 
@@ -92,12 +92,12 @@ def train_bundled(corpus: Path, **given: Any) -> int:
 
 @group.command()
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--package", "packages", multiple=True, help="Only this package. Repeatable.")
+@click.option("--package", "packages", multiple=True, help="Use only this package. Repeatable.")
 def extra_audio(out: Path, packages: tuple[str, ...]) -> int:
-    """Fetch more training audio from Debian's packages.
+    """Download more training audio from Debian packages.
 
-    Writes clips and manifest.tsv to OUT. Requires apt-get with the packages of Debian 12. Exit code 3: some clips could
-    not be made.
+    Writes clips and manifest.tsv to OUT. Requires apt-get with the package lists of Debian 12. Exit code 3: some clips
+    could not be made.
     """
     from satpipe.jobs.train import extra_audio
 

@@ -10,7 +10,7 @@ from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 Device = Literal["cpu", "cuda"]
-MIN_SAMPLES = SAMPLE_RATE_HZ // 4  # of an event that is cut off by the end of the scene
+MIN_SAMPLES = SAMPLE_RATE_HZ // 4  # minimum length of an event that the end of the scene cuts off
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SynthOptions(Options):
 
     out: Annotated[
         str | Path,
-        Option("Output folder, new or of an earlier `synth`.", metavar="DIR", flags=("-o", "--out")),
+        Option("Output folder: a new one, or that of an earlier `synth`.", metavar="DIR", flags=("-o", "--out")),
     ]
     foreground: Annotated[
         str,
@@ -76,7 +76,7 @@ class SynthOptions(Options):
 class BenchmarkOptions(Options):
     """Options of `satpipe benchmark tag`."""
 
-    hours: Annotated[float, Option("Length of the recording.", minimum=0.1)] = 1.0
+    hours: Annotated[float, Option("Length of the recording in hours.", minimum=0.1)] = 1.0
     device: Annotated[Device, Option("Where the model runs.")] = "cpu"
 
 
@@ -88,11 +88,11 @@ class ConsistencyRunOptions(Options):
         "Bird",
         "Vehicle",
     )
-    minutes: Annotated[float, Option("Length to which each sound is repeated.", minimum=0.1)] = 10.0
+    minutes: Annotated[float, Option("Length in minutes to which each sound is repeated.", minimum=0.1)] = 10.0
     full_context: Annotated[
-        str | None, Option("Weights of a full-context model, which then reads 10 s and 2 s at once.", metavar="WEIGHTS")
+        str | None, Option("Weights of a full-context model to compare, reading 10 s and 2 s.", metavar="WEIGHTS")
     ] = None
-    work: Annotated[Path, Option("Folder for recordings and tables; it is replaced.", metavar="DIR")] = Path(
+    work: Annotated[Path, Option("Folder for recordings and tables; its content is replaced.", metavar="DIR")] = Path(
         "build/consistency"
     )
 
@@ -102,6 +102,6 @@ class BundledFiguresOptions(Options):
     """Options of `satpipe benchmark bundled`."""
 
     teacher: Annotated[str, Option("EfficientAT's weights.")]
-    extra: Annotated[Path, Option("Audio of `satpipe extra-audio`, whose split held-out is evaluated.", metavar="DIR")]
+    extra: Annotated[Path, Option("Folder of `satpipe extra-audio`; its held-out clips are evaluated.", metavar="DIR")]
     training: Annotated[Path, Option("Folder of `satpipe train-bundled`.", metavar="DIR")] = Path("build/train-bundled")
     before: Annotated[str | None, Option("Weights to compare the bundled model with.")] = None

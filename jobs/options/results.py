@@ -32,7 +32,7 @@ class EvaluateOptions(Options):
     weak: Annotated[
         str | Path | bool | None,
         Option(
-            "Weak labels, a table with a header; without a value AudioSet's own, which ship with satpipe.",
+            "Weak labels: a table with a header; without a value, AudioSet's own, which come with satpipe.",
             metavar="[CSV]",
             bare=AUDIOSET,
         ),
@@ -40,14 +40,16 @@ class EvaluateOptions(Options):
     strong: Annotated[
         str | Path | bool | None,
         Option(
-            "Strong labels: files of DCASE, Audacity, Raven, ...; without a value AudioSet's own, see `labels pull`.",
+            "Strong labels: files of DCASE, Audacity, Raven, ...; without a value, AudioSet's own, see `labels pull`.",
             metavar="[TSV|FOLDER]",
             bare=AUDIOSET,
         ),
     ] = None
     mapping: Annotated[
         str | Path | None,
-        Option("Columns recording and clip, if their names do not show which belong together.", metavar="CSV"),
+        Option(
+            "Table of which clip is which recording, if names do not match: columns recording, clip.", metavar="CSV"
+        ),
     ] = None
     classes: Annotated[
         str,
@@ -68,7 +70,7 @@ class EvaluateOptions(Options):
     ] = None
     collar_s: Annotated[float, Option("Collar of event metrics, in seconds.", minimum=0)] = 0.2
     offset_fraction: Annotated[
-        float, Option("Collar of an offset as a fraction of the event's length, where that is longer.", minimum=0)
+        float, Option("Collar of offsets as a fraction of the event's length, if longer than --collar-s.", minimum=0)
     ] = 0.5
     median_filter: Annotated[
         int, Option("Length of the median filter over scores, an odd number of chunks; 1: none.", minimum=1)
@@ -88,19 +90,21 @@ class EventOptions(Options):
     threshold: Annotated[
         float | str | Path,
         Option(
-            "Minimum of the highest score of an event, or a table with one for each class.",
+            "Minimum for the highest score of an event, or a table with a minimum for each class.",
             metavar="S|CSV",
         ),
     ] = 0.5
     low: Annotated[
         float | None,
-        Option("Minimum of all scores of an event; by default 0.6 of the threshold.", minimum=0, maximum=1, above=True),
+        Option(
+            "Minimum for every score of an event; by default 0.6 of the threshold.", minimum=0, maximum=1, above=True
+        ),
     ] = None
-    min_s: Annotated[float, Option("Minimum length of an event in seconds; shorter ones are left out.", minimum=0)] = (
+    min_s: Annotated[float, Option("Minimum length of an event in seconds; shorter events are dropped.", minimum=0)] = (
         0.0
     )
     merge_gap_s: Annotated[
-        float, Option("Events of a class are merged if the gap between them is at most this.", minimum=0)
+        float, Option("Maximum gap in seconds between two events of a class that are merged.", minimum=0)
     ] = 0.0
     recordings: Recordings = None
 
@@ -114,7 +118,7 @@ class ConsistencyOptions(Options):
         Option("Classes to compare; under:NAME selects a class and all below it.", metavar="LABEL[,LABEL]"),
     ]
     threshold: Annotated[
-        float, Option("Score from which a label counts as found.", minimum=0, maximum=1, above=True)
+        float, Option("Minimum score at which a label counts as found.", minimum=0, maximum=1, above=True)
     ] = 0.5
 
 
@@ -126,7 +130,9 @@ class ReportOptions(Options):
     recordings: Recordings = None
     threshold: Annotated[
         float,
-        Option("Score from which a label counts as found; the page offers others.", minimum=0, maximum=1, above=True),
+        Option(
+            "Minimum score at which a label counts as found; the page offers others.", minimum=0, maximum=1, above=True
+        ),
     ] = 0.5
     time_zone: Annotated[str, Option("Time zone of the times shown, such as Europe/Berlin.", metavar="NAME")] = "UTC"
     audio: Annotated[bool, Option("Include short excerpts of the recordings to listen to.")] = True

@@ -8,13 +8,13 @@ from satpipe.pipeline.live.source import MAX_LAG_S, SourceOptions
 from satpipe.pipeline.option import OUT, OUT_VARIABLE, Option, Options
 from satpipe.sat.model.config import BUNDLED, CLASSES, Cut
 
-CHANNELS = "mix: the mean of all; split: each as a separate recording; N: one channel, counted from 1."
+CHANNELS = "mix: mean of all channels; split: each as a separate recording; N: only channel N, counted from 1."
 MODEL = "See `satpipe models`; for ast, beats, efficientat, htsat or another registered tagger, add its weights."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
-    """Which model tags, and how."""
+    """Options of the model."""
 
     model: Annotated[str, Option(MODEL, metavar="NAME|PATH|NAME:WEIGHTS")] = BUNDLED
     arch: Annotated[
@@ -38,7 +38,7 @@ class ModelOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions(Options):
-    """Where work runs."""
+    """Options of the workers."""
 
     workers: Annotated[
         int | None,
@@ -73,12 +73,12 @@ class TagOptions(ClusterOptions, ModelOptions):
     ] = None
     time_zone: Annotated[
         str | None,
-        Option("Time zone of start times without one, such as Europe/Berlin; by default UTC.", metavar="ZONE"),
+        Option("Time zone of start times that state none, such as Europe/Berlin; by default UTC.", metavar="ZONE"),
     ] = None
     time_pattern: Annotated[
         str | None,
         Option(
-            "Position of the start time in file names, such as `rec-%d%m%y-%H%M*`; by default detected.",
+            "Form of file names that contain the start time, such as `rec-%d%m%y-%H%M*`; by default detected.",
             metavar="PATTERN",
         ),
     ] = None
@@ -88,7 +88,7 @@ class TagOptions(ClusterOptions, ModelOptions):
     ] = None
     clock_marks: Annotated[
         str | Path | None,
-        Option("Corrects recorders' clocks: columns recordings, recorded_time, true_time.", metavar="CSV"),
+        Option("Corrections of recorders' clocks: columns recordings, recorded_time, true_time.", metavar="CSV"),
     ] = None
     join: Annotated[bool, Option("Read consecutive files of a recorder as one recording.")] = False
     join_gap_s: Annotated[
@@ -106,7 +106,7 @@ class StreamOptions(SourceOptions, ModelOptions):
 
     sources: tuple[str, ...] = ()
     max_lag_s: Annotated[
-        float, Option("Live audio that waits longer than this for the model is dropped.", minimum=0, above=True)
+        float, Option("Seconds that live audio may wait for the model before it is dropped.", minimum=0, above=True)
     ] = MAX_LAG_S
     threshold: Annotated[float, Option("Minimum score of a tag.", minimum=0, maximum=1)] = 0.1
     top_k: Annotated[int, Option("Maximum number of tags per chunk.", minimum=1, maximum=CLASSES)] = 10

@@ -8,7 +8,7 @@ from satpipe.jobs.options.tag import ClusterOptions
 from satpipe.pipeline.option import Option, Options
 
 Where = Annotated[
-    tuple[tuple[str, str], ...], Option("Only rows of the table with this value.", metavar="COLUMN=VALUE")
+    tuple[tuple[str, str], ...], Option("Use only rows of the table with this value.", metavar="COLUMN=VALUE")
 ]
 
 
@@ -17,15 +17,15 @@ class PrepareOptions(ClusterOptions):
     """Options of `satpipe prepare`."""
 
     out: Annotated[str | Path, Option("Folder of the training set.", flags=("-o", "--out"))]
-    table: Annotated[Path | None, Option("CSV or TSV of labels.", metavar="FILE")] = None
-    segments: Annotated[Path | None, Option("One of AudioSet's CSVs.", metavar="FILE")] = None
+    table: Annotated[Path | None, Option("Labels: a CSV or TSV with a header.", metavar="FILE")] = None
+    segments: Annotated[Path | None, Option("Labels: one of AudioSet's CSV files.", metavar="FILE")] = None
     where: Where = ()
     clips_per_shard: Annotated[int, Option("Approximate number of clips per shard.", minimum=1)] = 500
 
 
 @dataclass(frozen=True)
 class LabelOptions(ClusterOptions):
-    """Options of `satpipe psl`, except for those of its segments."""
+    """Options of `satpipe psl`, except those of its segments."""
 
     out: Annotated[str | Path, Option("Folder of the labels.", flags=("-o", "--out"))]
     teacher: Annotated[str, Option("A model as for `tag --model`, or a Parquet table of scores.")]
@@ -41,12 +41,12 @@ class BundledOptions(Options):
         "build/train-bundled"
     )
     extra: Annotated[
-        Path | None, Option("More audio, such as from `satpipe extra-audio`; the teacher labels it.", metavar="DIR")
+        Path | None, Option("Folder of `satpipe extra-audio` or a similar one; the teacher labels it.", metavar="DIR")
     ] = None
     init: Annotated[str | None, Option("Weights to start from; by default random weights.")] = None
     overrides: Annotated[
-        tuple[str, ...], Option("Overrides a key of the recipe.", metavar="KEY=VALUE", flags=("--set",))
+        tuple[str, ...], Option("Override a key of the recipe.", metavar="KEY=VALUE", flags=("--set",))
     ] = ()
     full_context: Annotated[
-        bool, Option("Fine-tune a full-context model from the bundled one, on the sets of an earlier run.")
+        bool, Option("Instead fine-tune a full-context model from the bundled one, on the sets of an earlier run.")
     ] = False

@@ -1,1 +1,1 @@
-"""`satpipe prepare`, `psl`, `train` and `train-bundled`: training sets, teacher labels and training runs."""
+"""`satpipe prepare`, `psl`, `train` and `train-bundled`: training sets, teachers' labels and training runs."""

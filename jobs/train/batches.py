@@ -63,7 +63,7 @@ def augmented(
     """Move a batch to a device and augment it; return inputs and labels."""
     inputs = batch.inputs.to(device)
     labels = None if batch.labels is None else batch.labels.to(device)
-    if inputs.ndim == 3:  # log-mel values, to which a gain is added
+    if inputs.ndim == 3:  # log-mel values in dB: a gain is added
         if settings.gain_db:
             inputs = inputs + torch.from_numpy(rng.normal(0, settings.gain_db, (len(inputs), 1, 1))).to(inputs)
         return inputs, labels

@@ -68,7 +68,7 @@ class Corpus:
 
 
 def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Path:
-    """Prepare the data, label them, and train; return the exported file. Completed steps are not repeated.
+    """Prepare and label the data, and train; return the exported file. Completed steps are not repeated.
 
     Raises:
         ConfigError: A part of the corpus is missing or cannot be read.
@@ -81,7 +81,7 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
         sets = [f"data={out / 'train'}", f"labels={clip_labels}", f"init={BUNDLED_PATH}"]
         return _train("full", "bundled_full", out, out / "full", [*sets, *options.overrides], report)
     if not options.teacher:
-        raise ConfigError("--teacher must be EfficientAT's weights, which label views during training")
+        raise ConfigError("--teacher must name EfficientAT's weights, which label views during training")
     for part in ("train", "validation"):
         done = corpus.prepare(part, out / part)
         if done.problems or done.listing.missing:
@@ -101,7 +101,7 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
 def _label(shards: Path, labels: Path, teacher: str | Path, where: Where = ()) -> None:
     _, missing = label(str(shards), labels, str(teacher), SegmentOptions(), where=where)
     if missing:
-        raise ConfigError(f"{len(missing):,} clips are not in {teacher}, such as {missing[0]}")
+        raise ConfigError(f"{teacher} does not contain {len(missing):,} of the clips, such as {missing[0]}")
 
 
 def _train(stage: str, recipe: str, out: Path, run: Path, sets: Sequence[str], report: Report) -> Path:

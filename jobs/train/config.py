@@ -35,7 +35,7 @@ class TrainConfig(BaseModel):
     validation: str = ""
     """Folder of the training set to validate on; no validation if empty."""
     validation_labels: str = ""
-    """Folder of the teacher's labels of that set; if empty, the set's own labels count."""
+    """Folder of the teacher's labels of that set; if empty, the set's own labels are used."""
     init: str = ""
     """Checkpoint to start from: the export of an earlier stage; random weights if empty."""
 
@@ -46,7 +46,7 @@ class TrainConfig(BaseModel):
     batch: Count = 32
     """Clips per step and worker."""
     accumulate: Count = 1
-    """Steps whose gradients make one update."""
+    """Steps whose gradients are accumulated for one update."""
     workers: Count = 1
     """Processes that train, each on its own part of a batch."""
     threads: Count = 1
@@ -67,7 +67,7 @@ class TrainConfig(BaseModel):
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises linearly from 0 to `lr`."""
     schedule: Literal["cosine", "flat"] = "cosine"
-    """cosine: half a cycle from the warm-up to the end; flat: `lr` until the last `decay_epochs`, then linear."""
+    """cosine: half a cosine from the warm-up to the end; flat: `lr` until the last `decay_epochs`, then linear."""
     decay_epochs: float = 0.0
     """Length of the decay of the flat schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -75,14 +75,14 @@ class TrainConfig(BaseModel):
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
     clip_norm: float = 1.0
-    """Maximum norm of the gradient; 0: not clipped."""
+    """Maximum norm of the gradient; 0: no clipping."""
     ema: Share = 0.0
     """Decay of the running average of the weights that is validated and exported; 0: no average."""
     input_norm: Literal["batch", "fixed"] = "batch"
-    """batch: statistics of the mel bands are learned as in any batch-norm; fixed: computed once from the data."""
+    """Statistics of the mel bands. batch: learned as in any batch-norm; fixed: computed once from the data."""
 
     balance: float = 0.0
-    """Exponent of the label frequency by which clips are drawn; 0: all clips are equally likely."""
+    """How strongly clips with rare labels are favoured: exponent of a label's inverse frequency; 0: not at all."""
     frequency_floor: float = 1.0
     """Added to a label's frequency, so that the rarest labels do not outweigh all others."""
     shift: bool = False
@@ -105,8 +105,8 @@ class TrainConfig(BaseModel):
     """Blocks of the MAE's decoder."""
 
     teacher: str = ""
-    """Stage sat: EfficientAT weights (or a SAT model) that label augmented and mixed views during training, instead
-    of `labels`, which then only give how often each class is drawn."""
+    """Stage sat: EfficientAT's weights (or a SAT model) that label augmented and mixed views during training. `labels`
+    then only determine how often each class is drawn."""
     reuse: Count = 1
     """Number of times that each view is used within its epoch, with a new mask and gain each time."""
     mix: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -117,13 +117,13 @@ class TrainConfig(BaseModel):
     checkpoint_steps: int = 0
     """Updates between checkpoints within an epoch; 0: only at the end of each epoch."""
     average_best: Count = 1
-    """Number of best checkpoints that are averaged into the export; 1: the last one is exported."""
+    """Number of best checkpoints whose weights are averaged for the export; 1: the last one is exported."""
     half: bool = False
     """Export in half precision."""
     max_failures: int = 3
-    """Number of times that a lost worker is replaced before the run gives up."""
+    """Number of times that lost workers are replaced before the run ends with an error."""
     log_steps: Count = 50
-    """Updates between lines of metrics."""
+    """Updates between two lines of metrics."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -146,9 +146,9 @@ class TrainConfig(BaseModel):
         if self.warmup_epochs + self.decay_epochs > self.epochs:
             raise ConfigError(f"warmup_epochs and decay_epochs must add up to at most the {self.epochs} epochs")
         if not self.data:
-            raise ConfigError("data must be the folder of a training set, as in --set data=FOLDER")
+            raise ConfigError("data must name the folder of a training set, as in --set data=FOLDER")
         if streaming and not self.labels:
-            raise ConfigError("labels must be the folder of a teacher's labels (`satpipe psl`) for stage sat")
+            raise ConfigError("labels must name the folder of a teacher's labels (`satpipe psl`) for stage sat")
         return self
 
 
@@ -161,7 +161,8 @@ def load_config(stage: str, config: str, overrides: Sequence[str] = ()) -> Train
         overrides: key=value texts that replace keys of the file.
 
     Raises:
-        ConfigError: The file does not exist, a key is unknown (the nearest one is named), or a value is not allowed.
+        ConfigError: The file does not exist, a key is unknown (the message suggests a similar one), or a value is not
+            allowed.
     """
     path = _find(config)
     given = _read(path)

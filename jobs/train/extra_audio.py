@@ -47,7 +47,8 @@ def fetch(package: str, version: str, folder: Path) -> None:
     """
     if not which("apt-get") or not which("dpkg-deb"):
         raise ConfigError(
-            "apt-get and dpkg-deb, which fetch the packages, are not installed: use Debian 12 or its container"
+            "apt-get and dpkg-deb, which download and unpack the packages, are not installed: use Debian 12 or its "
+            "container"
         )
     found = subprocess.run(
         ["apt-get", "download", f"{package}={version}"], cwd=folder, capture_output=True, text=True, check=False
@@ -83,7 +84,7 @@ def make(out: Path, packages: Collection[str] = ()) -> list[str]:
         A message for each clip that could not be made.
 
     Raises:
-        ConfigError: A package is unknown or cannot be fetched.
+        ConfigError: A package is unknown or cannot be downloaded.
     """
     rows = rows_of(TABLE, packages)
     if not rows:

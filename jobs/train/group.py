@@ -15,7 +15,7 @@ STATE = "state.pt"  # file in a checkpoint's folder
 
 
 class Group:
-    """This worker: its number, the number of all workers and its device. By default it is alone."""
+    """One worker's view of the group: its rank, the number of workers and its device; by default it is alone."""
 
     def __init__(self, rank: int = 0, world: int = 1, device: torch.device = CPU) -> None:
         self.rank, self.world, self.device = rank, world, device

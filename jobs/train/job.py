@@ -67,7 +67,7 @@ def train(
 
     Args:
         settings: From `load_config`.
-        out: Folder of the run; on a cluster a folder that every node sees.
+        out: Folder of the run; on a cluster, one that every node can access.
         address: Address of a running Ray cluster; by default Ray is started on this machine.
         resume: Continue the run in the folder.
         report: Called with each line of metrics.
@@ -95,7 +95,7 @@ def train(
 
 
 def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, Any]:
-    """Return the folders and files of the settings by key, each changed."""
+    """Return the folders and files of the settings by key, each replaced by what `change` returns."""
     return {
         name: ",".join(change(part) for part in given.split(","))
         for name in FOLDERS
@@ -104,7 +104,7 @@ def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, An
 
 
 def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
-    """Train with Ray; return the checkpoints it kept, best or latest first."""
+    """Train with Ray; return the checkpoints it kept: the best ones, best first, or the last one."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -138,7 +138,7 @@ def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
         best = sorted(result.best_checkpoints, key=lambda pair: pair[1]["map"], reverse=True)
         return [Path(saved.path) for saved, _ in best[:kept]]
     if result.checkpoint is None:
-        raise TrainingError("the run left no checkpoint")
+        raise TrainingError("the run wrote no checkpoint")
     return [Path(result.checkpoint.path)]
 
 
@@ -153,7 +153,7 @@ def _failure(out: Path, error: Exception) -> Exception:
 
 
 def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
-    """Write the model of a run, averaged over its checkpoints; return the file."""
+    """Write the model of a run, averaged over the given checkpoints; return the file."""
     states, seen, seconds = [], 0, 0.0
     for folder in checkpoints:
         saved = torch.load(folder / STATE, map_location="cpu", weights_only=True)
@@ -184,7 +184,7 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
 
 
 def _check_inputs(settings: TrainConfig) -> None:
-    """Find errors in the data here, not on a worker."""
+    """Check the data here, so that errors do not appear only on a worker."""
     shards = Shards(settings.data)
     if settings.labels:
         Segments(settings.labels, shards)

@@ -44,7 +44,7 @@ class Learner:
         }
 
     def train(self) -> None:
-        """Switch to training."""
+        """Switch to training mode."""
         self._module.train()
 
     def backward(self, inputs: Tensor, labels: Tensor | None, rng: np.random.Generator, *, ends: bool) -> float:
@@ -56,10 +56,10 @@ class Learner:
         return float(loss.detach())
 
     def update(self, lr: float, number: int) -> bool:
-        """Change the weights by the gradients since the last update, after `number` updates.
+        """Update the weights, which have been updated `number` times, with the gradients since the last update.
 
         Returns:
-            False if the gradient is not finite, on all workers alike; the weights are then unchanged.
+            False if the gradient is not finite (the same on all workers); the weights are then unchanged.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -70,7 +70,7 @@ class Learner:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
-            # At first the average is over the last tenth of the updates, so that the random start is soon forgotten.
+            # At first the average covers the last tenth of the updates, so that the random start is soon forgotten.
             decay = min(self._settings.ema, 1 - 1 / (1 + number / 10))
             state = self.objective.tagger.state_dict()
             names = [name for name, tensor in state.items() if tensor.is_floating_point()]
@@ -79,7 +79,7 @@ class Learner:
 
     @contextmanager
     def evaluated(self) -> Iterator[SAT]:
-        """Provide the model as it is validated and exported: averaged, and in evaluation mode within the block."""
+        """Provide the model as it is validated and exported: averaged, and in evaluation mode, within the block."""
         tagger = self.objective.tagger
         before = {name: tensor.clone() for name, tensor in tagger.state_dict().items()}
         if self._average is not None:

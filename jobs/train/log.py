@@ -14,7 +14,7 @@ class MetricsLog:
     """Writes metrics as JSON lines and for TensorBoard."""
 
     def __init__(self, run: Path, update: int) -> None:
-        """Open both; drop the lines that a lost worker wrote after `update`."""
+        """Open both logs; drop the lines that a lost worker wrote after `update`."""
         self._path = run / METRICS
         if self._path.exists():
             kept = [line for line in lines(self._path) if line["update"] <= update]

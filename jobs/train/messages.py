@@ -15,13 +15,13 @@ def prepared(done: Prepared) -> list[str]:
     if done.classes:
         lines.append(f"{CLASSES - done.classes} of the model's classes never occur")
     for label, count in list(done.listing.unknown.items())[:EXAMPLES]:
-        lines.append(f"label {label!r} is not a class of the model: left out {count} times")
+        lines.append(f"label {label!r} is not a class of the model: ignored {count} times")
     if done.listing.missing:
         lines.append(
             f"{_count(len(done.listing.missing), 'clip')} of the table not found: {done.listing.missing[0]} ..."
         )
     if done.listing.unlabelled:
-        lines.append(f"{_count(done.listing.unlabelled, 'file')} not in the table: left out")
+        lines.append(f"{_count(done.listing.unlabelled, 'file')} not in the table: ignored")
     if done.problems:
         lines.append(f"{_count(len(done.problems), 'clip')} cannot be read:")
         lines += [f"  {clip}: {reason}" for clip, reason in list(done.problems.items())[:EXAMPLES]]

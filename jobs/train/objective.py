@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-NORM_BATCHES = 16  # from which `input_norm: fixed` computes its statistics
+NORM_BATCHES = 16  # number of batches from which `input_norm: fixed` computes its statistics
 
 
 class CropLoss(nn.Module):
@@ -34,7 +34,7 @@ class CropLoss(nn.Module):
 
 
 class Objective(nn.Module):
-    """Loss of a batch, as the module that is wrapped for data-parallel training."""
+    """The loss of a batch, as a module that can be wrapped for data-parallel training."""
 
     def __init__(self, settings: TrainConfig) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Objective(nn.Module):
             self.autoencoder = MaskedAutoencoder(config, settings.decoder_depth)
         self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        # In a list, since as a submodule it would add the weights a second time.
+        # In a list: as a submodule, it would register the weights a second time.
         self._crop_loss = [CropLoss(self.tagger, self.dtype)]
         parameters.initialise(self.tagger)
         if settings.init:
@@ -63,8 +63,9 @@ class Objective(nn.Module):
     def record(self, batch: int) -> None:
         """Record the GPU's kernels for a batch of stage sat, forward and backward, and replay them from then on.
 
-        A step is thousands of small kernels, which take longer to start one by one than to run. Not for data-parallel
-        training, since a replay does not call its hooks, nor for accumulated gradients, which a replay overwrites.
+        A step consists of thousands of small kernels, which take longer to start one by one than to run. This does not
+        work for data-parallel training, since a replay does not call its hooks, nor for accumulated gradients, which a
+        replay overwrites.
         """
         device = self.log_mel.window.device
         frames = torch.zeros(batch, MEL_BANDS, 2 * self.tagger.config.chunk_frames, device=device)

@@ -20,7 +20,7 @@ from satpipe.sat.weights.registry import resolve
 
 RESULTS_TIMEOUT_S = 1.0
 Report = Callable[[int, int], None]
-"""Called with the number of shards done, and of all shards."""
+"""Called with the number of finished shards and the number of all shards."""
 
 
 @dataclass
@@ -59,8 +59,8 @@ def prepare(
     Args:
         folder: Folder of audio.
         out: Folder of the shards.
-        table: Label table; see `list_clips`.
-        segments: One of AudioSet's CSVs instead.
+        table: Table of labels; see `list_clips`.
+        segments: One of AudioSet's CSV files, instead of a table.
         where: (column, value) pairs that rows of the table must have.
         clips_per_shard: Approximate number of clips per shard.
         workers: Maximum number of shards made at the same time.
@@ -108,7 +108,7 @@ def label(
 
     Raises:
         CheckpointError: The teacher cannot be read.
-        ConfigError: The teacher's table is for other clips, or the teacher does not read segments of this length.
+        ConfigError: The teacher's table is for other clips, or the teacher cannot read segments of this length.
         OutputError: The folder cannot be written, or contains labels by another teacher or of other clips or segments.
     """
     shards = Shards(shards_folder)
@@ -137,7 +137,7 @@ def label(
 
 
 def _run(tasks: dict[int, tuple[Any, ...]], workers: int | None, address: str | None, report: Report) -> None:
-    """Run the function of each shard, with its arguments, on workers."""
+    """Run the task of each shard, a function and its arguments, on workers."""
     if not tasks:
         return
     with ray_engine.start(address, workers, "cpu") as ray:

@@ -103,7 +103,7 @@ def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> l
 
 
 def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> dict[str, Any]:
-    """Return the teacher-mAP, memory on and off: a class is true if the teacher's score is at least TRUE_SCORE.
+    """Return the teacher-mAP with memory on and off: a class is true if the teacher's score is at least TRUE_SCORE.
 
     Shape:
         [N, 527] each, N segments
@@ -118,7 +118,7 @@ def teacher_figures(remembering: Scores, forgetting: Scores, labels: Scores) -> 
 
 
 def mean_average_precision(scores: Scores, truth: npt.NDArray[np.bool_], minimum: int) -> tuple[float, int]:
-    """Return the mean average precision over the classes with at least `minimum` true rows, NaN without any.
+    """Return the mean average precision over the classes with at least `minimum` true rows; NaN if no class has.
 
     Shape:
         [N, 527], [N, 527] -> mean, number of classes

@@ -26,15 +26,19 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def train_worker(given: dict[str, Any]) -> None:
-    """Train to the end from the last checkpoint, if any, given the `settings` of the run and its folder `run`."""
+    """Train to the end, from the last checkpoint if there is one.
+
+    Args:
+        given: `settings` of the run, and its folder, `run`.
+    """
     run = Path(given["run"])
-    if (run / ERROR).exists():  # another try would fail too
+    if (run / ERROR).exists():  # another attempt would fail too
         raise TrainingError("the run has failed before")
     try:
         settings = TrainConfig(**given["settings"])
         with threads(settings.threads, flush_denormal=True):
             Worker(settings, run, RayGroup()).train()
-    except DivergedError as error:  # on every worker, so that none waits for another; Ray must not try again
+    except DivergedError as error:  # raised on every worker, so none waits for another; Ray must not repeat the run
         _note_error(run, TrainingError.__name__, str(error), overwrite=error.here)
     except SatpipeError as error:
         _note_error(run, type(error).__name__, str(error))
@@ -45,8 +49,8 @@ def train_worker(given: dict[str, Any]) -> None:
         ):
             raise
         message = (
-            f"a batch of {given['settings']['batch']} does not fit into memory: lower batch, and raise accumulate by "
-            f"the same factor for the same result ({str(error).splitlines()[0]})"
+            f"a batch of {given['settings']['batch']} does not fit into memory: for the same result with less memory, "
+            f"lower batch and raise accumulate by the same factor ({str(error).splitlines()[0]})"
         )
         _note_error(run, TrainingError.__name__, message)
         raise TrainingError(message) from error
@@ -70,7 +74,7 @@ class DivergedError(TrainingError):
 
 @dataclass
 class Progress:
-    """Progress of a run: complete epochs and batches of the next, updates, clips of all workers, and time."""
+    """Progress of a run: complete epochs, batches of the current one, updates, clips seen by all workers, and time."""
 
     epoch: int = 0
     batch: int = 0

@@ -1,4 +1,4 @@
-"""Turn training sets into batches, which threads decode ahead while the model trains.
+"""Turn training sets into batches. Threads decode batches ahead while the model trains.
 
 All randomness is a function of seed, epoch and position, so that a run that continues in the middle of an epoch gets
 the same batches.
@@ -175,7 +175,7 @@ class Feed:
 
 
 def _ahead(started: Iterable[T], count: int) -> Iterator[T]:
-    """Yield the items of an iterable, `count` items late, so that work started by later items is under way."""
+    """Yield the items of an iterable with a lag of `count` items: creating the later items has started their work."""
     waiting: deque[T] = deque()
     for item in started:
         waiting.append(item)

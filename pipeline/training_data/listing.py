@@ -57,8 +57,8 @@ def list_clips(
         table: CSV or TSV with a header: a column of paths in the folder (path, file, filename, clip or recording) and,
             optionally, one of labels (labels, label, mids, mid or positive_labels): mids, names or indices, separated
             by semicolons, or by commas if they are mids or indices.
-        segments: One of AudioSet's CSVs (YouTube id, start, end, quoted mids; comment lines). A file belongs to a
-            line if its name is ID.ext or YID.ext, or either with an underscore and any text after the id.
+        segments: One of AudioSet's CSV files (YouTube id, start, end, quoted mids; comment lines). A file belongs to a
+            line if its name is ID.ext or YID.ext, or either of these with an underscore and any text after the id.
         where: (column, value) pairs that rows of the table must have.
 
     Raises:
@@ -84,7 +84,7 @@ def list_clips(
             clips.append(Clip(name, source.path, source.size_bytes, labels))
     if not clips:
         raise ConfigError(
-            f"none of the {len(rows):,} clips in {table or segments} is in {folder}: "
+            f"{folder} contains none of the {len(rows):,} clips in {table or segments}: "
             f"the first clip in the table is {rows[0][0] if rows else 'nothing'!r}, "
             f"the first in the folder {sources[0].recording if sources else 'nothing'!r}"
         )
@@ -124,12 +124,12 @@ def _segment_rows(path: Path) -> _Rows:
     rows = list(csv.reader(lines, skipinitialspace=True))
     for row in rows:
         if len(row) < 4:
-            raise ConfigError(f"{path} is not one of AudioSet's CSVs: {','.join(row)!r} has fewer than 4 fields")
+            raise ConfigError(f"{path} is not one of AudioSet's CSV files: {','.join(row)!r} has fewer than 4 fields")
     return [(row[0], row[3]) for row in rows]
 
 
 def _by_youtube_id(sources: Sequence[Source]) -> dict[str, Source]:
-    """Map YouTube ids to files; of several files with one id, the first counts."""
+    """Map YouTube ids to files; of several files with the same id, the first is used."""
     found: dict[str, Source] = {}
     for source in sources:
         for name in _youtube_ids(Path(source.recording).stem):

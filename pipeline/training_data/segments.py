@@ -10,12 +10,14 @@ from satpipe.sat.model.config import CLASSES
 
 @dataclass(frozen=True)
 class SegmentOptions(Options):
-    """Options for cutting clips into segments, and for the scores to keep."""
+    """Options that set how clips are cut into segments, and which scores are kept."""
 
     piece_s: Annotated[float, Option("Length of a segment in seconds: two chunks of the student.", minimum=0.5)] = 4.0
-    hop_s: Annotated[float, Option("Seconds from the start of a segment to the next.", minimum=0.1)] = 2.0
+    hop_s: Annotated[float, Option("Seconds from the start of one segment to the start of the next.", minimum=0.1)] = (
+        2.0
+    )
     top_k: Annotated[int, Option("Maximum number of classes per segment.", minimum=1, maximum=CLASSES)] = CLASSES
-    min_score: Annotated[float, Option("Minimum score to keep.", minimum=0, maximum=1)] = 0.003
+    min_score: Annotated[float, Option("Minimum score that is kept.", minimum=0, maximum=1)] = 0.003
 
 
 def segment_starts_s(duration_s: float, options: SegmentOptions) -> list[float]:

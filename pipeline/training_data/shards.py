@@ -3,7 +3,7 @@
     clips.json                    description of the set's clips
     shard-00000-of-00012.parquet  schemas.CLIPS; the schema's metadata list the files that could not be read
 
-Each shard is written completely or not at all; a run that was stopped continues with the missing ones.
+Each shard is written completely or not at all; a run that was stopped continues with the missing shards.
 """
 
 import hashlib
@@ -35,17 +35,17 @@ CLIP_S = 10.0
 
 CLIP_TOLERANCE_S = 0.5  # a file may be this much longer: encoders pad
 MIN_CLIP_S = 0.1
-ROW_GROUP_CLIPS = 16  # clips that are read together
+ROW_GROUP_CLIPS = 16  # number of clips that are read together
 
 _NAME = "shard-{:05d}-of-{:05d}.parquet"
 _PROBLEMS = b"satpipe_problems"
 
 
 def claim(folder: Path, name: str, description: dict[str, Any]) -> dict[str, Any]:
-    """Describe the content of a folder in a JSON file, unless the file exists; return the content of the file.
+    """Write a description of a folder to a JSON file, unless the file exists; return the content of the file.
 
     Raises:
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be read or written.
     """
     path = folder / name
     try:
@@ -96,7 +96,10 @@ class ShardWriter:
 
 
 def _deal(clips: list[Clip], shards: int) -> list[list[Clip]]:
-    """Deal clips out by size, back and forth: shards get equally many clips and nearly equal bytes; shuffle each."""
+    """Deal clips out by size, back and forth, so that shards have equally many clips and nearly equally many bytes.
+
+    The order within a shard is pseudo-random: that of the hashes of the clips' names.
+    """
     dealt: list[list[Clip]] = [[] for _ in range(shards)]
     for place, clip in enumerate(sorted(clips, key=lambda clip: (clip.size_bytes, clip.name))):
         turn, seat = divmod(place, shards)
@@ -192,7 +195,7 @@ def numbered_files(folders: str, prefix: str, command: str) -> list[Path]:
         wanted = int(files[0].stem.rpartition("-")[2])
         if len(files) != wanted:
             raise ConfigError(
-                f"{folder} has {len(files)} of {wanted} files; run the same `{command}` again to make the rest"
+                f"{folder} has only {len(files)} of {wanted} files; run the same `{command}` again to make the rest"
             )
         found += files
     return found
@@ -281,5 +284,5 @@ class Shards:
 
 
 def _row_group(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-    # Without Arrow's threads: a thread that still releases a Python file's bytes when the program exits aborts it.
+    # Without Arrow's threads: a thread that is releasing a Python file's bytes when the program exits would abort it.
     return file.read_row_group(group, columns, use_threads=False)

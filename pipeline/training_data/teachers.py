@@ -28,7 +28,7 @@ BATCH_SEGMENTS = 16
 
 @lru_cache(maxsize=1)
 def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
-    """Load any tagger as a teacher; a streaming one labels a segment with its mean scores over the chunks.
+    """Load any tagger as a teacher; a streaming one labels a segment with the mean scores over its chunks.
 
     Raises:
         CheckpointError: Its weights cannot be used.
@@ -38,7 +38,7 @@ def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
 
 
 def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOptions, location: Path) -> int:
-    """Let a teacher label the clips of one shard, on a worker; return the number of segments."""
+    """Label the clips of one shard with a teacher, on a worker; return the number of segments."""
     shards = Shards(folder)
     teacher = load_teacher(teacher_path)
     numbers = np.nonzero(shards.places[:, 0] == shard)[0]
@@ -89,7 +89,7 @@ def from_table(path: Path, clips: set[str], where: tuple[tuple[str, str], ...] =
         where: (column, value) pairs that rows must have.
 
     Returns:
-        A table of schemas.SEGMENTS for the clips wanted, and the names of clips that it does not contain.
+        A table of schemas.SEGMENTS for the clips wanted, and the names of wanted clips that it does not contain.
 
     Raises:
         ConfigError: The table cannot be read, has other columns, or contains none of the clips.

@@ -1,6 +1,6 @@
 """Views of a small training set: crops that are augmented, mixed, and then labelled by a teacher.
 
-All of this happens on the device that trains; a GPU keeps the clips in its memory.
+All of this happens on the device that is used for training; a GPU keeps the clips in its memory.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from satpipe.sat.training import augmentation as augment
 from torch import Tensor
 
 VIEWS_AT_ONCE, GPU_VIEWS_AT_ONCE = 32, 512
-KEPT_SAMPLES = 2**31  # decoded clips that are kept in memory as 16-bit numbers: 37 hours, 4 GiB
+KEPT_SAMPLES = 2**31  # maximum length of the decoded clips kept in memory, as 16-bit numbers: 37 hours, 4 GiB
 JITTER_SAMPLES = SAMPLE_RATE_HZ  # 1 s
 PLAIN_SHARE, NOISE_SHARE = 0.15, 0.03
 _FULL_SCALE = 32767
@@ -66,7 +66,7 @@ class Views:
         self._made: dict[int, Future[tuple[Tensor, Tensor]]] = {}
         self.steps = self._count * reuse // batch
         if not self.steps:
-            raise ConfigError(f"{self._count} views are fewer than one batch of {batch}; lower batch")
+            raise ConfigError(f"{self._count} views are fewer than a batch of {batch}; lower batch")
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on."""
@@ -126,7 +126,7 @@ class Views:
 
 
 class ClipCache:
-    """Decoded clips in memory: decoding takes longer than all other work on a view."""
+    """Keeps decoded clips in memory: decoding takes longer than all other work on a view."""
 
     def __init__(
         self, shards: Shards, crop_samples: int, device: torch.device, room_samples: int = KEPT_SAMPLES
@@ -179,11 +179,11 @@ class ClipCache:
         return cut.masked_fill_((places < first[:, None]) | (places >= end[:, None]), 0.0)
 
     def _most_samples(self, clips: Indices) -> int:
-        """Return an upper bound of the length of clips; durations are rounded."""
+        """Return an upper bound of the total length of clips; their stated durations are rounded."""
         return int(self._shards.durations_s[clips].sum(dtype=np.float64) * SAMPLE_RATE_HZ) + len(clips) * PATCH_SAMPLES
 
     def _forget(self, at_least: int) -> None:
-        """Empty the cache; allocate this number of samples, and a crop at either end."""
+        """Empty the cache; allocate this number of samples, plus the length of a crop at either end."""
         needed = at_least + 2 * self._crop_samples
         if needed > len(self._samples):
             self._samples = torch.empty(needed, dtype=torch.int16, device=self._device)

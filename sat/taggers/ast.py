@@ -1,6 +1,6 @@
 """AST (Gong, Chung, Glass, Interspeech 2021) with its log-mel front end, from Hugging Face's transformers.
 
-It computes the tokens of 10.24 s at any delay: the front end pads the log-mel of a shorter segment with zeros.
+It computes the tokens of 10.24 s at every delay: the front end pads the log-mel of a shorter segment with zeros.
 """
 
 import warnings
@@ -49,7 +49,7 @@ class AST(Tagger):
         return torch.sigmoid(self.model(input_values=features).logits)
 
     def tokens(self, samples: int) -> int:
-        """Return the number of overlapping patches of the padded log-mel."""
+        """Return the number of overlapping patches in the padded log-mel."""
         config = self.model.config
         bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
         return bands * ((config.max_length - config.patch_size) // config.time_stride + 1)  # type: ignore[no-any-return]

@@ -2,8 +2,8 @@
 
 A transformer over 16x16 patches of Kaldi log-mel, in order of time. The layers normalise after the residual, which is
 scaled as in DeepNet (Wang et al., arXiv 2203.00555). Positions come from a convolution (wav2vec 2.0) and from a
-relative attention bias in buckets, as in T5, that each query gates (WavLM, Chen et al., arXiv 2110.13900). Nothing is
-padded: a short segment has few tokens, and frames past the last whole patch are ignored.
+relative attention bias in buckets, as in T5, which is gated by the query (WavLM, Chen et al., arXiv 2110.13900). There
+is no padding: a short segment has few tokens, and frames past the last whole patch are ignored.
 """
 
 from math import log
@@ -134,7 +134,7 @@ class Attention(nn.Module):
 
 
 def buckets(tokens: int) -> Tensor:
-    """Return the bucket of each pair of query and key: one per short distance, wider ones for long distances.
+    """Return the bucket of each pair of query and key: one for each short distance, wider ones for long distances.
 
     Shape:
         [T, T]

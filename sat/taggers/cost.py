@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 aten = torch.ops.aten
-MARGIN = 1.02  # batches of other lengths need slightly more memory than the batches measured
+MARGIN = 1.02  # batches of other recordings may need slightly more memory than the batches measured
 _LINEAR = (aten.addmm, aten.addmm_, aten.mm, aten.convolution)
 _LAYERS = {*_LINEAR, aten.native_layer_norm, aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
 
@@ -30,7 +30,7 @@ class Cost:
 
     Attributes:
         flops: Operations of all products.
-        linear_flops: The share of linear layers and convolutions, without the products of attention.
+        linear_flops: Operations of linear layers and convolutions only, without the products of attention.
         peak_bytes: Peak memory of tensors alive at the same time.
         layer_bytes: Total output size of all linear, convolution and normalisation layers.
     """
@@ -104,7 +104,7 @@ def _storages(values: Any) -> Iterator[Any]:
 
 
 def noise_chunks(tagger: Tagger, count: float, seed: int = 0) -> list[Any]:
-    """Return `count` consecutive chunks of noise; a fraction yields a short last chunk."""
+    """Return `count` consecutive chunks of noise; if `count` is not whole, the last chunk is short."""
     samples = round(count * tagger.chunk_samples)
     noise = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
     stream = tagger.chunks()

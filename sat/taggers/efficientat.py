@@ -49,7 +49,7 @@ _BLOCKS = (
 
 
 class EfficientAT(Tagger):
-    """EfficientAT of any published width; its weights are a published state dict."""
+    """An EfficientAT of any published width; its weights are a published state dict."""
 
     rate_hz = RATE_HZ
     needs_weights = True

@@ -1,6 +1,6 @@
 """HTS-AT (Chen et al., ICASSP 2022, arXiv 2202.00874) with the encoder of transformers' CLAP.
 
-It computes the tokens of 10.24 s at any delay: a shorter segment is repeated as often as it fits into 1024 frames and
+It computes the tokens of 10.24 s at every delay: a shorter segment is repeated as often as it fits into 1024 frames and
 then stretched to that length, as in the authors' code.
 """
 

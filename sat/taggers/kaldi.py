@@ -32,14 +32,14 @@ class LogMel:
     """Natural logarithm of 128 mel bands from 20 to 8,000 Hz, in whole frames of 25 ms every 10 ms at 16 kHz."""
 
     def __init__(self) -> None:
-        self._window = torch.hann_window(WINDOW_SAMPLES, periodic=False).pow(0.85)  # Kaldi calls it Povey's
+        self._window = torch.hann_window(WINDOW_SAMPLES, periodic=False).pow(0.85)  # Kaldi's "Povey" window
         self._filterbank = filterbank(16_000, FFT_SAMPLES, 20.0, 8_000.0)
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Compute the frames of waveforms scaled to the range of 16-bit integers.
 
         Shape:
-            [B, n], n of 400 or more -> [B, (n - 400) // 160 + 1, 128]
+            [B, n] with n at least 400 -> [B, (n - 400) // 160 + 1, 128]
         """
         frames = waveforms.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
         frames = frames - frames.mean(-1, keepdim=True)

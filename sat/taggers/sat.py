@@ -65,7 +65,7 @@ class SATTagger(Tagger):
 
 
 def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
-    """Return the mean score over the chunks of each segment; the memory is empty at its start.
+    """Return the mean scores over the chunks of each segment; the memory is empty at the start of a segment.
 
     A full-context model reads a segment of up to its chunk length as one chunk.
 
@@ -78,7 +78,7 @@ def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
     memory, chunk_scores = None, []
     for chunk in frames.split(model.config.chunk_frames, dim=-1):
         if chunk.shape[-1] < min(PATCH_SAMPLES // HOP_SAMPLES, frames.shape[-1]):
-            break  # less than a patch is left
+            break  # what remains is shorter than a patch
         scores, memory = model(clamp_dynamic_range(chunk), memory)
         chunk_scores.append(scores)
     return torch.stack(chunk_scores).mean(0)

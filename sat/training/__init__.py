@@ -1,1 +1,1 @@
-"""Augmentation, forward passes, losses and the masked autoencoder."""
+"""Training: augmentation, forward passes, losses and the masked autoencoder."""

@@ -1,8 +1,8 @@
 """Augmentation of training examples (paper section 4.3) with random numbers from a given generator.
 
 Waveforms are [B, n] at 16 kHz in -1 to 1, log-mel values [B, 64, F] in dB, labels [B, 527]. All functions work on the
-device of their input. The parameters of each item come from the NumPy generator `rng`, noise from a torch generator on
-the device that `rng` seeds.
+device of their input. The parameters of each item come from the NumPy generator `rng`; noise comes from a torch
+generator on the device, which `rng` seeds.
 """
 
 import math
@@ -35,7 +35,7 @@ def polarity(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def mixup(waveforms: Tensor, labels: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each waveform and its labels with another of the batch (Zhang et al., ICLR 2018)."""
+    """Mix each waveform and its labels with another one of the batch (Zhang et al., ICLR 2018)."""
     share = _like(waveforms, rng.beta(alpha, alpha, (len(waveforms), 1)))
     other = torch.from_numpy(rng.permutation(len(waveforms))).to(waveforms.device)
     mixed = share * waveforms + (1 - share) * waveforms[other]
@@ -43,7 +43,7 @@ def mixup(waveforms: Tensor, labels: Tensor, rng: np.random.Generator, alpha: fl
 
 
 def mask(log_mel: Tensor, rng: np.random.Generator, *, max_frames: int, max_bands: int) -> Tensor:
-    """Replace a stripe of time and a stripe of bands with the item's mean (SpecAugment, Park et al. 2019)."""
+    """Replace a range of frames and a range of bands with the item's mean (SpecAugment, Park et al. 2019)."""
     items, bands, frames = log_mel.shape
     hidden = torch.zeros(1, dtype=torch.bool, device=log_mel.device)
     for axis, size, most in ((2, frames, max_frames), (1, bands, max_bands)):
@@ -116,7 +116,7 @@ def _like(tensor: Tensor, numbers: npt.NDArray[np.float64]) -> Tensor:
 
 
 def _some(tensor: Tensor, rng: np.random.Generator, share: float) -> Tensor:
-    """Return the indices of a random share of the items."""
+    """Return the indices of a random selection of the items, each chosen with probability `share`."""
     return torch.from_numpy(np.nonzero(rng.random(len(tensor)) < share)[0]).to(tensor.device)
 
 

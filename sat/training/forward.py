@@ -1,4 +1,4 @@
-"""Training of the tagging models: two chunks of a SAT and their loss, or a whole clip with parts left out."""
+"""Forward passes in training: two chunks of a SAT and their loss, or a whole clip with parts left out."""
 
 from math import log
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def crop_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype) -> Tensor:
-    """Tag crops of two chunks, without gradient through the memory (paper section 4.4).
+    """Tag crops of two chunks; no gradient flows through the memory (paper section 4.4).
 
     Shape:
         [B, 64, 2 F] -> logits [B, 2, 527] float32
@@ -47,7 +47,8 @@ def full_context_logits(
         log_mel: [B, 64, F].
         generator: Source of random numbers.
         patch_out: Share of the time steps, and of the frequencies, whose patches are left out (Koutini et al. 2022).
-        drop_path: Probability that a clip skips the last block; lower for earlier blocks (stochastic depth).
+        drop_path: Probability that a clip skips the last block; the probability is lower for earlier blocks (stochastic
+            depth).
 
     Returns:
         Logits [B, 527].
@@ -71,6 +72,6 @@ def full_context_logits(
 
 
 def _some(count: int, left_out: float, generator: torch.Generator) -> Tensor:
-    """Return the indices up to `count` in order, without a random share of them."""
+    """Return the indices up to `count` in order, leaving out a random share of them."""
     kept = max(1, count - int(count * left_out))
     return torch.randperm(count, generator=generator)[:kept].sort().values

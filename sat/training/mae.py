@@ -42,7 +42,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_out = nn.Linear(decoder_width, PATCH_VALUES)
 
     def forward(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the mean squared error on the masked patches, each normalised to mean 0 and deviation 1.
+        """Return the mean squared error on the masked patches, each normalised to mean 0 and standard deviation 1.
 
         Shape:
             [B, 64, F] dB -> one number
@@ -73,7 +73,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def patches(log_mel: Tensor) -> Tensor:
-    """Cut into patches, frequency-major like the model's tokens.
+    """Cut log-mel into patches, frequency-major like the model's tokens.
 
     Shape:
         [B, 64, F] -> [B, 4 (F // 16), 256]

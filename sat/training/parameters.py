@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def initialise(model: SAT) -> None:
-    """Set random initial weights; scores begin near 0.01, the mean of the labels."""
+    """Set random initial weights; scores begin near 0.01, which is about the mean of the labels."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             nn.init.xavier_uniform_(parameter)
@@ -34,7 +34,7 @@ def start_from(model: SAT, state: Mapping[str, Tensor], *, head: bool = True) ->
         Names of the tensors that were not copied.
 
     Raises:
-        CheckpointError: A tensor is of another shape.
+        CheckpointError: A tensor has another shape.
     """
     ours = model.state_dict()
     left = []

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 
 def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Tag crops of two chunks: the first has no memory, that of the second is the first, without gradient.
+    """Tag crops of two chunks: the first has no memory; the memory of the second is the first, without gradient.
 
     Args:
         model: A streaming configuration whose memory is one chunk; its parameters are float32.
@@ -30,7 +30,7 @@ def two_chunks(model: SAT, log_mel: Tensor, dtype: torch.dtype = torch.float32) 
         Logits of both chunks, [B, 2, 527] float32.
 
     Raises:
-        ValueError: The memory spans more than one chunk, there is a class token, or the number of frames is wrong.
+        ValueError: The memory spans more than one chunk, the model has a class token, or the number of frames is wrong.
     """
     config = model.config
     if not allows_consecutive(config) or config.class_token:
@@ -63,7 +63,7 @@ def _attention(block: Block, x: Tensor, memory: Tensor | None) -> Tensor:
 
 
 class _Folded:
-    """A LayerNorm's scale and shift folded into the linear layer behind it.
+    """A LayerNorm's scale and shift, folded into the linear layer that follows it.
 
     With n = (x - mean) / deviation, the layer's output is n W' + b', where W' = W diag(scale) and b' = W shift + b.
     """
@@ -76,14 +76,14 @@ class _Folded:
     def gradients(
         scale: Tensor, shift: Tensor, weight: Tensor, g_folded: Tensor, g_bias: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of scale, shift, W and b from those of W' and b'."""
+        """Return the gradients of scale, shift, W and b, given those of W' and b'."""
         g_folded, g_bias = g_folded.to(weight.dtype), g_bias.to(weight.dtype)
         g_weight = torch.addr(g_folded * scale, g_bias, shift)
         return (weight * g_folded).sum(0), weight.T @ g_bias, g_weight, g_bias
 
 
 class _Attention(torch.autograd.Function):
-    """LayerNorm, projection to queries, keys and values, attention of both chunks; without the output projection."""
+    """LayerNorm, projection to queries, keys and values, and attention of both chunks; no output projection."""
 
     @staticmethod
     def forward(
@@ -132,7 +132,7 @@ class _Attention(torch.autograd.Function):
         g_folded, g_bias = _weight_gradient(g_rows, n), g_rows.flatten(0, 1).sum(0)
         g_memory = None
         if memory is None:
-            # So far the gradient of the weights, with the first chunk as memory; the gradient of x excludes the memory.
+            # The gradient of the weights includes the first chunk as memory; the gradient of x must not.
             own = torch.stack([
                 torch.bmm(g_logits[:, :tokens, :tokens].mT, q[:, :tokens]),
                 torch.bmm(weights[:, :tokens, :tokens].mT, g[:, :tokens]),
@@ -154,7 +154,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _row_factors(weight: Tensor, heads: int) -> Tensor:
-    """Return the factors of the rows of the projection to queries, keys and values, [3 D, 1]."""
+    """Return the factor of each row of the projection to queries, keys and values, [3 D, 1]."""
     width = weight.shape[1]
     rows = weight.new_ones(3 * width, 1)
     rows[:width] = (width // heads) ** -0.5
@@ -165,7 +165,7 @@ def _hidden(tokens: int, keys: int, like: Tensor) -> Tensor:
     """Return the mask added to the attention logits: -inf for the keys that a chunk does not attend to.
 
     Shape:
-        [1, 2 tokens, keys]; the keys are those of a separate memory, if there is one, then those of both chunks
+        [1, 2 tokens, keys]; the keys are those of the separate memory, if any, then those of both chunks
     """
     past = keys - 2 * tokens
     hidden = like.new_zeros(1, 2 * tokens, keys)

@@ -57,10 +57,10 @@ def load(path: str | Path, arch: str | None = None) -> Checkpoint:
 
     Args:
         path: A `.safetensors` file, or a `.pt` file with a state dict, bare or under `model`.
-        arch: Name of the configuration; by default the one that the file states, or whose shapes fit.
+        arch: Name of the configuration; by default the one that the file states, or the one whose shapes fit.
 
     Raises:
-        CheckpointError: The file cannot be read, or a tensor is missing or of another shape; the message names it.
+        CheckpointError: The file cannot be read, or a tensor is missing or has another shape; the message names it.
         ConfigError: `arch` is not a configuration.
     """
     path = Path(path)
@@ -90,7 +90,7 @@ def save(model: SAT, path: str | Path, dtype: torch.dtype = torch.float32, **met
 
 
 def to_published(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Rename a model's state dict to the published names, which keep queries apart if the model is streaming."""
+    """Rename a model's state dict to the published names; in streaming models, queries are a separate tensor there."""
     published = {}
     for name, tensor in state.items():
         for ours, theirs in _RENAMED.items():
@@ -125,18 +125,18 @@ def published_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _check_front_end(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the front end's buffers that published files contain, after a comparison with ours."""
+    """Remove the front end's buffers, which published files contain, after comparing them with ours."""
     log_mel = LogMel()
     for name, buffer in _FRONT_END.items():
         if name in tensors:
             ours = getattr(log_mel, buffer)
             if tensors[name].shape != ours.shape or not torch.allclose(tensors[name], ours, atol=_FRONT_END_TOLERANCE):
-                raise CheckpointError(f"{path}: {name} differs: the model was trained with another front end")
+                raise CheckpointError(f"{path} was trained with another front end: its {name} differs")
     return {name: tensor for name, tensor in tensors.items() if name not in _FRONT_END}
 
 
 def _recognise(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Return the name of the one configuration whose shapes are those of the file."""
+    """Return the name of the only configuration whose shapes are those of the file."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     fits = [name for name, config in CONFIGS.items() if published_shapes(config).items() <= shapes.items()]
     if len(fits) == 1:
@@ -171,7 +171,7 @@ def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[st
 
 
 def fit_time_positions(table: Tensor, positions: int) -> Tensor:
-    """Shorten a time-position table, or stretch it bilinearly.
+    """Cut a time-position table to a length, or stretch it bilinearly.
 
     Shape:
         [1, D, 1, any] -> [1, D, 1, positions]

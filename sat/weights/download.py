@@ -1,11 +1,11 @@
-"""Downloads into the per-user cache: resumed where they broke off, and checked before a file gets its final name.
+"""Download files into the per-user cache: resumed where they broke off, checked before a file gets its final name.
 
 Environment variable:
     SATPIPE_CACHE: Folder of the cache, instead of the platform's cache folder for `satpipe`.
 
 For each file NAME.EXT the cache also contains its record `NAME.json` (sha256, url, size in bytes, date). During a
-download it contains the partial file `NAME.EXT.part`, the version of the file on the server that this belongs to,
-`NAME.EXT.part.json`, and `NAME.lock`.
+download it contains the partial file `NAME.EXT.part`, the file's version on the server in `NAME.EXT.part.json`, and
+`NAME.lock`.
 """
 
 import json
@@ -25,7 +25,7 @@ from satpipe.sat.errors import DownloadError, SatpipeError
 from satpipe.sat.tensor_files import sha256_of
 
 Progress = Callable[[int, int | None], None]
-"""Receives the bytes downloaded so far and the size of the file, None if the server does not state it."""
+"""Called with the number of bytes downloaded so far and the size of the file, None if the server does not state it."""
 
 _ATTEMPTS = 5
 _RETRY_WAIT_S = 0.5  # doubled each time
@@ -42,7 +42,7 @@ class Source:
         url: Its address.
         page: The page that publishes it.
         variable: Environment variable with the address of a mirror.
-        content: What the file is, in words.
+        content: Description of the file, for messages.
         max_bytes: Maximum size; None: no limit.
     """
 
@@ -54,7 +54,7 @@ class Source:
 
     @property
     def advice(self) -> str:
-        """What to do if the download is refused."""
+        """Advice to the user if the download is refused."""
         return f"Check {self.page}, or set {self.variable} to a mirror"
 
 
@@ -64,7 +64,7 @@ def cache_folder() -> Path:
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """Return the record of a file in the cache; an empty one if the file was not downloaded."""
+    """Return the record of a file in the cache; an empty dict if the file was not downloaded."""
     return _read_json(path.with_suffix(".json")) if path.is_file() else {}
 
 
@@ -83,7 +83,7 @@ def download(source: Source, path: Path, check: Callable[[Path], None], progress
     Args:
         source: Where the file comes from.
         path: Its path in the cache.
-        check: Called with the path of the downloaded file; raises a `SatpipeError` if that is not the file expected.
+        check: Called with the path of the downloaded file; raises a `SatpipeError` if it is not the expected file.
         progress: Called repeatedly during the download.
 
     Raises:
@@ -201,7 +201,7 @@ def _continues(response: requests.Response, done_bytes: int, version: dict[str, 
 
 
 def _validator(response: requests.Response) -> str | None:
-    """Return the identifier of the file's version for If-Range, which allows no weak ETag."""
+    """Return the identifier of the file's version for If-Range, which does not accept a weak ETag."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
@@ -211,7 +211,7 @@ def _version_path(part: Path) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if the file is missing or damaged."""
+    """Return the object in a JSON file; an empty dict if the file is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""The bundled model, and the published checkpoints: those that were pulled are in the cache as `NAME.pt`.
+"""The bundled model, and the published checkpoints, which are in the cache as `NAME.pt` once they are pulled.
 
 Environment variable:
     SATPIPE_HUB_URL: Folder on a mirror with the published files, instead of the Zenodo record.
@@ -30,7 +30,7 @@ class Published:
     """A checkpoint in the paper's Zenodo record."""
 
     name: str
-    """Of the configuration and of the model."""
+    """Name of the configuration and of the model."""
     file: str
     map_percent: float
     """mAP on AudioSet's evaluation set, as stated in the file name."""
@@ -129,7 +129,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
         DownloadError: The file could not be downloaded or written, or is another model.
     """
     if name in BUNDLED_CONFIGS:
-        raise ConfigError("the bundled model ships with satpipe and need not be pulled")
+        raise ConfigError("the bundled model comes with satpipe and need not be pulled")
     if name not in PUBLISHED:
         raise not_found("published model", name, PUBLISHED)
     published = PUBLISHED[name]

@@ -42,7 +42,7 @@ def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
             that configuration.
-        ConfigError: The model is unknown, the message suggests similar ones; or `arch` contradicts the name.
+        ConfigError: The model is unknown (the message suggests similar ones), or `arch` contradicts the name.
     """
     own_arch = hub.BUNDLED_CONFIGS.get(model, model)
     if (model in hub.BUNDLED_CONFIGS or model in hub.PUBLISHED) and arch not in (None, own_arch):
@@ -73,7 +73,7 @@ def load_model(model: str = BUNDLED, arch: str | None = None) -> SAT:
     Raises:
         CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
             that configuration.
-        ConfigError: The model is unknown, the message suggests similar ones; or `arch` contradicts the name.
+        ConfigError: The model is unknown (the message suggests similar ones), or `arch` contradicts the name.
     """
     return load_checkpoint(model, arch).model()
 
@@ -87,7 +87,7 @@ def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Loa
         random: Use random weights for an external tagger that is named without weights.
 
     Raises:
-        CheckpointError: The weights are missing, or those of another model.
+        CheckpointError: The weights are missing, or belong to another model.
         ConfigError: The model is unknown, or a package that it needs is not installed.
         DownloadError: Weights could not be downloaded from Hugging Face.
         LabelError: The outputs are not AudioSet's 527 classes.

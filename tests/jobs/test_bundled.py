@@ -124,7 +124,7 @@ def test_the_models_are_measured_as_the_card_shows(folder: Path, runs: list[tupl
 
 
 def test_what_a_corpus_does_not_have_is_named(folder: Path, tmp_path: Path, ray_here: None) -> None:
-    with pytest.raises(ConfigError, match="--teacher must be EfficientAT's weights"):
+    with pytest.raises(ConfigError, match="--teacher must name EfficientAT's weights"):
         train_bundled(Corpus(folder / "corpus"), BundledOptions(), lambda line: None)
     with pytest.raises(ConfigError, match=r"teacher_scores.parquet not found"):
         assert Corpus(folder / "extra").scores

@@ -76,8 +76,8 @@ def test_overrides_and_files(tmp_path: Path) -> None:
         ),
         ("stage=full", "is for stage full, not sat"),
         ("warmup_epochs=900", "warmup_epochs and decay_epochs must add up to at most the 250 epochs"),
-        ("data=", "data must be the folder of a training set"),
-        ("labels=", "labels must be the folder of a teacher's labels .* for stage sat"),
+        ("data=", "data must name the folder of a training set"),
+        ("labels=", "labels must name the folder of a teacher's labels .* for stage sat"),
         ("lr", "--set must be key=value, not 'lr'"),
     ],
 )

@@ -127,7 +127,7 @@ def test_audiosets_csvs(tmp_path: Path) -> None:
 
 def test_what_does_not_match_is_said(audio: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("path,labels\nelsewhere/a.wav,Dog\n")
-    with pytest.raises(ConfigError, match=r"none of the 1 clips in .* is 'elsewhere/a.wav'.*000.flac"):
+    with pytest.raises(ConfigError, match=r"contains none of the 1 clips in .* is 'elsewhere/a.wav'.*000.flac"):
         list_clips(str(audio), tmp_path / "other.csv")
     (tmp_path / "no.csv").write_text("name,labels\na.wav,Dog\n")
     with pytest.raises(ConfigError, match="has no column of paths .* it has name, labels"):
@@ -154,7 +154,7 @@ def test_a_run_that_was_stopped_makes_only_the_missing_shards(audio: Path, tmp_p
     files = Shards(tmp_path / "out").files
     before = {path: path.stat().st_mtime_ns for path in files}
     files[1].unlink()
-    with pytest.raises(ConfigError, match="has 2 of 3 files"):
+    with pytest.raises(ConfigError, match="has only 2 of 3 files"):
         Shards(tmp_path / "out")
     made = []
     again = prepare(str(audio), tmp_path / "out", clips_per_shard=5, report=lambda *n: made.append(n))
@@ -170,7 +170,7 @@ def test_the_commands(audio: Path, table: Path, teacher: Path, satpipe_here: Sat
     assert "12 clips in" in done.stdout
     assert "522 of the model's classes never occur" in done.stdout
     label = ("psl", "set", "-o", "psl", "--teacher", teacher, "--top-k", 5)
-    assert "segments are labelled in psl" in satpipe_here(*label, cwd=tmp_path).stdout
+    assert "psl contains the labels of" in satpipe_here(*label, cwd=tmp_path).stdout
     assert satpipe_here(*label, cwd=tmp_path).returncode == 0  # nothing is left to do
     other = satpipe_here(*label, "--piece-s", 2, cwd=tmp_path)
     assert other.returncode == 1

@@ -125,7 +125,7 @@ def test_beats_is_read_from_a_published_file_with_its_classes(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "error", "reason"),
     [
-        ({"model": {}}, CheckpointError, "holds no state dict"),
+        ({"model": {}}, CheckpointError, "contains no state dict"),
         ({"model": beats_state()}, CheckpointError, "lists no classes: it must be a fine-tuned BEATs"),
         ({"model": beats_state(5), "label_dict": dict(enumerate(MIDS[:5]))}, LabelError, "5 outputs, /m/0"),
         (

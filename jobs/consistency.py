@@ -1,6 +1,7 @@
-"""Score over time of the same recordings under several models and delays, with and without memory.
+"""Compare scores over time of the same recordings under several regimes: models and delays, with and without memory.
 
-The comparison of section 5.4 and Figure 2 of Dinkel et al. (2024): a long sound should be found all the time.
+This is the comparison of section 5.4 and Figure 2 of Dinkel et al. (2024): a long sound should be detected in every
+chunk.
 """
 
 import json
@@ -32,9 +33,9 @@ class Regime:
     """The model and options behind the scores of a folder."""
 
     name: str
-    """Model, delay and memory, and the folder if regimes would share a name otherwise."""
+    """Model, delay and memory; also the folder if regimes would otherwise have the same name."""
     out: str
-    """Output folder, as passed by the caller."""
+    """Output folder, as given by the caller."""
     arch: str
     memory: str
     """"on" or "off"."""
@@ -78,7 +79,7 @@ class Consistency:
     scores: tuple[ChunkScores, ...]
     """Chunks of the recordings and scores of the labels of each regime."""
     figures: tuple[Figures, ...]
-    """By class, recording and regime; if there are several recordings, the figures of all follow."""
+    """By class, recording and regime; if there are several recordings, followed by the figures of all together."""
     notes: tuple[str, ...]
     """Limitations of the figures."""
 
@@ -95,7 +96,7 @@ def consistency(
 
     Raises:
         ConfigError: No folder or class is given, or the threshold is not valid.
-        OutputError: A folder has no scores that can be read, or the folders contain different recordings.
+        OutputError: A folder has no readable scores, or the folders contain different recordings.
     """
     if not outs or not labels:
         raise ConfigError("a comparison needs one or more output folders of `satpipe tag` and one or more labels")
@@ -113,7 +114,7 @@ def consistency(
 
 
 def _shared(outs: Sequence[str | Path], tables: list[Tables]) -> tuple[str, ...]:
-    """Return the tagged recordings, which must be the same in all folders."""
+    """Return the tagged recordings, after checking that they are the same in all folders."""
     tagged = [
         {name: length_s for name, length_s, n in zip(each.recordings, each.duration_s, each.chunks, strict=True) if n}
         for each in tables
@@ -197,7 +198,7 @@ def _figures(regime: Regime, read: ChunkScores, labels: tuple[Label, ...], thres
 
 
 def _longest_gaps_s(read: ChunkScores, reached: npt.NDArray[np.bool_]) -> Floats:
-    """Return the longest uninterrupted time below the threshold, of each recording and class."""
+    """Return the longest uninterrupted time below the threshold for each recording and class, [recordings, classes]."""
     gaps = detect(read.clip, read.start_s, read.end_s, (~reached).astype(np.float16), 1.0)
     longest_s = np.zeros((len(read.recordings), reached.shape[1]))
     np.maximum.at(longest_s, (gaps.clip, gaps.label), gaps.offset_s - gaps.onset_s)

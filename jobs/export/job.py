@@ -50,13 +50,13 @@ class Exported:
 
 
 def export(options: ExportOptions) -> Exported:
-    """Write a model as one file, after its scores have been compared with the model's.
+    """Write a model as one file, once the file's scores have been compared with the model's.
 
     Raises:
         ConfigError: The options contradict one another, or an extra is not installed.
         CheckpointError: The model's file is not a valid checkpoint.
-        AudioError: A recording to check on cannot be read.
-        OutputError: The file cannot be written, or its scores are not the model's.
+        AudioError: A recording of `check` cannot be read.
+        OutputError: The file cannot be written, or its scores differ from the model's.
     """
     _check(options)
     checkpoint = _checkpoint(options)
@@ -84,7 +84,7 @@ def export(options: ExportOptions) -> Exported:
 
 
 def text(done: Exported, options: ExportOptions) -> list[str]:
-    """Describe the file."""
+    """Return a description of the file and of its accuracy."""
     chunk_s = int(done.metadata["chunk_samples"]) / SAMPLE_RATE_HZ
     found = done.difference
     checked = ", ".join(options.check) or "synthetic sound; add --check RECORDINGS to compare on yours"
@@ -97,7 +97,7 @@ def text(done: Exported, options: ExportOptions) -> list[str]:
 
 
 def describe(options: ExportOptions, checkpoint: Checkpoint) -> dict[str, str]:
-    """Return the metadata: everything needed to call the file and to name its scores, and its origin."""
+    """Return the metadata: everything needed to call the file and to name its scores, and the origin of the weights."""
     config = checkpoint.config
     licence = PUBLISHED_LICENCE if options.model in PUBLISHED else "not stated"
     return {
@@ -129,7 +129,7 @@ def _checkpoint(options: ExportOptions) -> Checkpoint:
     name = options.model.partition(":")[0]
     if name in external_taggers():
         raise ConfigError(
-            f"'{name}' cannot be exported: it is not a SAT model, whose front end and memory the file contains"
+            f"'{name}' cannot be exported: only SAT models can be, since the file contains their front end and memory"
         )
     checkpoint = load_checkpoint(options.model, options.arch)
     if options.delay_s is None:
@@ -172,7 +172,7 @@ def _write_onnx(tagger: ChunkTagger, path: Path, metadata: dict[str, str]) -> No
 
 
 def _quantise(path: Path) -> None:
-    """Quantise linear layers: weights to 8 bits here, inputs as they arrive; the front end stays in float32."""
+    """Quantise linear layers: weights to 8 bits here, inputs at run time; the front end stays in float32."""
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
@@ -196,7 +196,7 @@ def _write_torchscript(tagger: ChunkTagger, path: Path, metadata: dict[str, str]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the log of torch and ONNX Runtime, which is about optional packages and steps."""
+    """Silence the logs of torch and ONNX Runtime, which only report optional packages and steps."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Runs files of `satpipe export`, and compares their scores with those of the Python model."""
+"""Run files of `satpipe export`, and compare their scores with those of the Python model."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +21,9 @@ from satpipe.sat.model.streaming import StreamingTagger
 
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[Arrays], list[npt.NDArray[np.float32]]]
-"""An open file: inputs by name, in order -> scores, and memory if the model has one."""
+"""An open file: maps inputs by name, in order, to scores and, if the model has one, the memory."""
 
-_CHECKED_S = 600  # maximum per recording
+_CHECKED_S = 600  # maximum length of audio per recording
 _SYNTHETIC_S = 25
 
 
@@ -42,7 +42,7 @@ class Difference:
 
 
 def open_onnx(path: Path, threads: int = 0) -> Call:
-    """Open an ONNX file in ONNX Runtime, which chooses the number of `threads` if that is 0."""
+    """Open an ONNX file in ONNX Runtime; with 0 `threads`, ONNX Runtime chooses their number."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -65,7 +65,7 @@ def open_torchscript(path: Path) -> Call:
 
 @contextmanager
 def torchscript_deprecation_ignored() -> Iterator[None]:
-    """Ignore that TorchScript is deprecated: some programs load no other format."""
+    """Ignore the deprecation of TorchScript: some programs load no other format."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]  # shapes are fixed
@@ -105,12 +105,12 @@ def difference(call: Call, model: SAT, recordings: Iterable[Samples]) -> Differe
         total += float(distance.sum(dtype=np.float64))
         same_top += int((found.argmax(1) == wanted.argmax(1)).sum())
     if not chunks:
-        raise ConfigError("the recordings to check on contain no audio")
+        raise ConfigError("the recordings of --check contain no audio")
     return Difference(chunks, largest, total / (chunks * CLASSES), same_top / chunks)
 
 
 def read(inputs: tuple[str, ...]) -> Iterator[Samples]:
-    """Return the first ten minutes of each recording, 16 kHz mono; each is read when it is needed.
+    """Yield the first ten minutes of each recording, 16 kHz mono; a recording is read when it is needed.
 
     Raises:
         ConfigError: No recordings are found.
@@ -136,10 +136,10 @@ def _read(source: Source) -> Samples:
 
 
 def synthetic_sound() -> Samples:
-    """Return a sound to compare on without recordings: a wandering tone, bursts of noise, silence.
+    """Return a sound for comparisons without recordings: a tone of varying pitch, bursts of noise, silence.
 
-    The tone is always mixed with some noise: bands that contain only rounding errors of a loud tone's Fourier transform
-    depend on the method of computation.
+    The tone is always mixed with some noise: in bands that contain only rounding errors of a loud tone's Fourier
+    transform, results depend on the method of computation.
     """
     generator = np.random.default_rng(0)
     seconds = np.arange(_SYNTHETIC_S * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ

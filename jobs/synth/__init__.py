@@ -4,7 +4,7 @@
     strong.tsv                  filename, onset, offset (seconds), event_label (mid); one empty row for an empty scene
     weak.csv                    the classes in each scene, in the form of AudioSet's segment lists
     events.tsv                  also the name, source and signal-to-noise ratio (requested, reached) of each event
-    synth.json                  the options, the sources used, the numbers of events left out
+    synth.json                  the options, the sources used, the number of events left out
 
 The rules (all times are integer samples at 16 kHz):
 
@@ -13,19 +13,19 @@ The rules (all times are integer samples at 16 kHz):
   ground truth. Both ends are faded over 5 ms.
 * The number of events is Poisson distributed. For each event the label is drawn first, then one of its clips, then the
   onset; all three are drawn up to 20 times until the event is 0.25 s away from others of its class (crowded scenes
-  favour short clips). An event that still does not fit is left out and counted. The end of the scene may cut an event,
-  but at least 0.25 s of it remain.
+  favour short clips). An event that still does not fit is left out and counted. The end of the scene may cut an event
+  off, but at least 0.25 s of it remains.
 * A background shorter than the scene is repeated, its end cross-faded into its beginning over 0.5 s; a longer one
   starts at a random position. It is brought to a common level, or a lower one so that its peak stays below 0.5. White
   noise at -70 dBFS is added to it; without a background, white noise at its level replaces it. So a scene contains no
   digital silence.
-* The level of an event follows from the power of the background during the event. Where k events overlap, each may use
-  at most 1/k of what the background leaves free below 0.99: no scene clips, and none has to be scaled afterwards. An
-  event that becomes quieter than requested is counted, and `events.tsv` has the ratio it reached.
+* The level of an event is set relative to the power of the background during the event. Where k events overlap, each
+  may use at most 1/k of the headroom that the background leaves below 0.99, so no scene clips or has to be scaled
+  afterwards. An event that becomes quieter than requested is counted, and `events.tsv` has the ratio it reached.
 * Scene k depends on the seed, k, the other options and the sources, but not on the number of scenes or workers.
 
-Scenes are made in threads, not in Ray tasks: decoding, NumPy and encoding release the interpreter, all threads share
-the decoded clips, and an hour of sound takes seconds, so it needs no cluster with access to the clips.
+Scenes are made in threads, not in Ray tasks: decoding, NumPy and encoding release the interpreter's lock, all threads
+share the decoded clips, and an hour of sound takes seconds, so no cluster is needed.
 """
 
 import os
@@ -44,7 +44,7 @@ __all__ = [
     "text",
 ]  # fmt: skip
 
-MAX_WORKERS = 16  # by default; only one thread at once runs the Python code between the array operations
+MAX_WORKERS = 16  # by default; only one thread at a time runs the Python code between the array operations
 
 
 def synth(options: SynthOptions) -> Summary:

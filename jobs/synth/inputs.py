@@ -23,11 +23,11 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
 AUDIBLE_DB = -40  # relative to the loudest frame
 SILENCE_DB = -80  # dBFS; a clip without a louder frame is silent
-MAX_EVENT_SAMPLES = 30 * SAMPLE_RATE_HZ  # of an event, and of background read ahead
+MAX_EVENT_SAMPLES = 30 * SAMPLE_RATE_HZ  # maximum length of an event, and of the background that is read ahead
 CROSS_FADE_SAMPLES = SAMPLE_RATE_HZ // 2
 MIN_BACKGROUND_SAMPLES = 2 * CROSS_FADE_SAMPLES
 BACKGROUND_PEAK = 0.5
-EXAMPLES = 5  # unusable sources that a message names
+EXAMPLES = 5  # number of unusable sources that a message names
 _FOLDER_OF_MID = re.compile(r"_?([mgt])[_/](\w+)")
 
 
@@ -56,7 +56,9 @@ class Background:
     """Factor that brings the recording to its level."""
 
 
-_Request = tuple[Label, tuple[float, float] | None]  # use of a file: label; onset and offset in seconds, None for all
+_Request = tuple[
+    Label, tuple[float, float] | None
+]  # a clip in a file: label; onset, offset in seconds, None: all of it
 
 
 def find_clips(options: SynthOptions, pool: ThreadPoolExecutor, skipped: list[str]) -> list[list[Clip]]:
@@ -106,7 +108,9 @@ def _requests_of_table(path: Path) -> dict[Source, list[_Request]]:
             file.seek(0)
             rows = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
             if not {"path", "label"} <= set(rows.fieldnames or ()):
-                raise ConfigError(f"{path} needs a header with path and label, and optionally onset_s and offset_s")
+                raise ConfigError(
+                    f"{path} must have a header with the columns path and label, and optionally onset_s and offset_s"
+                )
             for row in rows:
                 source, request = _request_of_row(row, path, f"line {rows.line_num} of {path}")
                 requests[source].append(request)
@@ -181,7 +185,7 @@ def _audible(levels: _Levels, span_s: tuple[float, float] | None) -> tuple[int, 
     start, stop = (round(second * SAMPLE_RATE_HZ) for second in span_s) if span_s else (0, levels.samples)
     if stop > levels.samples + FRAME_SAMPLES:
         length_s, end_s = levels.samples / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ
-        raise AudioError(f"its offset {end_s:g} s is after its end, {length_s:g} s")
+        raise AudioError(f"its offset of {end_s:g} s is after its end at {length_s:g} s")
     stop = min(stop, levels.samples)
     powers = levels.powers[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)]
     loudest = _loudest(powers)
@@ -199,7 +203,7 @@ def _loudest(powers: npt.NDArray[np.float64]) -> float:
     """
     loudest = float(powers.max(initial=0))
     if loudest < 10 ** (SILENCE_DB / 10):
-        raise AudioError("only silence")
+        raise AudioError("contains only silence")
     return loudest
 
 

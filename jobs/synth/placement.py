@@ -1,4 +1,4 @@
-"""Draws the events of a scene and their places."""
+"""Draw the events of a scene and their positions."""
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def draw_events(rng: np.random.Generator, clips: list[list[Clip]], options: Synt
 
 
 def crowd(event: Event, events: list[Event]) -> int:
-    """Return the maximum number of simultaneous events during an event, itself included.
+    """Return the maximum number of simultaneous events during an event, including the event itself.
 
     Args:
         event: One of `events`, or another event.

@@ -1,4 +1,4 @@
-"""Scenes: events over a background, made block by block."""
+"""Make scenes, events over a background, block by block."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 BLOCK_SAMPLES = 30 * SAMPLE_RATE_HZ
 FADE_SAMPLES = SAMPLE_RATE_HZ // 200
-LATEST_START_SAMPLES = 600 * SAMPLE_RATE_HZ  # in a background that must be read from its beginning
+LATEST_START_SAMPLES = 600 * SAMPLE_RATE_HZ  # in a background that must be decoded from its beginning
 FLOOR_DB = -70
 SCENE_PEAK = 0.99
 LARGEST_WAV_BYTES = 2**32 - 2**16
@@ -47,7 +47,7 @@ class SceneMaker:
     """
 
     def __init__(self, options: SynthOptions, clips: list[list[Clip]], backgrounds: list[Background]) -> None:
-        """Take the clips of each label, and the backgrounds, one of which is drawn for each scene; if none, noise."""
+        """Take the clips of each label, and the backgrounds to draw from; without backgrounds, noise is used."""
         self.stop = Flag()
         self._options, self._clips, self._backgrounds = options, clips, backgrounds
         self._library = Library()
@@ -85,7 +85,7 @@ class SceneMaker:
                 sound, ratio_db = self._sound(event, crowd(event, events), under[place])
                 mixed[place] += sound
                 reached_db.append(ratio_db)
-            # libsndfile rounds differently for FLAC and for WAV, so samples are rounded here.
+            # libsndfile rounds differently for FLAC and WAV, so samples are rounded here.
             audio.write(np.rint(mixed[:BLOCK_SAMPLES] * 2**15).astype(np.int16))
             under, mixed = under[BLOCK_SAMPLES:], mixed[BLOCK_SAMPLES:]
         return reached_db
@@ -99,14 +99,14 @@ class SceneMaker:
         sound[:fade] *= rise
         sound[len(sound) - fade :] *= rise[::-1]
         noise_power, power, peak = _power(under), _power(sound), float(np.abs(sound).max())
-        if not power:  # the table gives a longer sound, but the part before the scene's end is silent
+        if not power:  # the table states a longer sound, but the part before the scene's end is silent
             return sound, -math.inf
         wanted = 10 ** (event.snr_db / 20) * math.sqrt(noise_power / power)
         gain = min(wanted, (SCENE_PEAK - float(np.abs(under).max())) / shares / peak)
         return sound * np.float32(gain), 10 * math.log10(gain**2 * power / noise_power)
 
     def _background(self, rng: np.random.Generator) -> tuple[str, Iterator[Samples]]:
-        """Draw a background; return its name and its endless sound."""
+        """Draw a background; return its name and its sound, repeated endlessly."""
         chance = rng.spawn(1)[0]
         if not self._backgrounds:
             return "", noise(chance, self._options.background_db)

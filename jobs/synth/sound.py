@@ -17,7 +17,7 @@ CACHED_SAMPLES = 300 * SAMPLE_RATE_HZ  # 19 MB; a longer background is decoded f
 
 
 class Stream:
-    """Reads any number of samples at once from blocks of any size."""
+    """Reads any number of samples at a time from blocks of any size."""
 
     def __init__(self, blocks: Iterable[Samples]) -> None:
         self._blocks = iter(blocks)

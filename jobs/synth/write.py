@@ -1,4 +1,4 @@
-"""Writes the scenes of `satpipe synth` and their tables to the output folder."""
+"""Write the scenes of `satpipe synth` and their tables to the output folder."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ class Summary:
     background: Counter[str] = field(default_factory=Counter)
     """Number of scenes over each file."""
     quieter: int = 0
-    """Number of events below the requested signal-to-noise ratio, since they would have clipped."""
+    """Number of events quieter than requested, since they would have clipped."""
     left_out: int = 0
     """Number of events that did not fit."""
     skipped: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Summary:
 def text(summary: Summary, out: str | Path) -> list[str]:
     """Return the closing lines of a run."""
     made = f"{summary.scenes:,} scenes, {timedelta(seconds=round(summary.duration_s))} in total"
-    lines = [f"{out} holds {made}; events: {summary.classes.total():,}; classes: {len(summary.classes)}"]
+    lines = [f"{out} contains {made}; events: {summary.classes.total():,}; classes: {len(summary.classes)}"]
     if summary.quieter:
         lines.append(f"  quieter than requested, so that nothing clips: {summary.quieter:,} events, see events.tsv")
     if summary.left_out:
@@ -85,15 +85,15 @@ def claimed(options: SynthOptions) -> Iterator[None]:
         except (OSError, ValueError):
             earlier = None
         if not isinstance(earlier, dict) or earlier.get("program") != PROGRAM:
-            raise OutputError(f"{out} is not empty and was not made by {PROGRAM}: give another folder")
+            raise OutputError(f"{out} is not empty and was not made by {PROGRAM}: choose another folder")
         if earlier.get("finished") and not options.overwrite:
-            raise OutputError(f"{out} contains scenes already: give another folder or --overwrite")
+            raise OutputError(f"{out} already contains scenes: choose another folder, or replace them with --overwrite")
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise OutputError(f"another {PROGRAM} is writing to {out}: let it finish first") from None
+        raise OutputError(f"another {PROGRAM} is writing to {out}: wait until it has finished") from None
     try:
         for pattern in (*TABLES, *(f".{name}.*" for name in TABLES), "audio/scene_*", "audio/.scene_*"):
             for path in out.glob(pattern):
@@ -104,7 +104,7 @@ def claimed(options: SynthOptions) -> Iterator[None]:
 
 
 def write_scenes(maker: SceneMaker, pool: ThreadPoolExecutor, options: SynthOptions, summary: Summary) -> None:
-    """Make all scenes, and write the tables meanwhile."""
+    """Make all scenes, and write the tables at the same time."""
     (options.folder / "audio").mkdir(exist_ok=True)
     _note(options)
     length_s = options.samples / SAMPLE_RATE_HZ
@@ -122,7 +122,7 @@ def write_scenes(maker: SceneMaker, pool: ThreadPoolExecutor, options: SynthOpti
                 weak.write(f'{Path(scene.file).stem}, 0.000, {length_s:.3f}, "{mids}"\n')
                 summary.add(scene, length_s)
         finally:
-            maker.stop.set()  # an interrupted run must not wait for the end of long scenes
+            maker.stop.set()  # an interrupted run must not wait until long scenes are finished
             pool.shutdown(cancel_futures=True)
     _note(options, summary)
 

@@ -318,7 +318,7 @@ def test_options_that_cannot_work(tmp_path: Path) -> None:
     refused(ConfigError, "SAT_T_2s has a delay of 2 s.*needs a full-context model", BUNDLED, out, delay_s=1)
     refused(ConfigError, "model or file 'SAT_T2s' not found; did you mean SAT_T_2s", "SAT_T2s", out)
     refused(CheckpointError, "satpipe models pull SAT_B_2s", "SAT_B_2s", out)
-    refused(ConfigError, "'ast' cannot be exported: it is not a SAT model", "ast:hf://owner/ast", out)
+    refused(ConfigError, "'ast' cannot be exported: only SAT models can be", "ast:hf://owner/ast", out)
 
 
 def test_a_file_that_is_another_kind_of_model_is_refused(tmp_path: Path) -> None:

@@ -555,7 +555,7 @@ def test_what_cannot_be_used_is_counted_and_named(clips: Path, street: Path, tmp
     assert reasons.keys() == {
         "loose.wav", "Bell/silent.wav", "Bell/empty.wav", "Bell/text.wav", "silent.wav", "short.wav", "text.wav",
     }  # fmt: skip
-    assert reasons["Bell/silent.wav"] == reasons["silent.wav"] == "only silence"
+    assert reasons["Bell/silent.wav"] == reasons["silent.wav"] == "contains only silence"
     assert reasons["short.wav"] == "shorter than 1 s"
     assert noted(tmp_path / "out")["skipped"] == summary.skipped
     lines = synth.text(summary, "out")
@@ -570,15 +570,15 @@ def test_a_table_names_what_cannot_be_used(tmp_path: Path) -> None:
     )
     found, skipped = looked_at(tmp_path / "table.csv")
     assert len(found) == 1
-    assert skipped[:2] == ["a.wav: only silence", "a.wav: its offset 12 s is after its end, 1.6 s"]
+    assert skipped[:2] == ["a.wav: contains only silence", "a.wav: its offset of 12 s is after its end at 1.6 s"]
     assert skipped[2].startswith("gone.wav: cannot be opened")
 
 
 @pytest.mark.parametrize(
     ("table", "error", "message"),
     [
-        ("file,label\na.wav,Bell\n", ConfigError, "needs a header with path and label"),
-        ("", ConfigError, "needs a header with path and label"),
+        ("file,label\na.wav,Bell\n", ConfigError, "must have a header with the columns path and label"),
+        ("", ConfigError, "must have a header with the columns path and label"),
         ("path,label\na.wav,Bel\n", LabelError, "line 2 of .*did you mean 'Bell'"),
         ("path,label\na.wav,Bell\na.wav,\n", ConfigError, "line 3 of .*path or label is missing"),
         ("path,label\na.wav\n", ConfigError, "line 2 of .*path or label is missing"),
@@ -647,7 +647,7 @@ def test_scenes_are_replaced_only_when_asked(clips: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     out.mkdir()
     make(out, clips, scenes=4)
-    with pytest.raises(OutputError, match="contains scenes already"):
+    with pytest.raises(OutputError, match="already contains scenes"):
         make(out, clips, scenes=2)
     make(out, clips, scenes=2, format="flac", overwrite=True)
     make(tmp_path / "new", clips, scenes=2, format="flac")
@@ -723,7 +723,7 @@ def test_the_command_makes_scenes(satpipe: Satpipe, clips: Path, street: Path, t
     more = ["--events-per-minute", 30, "--seed", 2, "--max-polyphony", 2, "--background-db", -45, "--format", "flac"]
     done = satpipe("synth", "-o", tmp_path / "out", *options, *more, "--workers", 1)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path / 'out'} holds 3 scenes, 0:00:15 in total; events: ")
+    assert done.stdout.startswith(f"{tmp_path / 'out'} contains 3 scenes, 0:00:15 in total; events: ")
     given = SynthOptions(tmp_path / "same", str(clips), str(street), 3, 5.0, 30.0, (3.0, 9.0), -45.0, 2, 2, "flac")
     synth.synth(given)
     assert content(tmp_path / "out") == content(tmp_path / "same")

@@ -292,7 +292,7 @@ def check_evaluated_both(folder: Path, printed: str) -> None:
 
 
 def check_scenes(folder: Path, printed: str) -> None:
-    assert "scenes holds 20 scenes, 0:10:00 in total" in printed
+    assert "scenes contains 20 scenes, 0:10:00 in total" in printed
     assert len(list((folder / "scenes" / "audio").iterdir())) == 20
 
 

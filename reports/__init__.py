@@ -1,1 +1,1 @@
-"""Results as text, tables, pictures and pages; everything that needs computing is done by `satpipe.jobs`."""
+"""Results as text, tables, pictures and pages; `satpipe.jobs` does all computing."""

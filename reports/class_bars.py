@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports.pictures import COLOURS, FORMATS, GREY, WIDTH_IN, drawn, label_name, unit_axis
 
-MAX_BARS = 20  # best and worst classes in the short picture
+MAX_BARS = 20  # number of best and of worst classes in the short picture
 MAX_NAME = 44
 _BAR_IN = 0.155
 _FIGURES = {
@@ -24,7 +24,7 @@ def class_bars(result: EvaluationResult, classes: list[_Class], kind: str, folde
     Args:
         result: The evaluation result of the classes.
         classes: Rows of `classes.csv`.
-        kind: "weak" or "strong": which figures.
+        kind: "weak" or "strong", which determines the figures.
         folder: Folder of the pictures.
 
     Returns:
@@ -48,7 +48,7 @@ def class_bars(result: EvaluationResult, classes: list[_Class], kind: str, folde
 
 def _draw(place: Path, parts: dict[str, list[_Class]], name: str, title: str, count: str, below: str) -> None:
     longest = max(map(len, parts.values()))
-    kinds = FORMATS if longest <= 2 * MAX_BARS else ("svg",)  # a long picture is scrolled and searched
+    kinds = FORMATS if longest <= 2 * MAX_BARS else ("svg",)  # readers scroll and search a long picture
     with drawn(place, WIDTH_IN, 0.9 + _BAR_IN * longest, kinds) as figure:
         columns = figure.subplots(1, len(parts), squeeze=False)[0]
         for axes, (head, part) in zip(columns, parts.items(), strict=True):

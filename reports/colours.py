@@ -1,4 +1,4 @@
-"""Colours of heat maps: lightness changes evenly from the paper's to the opposite, so that equal steps look equal.
+"""Colours of heat maps: lightness changes evenly from near that of the background, so that equal steps look equal.
 
 Computed in Oklch, the polar form of Oklab (Björn Ottosson, "A perceptual color space for image processing", 2020).
 """

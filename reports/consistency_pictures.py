@@ -1,4 +1,4 @@
-"""Score over time under several regimes, as a picture and as a table."""
+"""Draw scores over time under several regimes, and tabulate their figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ from satpipe.reports.pictures import COLOURS, GREY, WIDTH_IN, drawn, file_name, 
 from satpipe.reports.tables import Table
 
 PICTURE = "consistency"
-MARKS = "osD^vPX"  # of means
+MARKS = "osD^vPX"  # markers of means
 MAX_PANELS = 12
 MAX_COLUMNS = 3
-MAX_STEPS = 1000  # of a line; with more chunks, each step is the mean of several
-MAX_ROWS = 60  # of the table; with more, it has only the rows for all recordings together
+MAX_STEPS = 1000  # steps of a line; if there are more chunks, each step is the mean of several
+MAX_ROWS = 60  # rows of the table; beyond that, only those for all recordings together
 _UNITS = (("hours", 3600.0, 3.0), ("minutes", 60.0, 3.0), ("seconds", 1.0, 0.0))
 
 
 def picture(found: Consistency, folder: str | Path) -> str:
-    """Draw score over time, a panel for each recording and class, with mean and standard deviation next to it.
+    """Draw scores over time, a panel for each recording and class, with mean and standard deviation next to it.
 
     Returns:
         A note about panels left out, or "".

@@ -35,7 +35,7 @@ _Figure = dict[str, Any]
 
 
 def result_text(result: EvaluationResult) -> list[str]:
-    """Return a description of the evaluation, then each figure, next to the paper's if there is one."""
+    """Return a description of the evaluation, then each figure, next to that of the paper if it has one."""
     model = result["model"]
     lines = [
         f"{result['out']}: {model['arch']}, {model['delay_s']:g} s delay, memory {model['memory']}, {model['cut']}, "
@@ -135,7 +135,7 @@ def paper_table_text(results: list[EvaluationResult], number: int) -> list[str]:
 
 
 def paper_table(results: list[EvaluationResult], number: int) -> Table:
-    """Return one of the paper's Tables 1 to 3 with its figures and ours; models that the paper does not list follow."""
+    """Return one of the paper's Tables 1 to 3 with its figures and ours; models that are not in the paper follow."""
     names = ["mAP"] if number < 3 else ["segment_f1", "onset_f1"]
     ours: dict[Any, EvaluationResult] = {}
     for result in results:
@@ -161,8 +161,8 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
     note = f"Ours: {', '.join(result['out'] for result in results)}."
     if number == 3:
         note += (
-            "\nOurs are micro / macro by sed_eval's rule / macro with classes never found as 0; the paper does not "
-            "state its average."
+            "\nOurs are micro / macro by sed_eval's rule / macro with 0 for classes never found; the paper does not "
+            "state which average it uses."
         )
     heads = [f"{_NAMES[name]}{each}" for name in names for each in ("", ", ours")]
     title = f"Table {number} of Dinkel et al. (2024), in percent."

@@ -1,4 +1,4 @@
-"""Evaluation results as pictures: classes, curves, upper bounds and branches of the ontology."""
+"""Draw evaluation results: classes, curves, upper bounds and branches of the ontology."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -122,7 +122,7 @@ def _line(curves: pa.Table, name: str, mid: str | None) -> tuple[Any, Any]:
 
 
 def precision_recall(curves: pa.Table, name: str, classes: list[_Class], place: Path) -> None:
-    """Draw precision over recall of all classes together and of some classes; the areas are average precisions."""
+    """Draw precision over recall for all classes together and for some classes; the areas are average precisions."""
     with drawn(place, 6.2, 3.6) as figure:
         axes = figure.subplots()
         lines = [(None, "all together (micro)"), *((row["mid"], row["label"]) for row in classes)]
@@ -161,7 +161,7 @@ def psd_roc(result: EvaluationResult, curves: pa.Table, classes: list[_Class], p
 
 
 def upper_bounds(result: EvaluationResult, classes: list[_Class], place: Path) -> None:
-    """Draw F1 compared with the upper bound of the chunk grid: over all classes, and onset-F1 of each class."""
+    """Draw F1 next to the upper bound of the chunk grid: for all classes together, and onset-F1 for each class."""
     figures = {(figure["name"], figure["average"]): figure for figure in result["figures"]}
     with drawn(place, WIDTH_IN, 3.1) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
@@ -201,7 +201,7 @@ def upper_bounds(result: EvaluationResult, classes: list[_Class], place: Path) -
 
 
 def branches(result: EvaluationResult, place: Path) -> None:
-    """Draw the share of chunks by true branch of the ontology and found branch."""
+    """Draw the share of chunks in which each branch of the ontology is found, for each true branch."""
     rows = result["branches"]["rows"]
     columns = [*rows[0]["found"], "nothing"]
     shares = np.array([[*row["found"].values(), row["nothing"]] for row in rows])
@@ -215,7 +215,7 @@ def branches(result: EvaluationResult, place: Path) -> None:
         axes.set_yticks(range(len(rows)), [f"{fill(row['branch'], 24)} ({row['chunks']:,})" for row in rows])
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.set(xlabel="found: share of chunks", ylabel="only true branch (chunks)")
+        axes.set(xlabel="branch found (share of chunks)", ylabel="only true branch (chunks)")
         axes.axvline(len(columns) - 1.5, color="black", linewidth=1)
         axes.grid(visible=False)
         axes.spines[:].set_visible(True)

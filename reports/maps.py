@@ -1,4 +1,4 @@
-"""The maps of a report as pictures."""
+"""Draw the maps of a report as pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +74,7 @@ def _over_time(place: Path, found: ReportData, heads: list[str], shares: Floats)
     with drawn(place, WIDTH_IN, 0.9 + _ROW_IN * len(heads)) as figure:
         axes = figure.subplots()
         image = _map(axes, values, 1)
-        axes.set_title(f"Share of time with a score of at least {found.threshold:g}, relative to the label's maximum")
+        axes.set_title(f"Share of time with a score of at least {found.threshold:g}, relative to each label's maximum")
         axes.set_yticks(range(len(heads)), [label_name(head, _LONGEST_NAME) for head in heads])
         _ticks(axes, times, 6)
         if grid.kind == "clock":

@@ -1,4 +1,4 @@
-"""The published figures of Dinkel et al. (2024), Tables 1 to 3, to compare with ours. mAP and F1 in percent."""
+"""The published figures of Dinkel et al. (2024), Tables 1 to 3, for comparison with ours. mAP and F1 are in percent."""
 
 from dataclasses import dataclass
 

@@ -14,10 +14,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from satpipe.pipeline.storage import locate, output_file
 
-# Okabe and Ito, "Color Universal Design", 2008, without the yellow: distinct for the colour-blind and on white paper.
+# Okabe and Ito, "Color Universal Design", 2008, without yellow: distinct for colour-blind readers and on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#6B6B6B"
-WIDTH_IN = 7.0  # of a page's text
+WIDTH_IN = 7.0  # width of the text on a page
 DOTS_PER_INCH = 200
 _KINDS: dict[
     str, tuple[Any, dict[str, Any]]
@@ -77,7 +77,7 @@ def drawn(
 
 
 def _settle(figure: Figure) -> None:
-    """Lay out once, and round: the solver's last digits depend on the addresses of its variables."""
+    """Lay out once, and round positions: their last digits depend on memory addresses in the solver."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:

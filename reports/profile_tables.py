@@ -1,4 +1,4 @@
-"""The cost of models, in the layout of the paper's Tables 1 and 2, with the paper's figures next to ours."""
+"""Tables of the cost of models in the layout of the paper's Tables 1 and 2, with the paper's figures next to ours."""
 
 from typing import Any
 
@@ -12,10 +12,11 @@ _COLUMNS = (
     "MB alive", "MB alive in batch", "x realtime", "x realtime in batch",
 )  # fmt: skip
 NOTE = (
-    "A multiply-add counts as two operations. Memory: twice the outputs of all linear, convolution and normalisation "
-    "layers. GFLOPs: linear layers and convolutions of a chunk with an empty memory. Both reproduce the paper's "
-    "figures. All: includes the products of attention and the memory's keys and values. Alive: peak size of all "
-    "tensors except parameters and input, for one chunk and for a batch of `satpipe tag` (chunks in brackets)."
+    "A multiply-add counts as two operations. Memory: twice the size of the outputs of all linear, convolution and "
+    "normalisation layers. GFLOPs: linear layers and convolutions, for a chunk with an empty memory. Both reproduce "
+    "the paper's figures. GFLOPs, all: also the products of attention and the memory's keys and values. MB alive: peak "
+    "size of all tensors except parameters and input, for one chunk and for a batch of `satpipe tag` (number of chunks "
+    "in brackets)."
 )
 
 
@@ -61,7 +62,7 @@ def _published(row: dict[str, Any]) -> paper.Row | None:
 
 
 def _memory_mb(row: dict[str, Any]) -> float:
-    """Return the memory as the paper seems to count it: the outputs of layers plus the same amount for gradients."""
+    """Return the memory as the paper seems to count it: the outputs of layers, plus as much again for gradients."""
     return 2 * row["first_chunk"]["layer_bytes"] / 1e6  # type: ignore[no-any-return]
 
 

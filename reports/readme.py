@@ -37,10 +37,10 @@ def speed(figures: dict[str, Any]) -> str:
     return (
         f"{_table(('', 'x realtime', 'times the loop'), rows)}\n\n{figures['model']} on {machine['processors']} "
         f"processors ({machine['processor']}), torch {figures['versions']['torch']}, {figures['hours']:g} h of 16 kHz "
-        f"WAV unless stated otherwise. Starting Ray took {figures['ray_start_s']:.1f} s more, and the workers' first "
-        f"recording {figures['first_run_s']:.1f} s; one short file takes {start_up['one_file_s']:.1f} s in total, "
-        f"`satpipe --help` {start_up['help_s']:.2f} s. The larger models have random weights. Gapless and script are "
-        "[chunking modes](reports/docs/explanation/cutting.md).\n"
+        f"WAV unless stated otherwise. Starting Ray took another {figures['ray_start_s']:.1f} s, and the workers' "
+        f"first recording {figures['first_run_s']:.1f} s; one short file takes {start_up['one_file_s']:.1f} s in "
+        f"total, `satpipe --help` {start_up['help_s']:.2f} s. The larger models have random weights. Gapless "
+        "and script are [chunking modes](reports/docs/explanation/cutting.md).\n"
         f"Largest difference of any score between the first two rows: {figures['largest_score_difference']:.1e}."
     )
 
@@ -75,17 +75,17 @@ def parts(figures: dict[str, Any]) -> str:
     heads = ("model alone", "x realtime", "its products, GFLOP/s", "x realtime of products alone", "share reached")
     return (
         f"{_table(('part, alone on one processor', 'x realtime'), alone)}\n\n{_table(heads, models)}\n\n"
-        f"Memory is copied at {figures['parts']['memory_copy'] / 1e9:.0f} GB/s. `satpipe tag` processes 48 kHz stereo "
-        f"FLAC at {shares[0]:.0%} (fp32) and {shares[1]:.0%} (bf16) of the rate at which all processors would decode "
-        "and resample it."
+        f"The machine copies memory at {figures['parts']['memory_copy'] / 1e9:.0f} GB/s. `satpipe tag` processes 48 "
+        f"kHz stereo FLAC at {shares[0]:.0%} (fp32) and {shares[1]:.0%} (bf16) of the rate at which all processors "
+        "could decode and resample it."
     )
 
 
 def disk(figures: dict[str, Any]) -> str:
-    """State the disk space of a year of audio."""
+    """State the disk space that the tables of a year of audio take."""
     year = figures["year_bytes"]
     return (
-        f"A year of audio without a gap takes about {year['tags'] / 1e9:.1f} GB as tags "
+        f"A year of audio without gaps takes about {year['tags'] / 1e9:.1f} GB as tags "
         f"and {year['scores'] / 1e9:.0f} GB as scores."
     )
 
@@ -95,13 +95,13 @@ def evaluation(figures: dict[str, Any]) -> str:
     measured = figures["evaluation"]
     quick, full, machine = measured["figures"], measured["with_intervals"], measured["machine"]
     return (
-        f"All figures of a set as large as AudioSet's strong evaluation set ({measured['clips']:,} clips, "
-        f"{measured['events']:,} events, {measured['classes']} classes, PSDS at {measured['psds_thresholds']} "
-        "thresholds) "
-        f"take {quick['elapsed_s']:.0f} s and {quick['peak_bytes'] / 1e9:.1f} GB, with bootstrap intervals "
-        f"{full['elapsed_s']:.0f} s and {full['peak_bytes'] / 1e9:.1f} GB, on {machine['processors']} processors "
-        f"({machine['processor']}). sed_eval's own loops, without PSDS, take {measured['sed_eval_s'] / 60:.0f} minutes "
-        f"there, estimated from one clip in {measured['sed_eval_one_in']}. `satpipe benchmark evaluate` measures it."
+        f"On {machine['processors']} processors ({machine['processor']}), all figures of a set as large as AudioSet's "
+        f"strong evaluation set ({measured['clips']:,} clips, {measured['events']:,} events, {measured['classes']} "
+        f"classes, PSDS at {measured['psds_thresholds']} thresholds) take {quick['elapsed_s']:.0f} s and "
+        f"{quick['peak_bytes'] / 1e9:.1f} GB of memory; with bootstrap intervals, {full['elapsed_s']:.0f} s and "
+        f"{full['peak_bytes'] / 1e9:.1f} GB. sed_eval's own loops, without PSDS, would take "
+        f"{measured['sed_eval_s'] / 60:.0f} minutes, estimated from one clip in {measured['sed_eval_one_in']}. "
+        "`satpipe benchmark evaluate` measures these times."
     )
 
 
@@ -125,21 +125,21 @@ def live(figures: dict[str, Any]) -> str:
         f"Time from the last sample of a chunk to its line, on one processor ({measured['machine']['processor']}); "
         f"samples arrive in blocks of {measured['block_s'] * 1000:.0f} ms:\n\n{_table(heads, rows, 3)}\n\n"
         "This includes a wait of 6 ms, because the last frame of a chunk extends into the next one. `satpipe benchmark "
-        "stream` measures these delays, and `satpipe benchmark soak` memory and open files after four and after nine "
-        f"tenths of a long run: {flat}."
+        "stream` measures these delays. `satpipe benchmark soak` measures memory and open files after four tenths and "
+        f"after nine tenths of a long run: {flat}."
     )
 
 
 def _steady(run: dict[str, Any], what: str) -> str:
     memory_mb, handles = run["memory_mb"], run["handles"]
     return (
-        f"{what} with its processes, over {run['hours']:g} h of audio: {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB, "
+        f"{what} and its processes, over {run['hours']:g} h of audio: {memory_mb[3]:,.0f} and {memory_mb[8]:,.0f} MB, "
         f"{handles[3]:,.0f} and {handles[8]:,.0f} open files"
     )
 
 
 def consistency(figures: dict[str, Any]) -> str:
-    """Return a table of figures of score over time for two long sounds."""
+    """Return a table of the figures of scores over time for two long sounds."""
     measured = figures["consistency"]
     rows = [Figures(**row) for row in measured["figures"] if row["recording"]]
     return pages.table(rows, measured["threshold"]).markdown().partition("\n\n")[2]
@@ -158,15 +158,15 @@ def device(figures: dict[str, Any]) -> str:
     exact, int8 = difference["onnx"], difference["int8"]
     return (
         f"{_table(heads, rows)}\n\n{machine['processor']}, torch {versions['torch']}, "
-        f"ONNX Runtime {versions['onnxruntime']}. Over the {exact['chunks']} chunks of the example recordings the "
-        f"scores of the bundled model as ONNX differ from those in Python by at most {exact['largest']:.0e}; as int8 "
-        f"by at most {int8['largest']:.3f}, {int8['mean']:.0e} on average, and the highest class is the same in "
-        f"{int8['same_top']:.0%} of chunks."
+        f"ONNX Runtime {versions['onnxruntime']}. Over the {exact['chunks']} chunks of the example recordings, the "
+        f"scores of the bundled model as ONNX differ from those in Python by at most {exact['largest']:.0e}; those of "
+        f"the int8 file differ by at most {int8['largest']:.3f}, by {int8['mean']:.0e} on average, and the highest "
+        f"class is the same in {int8['same_top']:.0%} of chunks."
     )
 
 
 def peers(figures: dict[str, Any]) -> str:
-    """Return a table of the quality of EfficientAT's and the bundled model's tags under several delays."""
+    """Return a table of the quality of the tags of EfficientAT and the bundled model at several delays."""
     measured = figures["peers"]
     heads = {
         ("mAP", "macro"): "mAP",
@@ -182,7 +182,7 @@ def peers(figures: dict[str, Any]) -> str:
     return (
         f"{_table(('', 'delay', *heads.values()), rows)}\n\nIn percent, on {measured['scenes']} synthesised scenes of "
         f"{measured['length_s']:g} s with sounds of {measured['classes']} classes, labelled by their files' names; "
-        "segments of 1 s, threshold 0.5. `satpipe benchmark taggers` measures it."
+        "segments of 1 s, threshold 0.5. `satpipe benchmark taggers` measures these figures."
     )
 
 

@@ -102,7 +102,7 @@ def html_page(title: str, tables: Iterable[Table]) -> str:
 
 
 def latex_input(tables: Iterable[Table]) -> str:
-    """Return tables as the content of a LaTeX file to be included in a document."""
+    """Return tables as the content of a LaTeX file that a document can include."""
     return "% \\usepackage{booktabs}\n\n" + "\n\n".join(table.latex() for table in tables) + "\n"
 
 

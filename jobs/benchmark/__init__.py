@@ -1,1 +1,1 @@
-"""Measurements of speed, memory and cost, and of how well models tag."""
+"""Measurements of speed, memory, cost and quality."""

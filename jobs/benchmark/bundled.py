@@ -34,13 +34,13 @@ def benchmark(corpus: Corpus, options: BundledFiguresOptions, known: dict[str, A
     """Measure the bundled model and its teacher.
 
     Args:
-        corpus: The corpus of the training.
+        corpus: The corpus that the model was trained on.
         options: Other options.
         known: Figures of an earlier measurement; those of models that are not measured now are kept.
-        say: Called with the name of each measurement before it.
+        say: Called with the name of each measurement before it starts.
 
     Raises:
-        ConfigError: A part of the corpora or of the training is missing.
+        ConfigError: A part of the corpora or of the training run is missing.
     """
     training = options.training
     Corpus(options.extra).prepare("held-out", training / "held-out")
@@ -69,7 +69,7 @@ def benchmark(corpus: Corpus, options: BundledFiguresOptions, known: dict[str, A
 
 
 def clips_with_category(shards: Shards) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and samples at 16 kHz of each clip whose name gives a category."""
+    """Yield the name and the samples at 16 kHz of each clip whose name contains a category."""
     kinds = categories()
     for number, name in enumerate(shards.clips):
         if category_of(name, kinds) is None:
@@ -95,7 +95,7 @@ def chunk_scores(model: SAT, log_mel: LogMel, samples: Tensor, *, memory_on: boo
 
 
 def joined(corpus: Corpus, shards: Shards) -> list[list[int]]:
-    """Return the numbers of the clips, in order, of each recording that has several."""
+    """Return the numbers of the clips of each recording with several clips, in order."""
     rows = [row for row in corpus.rows("validation") if row["path"] in shards.by_name]
     origins: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for row in rows:
@@ -105,7 +105,7 @@ def joined(corpus: Corpus, shards: Shards) -> list[list[int]]:
 
 
 def on_long_recordings(model: SAT, shards: Shards, segments: Segments, recordings: list[list[int]]) -> dict[str, Any]:
-    """Return the teacher-mAP over the segments of long recordings, each read as a whole with memory and without.
+    """Return the teacher-mAP over the segments of long recordings, each read from start to end, memory on and off.
 
     A segment's score is the mean of the chunks whose middle is in it.
     """
@@ -135,7 +135,7 @@ def on_long_recordings(model: SAT, shards: Shards, segments: Segments, recording
 
 
 def _student(model: SAT) -> Tag:
-    """Return a function for the mean of the chunks' scores, memory on."""
+    """Return a function that computes the mean of the chunks' scores, with memory on."""
     log_mel = LogMel()
     return lambda samples: chunk_scores(model, log_mel, samples).mean(0)
 

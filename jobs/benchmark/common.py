@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: the machine, timing, audio, random weights and the JSON file."""
+"""Code that benchmarks share: the machine, timing, audio, random weights and the JSON file."""
 
 import json
 import os
@@ -21,9 +21,9 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.weights.checkpoint import save
 
 SATPIPE = (sys.executable, "-c", "from satpipe.jobs.commands.main import main; main()")
-"""The command, to be run as a process."""
+"""The command `satpipe`, to be run as a process."""
 Say = Callable[[str], None]
-"""Called with the name of each measurement before it."""
+"""Called with the name of each measurement before it starts."""
 
 
 def dated(figures: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def write(figures: dict[str, Any], path: Path) -> None:
 def in_turns(
     functions: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = perf_counter
 ) -> dict[str, list[float]]:
-    """Return the seconds of each run of functions that take turns: a slower machine then affects them all."""
+    """Run functions in turns, so that other load affects all of them alike; return the seconds of each run."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():

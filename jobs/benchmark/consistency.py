@@ -1,4 +1,4 @@
-"""`satpipe benchmark consistency`: tags two long sounds with and without memory, for `jobs.consistency` to compare."""
+"""`satpipe benchmark consistency`: tag long sounds with and without memory; `jobs.consistency` compares the scores."""
 
 import re
 import shutil
@@ -15,12 +15,12 @@ BACKGROUND_DB = -25.0
 
 
 def tagged(sounds: Sequence[Path], options: ConsistencyRunOptions, say: Say) -> list[Path]:
-    """Repeat sounds to long recordings, and tag them in each regime.
+    """Make long recordings by repeating sounds, and tag them in each regime.
 
     Args:
-        sounds: Recordings, each of one continuous sound.
+        sounds: Recordings, each of one steady sound.
         options: Other options.
-        say: Called with the name of each step before it.
+        say: Called with the name of each step before it starts.
 
     Returns:
         The output folder of each regime.
@@ -46,10 +46,10 @@ def tagged(sounds: Sequence[Path], options: ConsistencyRunOptions, say: Say) -> 
 
 
 def _repeat(sound: Path, folder: Path, minutes: float) -> Path:
-    """Make a scene without events over the sound as background; return the file."""
+    """Make a scene without events whose background is the sound; return the file."""
     folder.mkdir()
     events = folder / "events.csv"
-    events.write_text(f"path,label\n{sound.resolve()},Bird\n")  # `synth` requires one; none is mixed in
+    events.write_text(f"path,label\n{sound.resolve()},Bird\n")  # `synth` requires a clip, but mixes none in
     synth(
         SynthOptions(
             out=folder / "scene",

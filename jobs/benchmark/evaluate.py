@@ -25,9 +25,9 @@ def benchmark(say: Say, made: StrongSet | None = None, one_in: int = ONE_IN) -> 
     """Evaluate a set both ways, and return time and memory.
 
     Args:
-        say: Called with the name of each measurement before it.
+        say: Called with the name of each measurement before it starts.
         made: The set; by default one of AudioSet's size.
-        one_in: sed_eval evaluates one clip in this number.
+        one_in: sed_eval evaluates one in this number of clips.
     """
     if made is None:
         say("making a set of the size of AudioSet's strong labels")

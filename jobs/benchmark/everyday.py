@@ -1,6 +1,6 @@
-"""Everyday sounds: the category that a model scores highest, compared with the name of the file.
+"""Everyday sounds: compare the category that a model scores highest with the name of the file.
 
-everyday.tsv contains the categories, the words for each in file names, and its AudioSet classes.
+everyday.tsv contains the categories, the words in file names that stand for each, and its AudioSet classes.
 """
 
 import csv
@@ -23,9 +23,9 @@ class Category:
 
     name: str
     words: frozenset[str]
-    """Words for it in file names."""
+    """Words in file names that stand for it."""
     classes: tuple[int, ...]
-    """Outputs of the model."""
+    """Its classes, positions in the model's outputs."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Everyday:
     """Agreement of a model's best category with the name of the file."""
 
     clips: int
-    """Number of clips whose name gives a category."""
+    """Number of clips whose name contains a category."""
     categories: int
-    """Number of categories that have a clip."""
+    """Number of categories with at least one clip."""
     right: float
-    """Share of the clips for which both agree."""
+    """Share of the clips whose best category is the one in the name."""
     mean_right: float
     """Mean of this share over the categories."""
 
@@ -52,14 +52,14 @@ def categories() -> list[Category]:
 
 
 def category_of(name: str, kinds: Sequence[Category]) -> int | None:
-    """Return the number of the category that the last part of a path names; None if none or several."""
+    """Return the number of the category in a file name; None if the name contains no category or several."""
     words = {word.lower() for word in _WORD.findall(Path(name).stem)}
     found = [number for number, kind in enumerate(kinds) if kind.words & words]
     return found[0] if len(found) == 1 else None
 
 
 def everyday(names: Sequence[str], scores: npt.NDArray[np.float32]) -> Everyday:
-    """Compare the scores of clips, [N, 527], with their names; clips whose name gives no category do not count."""
+    """Compare the scores of clips, [N, 527], with their names; clips whose name contains no category are ignored."""
     kinds = categories()
     truth = [category_of(name, kinds) for name in names]
     rows = np.array([row for row, kind in enumerate(truth) if kind is not None], np.int64)

@@ -26,7 +26,7 @@ from satpipe.sat.weights.registry import load_checkpoint
 MODELS = (BUNDLED, "SAT_T_1s", "SAT_S_2s", "SAT_B_2s")
 """The bundled model, and configurations with random weights, which do not affect speed."""
 SECONDS = 60
-_ROUNDS = 3  # the fastest counts
+_ROUNDS = 3  # the fastest round counts
 
 
 def benchmark(recordings: str, models: tuple[str, ...] = MODELS, seconds: float = SECONDS) -> dict[str, Any]:

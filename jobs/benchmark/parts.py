@@ -1,4 +1,4 @@
-"""Speed of each part of tagging alone on one CPU, compared with the limits of the CPU."""
+"""Measure the speed of each part of tagging alone on one CPU, compared with the limits of the CPU."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -90,8 +90,8 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
         precision: One of `satpipe.sat.model.precision.PRECISIONS`.
 
     Returns:
-        `x_realtime`; `flops`, the rate of products of its shapes; `bound_x_realtime`, its speed if it computed nothing
-        but these products, at that rate.
+        `x_realtime`; `flops`, the rate of matrix products of the model's shapes; `bound_x_realtime`, the model's speed
+        if it computed only these products, at that rate.
     """
     dtype, config = PRECISIONS[precision], model.config
     model.with_precision(dtype)
@@ -116,7 +116,7 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
 
 
 def chunk_flops(config: ModelConfig) -> int:
-    """Return the operations of the matrix products of a chunk, including attention: two for each multiply-add."""
+    """Return the operations in the matrix products of a chunk, including attention: two for each multiply-add."""
     tokens, width, depth = config.chunk_tokens, config.width, config.depth
     linear = depth * 12 * width**2 + PATCH_BANDS * PATCH_FRAMES * width  # per token
     attention = depth * 2 * (tokens + config.memory_tokens) * width  # per token

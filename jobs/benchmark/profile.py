@@ -28,7 +28,7 @@ def profile(models: Iterable[str], delays_s: Iterable[float], say: Say) -> dict[
     Args:
         models: Configurations, or models as for `tag`; if empty, all configurations and all external taggers.
         delays_s: Delays of models without a fixed one; if empty, 10, 2 and 1 s.
-        say: Called with the name of each measurement before it.
+        say: Called with the name of each measurement before it starts.
 
     Raises:
         SatpipeError: A model is unknown, or cannot be used with one of the delays.

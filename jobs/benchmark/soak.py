@@ -1,6 +1,7 @@
 """`satpipe benchmark soak`: memory and file handles must not grow while hours of sound are tagged and streamed.
 
-Recordings are repeated to files of one hour for `tag`, and to at most one hour for one `stream`, as fast as possible.
+Recordings are repeated to make files of one hour for `tag`, and a stream of at most one hour for `stream`, which
+receives it as fast as possible.
 """
 
 import os
@@ -21,7 +22,7 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 FILE_HOURS = 1.0
 SAMPLE_S = 0.2
-STEADY = slice(3, -1)  # of ten equal parts of a run: without its start and its end
+STEADY = slice(3, -1)  # the steady part of a run's ten equal parts: without its start and its end
 MAX_GROWTH_MB = 100.0
 MAX_GROWTH_HANDLES = 16
 
@@ -32,7 +33,7 @@ def benchmark(recordings: str | Path, hours: float, say: Say) -> dict[str, Any]:
     Args:
         recordings: Folder of recordings whose sound is repeated.
         hours: Length of the audio for `tag`.
-        say: Called with the name of each measurement before it.
+        say: Called with the name of each measurement before it starts.
 
     Raises:
         ConfigError: The folder contains no recordings, or psutil is not installed.
@@ -125,7 +126,7 @@ def _growth(result: dict[str, Any], key: str) -> float:
 
 
 def problems(figures: dict[str, Any]) -> list[str]:
-    """Return a message for each value that grew."""
+    """Return a message for each value that grew too much."""
     return [
         f"{name}: {key} grew by {_growth(figures[name], key):.0f}: {figures[name][key]}"
         for name in ("tag", "stream")

@@ -50,7 +50,7 @@ def benchmark(say: Say, seconds: float = SECONDS, cases: tuple[Case, ...] = CASE
     """Measure, and return the figures.
 
     Args:
-        say: Called with the name of each measurement before it.
+        say: Called with the name of each measurement before it starts.
         seconds: Length of the audio of each case.
         cases: The cases.
     """

@@ -1,9 +1,9 @@
 """Synthetic labels and scores of the size of AudioSet's strong evaluation set.
 
 They resemble the real set: a few classes are in most clips and most are rare; events last from 30 ms to the whole clip;
-classes occur together in scenes; there are as many events; times have milliseconds, and some events of a class overlap;
-scores are high in chunks that contain a class, lower in the rest of the clip and for similar classes, and near 0
-elsewhere. 35 of the 416 classes are not classes of a model: their scores are 0.
+classes occur together in scenes; the number of events is the same; times are in milliseconds, and some events of a
+class overlap; scores are high in chunks that contain a class, lower in the rest of the clip and for similar classes,
+and near 0 elsewhere. 35 of the 416 classes are not among the model's classes: their scores are 0.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class StrongSet:
         return scores
 
     def write_truth(self, path: Path) -> None:
-        """Write the events as AudioSet's strong labels are published."""
+        """Write the events in the format of AudioSet's strong labels."""
         truth = self.truth
         rows = zip(
             truth.clip.tolist(), truth.label.tolist(), truth.onset_s.tolist(), truth.offset_s.tolist(), strict=True
@@ -176,7 +176,7 @@ def _events(rng: np.random.Generator, clip: Any, label: Any, events: int, classe
 
 
 def _outputs(rng: np.random.Generator, clips: int, truth: Events, labels: tuple[Label, ...]) -> Any:
-    """Draw scores, [clips * CHUNKS, 527]: noise of the clip and of the chunk, and the events."""
+    """Draw scores, [clips * CHUNKS, 527]: noise for each clip and each chunk, plus the events."""
     column = np.array([-1 if label.index is None else label.index for label in labels])
     skill = rng.uniform(3, 10, CLASSES).astype(np.float32)
     alike = rng.integers(0, CLASSES, (2, CLASSES))  # similar classes

@@ -36,7 +36,7 @@ from satpipe.sat.model.streaming import StreamingTagger
 from satpipe.sat.weights.checkpoint import Checkpoint, load
 from satpipe.sat.weights.registry import load_checkpoint
 
-LOOP_BLOCK_S = 2  # read at once by the published inference script
+LOOP_BLOCK_S = 2  # read at a time by the published inference script
 COMPARED_S = 300
 FLAC_S = 900
 SHORT_S = 10
@@ -51,9 +51,9 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
     """Measure, and return the figures.
 
     Args:
-        recordings: Folder of recordings whose sound is repeated to the given length.
+        recordings: Folder of recordings whose sound is repeated until it has the given length.
         hours: Length of the recording to tag.
-        say: Called with the name of each measurement before it.
+        say: Called with the name of each measurement before it starts.
         device: `cpu`, or `cuda` for `satpipe tag` on GPUs; the loop always runs on CPUs.
 
     Raises:
@@ -165,7 +165,7 @@ def _size(name: str, length_s: int, sound: Samples, folder: Path, tag: Tag) -> d
 
 
 def _span_s(length_s: float, spans: int = os.cpu_count() or 1) -> float:
-    """Return the length of a span that divides a recording into so many spans, at least 10 s."""
+    """Return the length of spans that divides a recording into a number of spans, at least 10 s."""
     return max(length_s / spans, 10.0)
 
 

@@ -22,7 +22,7 @@ SCENES, LENGTH_S = 120, 20.0
 FIGURES = ("mAP", "segment_f1", "onset_f1")
 MODEL = ("arch", "sha256", "cut", "memory", "delay_s", "precision")
 FIGURE = ("name", "average", "value", "classes_averaged")
-CLIPS_PER_CLASS = (2, 12)  # minimum (a class must not be a single sound) and maximum
+CLIPS_PER_CLASS = (2, 12)  # minimum (a class must have more than a single sound) and maximum
 REGIMES: tuple[dict[str, Any], ...] = (
     {"model": "bundled"},
     {"model": "bundled", "memory": "off"},
@@ -33,7 +33,7 @@ REGIMES: tuple[dict[str, Any], ...] = (
 
 
 def named_class(hint: str) -> Label | None:
-    """Return the most specific class whose name, or a part of it between commas, is in a hint; None if several are."""
+    """Return the most specific class that a hint names, in full or by a part between commas; None unless just one."""
     text = f" {' '.join(re.findall(r'[a-z]+', hint.lower()))} "
     found = {
         label
@@ -73,7 +73,7 @@ def benchmark(corpus: Corpus, weights: str, folder: Path, say: Say) -> dict[str,
         say: Called with the result of each regime.
 
     Raises:
-        ConfigError: The corpus has no clips of a named class.
+        ConfigError: The corpus has no clip whose hint names a class.
     """
     folder.mkdir(parents=True, exist_ok=True)
     classes = foreground(corpus, folder / "foreground.csv")

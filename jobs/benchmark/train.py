@@ -1,7 +1,8 @@
 """`satpipe benchmark train`: speed of a training step of each stage, and the memory of the largest, as JSON.
 
-Samples per CPU second, compared with a plain loop over the two chunks. One thread, bfloat16, CPU time of whole steps
-(forward, backward and update) on ready log-mel values; the minimum of several rounds, in which all take turns.
+Speed is in samples per CPU second, and is compared with a plain loop over the two chunks. One thread, bfloat16; the CPU
+time is that of whole steps (forward, backward and update) on precomputed log-mel values: the minimum of several rounds,
+in which the steps take turns.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor
 
 ROUNDS, BATCH = 5, 24
-NO_DATA = ("data=none", "labels=none")  # keys that a configuration must have; they are not read here
+NO_DATA = ("data=none", "labels=none")  # keys that a configuration must have; the folders are not read here
 Step = Callable[[], None]
 
 
@@ -30,13 +31,13 @@ def benchmark(say: Say) -> dict[str, Any]:
     """Measure, and return the figures.
 
     Args:
-        say: Called with the name of each measurement before it.
+        say: Called with the name of each measurement before it starts.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
-        raise ConfigError(f"the memory is that of 8-bit Adam, which needs bitsandbytes; {install('train')}")
+        raise ConfigError(f"memory is measured with 8-bit Adam, which needs bitsandbytes; {install('train')}")
     with threads(1, flush_denormal=True):  # as in a training worker
         say("a step of each stage")
         speeds = _speeds()
@@ -81,7 +82,7 @@ def _speeds() -> dict[str, float]:
 
 
 def _peak_bytes() -> int:
-    """Return the peak memory from making SAT_B_2s to the end of its second step: batch 32, 8-bit Adam."""
+    """Return the peak memory from the creation of SAT_B_2s to the end of its second step: batch 32, 8-bit Adam."""
     from bitsandbytes.optim.adamw import AdamW8bit
 
     settings = load_config("sat", "sat_base_2s", NO_DATA)

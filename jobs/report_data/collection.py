@@ -1,4 +1,4 @@
-"""Collects the data of a report from an output folder."""
+"""Collect the data of a report from an output folder."""
 
 from collections import Counter as Tally
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from satpipe.pipeline.tables.open_folder import Ints, Tables
 from satpipe.sat.labels import choose, weak_labels
 from satpipe.sat.model.config import CLASSES
 
-LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # and the threshold
-# These limits keep the page under 15 MB whatever the folder holds; `tests/jobs/test_report_data.py` adds them up.
+LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # plus the threshold itself
+# These limits keep the page under 15 MB whatever the folder contains; `tests/jobs/test_report_data.py` adds them up.
 MAX_LABELS = 48  # with maps and moments
 MAX_DETAILS = 100  # recordings shown one by one
 MAX_CURVES = 16  # labels of each such recording
@@ -34,7 +34,7 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
     """Collect the data of a folder's report.
 
     Raises:
-        OutputError: This is not an output folder, it has no scores, a file is damaged, or a recording is unknown.
+        OutputError: `out` is not an output folder or has no scores, a file is damaged, or a recording is unknown.
         LabelError: A class is unknown.
         ConfigError: The time zone is unknown.
     """
@@ -82,10 +82,10 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
 
 
 def _order(counter: Counter, levels: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.intp]:
-    """Return the positions among the classes counted of those that reach the lowest level, the most common first."""
+    """Return the positions of the counted classes that reach the lowest level, the most common first."""
     at = int(np.searchsorted(levels, threshold))
     duration_s = counter.duration_s.round(3)  # classes of equal length stay in the order of the model's outputs
-    # Lower levels decide on classes that never reach the threshold.
+    # Lower levels determine the order of classes that never reach the threshold.
     keys = [-duration_s[:, level] for level in (*range(len(levels) - 1, at, -1), *range(at + 1))]
     order = np.lexsort(keys)
     return np.asarray(order[counter.duration_s[order, 0] > 0])
@@ -136,7 +136,7 @@ def _span(tables: Tables, clock: ZoneInfo, tagged: Ints) -> tuple[np.datetime64,
 
 
 def _unknown(tables: Tables, tagged: Ints) -> list[str]:
-    """Return a note about recordings that are missing in the maps by date and time, if any."""
+    """Return a note about recordings that are missing from the maps by date and time, if any."""
     unknown = int(np.isnat(tables.time[tagged]).sum())
     if not unknown or unknown == len(tagged):
         return []

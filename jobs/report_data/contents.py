@@ -79,7 +79,7 @@ class ReportData:
     warned: tuple[Warned, ...]
     """The first `MAX_PROBLEMS` recordings with a warning."""
     span: tuple[np.datetime64, np.datetime64] | None
-    """Start of the first and end of the last recording whose time is known, local time."""
+    """Start of the first and end of the last recording whose start time is known, in local time."""
     levels: tuple[float, ...]
     """Thresholds at which chunks are counted, ascending, [L]."""
     labels: tuple[LabelTotal, ...]
@@ -88,13 +88,13 @@ class ReportData:
     chunks: npt.NDArray[np.int64]
     """Number of chunks in each cell, [rows, columns]."""
     shares: npt.NDArray[np.uint8]
-    """Share of a cell's chunks that reaches a level, as 255 times its square root, of the first labels,
+    """Share of a cell's chunks that reach a level, as 255 times its square root, for the first labels,
     [K, L, rows, columns]."""
     details: tuple[Detail, ...]
     """Recordings that are shown one by one."""
     tagged: int
     """Number of recordings that could be shown one by one."""
     moments: tuple[Moment, ...]
-    """By label, the certain ones first, in order of rank."""
+    """By label; the certain ones first, then in order of rank."""
     notes: tuple[str, ...]
     """Limitations of the data."""

@@ -1,4 +1,4 @@
-"""Counts and highest scores from one pass over the scores, part by part."""
+"""Count chunks and find the highest scores in one pass over the scores, part by part."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ _Curve = tuple[int, npt.NDArray[np.int64], npt.NDArray[np.uint8]]  # recording, 
 
 @dataclass(frozen=True, eq=False)
 class _Counted:
-    """The counts of one block."""
+    """The counts and highest scores of one block."""
 
     codes: npt.NDArray[np.int64]
     cells: npt.NDArray[np.int64]
@@ -91,7 +91,7 @@ class Counter:
             for row, parts, steps in one.curves:
                 curve = self.curves[row]
                 curve[:, parts] = np.maximum(curve[:, parts], steps)
-        # So far each chunk counts only at the highest level that it reaches.
+        # So far each chunk is counted only at the highest level that it reaches.
         for level in reversed(range(self.reached.shape[1] - 1)):
             self.reached[:, level] += self.reached[:, level + 1]
             self.duration_s[:, level] += self.duration_s[:, level + 1]

@@ -29,7 +29,7 @@ TAIL_S = 0.1  # silence at the end: libsndfile loses the last milliseconds of Op
 LOUDEST = 0.7  # peak of quiet excerpts after amplification, of full scale
 MAX_GAIN = 30.0
 _Place = tuple[str, float, float]  # recording, start and end of a chunk in seconds
-_Part = tuple[float, str, tuple[int, int]]  # start in a recording, file, its size and time of change when tagged
+_Part = tuple[float, str, tuple[int, int]]  # start in the recording, file, its size and modification time when tagged
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -48,7 +48,7 @@ def with_sound(tables: Tables, moments: Sequence[Moment]) -> list[Moment]:
     for place in places:
         size += len(found[place].audio or b"")
         if found[place].audio and size > MAX_BYTES:
-            found[place] = Excerpt(silent=f"left out, since the page has {MAX_BYTES / 1e6:.0f} MB of sound already")
+            found[place] = Excerpt(silent=f"left out, since the page already has {MAX_BYTES / 1e6:.0f} MB of sound")
     return [replace(moment, excerpt=found[_place(moment)]) for moment in moments]
 
 
@@ -57,7 +57,7 @@ def _place(moment: Moment) -> _Place:
 
 
 class _Sources:
-    """The files of recordings, if they have not changed since they were tagged."""
+    """The files of recordings, provided that they have not changed since they were tagged."""
 
     def __init__(self, tables: Tables, recordings: set[str]) -> None:
         """Search the inputs in `run.json` for recordings."""
@@ -87,7 +87,7 @@ class _Sources:
         return [(0.0, name, (table["size_bytes"][row].as_py(), modified_ns))]
 
     def read(self, recording: str, start_s: float, end_s: float) -> Excerpt:
-        """Return the sound of one place, up to the end of the file in which it begins."""
+        """Return the sound of a chunk with a margin, up to the end of the file in which it begins."""
         part_s, file, state = [part for part in self._parts(recording) if part[0] <= start_s][-1]
         begin_s = max(part_s, start_s - MARGIN_S)
         length_s = min(MAX_LENGTH_S, end_s + MARGIN_S - begin_s)
@@ -120,7 +120,11 @@ def _sources(inputs: Sequence[str]) -> Iterator[Source]:
 
 
 def _first(reader: Reader, samples: int) -> Samples:
-    """Return the first samples of a reader; AudioError if it has none."""
+    """Return the first samples of a reader.
+
+    Raises:
+        AudioError: The reader has no samples.
+    """
     found: list[Samples] = []
     with closing(reader.blocks()) as blocks:
         for block in blocks:
@@ -147,7 +151,7 @@ def _opus(samples: Samples) -> bytes:
     samples = np.pad(samples, (0, int(TAIL_S * SAMPLE_RATE_HZ)))
     soundfile.write(file, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS")
     content, done = file.getvalue(), b""
-    # libsndfile gives each stream a random number: set it to 0, and update the checksum of each page (RFC 3533).
+    # libsndfile gives each stream a random serial number: set it to 0, and update each page's checksum (RFC 3533).
     while content:
         segments = content[26]
         size = 27 + segments + sum(content[27 : 27 + segments])
@@ -158,6 +162,6 @@ def _opus(samples: Samples) -> bytes:
 
 
 def _checksum(page: bytes) -> int:
-    """Return Ogg's checksum: zlib's polynomial, but highest bit first, and neither initial nor final inversion."""
+    """Return Ogg's checksum: zlib's polynomial, but highest bit first, without initial and final inversion."""
     mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)

@@ -1,4 +1,4 @@
-"""Cells of time: time of day and date if start times are known, else recording and time in the recording."""
+"""Cells of time: by time of day and date if start times are known, else by recording and time in the recording."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pandas as pd
 from satpipe.pipeline.tables.open_folder import Ints, Tables
 
 MAX_DAYS = 366  # columns
-FEW_DAYS = 14  # up to this many days, hours are divided into quarters
+FEW_DAYS = 14  # up to this number of days, rows are quarters of an hour
 HOUR_MINUTES, QUARTER_MINUTES = 60, 15
 MAX_ROWS = 180  # recordings or groups of recordings
 MAX_PLACES = 48  # columns of a recording
@@ -36,20 +36,20 @@ class Grid:
 
 
 def local(tables: Tables, zone: ZoneInfo, recordings: Ints | list[int], seconds: npt.ArrayLike) -> Times:
-    """Return the local time a number of seconds after the start of recordings; NaT if unknown."""
+    """Return the local times at given numbers of seconds after the start of recordings; NaT if unknown."""
     utc = pd.DatetimeIndex(tables.utc(np.asarray(recordings, np.int32), seconds), tz="UTC")
     return np.asarray(utc.tz_convert(zone).tz_localize(None).to_numpy())
 
 
 def grid(tables: Tables, zone: ZoneInfo, recordings: Ints) -> Grid:
-    """Return the cells for recordings, which are positions sorted by name."""
+    """Return the cells for recordings, given as positions sorted by name."""
     tagged = recordings[tables.chunks[recordings] > 0]
     known = tagged[~np.isnat(tables.time[tagged])]
     return _clock_grid(tables, zone, known) if len(known) else _place_grid(tables, tagged)
 
 
 def _clock_grid(tables: Tables, zone: ZoneInfo, recordings: Ints) -> Grid:
-    """Give each day a column; if the days span more than a year, only those with recordings."""
+    """Give each day a column; if the days span more than a year, only days with recordings get one."""
     first, last = (
         local(tables, zone, recordings, seconds).astype("datetime64[D]")
         for seconds in (0, tables.duration_s[recordings])
@@ -92,7 +92,7 @@ def _place_grid(tables: Tables, recordings: Ints) -> Grid:
 
 
 def _between(first: Times, last: Times) -> Times:
-    """Return the sorted unique days from each first to its last day."""
+    """Return all days from each first day to its last day, sorted, each once."""
     lengths = (last - first).astype(np.int64) + 1
     after = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return np.unique(np.repeat(first, lengths) + after)

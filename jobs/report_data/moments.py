@@ -12,14 +12,14 @@ from satpipe.jobs.report_data.grid import local
 from satpipe.pipeline.tables.open_folder import Tables
 
 CERTAIN, DOUBTFUL = "certain", "doubtful"
-KEPT = 24  # of each label while scores are read
+KEPT = 24  # peaks of each label that are kept while scores are read
 _Places = npt.NDArray[np.intp]
 _Chunk = tuple[int, float, float, float]  # recording, start, end, score
 
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
-    """The chunks with the highest score of runs of chunks, [n] each."""
+    """The chunk with the highest score in each run of chunks, [n] each."""
 
     label: Ints
     """Position in the list of classes."""
@@ -48,7 +48,7 @@ class Peaks:
         return self._first(np.abs(self.score.astype(np.float64) - threshold), np.arange(len(self.label)))
 
     def _first(self, far: Floats, rows: _Places) -> "Peaks":
-        """Return the first of the peaks `rows` of each label, sorted by value, recording and time."""
+        """Return the first peaks of each label among `rows`, sorted by `far`, recording and time."""
         order = rows[np.lexsort((self.start_s[rows], self.recording[rows], far[rows], self.label[rows]))]
         label = self.label[order]
         return self.take(order[np.arange(len(order)) - np.searchsorted(label, label) < KEPT])
@@ -97,7 +97,7 @@ class Excerpt:
     start_s: float = 0.0
     """Start in the recording."""
     silent: str = ""
-    """Why the sound is missing; "" if it is not, or was not requested."""
+    """Reason why the sound is missing; "" if it is not missing, or was not requested."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def choose(
 
 
 def _spread(chunks: list[_Chunk], most: int) -> list[_Chunk]:
-    """Return the first chunks, but from different recordings where possible."""
+    """Return the first `most` chunks, from different recordings where possible."""
     first = {chunk[0]: chunk for chunk in reversed(chunks)}.values()
     chosen = sorted(chunks, key=lambda chunk: chunk not in first)[:most]
     return [chunk for chunk in chunks if chunk in chosen]

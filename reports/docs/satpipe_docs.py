@@ -1,4 +1,4 @@
-"""Directives that generate tables of the documentation from code, so that nothing is typed twice.
+"""Directives that generate tables of the documentation from the code, so that no fact is typed twice.
 
 `schema NAME`: the columns of a table in `satpipe.pipeline.tables.schemas`. `statuses`: the possible statuses of a
 recording. `warnings`: the kinds of warnings of a recording. `configurations models` or `configurations training`: the

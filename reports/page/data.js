@@ -1,4 +1,4 @@
-// The data of the page, unpacked, and functions that format them.
+// The unpacked data of the page, and functions that format them.
 
 const byId = (id) => document.getElementById(id);
 const about = JSON.parse(byId("about").textContent);
@@ -8,7 +8,7 @@ const rows = grid.rows.length;
 const columns = grid.columns.length;
 const cells = rows * columns;
 const MORE = { labels: 20, when: 6, moments: 8, recordings: 10 }; // shown at first, and added by each "show more"
-// The elements of which the first new one gets the focus then.
+// Selectors of the elements of a section; after "show more", the first new element gets the focus.
 const ITEMS = {
   labels: "tbody button",
   when: ".maps canvas",
@@ -62,7 +62,7 @@ function length(seconds) {
   return `${rounded(seconds / each, seconds / each < 100 ? 1 : 0)} ${unit}`;
 }
 
-/** Time in a recording: minutes and seconds, preceded by hours if there are any. */
+/** Format a time in a recording as minutes and seconds, preceded by hours if there are any. */
 function place(seconds) {
   const whole = Math.floor(seconds + 1e-6);
   const two = (number) => String(number).padStart(2, "0");
@@ -100,7 +100,7 @@ function share(label, row, column) {
   return root * root;
 }
 
-/** The share of several cells together, and their number of chunks. */
+/** Return the share over several cells together, and their number of chunks. */
 function shareOf(label, places) {
   let reached = 0;
   let total = 0;

@@ -1,4 +1,4 @@
-// Drawing of maps of cells.
+// Draw maps of cells.
 
 const scheme = () => (dark.matches && !printing ? about.colours.dark : about.colours.light);
 
@@ -27,9 +27,10 @@ function sized(canvas) {
 }
 
 /**
- * A map of cells.
- * title, note: above it. rows, columns: their number. value(row, column): from 0 to 1, or -1 for no data.
- * describe(row, column): a cell as text. height: CSS pixels. names, ticks: [{at: 0 to 1, text}] to the left and below.
+ * Return a map of cells.
+ * title, note: texts above it. rows, columns: number of each. value(row, column): from 0 to 1, or -1 for no data.
+ * describe(row, column): description of a cell. height: in CSS pixels. names, ticks: [{at: 0 to 1, text}] to the left
+ * and below.
  */
 function heatmap({ title, note, rows, columns, value, describe, height, names, ticks, wide, edge }) {
   const canvas = element("canvas", { tabIndex: 0, role: "img" });
@@ -126,7 +127,7 @@ function legend(low, high, without) {
   return element("p", { className: "legend" }, ...parts);
 }
 
-/** Some of many names, evenly spread: as many as fit. */
+/** Return some of many names, evenly spread, as many as fit. */
 function ticksOf(texts, most, atEdges = true) {
   const step = Math.max(1, Math.ceil(texts.length / most));
   const ticks = [];

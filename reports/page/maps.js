@@ -1,4 +1,4 @@
-// The maps of the deployment.
+// The maps of labels over time.
 
 const narrow = () => innerWidth < 640;
 const room = () => Math.max(2, Math.floor((byId("when").clientWidth - 160) / 130));

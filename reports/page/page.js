@@ -72,7 +72,7 @@ function renderWhen(ranked) {
   );
 }
 
-/** Moments of one kind; those at the same place are grouped. */
+/** Return the moments of one kind; moments of several labels at the same place are grouped. */
 function together(kind) {
   const ours = about.moments.filter(
     (each) =>

@@ -1,4 +1,4 @@
-"""The texts of the page that do not depend on the filter."""
+"""The texts of the page that do not depend on its filter."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def title(found: ReportData) -> str:
 
 def lead(found: ReportData) -> str:
     """Return a summary in one line."""
-    when = "start unknown"
+    when = "start time unknown"
     if found.span:
         when = f"{_time(found.span[0])} to {_time(found.span[1])} ({found.time_zone})"
     return f"{_recordings(found.recordings)}, {when}, tagged with {found.model['arch']}."
@@ -48,7 +48,7 @@ def when(found: ReportData) -> str:
         elif any(np.diff(np.array(grid.columns, "datetime64[D]")) > np.timedelta64(1, "D")):
             what += " Dates without recordings are left out."
     else:
-        what = "Share of time in which a label is found, by recording and time within it, since no start is known."
+        what = "Share of time in which a label is found, by recording and time within it, since no start time is known."
         if grid.grouped > 1:
             what += f" Each row covers {grid.grouped} recordings, sorted by name."
     if len(found.shares) < len(found.labels):
@@ -59,7 +59,7 @@ def when(found: ReportData) -> str:
 def listen(found: ReportData) -> str:
     """Return the description of the moments."""
     return (
-        f"The chunk with the highest score of each run of chunks that score at least {LOW_SHARE * found.threshold:g}, "
+        f"The chunk with the highest score in each run of chunks that score at least {LOW_SHARE * found.threshold:g}, "
         "with some sound before and after it. Excerpts are 16 kHz mono, as the model receives the sound; quiet ones "
         f"are amplified, at most {MAX_GAIN:g} times."
     )
@@ -67,7 +67,7 @@ def listen(found: ReportData) -> str:
 
 def recordings(found: ReportData) -> str:
     """Return the description of the recordings shown one by one."""
-    what = f"The highest score of each part of a recording, if it reaches the threshold. Times are {found.time_zone}."
+    what = f"The highest score in each part of a recording, if it reaches the threshold. Times are {found.time_zone}."
     if len(found.details) < found.tagged:
         what += (
             f" {len(found.details)} of {found.tagged:,} recordings are shown, evenly spread by name; choose others "

@@ -1,4 +1,4 @@
-"""What the tests of the commands share: the installed command, and a Ray cluster that outlives a test."""
+"""Fixtures for tests of the commands: the installed command, and Ray clusters that several tests share."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# Test files run side by side; threads of torch's that wait for a processor another one has spin.
+# Test files run in parallel; torch's threads would waste time spinning while others use their processor.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
@@ -21,12 +21,12 @@ Satpipe = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes go first, so that none is left to one processor at the end."""
+    """Run files that take minutes first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: MINUTES.index(item.path.name) if item.path.name in MINUTES else len(MINUTES))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List what was skipped and what would make it run: each skip reason states that."""
+    """List the skipped tests and what would make them run: each skip reason states that."""
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.getreports("skipped")
@@ -45,7 +45,7 @@ def _no_usage_report() -> None:
 
 @pytest.fixture(scope="session")
 def satpipe() -> Satpipe:
-    """Run the installed command; it must print no traceback, whatever happens."""
+    """Run the installed command; it must never print a traceback."""
 
     def run(*args: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -65,7 +65,7 @@ def satpipe() -> Satpipe:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread."""
+    """Make torch use one thread."""
     import torch
 
     before = torch.get_num_threads()
@@ -76,7 +76,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
-    """A Ray with two processors that this process has started, and that every run in it uses."""
+    """Start Ray with two processors in this process; all runs in this process use it."""
     import ray
 
     os.environ.setdefault("RAY_preload_python_modules", "torch")
@@ -94,7 +94,7 @@ def ray_here() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def satpipe_here(ray_here: None) -> Satpipe:
-    """Run a command in this process, on the Ray of `ray_here`: seconds faster than `satpipe`."""
+    """Run a command in this process, on the Ray of `ray_here`; this is seconds faster than `satpipe`."""
     from satpipe.jobs.commands.main import main
 
     def run(*args: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -116,7 +116,7 @@ def satpipe_here(ray_here: None) -> Satpipe:
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """A Ray cluster of one node with two processors, so that not every test waits for one to start."""
+    """Start a Ray cluster of one node with two processors, which all tests share."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})

@@ -1,4 +1,4 @@
-"""Files of audio for the tests of the pipeline: written, planned, broken."""
+"""Audio files for the tests of the pipeline: write them, read them, damage them."""
 
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,26 @@ Samples = npt.NDArray[np.float32]
 
 
 def noise(frames: int, channels: int = 1, seed: int = 0) -> Samples:
-    """Noise that uses most of the range without leaving it, [frames, channels] or [frames]."""
+    """Return noise that uses most of the range without clipping, [frames, channels] or [frames]."""
     shape = (frames, channels) if channels > 1 else (frames,)
     return np.random.default_rng(seed).uniform(-0.9, 0.9, shape).astype(np.float32)
 
 
 def write(path: Path, samples: npt.NDArray[Any], rate_hz: int = 16_000, **options: str) -> Path:
-    """Write a file, in the format its extension stands for unless `options` name another."""
+    """Write a file, in the format of its extension unless `options` name another one."""
     soundfile.write(path, samples, rate_hz, **options)
     return path
 
 
 def shorten(path: Path, part: float) -> Path:
-    """Cut a file off, as a full disk or a broken download does."""
+    """Truncate a file to a part of its length, as a full disk or a broken download does."""
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     return path
 
 
 def claim_flac_frames(path: Path, frames: int) -> Path:
-    """Have the header of a FLAC file announce so many frames; 0 means that the length is not known."""
+    """Make the header of a FLAC file state a number of frames; 0 means that the length is unknown."""
     content = bytearray(path.read_bytes())
     rest = int.from_bytes(content[18:26], "big") >> 36  # rate, channels and bits in front of the 36 bits of the length
     content[18:26] = (rest << 36 | frames).to_bytes(8, "big")
@@ -42,18 +42,18 @@ def claim_flac_frames(path: Path, frames: int) -> Path:
 
 
 def probed(path: Path) -> AudioInfo:
-    """What the header of a file says."""
+    """Return the content of a file's header."""
     return probe(str(path), path.stat().st_size)
 
 
 def read(path: Path, channel: int | None = None, start: int = 0) -> tuple[Samples, Reader]:
-    """The 16 kHz samples of a file, and the reader that gave them."""
+    """Return the samples of a file at 16 kHz, and the reader that read them."""
     reader = Reader(str(path), probed(path), channel, start)
     return np.concatenate([np.empty(0, np.float32), *reader.blocks()]), reader
 
 
 def recording_of(path: Path, channel: int | None = None, info: AudioInfo | None = None) -> Recording:
-    """A file as the plan knows it."""
+    """Return a file as a recording of the plan."""
     status = path.stat()
     source = Source(path.name, str(path), status.st_size, status.st_mtime_ns)
     return Recording(path.name, source, channel, info or probed(path))

@@ -28,7 +28,7 @@ class Browser:
         self.driver = driver
 
     def open(self, page: Path) -> None:
-        """Open a file and wait until its script has done everything."""
+        """Open a file and wait until its script has finished."""
         self.driver.get(page.as_uri())
         self.wait("return document.documentElement.dataset.ready")
 
@@ -36,7 +36,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def wait(self, script: str, timeout_s: float = 20) -> Any:
-        """Run a script until what it returns is true."""
+        """Run a script repeatedly until it returns a true value; return that value."""
         end = time.monotonic() + timeout_s
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"never true: {script}"
@@ -48,28 +48,28 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def scheme(self, name: str) -> None:
-        """Prefer "light" or "dark"."""
+        """Set the preferred colour scheme, "light" or "dark"."""
         features = [{"name": "prefers-color-scheme", "value": name}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def errors(self) -> list[str]:
-        """What the console has had to complain of since it was last asked."""
+        """Return the messages of the console since the last call."""
         return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """What has been asked for since it was last asked."""
+        """Return the URLs requested since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
 def outside(urls: list[str]) -> list[str]:
-    """Those that are not of this machine's files or the page itself."""
+    """Return the URLs that are neither files of this machine nor parts of the page itself."""
     return [url for url in urls if not url.startswith(_LOCAL)]
 
 
 @contextmanager
 def started() -> Iterator[Browser]:
-    """A browser; without one the test is skipped, but in CI it fails."""
+    """Start a browser; if none is installed, the test is skipped, or fails in CI."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     chromedriver = shutil.which("chromedriver")
     if not (chromium and chromedriver):

@@ -1,4 +1,4 @@
-"""Files of audio in the containers that FFmpeg reads, for the tests: encoded by PyAV."""
+"""Audio files in the containers that FFmpeg reads, encoded by PyAV."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ FRAMES_A_SECOND = 10
 def encode(
     path: Path, sound: Samples, rate_hz: int, container: str, codec: str = "", video: str = "", **options: str
 ) -> Path:
-    """Write [n] or [n, channels] samples; no `codec`: no audio stream, `video`: with a black picture beside it."""
+    """Write samples [n] or [n, channels]; without `codec` there is no audio stream; `video` adds black pictures."""
     sound = sound.reshape(len(sound), -1)
     with av.open(path, "w", format=container, options=options) as file:
         pictures = _pictures(file, video) if video else None

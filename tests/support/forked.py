@@ -1,4 +1,4 @@
-"""Processes that are forked from one that has imported everything: they start in a tenth of a second."""
+"""Processes forked from one that has already imported everything: they start in a tenth of a second."""
 
 import os
 import signal
@@ -23,21 +23,21 @@ FORK.set_forkserver_preload(
 
 
 class Forked:
-    """A process with a group of its own, in which a function runs.
+    """A process that runs a function, in its own process group.
 
     Attributes:
-        pid: Its number, and that of its group.
+        pid: Id of the process and of its group.
     """
 
     def __init__(self, output: Path, function: Callable[..., Any], *args: Any, fresh: bool = False) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            output: File for what it prints.
-            function: Importable by name, as its arguments are; it returns the exit status.
-            args: Its arguments.
-            fresh: Start a new interpreter, with the environment of this process as it is now: a Ray cluster that was
-                started here answers only those that have its mode of authentication.
+            output: File that receives the output.
+            function: The function, which must be importable by name; it returns the exit status.
+            args: Its arguments, which must be picklable.
+            fresh: Start a new interpreter with the present environment of this process: a Ray cluster that was started
+                here accepts only processes with the same mode of authentication.
         """
         self._output = output
         self._process = (get_context("spawn") if fresh else FORK).Process(target=_run, args=(output, function, args))
@@ -45,7 +45,7 @@ class Forked:
         self.pid: int = self._process.pid or 0
 
     def ends(self, timeout_s: float = 200) -> int:
-        """Wait for its end; return the exit status."""
+        """Wait until the process ends; return the exit status."""
         self._process.join(timeout_s)
         if self._process.exitcode is None:
             self.kill()
@@ -53,15 +53,15 @@ class Forked:
         return self._process.exitcode
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to it and all its processes."""
+        """Send a signal to the process and its group."""
         os.killpg(self.pid, number)
 
     def printed(self) -> str:
-        """Return what it has printed so far."""
+        """Return the output so far."""
         return self._output.read_text()
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 120, every_s: float = 0.002) -> bool:
-        """Wait until the condition holds; return False if the process ended before."""
+        """Wait until a condition holds; return False if the process ends first."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if condition():

@@ -1,4 +1,4 @@
-"""What several test modules need: outputs of the published implementation, models by rule, sounds, scores."""
+"""Code that many tests share: outputs of the published implementation, models made by rule, sounds, scores."""
 
 import zlib
 from collections.abc import Iterable
@@ -22,25 +22,25 @@ PARITY_SEED = 1000
 
 @cache
 def parity_waveform() -> Tensor:
-    """What the published implementation was given: 21.7 s at 16 kHz, digital silence from 5.0 s to 5.5 s."""
+    """Return the published implementation's input: 21.7 s at 16 kHz, with digital silence from 5.0 s to 5.5 s."""
     return torch.from_numpy(np.load(PARITY / "waveform_16k.npy"))
 
 
 @cache
 def parity_outputs(name: str) -> dict[str, Tensor]:
-    """What it made of that."""
+    """Return the published implementation's outputs for a configuration."""
     with np.load(PARITY / f"{name}.npz") as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
 @lru_cache(maxsize=1)  # the base models take 350 MB each
 def parity_model(name: str) -> SAT:
-    """The model it had."""
+    """Return the model that has the weights with which the published implementation was run."""
     return model_by_rule(get_config(name))
 
 
 def model_by_rule(config: ModelConfig) -> SAT:
-    """A model with weights that make its scores vary, the same ones every time."""
+    """Return a model with reproducible weights that make its scores vary."""
     tensors = {name: _by_rule(name, shape) for name, shape in published_shapes(config).items()}
     model = SAT(config)
     model.load_state_dict(from_published(tensors))
@@ -62,7 +62,7 @@ def _by_rule(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def sound(samples: int, seed: int = 0) -> Tensor:
-    """Noise in bursts over a tone that wanders: no two seconds sound alike."""
+    """Return bursts of noise over a tone of varying pitch: no two seconds sound alike."""
     generator = torch.Generator().manual_seed(seed)
     seconds = torch.arange(samples) / SAMPLE_RATE_HZ + 10 * seed
     loudness = torch.rand(samples // 4000 + 1, generator=generator).repeat_interleave(4000)[:samples]
@@ -71,7 +71,7 @@ def sound(samples: int, seed: int = 0) -> Tensor:
 
 
 def stream(model: SAT, blocks: Tensor | Iterable[Tensor], cut: Cut = "gapless", start_chunk: int = 0) -> Tensor:
-    """Scores [C, 527] of one recording that arrives in blocks; a tensor is one block."""
+    """Return the scores [C, 527] of one recording that arrives in blocks; a tensor is one block."""
     tagger = StreamingTagger(model, cut, start_chunk)
     scores = [tagger.push(block) for block in ([blocks] if isinstance(blocks, Tensor) else blocks)]
     return torch.cat([*scores, tagger.finish()])
@@ -81,7 +81,7 @@ def stream(model: SAT, blocks: Tensor | Iterable[Tensor], cut: Cut = "gapless", 
 def chunk_by_chunk(
     model: SAT, recording: Tensor, cut: Cut = "gapless", start_chunk: int = 0
 ) -> tuple[Tensor, Memory | None]:
-    """Scores [C, 527] of a recording and the memory it leaves, computed in the precision of the model's weights."""
+    """Return the scores [C, 527] of a recording and the final memory, computed in the precision of the weights."""
     dtype = model.norm.weight.dtype
     chunks = ChunkStream(LogMel().to(dtype), model.config, cut, start_chunk)
     scores, memory = [torch.empty(0, model.config.classes, dtype=dtype)], None
@@ -93,7 +93,7 @@ def chunk_by_chunk(
 
 @torch.inference_mode()
 def scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int, samples: int) -> Tensor:
-    """Scores of each piece of a recording by itself, cut by another way: `frames` or `samples` at a time."""
+    """Return the scores of each piece of a recording, scored alone, with pieces of `frames` or `samples`."""
     front_end = LogMel().to(model.norm.weight.dtype)
     recording = recording.to(front_end.window.dtype)
     if cut == "gapless":
@@ -106,5 +106,5 @@ def scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int, sampl
 
 
 def assert_same_scores(scores: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    """Scores lie between 0 and 1, so what counts is the absolute difference; `rounding` gives tolerances."""
+    """Assert that scores are equal up to an absolute tolerance; `rounding` computes tolerances."""
     torch.testing.assert_close(scores, expected, atol=tolerance, rtol=0, check_dtype=False)

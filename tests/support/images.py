@@ -1,4 +1,4 @@
-"""What tests ask of pictures."""
+"""Checks of pictures."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def pixels(path: Path) -> npt.NDArray[Any]:
-    """A PNG's pixels; it is a whole one, and something is drawn on white."""
+    """Return the pixels of a PNG, after checking that it is complete and shows something on white."""
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     found: npt.NDArray[Any] = imread(io.BytesIO(content))[..., :3]
@@ -25,13 +25,13 @@ def pixels(path: Path) -> npt.NDArray[Any]:
 
 
 def texts(path: Path) -> list[str]:
-    """What is written in an SVG, which is well-formed."""
+    """Return the texts in an SVG, after checking that it is well-formed."""
     root = ElementTree.parse(path).getroot()
     assert root.tag == f"{SVG}svg"
     return ["".join(element.itertext()) for element in root.iter(f"{SVG}text")]
 
 
 def width_and_height_in(path: Path) -> npt.NDArray[np.float64]:
-    """Of an SVG, inches."""
+    """Return the width and height of an SVG in inches."""
     root = ElementTree.parse(path).getroot()
     return np.array([float(root.attrib[name].removesuffix("pt")) / 72 for name in ("width", "height")])

@@ -1,4 +1,4 @@
-"""`satpipe tag` without Ray, killed at a change to a file."""
+"""Run `satpipe tag` without Ray, and kill it at a change to a file."""
 
 import os
 import signal
@@ -16,17 +16,17 @@ from without_ray import main, without_ray
 
 
 def count_changes(*arguments: object) -> int:
-    """Run `satpipe tag` without Ray; return how often it changes a file: the moments for `tag_until`."""
+    """Run `satpipe tag` without Ray; return the number of changes to files: the moments for `tag_until`."""
     with _watched(None) as changes:
         assert main("tag", *arguments) == 3  # one of the recordings is empty
     return next(changes)
 
 
 def tag_until(moment: int, *arguments: object) -> int:
-    """Run `satpipe tag` without Ray, and end it at a moment as kill -9 does; return its exit status if it ends before.
+    """Run `satpipe tag` without Ray, and kill it at a moment as kill -9 does; return its exit status if it ends first.
 
-    Moments are counted from 0: before and after each renaming of a file, after each row group that is written, before
-    each removal.
+    Moments are counted from 0: before and after each renaming of a file, after each row group is written, and before
+    each removal of a file.
     """
     with _watched(moment):
         return main("tag", *arguments)

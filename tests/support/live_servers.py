@@ -1,4 +1,4 @@
-"""Servers of live sound on loopback, for the tests: HTTP, and as much of RTSP as FFmpeg asks for."""
+"""Servers of live sound on the loopback interface: HTTP, and the part of RTSP that FFmpeg needs."""
 
 import socket
 import struct
@@ -12,7 +12,7 @@ PACKET_SAMPLES = 320
 
 
 class AudioServer:
-    """Serves a content to each connection, None: an error; `missing` bytes fewer than it announces."""
+    """Serves one of `contents` to each connection, or an error for None; announces `missing` bytes too many."""
 
     def __init__(self, contents: list[bytes | None], missing: int = 0) -> None:
         left = list(contents)
@@ -46,7 +46,7 @@ class AudioServer:
 
 
 class RtspServer:
-    """Plays sound to one client: 16 bit mono over RTP within the RTSP connection, without the samples of `lost`."""
+    """Plays sound to one client: 16-bit mono over RTP within the RTSP connection, without the samples of `lost`."""
 
     def __init__(self, sound: Samples, rate_hz: int, lost: slice) -> None:
         self._sound, self._rate_hz, self._lost = sound, rate_hz, lost
@@ -64,7 +64,7 @@ class RtspServer:
 
     def _serve(self) -> None:
         connection, _ = self._listener.accept()
-        self._listener.close()  # there is no coming back
+        self._listener.close()  # a client cannot reconnect
         with connection, connection.makefile("rwb") as file:
             while request := self._request(file):
                 method, sequence = request

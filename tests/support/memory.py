@@ -1,11 +1,11 @@
-"""Memory of this process."""
+"""Memory use of this process."""
 
 import resource
 from pathlib import Path
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process so far."""
+    """Return the peak resident memory of this process so far, in MiB."""
     try:
         # Not ru_maxrss: on Linux a process starts with the value of its parent.
         lines = Path("/proc/self/status").read_text().splitlines()

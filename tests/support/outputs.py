@@ -27,7 +27,7 @@ Scores = npt.NDArray[np.float32]
 
 
 def scores_of(chunks: int, **classes: list[float]) -> Scores:
-    """Scores [chunks, 527]: those of classes by name from the first chunk on, 0 else."""
+    """Return scores [chunks, 527]: the given values of classes by name, from the first chunk on; 0 elsewhere."""
     scores = np.zeros((chunks, CLASSES), np.float32)
     for name, values in classes.items():
         scores[: len(values), find(name).index] = values
@@ -41,14 +41,14 @@ def write_output(
     done: bool = True,
     died: Mapping[str, Collection[int]] | None = None,
 ) -> Output:
-    """Write batches of recordings with their scores [n, 527]; the last chunk of each is half full.
+    """Write batches of recordings with their scores [n, 527]; the last chunk of each recording is half full.
 
     Args:
-        folder: Where.
-        batches: Recordings by name; one without chunks is empty.
-        run: For `run.json`.
-        done: Whether nothing stays staged.
-        died: Chunks of recordings that are missing since a worker died.
+        folder: The output folder.
+        batches: Scores of recordings by name; a recording without chunks has the status `empty`.
+        run: Content of `run.json`.
+        done: Finish the run: nothing stays staged.
+        died: Chunks of recordings that are missing because a worker died.
     """
     output = Output(folder)
     with output.claim(run):
@@ -79,7 +79,7 @@ def _row(name: str, chunks: int, there: int) -> dict[str, Any]:
 
 
 def set_clock(folder: str | Path, clock: Mapping[str, tuple[datetime, float | None]]) -> None:
-    """Say of recordings when they started and how fast their clock was."""
+    """Set the start times and clock rates of recordings in the table."""
     for path in (locate(folder) / "recordings").glob("*.parquet"):
         with path.open("rb") as file:
             table = pq.read_table(file)

@@ -1,9 +1,9 @@
-"""Tolerances from the rounding of float32, on whichever processor the tests run.
+"""Tolerances for the rounding errors of float32, on any processor.
 
 Two float32 computations of the same scores differ by their rounding errors. The size of these errors depends on the
-input (where one tone is loud, the logarithm amplifies what rounding leaves in the other bands), on the weights and on
-the processor. So it is measured: the same computation runs in float64, and another float32 computation may be `FACTOR`
-times as far from that result as the usual one is. In practice it is up to 3 times as far.
+input (where one tone is loud, the logarithm amplifies rounding errors in the other bands), on the weights and on the
+processor. It is therefore measured: the same computation runs in float64, and another float32 computation may differ
+from that result by `FACTOR` times as much as the usual one does. In practice it differs by up to 3 times as much.
 """
 
 from copy import deepcopy
@@ -15,18 +15,18 @@ from satpipe.sat.model.network import SAT
 from torch import Tensor
 
 FACTOR = 16
-SMALLEST_ERROR = 2.0**-22  # of scores in 0 to 1: four units in the last place below 1
+SMALLEST_ERROR = 2.0**-22  # of scores from 0 to 1: four units in the last place below 1
 
 
 def tolerance(usual: Tensor, exact: Tensor) -> float:
-    """Return how far a float32 result may be from `exact`, given the result `usual` of the usual computation."""
+    """Return the maximum difference of a float32 result from `exact`, given the result `usual` of the usual one."""
     error = float((usual - exact).detach().abs().max()) if usual.numel() else 0.0
     return FACTOR * max(error, SMALLEST_ERROR)
 
 
 @lru_cache(maxsize=2)  # the base models take 700 MB each
 def in_float64(model: SAT) -> SAT:
-    """The model with the same weights in float64."""
+    """Return the model with the same weights in float64."""
     return deepcopy(model).double()
 
 
@@ -37,11 +37,11 @@ def exact_scores(model: SAT, recording: Tensor, cut: Cut = "gapless", start_chun
 
 
 def exact_scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int, samples: int) -> tuple[Tensor, float]:
-    """The same for pieces of a recording that the model reads each by itself, as `helpers.scores_of_pieces`."""
+    """Return the same for pieces of a recording that are scored alone, see `helpers.scores_of_pieces`."""
     usual, exact = (scores_of_pieces(m, recording, cut, frames, samples) for m in (model, in_float64(model)))
     return exact, tolerance(usual, exact)
 
 
 def assert_scores_of(model: SAT, recording: Tensor, scores: Tensor, cut: Cut = "gapless", start_chunk: int = 0) -> None:
-    """Assert that `scores` [C, 527] are those that the model gives to a recording, up to rounding."""
+    """Assert that `scores` [C, 527] are the model's scores of a recording, up to rounding."""
     assert_same_scores(scores, *exact_scores(model, recording, cut, start_chunk))

@@ -39,7 +39,7 @@ WIDE = [  # three blocks of the published models
 
 @cache
 def model_of(config: ModelConfig) -> SAT:
-    """The model of a configuration; tests share it."""
+    """Return the model of a configuration; tests share it."""
     return model_by_rule(config)
 
 
@@ -50,12 +50,12 @@ def write_small_model(path: Path) -> Path:
 
 
 def small_model_known() -> "patch._patch_dict":
-    """Add the configuration of `write_small_model` to those that have a name."""
+    """Add the configuration of `write_small_model` to the configurations that are known by name."""
     return patch.dict(CONFIGS, {TWO_SECONDS.name: TWO_SECONDS})
 
 
 def efficientat_state(width: float = 0.1) -> dict[str, Tensor]:
-    """Random weights of an EfficientAT in the published layout, with scores that are away from 0 and 1."""
+    """Return random weights of an EfficientAT in the published layout, with scores that are not close to 0 or 1."""
     generator = torch.Generator().manual_seed(0)
     state = Network(width).state_dict()
     for name, tensor in state.items():

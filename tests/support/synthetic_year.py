@@ -1,4 +1,4 @@
-"""A year of made-up scores, as `satpipe tag` would write them for two recorders that ran for half a year each.
+"""A year of synthetic scores, as `satpipe tag` would write them for two recorders that ran for half a year each.
 
     python tests/support/synthetic_year.py FOLDER [DAYS]
 
@@ -33,8 +33,8 @@ DAYS = 183  # of each site: together a year
 SITES = ("meadow", "street")
 HOUR_S = 3600
 CHUNK_SAMPLES = 30_720
-CHUNKS = HOUR_S * SAMPLE_RATE_HZ // CHUNK_SAMPLES  # 1875 of an hour, without a rest
-HOURS_PER_FILE = 32  # what a run of `tag` puts into one
+CHUNKS = HOUR_S * SAMPLE_RATE_HZ // CHUNK_SAMPLES  # 1875 per hour, without a remainder
+HOURS_PER_FILE = 32  # as in a run of `tag`
 NOISES = 8  # hours of the other classes' scores; each hour has one of them
 RUN_CHUNKS = 7  # approximate time for a score to rise and fall
 STEPS = 1024
@@ -42,7 +42,7 @@ Values = npt.NDArray[np.float64]
 
 
 class Moments:
-    """When and where some chunks are, [n] each."""
+    """Time and place of chunks, [n] each."""
 
     def __init__(self, site: str, begin: datetime, chunks: int = CHUNKS) -> None:
         self.street, self.meadow = site == "street", site == "meadow"
@@ -57,7 +57,7 @@ class Moments:
         self.thunder = self.summer > 0.7 and weather.random() < 0.2
 
     def around(self, hour: float, width: float) -> Values:
-        """A bump at an hour of the day."""
+        """Return a bell curve around an hour of the day."""
         return np.exp(-(((self.hour - hour) / width) ** 2))
 
 
@@ -131,7 +131,7 @@ def write_output(
     hours_of_day: Sequence[int] = range(24),
     seed: int = 0,
 ) -> None:
-    """Write the tables as `satpipe tag` does: the same ones every time, apart from the files' names."""
+    """Write the tables as `satpipe tag` does; they are the same every time, except for the names of the files."""
     options = TagOptions(("by rule",), folder)
     run = describe(options, load_checkpoint(BUNDLED))
     table = TableOptions(run["id"], CHUNK_SAMPLES, options.threshold, options.top_k, options.scores)
@@ -155,7 +155,7 @@ def write_output(
 
 
 def _noises(seed: int) -> npt.NDArray[np.float32]:
-    """Scores of classes that do not occur, [NOISES, CHUNKS, 527]."""
+    """Return the scores of classes that do not occur, [NOISES, CHUNKS, 527]."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(-7, 0.7, CLASSES).astype(np.float32) + 1.2 * rng.standard_normal(
         (NOISES, CHUNKS, CLASSES), np.float32
@@ -164,7 +164,7 @@ def _noises(seed: int) -> npt.NDArray[np.float32]:
 
 
 def _scores(at: Moments, noises: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Scores of an hour, [CHUNKS, 527]."""
+    """Return the scores of an hour, [CHUNKS, 527]."""
     share = np.stack([rule(at) for rule, _ in RULES], axis=1)
     steps = rng.standard_normal((CHUNKS + RUN_CHUNKS, len(RULES)), np.float32).cumsum(axis=0)
     wave = (steps[RUN_CHUNKS:] - steps[:-RUN_CHUNKS]) / np.sqrt(RUN_CHUNKS)  # above ndtri(1 - p) for a share p

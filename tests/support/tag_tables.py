@@ -13,7 +13,7 @@ NAMES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob(
 
 
 def tags(out: Path) -> pd.DataFrame:
-    """The tags table in an order that does not depend on how it came about."""
+    """Return the tags table in an order that does not depend on how it was written."""
     table = pd.read_parquet(out / "tags").astype({"recording": str, "mid": str, "label": str})
     return table.sort_values(["recording", "chunk", "mid"], ignore_index=True)
 
@@ -28,14 +28,17 @@ def recordings(out: Path) -> pd.DataFrame:
 
 
 def assert_same_tables(ours: Path, theirs: Path, *, same_files: bool = True) -> None:
-    """Same rows, each once; scores within what rounding does in another batch. Copies have other time stamps."""
+    """Assert that tables have the same rows, each once, with scores equal up to the rounding of another batch.
+
+    Copies of files have other time stamps: without `same_files`, the column `modified` is ignored.
+    """
     columns = ["recording", "chunk", "start_s", "end_s", "mid", "label"]
     pd.testing.assert_frame_equal(tags(ours)[columns], tags(theirs)[columns])
     np.testing.assert_allclose(tags(ours).score, tags(theirs).score, rtol=0, atol=1e-5)
     columns = ["recording", "chunk", "start_s", "end_s"]
     pd.testing.assert_frame_equal(scores(ours)[columns], scores(theirs)[columns])
     half = [np.stack(scores(out).scores).astype(np.float32) for out in (ours, theirs)]
-    np.testing.assert_allclose(*half, rtol=2**-10, atol=1e-5)  # a rounding of half precision apart
+    np.testing.assert_allclose(*half, rtol=2**-10, atol=1e-5)  # may be rounded differently to half precision
     columns = [name for name in recordings(ours) if same_files or name != "modified"]
     pd.testing.assert_frame_equal(recordings(ours)[columns], recordings(theirs)[columns])
 
@@ -46,7 +49,7 @@ def samples_16k(path: Path) -> torch.Tensor:
 
 
 def make_recordings(folder: Path, count: int, seconds: float) -> Path:
-    """Recordings of real sound, each from another place of the examples."""
+    """Write recordings of real sound, each from another position in the examples."""
     folder.mkdir(parents=True, exist_ok=True)
     sound = torch.cat([samples_16k(EXAMPLES / name) for name in NAMES]).numpy()
     length = int(seconds * 16_000)

@@ -1,4 +1,4 @@
-"""Tag spans of recordings with a small model, in the test's process."""
+"""Tag spans of recordings with a small model, in the process of the test."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,7 +41,7 @@ def tag_task(task: list[Span], tagger: SATTagger) -> Tagged:
 
 
 def scores_of(result: Tagged, place: int = 0) -> Tensor:
-    """Return the scores [C, 527] of one span, whose chunks must follow each other."""
+    """Return the scores [C, 527] of one span, whose chunks must be consecutive."""
     table = result.table.filter(np.asarray(result.table["span"]) == place)
     chunks = table["chunk"].to_pylist()
     assert chunks == list(range(chunks[0], chunks[0] + len(chunks))) if chunks else True

@@ -14,7 +14,7 @@ from torch import nn
 
 
 def make_clips(folder: Path, count: int = 12, seconds: float = 5.0) -> Path:
-    """Sounds of different lengths and rates."""
+    """Write sounds of different lengths and rates."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         rate_hz = (16_000, 44_100, 32_000)[number % 3]

@@ -1,4 +1,4 @@
-"""What a Ray worker does, but that a recording with a telling name brings it down when it is probed or tagged."""
+"""The functions of a Ray worker, except that recordings with certain names crash it when they are probed or tagged."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Commands without Ray: their tasks run one after the other in the calling process."""
+"""Run commands without Ray: their tasks run one after another in the calling process."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from satpipe.pipeline.tagging import worker
 
 
 class EngineWithoutRay(Engine):
-    """Runs the oldest task when its result is wanted."""
+    """Runs the oldest task when a result is requested."""
 
     width = 2
 
@@ -35,7 +35,7 @@ class EngineWithoutRay(Engine):
 
 @contextmanager
 def without_ray() -> Iterator[None]:
-    """Let `ray_engine.start` give an engine that needs no Ray."""
+    """Make `ray_engine.start` return an engine that does not use Ray."""
 
     @contextmanager
     def start(*_: object) -> Iterator[Engine]:
@@ -58,7 +58,7 @@ def main(*arguments: object) -> int:
 
 
 def satpipe(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command without Ray; return its exit status and what it printed."""
+    """Run the command without Ray; return its exit status and output."""
     # Not in memory: `faulthandler` writes to the descriptor of `sys.stderr`.
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
         with without_ray(), redirect_stdout(stdout), redirect_stderr(stderr):

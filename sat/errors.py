@@ -8,9 +8,10 @@
     ├── AudioError         a recording that cannot be read, or not to its end
     ├── TruthError         ground truth that cannot be read, or that does not match the recordings
     ├── TrainingError      a training run that cannot continue
-    └── OutputError        an output folder that cannot be used, or that holds tables of another program
+    └── OutputError        an output that cannot be read or written, or a folder that contains other files
 
-Library code raises them. The command line prints `TypeName: message` and exits. Each argument is a line of the message.
+Library code raises them. The command line prints `TypeName: message` and exits. Each argument of an error is a line of
+its message.
 """
 
 from satpipe.sat.printable import printable_lines
@@ -20,7 +21,7 @@ class SatpipeError(Exception):
     """Base class of all errors that are addressed to the user."""
 
     def __str__(self) -> str:
-        """Return the message: names in it are safe to print."""
+        """Return the message, in which names are safe to print."""
         return printable_lines(self.args)
 
 
@@ -57,7 +58,7 @@ class TruthError(SatpipeError):
 
 
 class OutputError(SatpipeError):
-    """An output folder that cannot be used, or that holds tables of another program."""
+    """An output that cannot be read or written, or a folder that contains other files."""
 
 
 class TrainingError(SatpipeError):

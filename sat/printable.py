@@ -1,7 +1,7 @@
-"""Text that a person reads on a terminal or in a log.
+"""Make text safe to print on a terminal or in a log.
 
-Names of files may contain any character. Some characters command a terminal, start a new line or reverse the order of
-the text: with them, a name could forge a message. Tables and files that programs read keep names exactly.
+Names of files may contain any character. Some characters control a terminal, start a new line or reverse the direction
+of the text: with them, a name could forge a message. Tables, and files that programs read, contain the exact names.
 """
 
 import re
@@ -21,5 +21,5 @@ def printable(text: object) -> str:
 
 
 def printable_lines(lines: Iterable[object]) -> str:
-    """Return several lines as one text; a line break within a line is escaped."""
+    """Return several lines as one text; line breaks within a line are escaped."""
     return "\n".join(map(printable, lines))

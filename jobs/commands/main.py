@@ -45,7 +45,7 @@ def main() -> None:
     from satpipe.sat.errors import SatpipeError
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal cannot show
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -108,5 +108,5 @@ def log(*lines: object) -> None:
 
 
 def say(*lines: object) -> None:
-    """Print lines of a result. Every line stays one, and no name in it commands the terminal."""
+    """Print lines of a result; names in them can neither start a new line nor control the terminal."""
     click.echo(printable_lines(lines))

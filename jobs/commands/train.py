@@ -67,7 +67,9 @@ def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], res
     settings = load_config(stage, config, overrides)
     path = job.train(settings, out, address=address, resume=resume, report=lambda line: log(messages.metrics(line)))
     next_step = (
-        "--set init= starts stage full from it" if stage == "mae" else f"`satpipe tag --model {path}` tags with it"
+        f"start stage full from it with --set init={path}"
+        if stage == "mae"
+        else f"use it with `satpipe tag --model {path}`"
     )
     say(f"the model is in {path}; {next_step}")
     return 0

@@ -92,7 +92,7 @@ def text(done: Exported, options: ExportOptions) -> list[str]:
         f"{done.path}: {done.metadata['model']}, {done.metadata['precision']}, {done.size_bytes / 1e6:.1f} MB, "
         f"{chunk_s:g} s per call",
         f"scores against the Python model's, {found.chunks} chunks of {checked}: largest difference "
-        f"{found.largest:.1e}, mean {found.mean:.1e}, the same highest class in {found.same_top:.1%} of chunks",
+        f"{found.largest:.1e}, mean {found.mean:.1e}; the highest class is the same in {found.same_top:.1%} of chunks",
     ]
 
 

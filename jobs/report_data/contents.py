@@ -50,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Warned:
-    """A recording with something odd about it that did not stop it."""
+    """A recording with warnings: irregularities that did not prevent tagging."""
 
     recording: str
     warnings: tuple[str, ...]

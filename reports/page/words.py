@@ -91,7 +91,7 @@ def problems(found: ReportData) -> Table | None:
 
 
 def warnings(found: ReportData) -> Table | None:
-    """Return a table of the recordings with something odd that did not stop them; None if there are none."""
+    """Return a table of the recordings with warnings; None if there are none."""
     if not found.warnings:
         return None
     rows = tuple((each.recording, "; ".join(each.warnings)) for each in found.warned)

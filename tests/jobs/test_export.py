@@ -160,7 +160,7 @@ def test_in_onnx_runtime_the_bundled_model_gives_the_scores_of_python(bundled: t
     assert found.largest <= within <= TOLERANCE
     assert found.same_top == 1
     assert f"{path}: SAT_T_2s, fp32, {path.stat().st_size / 1e6:.1f} MB, 1.92 s per call" in printed
-    assert "the same highest class in 100.0% of chunks" in printed
+    assert "the highest class is the same in 100.0% of chunks" in printed
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 

@@ -70,7 +70,9 @@ def lines(options: StreamOptions) -> Iterator[Line]:
         raise ConfigError("a source is named twice")
     if options.encoding is not None and options.encoding not in ENCODINGS:
         raise ConfigError(f"--format must be one of {', '.join(ENCODINGS)}, not {options.encoding}")
-    checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
+    checkpoint = resolve(options.model, options.arch).adapted(
+        options.delay_s, memory=options.memory == "on", grids=options.grids
+    )
     if not isinstance(checkpoint, Checkpoint):
         raise ConfigError(f"{checkpoint.config.name} cannot tag live audio: `satpipe stream` needs a SAT model")
     tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, options.precision), options.cut)

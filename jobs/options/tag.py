@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from satpipe.pipeline.live.source import MAX_LAG_S, SourceOptions
 from satpipe.pipeline.option import OUT, OUT_VARIABLE, Option, Options
+from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import BUNDLED, CLASSES, Cut
 
 CHANNELS = "mix: mean of all channels; split: each as a separate recording; N: only channel N, counted from 1."
@@ -33,7 +34,25 @@ class ModelOptions(Options):
             flags=("--delay-s", "--delay"),
         ),
     ] = None
+    grids: Annotated[
+        int,
+        Option(
+            "Read every recording so many times, each a fraction of a chunk later, for finer rows: of 2 s / N.",
+            minimum=1,
+            metavar="N",
+        ),
+    ] = 1
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Option("Number format of the model.")] = "fp32"
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: A value is not allowed, or --grids is combined with --cut script.
+        """
+        super().__post_init__()
+        if self.grids > 1 and self.cut == "script":
+            raise ConfigError("--grids needs one spectrogram of the whole recording: omit --cut script")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,9 @@ def plan(options: TagOptions) -> Plan:
         raise ConfigError("no recordings are given: give files, folders or patterns")
     if str(options.out) == default_out():
         Output(options.out).refuse_others()
-    checkpoint = resolve(options.model, options.arch).adapted(options.delay_s, memory=options.memory == "on")
+    checkpoint = resolve(options.model, options.arch).adapted(
+        options.delay_s, memory=options.memory == "on", grids=options.grids
+    )
     if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads whole waveforms: leave --cut out")
     resolver = make_resolver(options)
@@ -108,4 +110,5 @@ def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:
     if given is None:
         raise ConfigError(f"--max-batch-memory must be a size such as 256MB or 1.5GB, not '{options.max_batch_memory}'")
     limit_bytes = int(float(given[1]) * _UNIT_BYTES[given[2].upper()])
-    return largest_batch(checkpoint.tagger(options.cut, precision=options.precision), limit_bytes)
+    one_grid = checkpoint.adapted()  # a batch has chunks of one grid
+    return largest_batch(one_grid.tagger(options.cut, precision=options.precision), limit_bytes)

@@ -9,7 +9,7 @@ from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.recordings.resample import exact_ratio, resampled
 from satpipe.pipeline.tables.staged import SpanKey
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
-from satpipe.sat.model.streaming import chunk_samples
+from satpipe.sat.model.streaming import chunk_samples, needed_chunks
 
 _MARGIN_S = 1.0  # for resampling and for frames that reach beyond a chunk
 TASK_SPANS = 256  # maximum number of recordings per task
@@ -69,8 +69,9 @@ def narrow(span: Span, config: ChunkConfig, cut: Cut) -> Span:
     if not info.parts:
         return span
     chunk_s = chunk_samples(config, cut) / SAMPLE_RATE_HZ
-    from_frame = ((span.start_chunk - config.warmup_chunks) * chunk_s - _MARGIN_S) * info.rate_hz
-    to_frame = info.frames if span.stop_chunk is None else (span.stop_chunk * chunk_s + _MARGIN_S) * info.rate_hz
+    begin, end = needed_chunks(config, span.start_chunk, span.stop_chunk or 0)
+    from_frame = (begin * chunk_s - _MARGIN_S) * info.rate_hz
+    to_frame = info.frames if span.stop_chunk is None else (end * chunk_s + _MARGIN_S) * info.rate_hz
     first = max(0, bisect_right(info.parts, from_frame, key=lambda part: part.begin) - 1)
     last = bisect_left(info.parts, to_frame, key=lambda part: part.begin)
     few = replace(info, parts=info.parts[first:last])

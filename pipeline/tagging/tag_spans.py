@@ -15,6 +15,7 @@ from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging.spans import Span
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
+from satpipe.sat.model.streaming import needed_chunks
 from satpipe.sat.taggers.interface import Tagger
 
 STAGED_ROWS = 2048  # 4 MB of float32 scores
@@ -42,7 +43,7 @@ def tag_task(
     rows = _Rows(write, seconds)
     begun = perf_counter()
     chunks = _chunks(task, outcomes, tagger, seconds)
-    for (place, index), score in tagger.score(chunks):
+    for (place, index), score in tagger.score_rows(chunks):
         if index >= task[place].start_chunk:
             rows.add(place, index, score)
             outcomes[place].chunks += 1
@@ -86,9 +87,9 @@ def _chunks(
 
 def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[str, float]) -> Iterator[Any]:
     recording, size = span.recording, tagger.chunk_samples
-    begin = max(0, span.start_chunk - tagger.config.warmup_chunks)
+    begin, end = needed_chunks(tagger.config, span.start_chunk, span.stop_chunk or 0)
     start = begin * size - tagger.context_samples(begin)
-    stop = None if span.stop_chunk is None else span.stop_chunk * size + tagger.lookahead_samples
+    stop = None if span.stop_chunk is None else end * size + tagger.lookahead_samples
     stream = tagger.chunks(begin)
     reader = Reader(recording.source.path, recording.info, recording.channel, start, tagger.config.rate_hz)
     blocks = reader.blocks()

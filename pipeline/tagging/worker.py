@@ -53,7 +53,7 @@ def tag_and_stage(
     tagger = load_tagger(options, shared)
     # If the header has no length: no format has fewer than 100 bytes per second.
     longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in task)
-    chunks = longest_s * SAMPLE_RATE_HZ / options.config.chunk_samples
+    chunks = longest_s * SAMPLE_RATE_HZ / options.config.chunk_samples * options.config.grids
     limit_s = TASK_LIMIT_S + longest_s + chunks * tagger.chunk_limit_s
     with deadline(limit_s), Staging(locate(options.folder)).stage() as staged:
         outcomes, seconds = tag_task(task, tagger, staged.write)

@@ -8,8 +8,9 @@ from typing import Generic, TypeVar
 import torch
 from satpipe.sat.model.config import Cut
 from satpipe.sat.model.frontend import LogMel
+from satpipe.sat.model.grids import Stretches
 from satpipe.sat.model.network import SAT, Memory
-from satpipe.sat.model.streaming import Chunk, ChunkStream
+from satpipe.sat.model.streaming import Chunk, ChunkStream, no_memories
 from torch import Tensor
 
 Key = TypeVar("Key", bound=Hashable)
@@ -17,7 +18,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Scored(Generic[Key]):
-    """Scores of one chunk.
+    """Scores of one chunk or, with several grids, of the stretch that starts with it.
 
     Attributes:
         stream: Key under which the samples were pushed.
@@ -32,11 +33,12 @@ class Scored(Generic[Key]):
 
 @dataclass
 class _Stream:
-    """One stream: its recording, the waiting chunks, and the memory after the last scored chunk."""
+    """One stream: its recording, the waiting chunks, the memory of each grid, and the scores of the last chunks."""
 
+    memories: deque[Memory | None]
+    stretches: Stretches
     chunks: ChunkStream | None = None
     ready: deque[Chunk] = field(default_factory=deque)
-    memory: Memory | None = None
 
 
 class BatchTagger(Generic[Key]):
@@ -66,9 +68,10 @@ class BatchTagger(Generic[Key]):
         Raises:
             ValueError: The samples are not a floating-point vector.
         """
-        state = self._streams.setdefault(stream, _Stream())
+        config = self.model.config
+        state = self._streams.setdefault(stream, _Stream(no_memories(config), Stretches(config.grids)))
         if state.chunks is None:
-            state.chunks = ChunkStream(self._log_mel, self.model.config, self.cut)
+            state.chunks = ChunkStream(self._log_mel, config, self.cut)
         state.ready += state.chunks.push(samples)
 
     def finish(self, stream: Key) -> None:
@@ -89,8 +92,8 @@ class BatchTagger(Generic[Key]):
         batches: dict[tuple[int, int], list[tuple[Key, Chunk, Memory | None]]] = defaultdict(list)
         for key, state in self._streams.items():
             if state.ready:
-                chunk = state.ready.popleft()
-                memory = None if chunk.first else state.memory
+                chunk, memory = state.ready.popleft(), state.memories.popleft()
+                memory = None if chunk.first else memory
                 tokens = memory.blocks[0].shape[1] if memory else 0
                 batches[chunk.log_mel.shape[-1], tokens].append((key, chunk, memory))
         scored = [row for batch in batches.values() for row in self._score(batch)]
@@ -101,11 +104,14 @@ class BatchTagger(Generic[Key]):
         memories = [memory for _, _, memory in batch if memory]
         log_mel = torch.stack([chunk.log_mel for _, chunk, _ in batch])
         scores, left = self.model(log_mel, Memory.stack(memories) if memories else None)
-        for place, (key, _, _) in enumerate(batch):
+        rows = []
+        for place, ((key, chunk, _), row) in enumerate(zip(batch, scores.float(), strict=True)):
+            state = self._streams[key]
             # A copy, since a view would keep the memories of the whole batch alive while one stream is idle.
-            self._streams[key].memory = Memory([b.clone() for b in left.select(place).blocks]) if left else None
-        rows = zip(batch, scores.float(), strict=True)
-        return [Scored(key, chunk.index, row) for (key, chunk, _), row in rows if chunk.index >= 0]
+            state.memories.append(Memory([b.clone() for b in left.select(place).blocks]) if left else None)
+            if chunk.index >= 0:
+                rows.append(Scored(key, chunk.index, state.stretches.add(row, chunk.overlaps)))
+        return rows
 
     def _forget(self) -> None:
         """Delete streams that have ended."""

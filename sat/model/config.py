@@ -1,6 +1,6 @@
 """The nine published configurations, by name (paper sections 3 and 4.3, Tables 1 and 2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
@@ -55,10 +55,17 @@ class ChunkConfig(Protocol):
 
     @property
     def warmup_chunks(self) -> int:
-        """Chunks to read before a chunk so that its scores equal those of a pass from the start."""
+        """Chunks of a grid to read before a chunk so that its scores equal those of a pass from the start."""
+
+    @property
+    def grids(self) -> int:
+        """Number of grids on which a recording is read, each a fraction of a chunk later than the one before."""
 
     def with_delay(self, delay_s: float) -> Self:
         """Return the configuration for reading `delay_s` seconds per chunk; ConfigError if it cannot."""
+
+    def with_grids(self, grids: int) -> Self:
+        """Return the configuration for reading a recording on so many grids; ConfigError if it cannot."""
 
     def without_memory(self) -> Self:
         """Return the configuration in which each chunk stands alone."""
@@ -85,6 +92,8 @@ class ModelConfig:
 
     depth: int = DEPTH
     classes: int = CLASSES
+    grids: int = 1
+    """Number of grids on which a recording is read (`satpipe.sat.model.grids`)."""
 
     @property
     def rate_hz(self) -> int:
@@ -113,7 +122,7 @@ class ModelConfig:
 
     @property
     def warmup_chunks(self) -> int:
-        """Chunks to read before a chunk so that its scores equal those of a pass from the start."""
+        """Chunks of a grid to read before a chunk so that its scores equal those of a pass from the start."""
         return self.depth * self.memory_chunks
 
     def without_memory(self) -> "ModelConfig":
@@ -140,6 +149,30 @@ class ModelConfig:
             )
         patches = round(delay_s * SAMPLE_RATE_HZ) // PATCH_SAMPLES
         return replace(self, chunk_frames=patches * PATCH_FRAMES, script_chunk_s=delay_s)
+
+    def with_grids(self, grids: int) -> "ModelConfig":
+        """Return the configuration for reading a recording on so many grids.
+
+        Raises:
+            ConfigError: The hop from one grid to the next is not a whole number of patches.
+        """
+        patches, rest = divmod(self.chunk_frames, PATCH_FRAMES)
+        if rest and grids > 1:
+            raise ConfigError(
+                f"--grids needs chunks of whole patches of {PATCH_FRAMES} frames; those of {self.name} have "
+                f"{self.chunk_frames} frames"
+            )
+        allowed = [number for number in range(1, patches + 1) if patches % number == 0]
+        check_grids(self, grids, allowed, f"the {patches} patches")
+        return replace(self, grids=grids)
+
+
+def check_grids(config: ChunkConfig, grids: int, allowed: Sequence[int], divided: str) -> None:
+    """Raise ConfigError if a number of grids is not allowed; the message lists those that are."""
+    if grids != 1 and grids not in allowed:
+        *most, last = map(str, allowed)
+        numbers = f"{', '.join(most)} or {last}" if most else last
+        raise ConfigError(f"--grids must divide {divided} of a chunk of {config.name}: {numbers}, not {grids}")
 
 
 def _streaming(name: str, width: int, heads: int, seconds: int, *, class_token: bool) -> ModelConfig:

@@ -1,5 +1,6 @@
 """Online tagging: cut a stream of samples into chunks and tag each as soon as it is complete."""
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from satpipe.sat.model.config import (
     ModelConfig,
 )
 from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, LogMelStream, clamp_dynamic_range, to_device
+from satpipe.sat.model.grids import Stretches
 from satpipe.sat.model.network import SAT, Memory
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,12 +24,21 @@ from torch.nn import functional as F
 
 def chunk_samples(config: ChunkConfig, cut: Cut) -> int:
     """Return the samples from the start of a chunk to the start of the next, at 16 kHz."""
-    return config.chunk_samples if cut == "gapless" else round(config.script_chunk_s * SAMPLE_RATE_HZ)
+    return config.chunk_samples // config.grids if cut == "gapless" else round(config.script_chunk_s * SAMPLE_RATE_HZ)
 
 
 def count_chunks(config: ChunkConfig, cut: Cut, samples: int) -> int:
     """Return the number of chunks of a recording of `samples` samples at 16 kHz, an incomplete last one included."""
     return -(-samples // chunk_samples(config, cut))
+
+
+def needed_chunks(config: ChunkConfig, start_chunk: int, stop_chunk: int) -> tuple[int, int]:
+    """Return the first chunk to read, and the chunk at whose start to stop, so that some chunks are scored exactly.
+
+    These are the chunks that warm up the memory of each grid, and those that cover the same audio.
+    """
+    overlaps = config.grids - 1
+    return max(0, start_chunk - config.grids * config.warmup_chunks - overlaps), stop_chunk + overlaps
 
 
 def context_samples(cut: Cut, start_chunk: int) -> int:
@@ -40,15 +51,17 @@ class Chunk:
     """One chunk of a recording, ready for the model.
 
     Attributes:
-        index: Position of the chunk in its recording; -1 for the digital silence that warms up the memory in script
-            mode.
+        index: Position of the chunk in its recording, counted over all grids; -1 for the digital silence that warms up
+            the memory in script mode.
         log_mel: [64, F] dB, clamped. F is the configuration's `chunk_frames`, fewer in the last chunk.
         first: True if the memory is empty before the chunk.
+        overlaps: Number of earlier chunks, of other grids, that cover the start of this one.
     """
 
     index: int
     log_mel: Tensor
     first: bool
+    overlaps: int = 0
 
 
 class ChunkStream:
@@ -57,7 +70,7 @@ class ChunkStream:
     Args:
         log_mel: The front end; chunks are on its device.
         config: Configuration of the model.
-        cut: Chunking mode.
+        cut: Chunking mode; several grids need `gapless`.
         start_chunk: First chunk. The samples pushed must start `context_samples(cut, start_chunk)` before it.
     """
 
@@ -90,13 +103,18 @@ class ChunkStream:
         gapless = self._cut == "gapless"
         size = self._config.chunk_frames if gapless else chunk_samples(self._config, self._cut)
         self._pending = torch.cat([self._pending, self._frames.push(samples) if gapless else samples], dim=-1)
-        bounds = tuple(range(size, self._pending.shape[-1] + 1, size))
-        *whole, self._pending = self._pending.tensor_split(bounds, dim=-1)
-        self._pending = self._pending.clone()  # frees the data of finished chunks
-        return [chunk for content in whole for chunk in self._emit(content)]
+        return self._cut_off(size, self._pending.shape[-1] - size + 1)
+
+    def _cut_off(self, size: int, stop: int) -> list[Chunk]:
+        """Return the chunks of at most `size` pending frames or samples that start before `stop`."""
+        starts = range(0, stop, size // self._config.grids)
+        chunks = [chunk for start in starts for chunk in self._emit(self._pending[..., start : start + size])]
+        rest = starts[-1] + starts.step if starts else 0
+        self._pending = self._pending[..., rest:].clone()  # frees the data of finished chunks
+        return chunks
 
     def finish(self) -> list[Chunk]:
-        """End the recording and return the remaining chunks, up to two.
+        """End the recording and return the remaining chunks: up to two, or up to one more than there are grids.
 
         In gapless mode, digital silence pads the end to a whole patch of 16 frames, so that every sample is used. In
         script mode, frames past the last whole patch are ignored, but at least one patch is read.
@@ -117,22 +135,25 @@ class ChunkStream:
         if self._pushed <= 0:
             return []
         chunks = self.push(torch.zeros(-self._pushed % PATCH_SAMPLES))
-        emitted = (self._index - self._start) * self._config.chunk_frames
+        size = self._config.chunk_frames
+        emitted = (self._index - self._start) * (size // self._config.grids)
         # Centring yields one extra frame at the end; it does not start a chunk.
         frames = self._pushed // HOP_SAMPLES - emitted
-        rest = torch.cat([self._pending, self._frames.finish()], dim=-1)[:, :frames]
-        return chunks + (self._emit(rest) if frames else [])
+        self._pending = torch.cat([self._pending, self._frames.finish()], dim=-1)[:, :frames]
+        return chunks + self._cut_off(size, frames)
 
     def _emit(self, content: Tensor) -> list[Chunk]:
         """Return the next chunk, from frames [64, F] in gapless mode or samples [n] in script mode."""
-        first = self._index == self._start
+        earlier = self._index - self._start
+        first = earlier < self._config.grids
         before = []
         if self._cut == "script":
             content = self._log_mel(content)
             if first and self._config.streaming:
                 before = [Chunk(-1, self._silence(), True)]
                 first = False
-        chunk = Chunk(self._index, clamp_dynamic_range(content)[:, : self._config.chunk_frames], first)
+        overlaps = min(earlier, self._config.grids - 1)
+        chunk = Chunk(self._index, clamp_dynamic_range(content)[:, : self._config.chunk_frames], first, overlaps)
         self._index += 1
         return [*before, chunk]
 
@@ -163,6 +184,11 @@ class ChunkStream:
         self._pending = state["pending"].clone()
 
 
+def no_memories(config: ModelConfig) -> deque[Memory | None]:
+    """Return a memory for each grid, all empty; the first one belongs to the next chunk."""
+    return deque([None] * config.grids, maxlen=config.grids)
+
+
 class StreamingTagger:
     """Tags one recording online, as its samples arrive.
 
@@ -178,10 +204,13 @@ class StreamingTagger:
     def __init__(self, model: SAT, cut: Cut = "gapless", start_chunk: int = 0) -> None:
         self._model = model
         self._chunks = ChunkStream(LogMel(), model.config, cut, start_chunk)
-        self._memory: Memory | None = None
+        self._memories = no_memories(model.config)
+        self._stretches = Stretches(model.config.grids)
 
     def push(self, samples: Tensor) -> Tensor:
         """Take samples [n] at 16 kHz and return the scores [C, 527] of the C >= 0 chunks that are now complete.
+
+        With several grids, these are the scores of the stretches that start with the chunks.
 
         Raises:
             ValueError: The samples are not a floating-point vector, or the recording was finished.
@@ -189,9 +218,9 @@ class StreamingTagger:
         return self._score(self._chunks.push(samples))
 
     def finish(self) -> Tensor:
-        """End the recording and return the scores [C, 527] of the remaining chunks, C of 0 to 2.
+        """End the recording and return the scores [C, 527] of the remaining chunks, C of 0 to one more than the grids.
 
-        A complete chunk waits for half a window of samples after it, so two can remain.
+        A complete chunk waits for half a window of samples after it, so it can remain beside the incomplete ones.
         """
         return self._score(self._chunks.finish())
 
@@ -199,22 +228,34 @@ class StreamingTagger:
     def _score(self, chunks: list[Chunk]) -> Tensor:
         scores = [torch.empty(0, self._model.config.classes)]
         for chunk in chunks:
-            score, self._memory = self._model(chunk.log_mel[None], None if chunk.first else self._memory)
+            memory = self._memories.popleft()
+            score, memory = self._model(chunk.log_mel[None], None if chunk.first else memory)
+            self._memories.append(memory)
             if chunk.index >= 0:
-                scores.append(score.float())
+                scores.append(self._stretches.add(score[0].float(), chunk.overlaps)[None])
         return torch.cat(scores)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state between two pushes as tensors, for `load_state_dict`; safetensors can store it."""
-        memory = self._memory.blocks if self._memory else []
+        blocks = [block for memory in self._memories if memory for block in memory.blocks]
         return {
             **{f"chunks.{name}": tensor for name, tensor in self._chunks.state_dict().items()},
-            **{f"memory.{index}": block.clone() for index, block in enumerate(memory)},
+            **{f"memory.{index}": block.clone() for index, block in enumerate(blocks)},
+            **{f"recent.{index}": scores.clone() for index, scores in enumerate(self._stretches.recent)},
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue where the tagger with this state stopped."""
         chunks = {name.removeprefix("chunks."): t for name, t in state.items() if name.startswith("chunks.")}
         self._chunks.load_state_dict(chunks)
-        blocks = [state[f"memory.{index}"].clone() for index in range(len(state) - len(chunks))]
-        self._memory = Memory(blocks) if blocks else None
+        blocks, depth = _numbered(state, "memory"), self._model.config.depth
+        self._memories = no_memories(self._model.config)
+        self._memories.extend(Memory(blocks[start : start + depth]) for start in range(0, len(blocks), depth))
+        self._stretches.recent.clear()
+        self._stretches.recent.extend(_numbered(state, "recent"))
+
+
+def _numbered(state: dict[str, Tensor], prefix: str) -> list[Tensor]:
+    """Return copies of the tensors called `prefix`.0, `prefix`.1, ..."""
+    number = sum(name.startswith(f"{prefix}.") for name in state)
+    return [state[f"{prefix}.{index}"].clone() for index in range(number)]

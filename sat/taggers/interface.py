@@ -20,7 +20,8 @@ import torch
 from satpipe.sat.errors import ConfigError, LabelError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.batching import batches
-from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig, Cut
+from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig, Cut, check_grids
+from satpipe.sat.model.grids import score_stretches
 from satpipe.sat.model.precision import dtype_for
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,7 +58,9 @@ class ExternalConfig:
     shortest_ms: int = SHORTEST_MS
     """Minimum length of a chunk; shorter ones are padded with silence."""
     warmup_chunks: int = 0
-    """Number of earlier chunks on which a score depends; 0 if each chunk stands alone."""
+    """Number of earlier chunks of a grid on which a score depends; 0 if each chunk stands alone."""
+    grids: int = 1
+    """Number of grids on which a recording is read (`satpipe.sat.model.grids`)."""
 
     @property
     def script_chunk_s(self) -> float:
@@ -97,6 +100,21 @@ class ExternalConfig:
             )
         return replace(self, delay_ms=delay_ms)
 
+    def with_grids(self, grids: int) -> "ExternalConfig":
+        """Return the configuration for reading a recording on so many grids.
+
+        Raises:
+            ConfigError: The hop from one grid to the next is too short, or not a whole number of milliseconds and
+                samples.
+        """
+        allowed = [
+            number
+            for number in range(1, self.delay_ms // SHORTEST_MS + 1)
+            if self.delay_ms % number == 0 and self.delay_ms // number * self.rate_hz % 1000 == 0
+        ]
+        check_grids(self, grids, allowed, f"the {self.delay_ms} ms")
+        return replace(self, grids=grids)
+
 
 @dataclass(frozen=True)
 class WaveformChunk:
@@ -104,13 +122,15 @@ class WaveformChunk:
 
     Attributes:
         index: Position of the chunk in its recording.
-        waveform: [n] samples; the last chunk may be shorter.
+        waveform: [n] samples; the last chunks may be shorter.
         first: True if nothing is carried over from an earlier chunk.
+        overlaps: Number of earlier chunks, of other grids, that cover the start of this one.
     """
 
     index: int
     waveform: Tensor
     first: bool
+    overlaps: int = 0
 
 
 class Tagger(ABC):
@@ -183,8 +203,8 @@ class Tagger(ABC):
 
     @property
     def chunk_samples(self) -> int:
-        """Samples from the start of a chunk to the start of the next, at `rate_hz`."""
-        return self.config.chunk_samples * self.config.rate_hz // SAMPLE_RATE_HZ
+        """Samples from the start of a chunk to the start of the next, of whichever grid, at `rate_hz`."""
+        return self.config.chunk_samples * self.config.rate_hz // SAMPLE_RATE_HZ // self.config.grids
 
     lookahead_samples: int = 0
     """Number of samples after its end on which a chunk depends."""
@@ -195,10 +215,24 @@ class Tagger(ABC):
 
     def chunks(self, start_chunk: int = 0) -> Chunks:
         """Start cutting a recording into chunks, `context_samples` before the start of a chunk."""
-        return WaveformChunkStream(self.chunk_samples, start_chunk, streaming=self.config.streaming)
+        return WaveformChunkStream(
+            self.chunk_samples, start_chunk, streaming=self.config.streaming, grids=self.config.grids
+        )
+
+    def score_rows(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
+        """Score the rows of the tables, given the chunks of all grids: one row starts with each chunk.
+
+        Args:
+            chunks: As for `score`.
+
+        Yields:
+            As `score`; with several grids, the scores of the stretch from the start of a chunk to that of the next.
+        """
+        grids = self.config.grids
+        return self.score(chunks) if grids == 1 else score_stretches(self.score, chunks, grids)
 
     def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
-        """Score the chunks of one recording after another, `batch_chunks` per batch.
+        """Score the chunks of a grid, of one recording after another, `batch_chunks` per batch.
 
         The composition of batches changes scores by no more than rounding.
 
@@ -288,28 +322,38 @@ class Tagger(ABC):
 
 
 class WaveformChunkStream:
-    """Cuts the samples of one recording, which arrive in blocks of any size, into chunks of equal length."""
+    """Cuts the samples of one recording, which arrive in blocks of any size, into chunks of equal length.
 
-    def __init__(self, samples: int, start_chunk: int, *, streaming: bool) -> None:
-        self._samples = samples
+    `hop_samples` is the distance from the start of a chunk to that of the next; a chunk is `grids` times as long.
+    """
+
+    def __init__(self, hop_samples: int, start_chunk: int, *, streaming: bool, grids: int = 1) -> None:
+        self._hop = hop_samples
         self._start = self._index = start_chunk
         self._streaming = streaming
+        self._grids = grids
         self._pending = torch.empty(0)
 
     def push(self, samples: Tensor) -> list[WaveformChunk]:
         """Take samples [n] and return the chunks that are now complete."""
         self._pending = torch.cat([self._pending, samples])
-        whole = len(self._pending) // self._samples * self._samples
-        waveforms = self._pending[:whole].split(self._samples) if whole else ()
-        self._pending = self._pending[whole:].clone()  # frees the samples of finished chunks
-        return [self._chunk(waveform) for waveform in waveforms]
+        starts = range(0, len(self._pending) - self._hop * self._grids + 1, self._hop)
+        chunks = [self._chunk(start) for start in starts]
+        self._pending = self._pending[len(chunks) * self._hop :].clone()  # frees the samples of finished chunks
+        return chunks
 
     def finish(self) -> list[WaveformChunk]:
-        """End the recording and return the remaining samples, if any, as a shorter chunk."""
-        return [self._chunk(self._pending)] if len(self._pending) else []
+        """End the recording and return the chunks that start in the remaining samples; they are shorter."""
+        return [self._chunk(start) for start in range(0, len(self._pending), self._hop)]
 
-    def _chunk(self, waveform: Tensor) -> WaveformChunk:
-        chunk = WaveformChunk(self._index, waveform, first=not self._streaming or self._index == self._start)
+    def _chunk(self, start: int) -> WaveformChunk:
+        earlier = self._index - self._start
+        chunk = WaveformChunk(
+            self._index,
+            self._pending[start : start + self._hop * self._grids],
+            first=not self._streaming or earlier < self._grids,
+            overlaps=min(earlier, self._grids - 1),
+        )
         self._index += 1
         return chunk
 
@@ -358,13 +402,18 @@ class LoadedTagger(ABC):
     @abstractmethod
     def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> Tagger: ...
 
-    def adapted(self, delay_s: float | None = None, *, memory: bool = True) -> Self:
-        """Return the same weights with another delay in seconds, or without memory.
+    def adapted(self, delay_s: float | None = None, *, memory: bool = True, grids: int = 1) -> Self:
+        """Return the same weights with another delay in seconds, without memory, or on several grids.
 
         Raises:
-            ConfigError: The model does not allow that delay.
+            ConfigError: The model does not allow that delay or that number of grids.
         """
-        config = self.config if delay_s is None else self.config.with_delay(delay_s)
+        if grids > 1 and delay_s is None and not self.has_memory:
+            raise ConfigError(
+                f"{self.config.name} reads {self.config.script_chunk_s:g} s at once: --grids also needs --delay-s, "
+                "such as --delay-s 2"
+            )
+        config = (self.config if delay_s is None else self.config.with_delay(delay_s)).with_grids(grids)
         return replace(self, config=config if memory else config.without_memory())
 
 

@@ -31,7 +31,7 @@ class SATTagger(Tagger):
 
     @property
     def chunk_samples(self) -> int:
-        """Samples from the start of a chunk to the start of the next."""
+        """Samples from the start of a chunk to the start of the next, of whichever grid."""
         return chunk_samples(self.config, self.cut)
 
     def context_samples(self, start_chunk: int) -> int:

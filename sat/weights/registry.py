@@ -58,7 +58,7 @@ def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
     raise not_found("model or file", model, [*hub.BUNDLED_CONFIGS, *hub.PUBLISHED])
 
 
-def load_model(model: str = BUNDLED, arch: str | None = None) -> SAT:
+def load_model(model: str = BUNDLED, arch: str | None = None, *, grids: int = 1) -> SAT:
     """Load the network of a SAT.
 
     >>> import torch
@@ -69,13 +69,15 @@ def load_model(model: str = BUNDLED, arch: str | None = None) -> SAT:
     Args:
         model: As for `satpipe tag --model`, except for external taggers.
         arch: Name of the configuration, for a file that does not state it and whose shapes fit several.
+        grids: As for `satpipe tag --grids`; `StreamingTagger` then gives the scores of stretches.
 
     Raises:
         CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
             that configuration.
-        ConfigError: The model is unknown (the message suggests similar ones), or `arch` contradicts the name.
+        ConfigError: The model is unknown (the message suggests similar ones), `arch` contradicts the name, or `grids`
+            does not divide the model's chunk.
     """
-    return load_checkpoint(model, arch).model()
+    return load_checkpoint(model, arch).adapted(grids=grids).model()
 
 
 def resolve(model: str, arch: str | None = None, *, random: bool = False) -> LoadedTagger:

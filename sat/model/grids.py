@@ -1,0 +1,96 @@
+"""Interleaved grids: a recording is read several times, each time a fraction of a chunk later.
+
+With N grids, the chunks of each grid begin 1/N of a chunk (the *hop*) after those of the grid before, and every grid
+has its own memory. The chunks of all grids are counted together, in the order of their starts: chunk k starts k hops
+after the recording, belongs to grid k mod N, and has the memory after chunk k - N. Up to N chunks cover each stretch of
+a hop, the last of which is the one that starts with it. So there are as many stretches as chunks, and stretch k has its
+score as soon as chunk k has.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SMALLEST = 2.0**-24
+"""The smallest positive number of half precision, in which scores are written."""
+
+
+def combined(scores: Tensor) -> Tensor:
+    """Return the scores of a stretch: the geometric mean of those of the K chunks that cover it.
+
+        score = exp(mean over k of ln(max(p_k, 2^-24))), limited to the range from min p_k to max p_k
+
+    A score that half precision rounds to 0 counts as its smallest number, so that a single chunk cannot rule out a
+    class. Because of the limits, equal scores are their own mean to the last bit.
+
+    Shape:
+        [K, classes] in 0 to 1 -> [classes], float32
+    """
+    scores = scores.float()
+    mean = scores.clamp_min(SMALLEST).log().mean(0).exp()
+    return mean.clamp(scores.amin(0), scores.amax(0))
+
+
+class Stretches:
+    """Turns the scores of the chunks of one recording, in order, into those of its stretches.
+
+    Attributes:
+        recent: Scores [classes] of the latest chunks, at most one less than there are grids.
+    """
+
+    def __init__(self, grids: int) -> None:
+        self.recent: deque[Tensor] = deque(maxlen=grids - 1)
+
+    def add(self, scores: Tensor, overlaps: int) -> Tensor:
+        """Take the scores of a chunk and return those of the stretch that starts with it.
+
+        Args:
+            scores: [classes].
+            overlaps: Number of earlier chunks that cover the stretch, as in `Chunk`.
+        """
+        covering = [*islice(self.recent, len(self.recent) - overlaps, None), scores]
+        self.recent.append(scores)
+        return combined(torch.stack(covering)) if overlaps else scores
+
+
+def score_stretches(
+    score: Callable[[Iterable[tuple[Any, Any]]], Iterator[tuple[Any, Tensor]]],
+    chunks: Iterable[tuple[Any, Any]],
+    grids: int,
+) -> Iterator[tuple[Any, Tensor]]:
+    """Score the stretches of one recording after another.
+
+    Args:
+        score: Yields the keys and scores of consecutive chunks; called once for each grid.
+        chunks: Pairs of a key and a chunk of any grid, in order.
+        grids: Number of grids.
+
+    Yields:
+        The key of each chunk and the scores [classes] of the stretch that starts with it, in the order given.
+    """
+    source = iter(chunks)
+    waiting: list[deque[tuple[Any, Any]]] = [deque() for _ in range(grids)]
+    unscored: deque[Any] = deque()
+
+    def read() -> bool:
+        for pair in islice(source, 1):
+            waiting[pair[1].index % grids].append(pair)
+            unscored.append(pair[1])
+            return True
+        return False
+
+    def of_grid(grid: int) -> Iterator[tuple[Any, Any]]:
+        while waiting[grid] or read():
+            if waiting[grid]:
+                yield waiting[grid].popleft()
+
+    scored = [score(of_grid(grid)) for grid in range(grids)]
+    stretches = Stretches(grids)
+    while unscored or read():
+        chunk = unscored.popleft()
+        key, scores = next(scored[chunk.index % grids])
+        yield key, stretches.add(scores, chunk.overlaps)

@@ -22,7 +22,7 @@ from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import SHOWN, Tables
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.labels import Label, weak_labels
-from satpipe.sat.model.config import get_config
+from satpipe.sat.model.config import get_config, grids_text
 
 JSON, CSV = "consistency.json", "consistency.csv"
 SAME_LENGTH_S = 0.1  # recordings whose lengths differ by more are different recordings
@@ -165,7 +165,7 @@ def _name(tables: Tables) -> str:
     if can_remember is None:  # a folder of satpipe 0.1, which had only SAT
         can_remember = get_config(model["arch"]).streaming
     memory = {"on": ", memory", "off": ", no memory"}[model["memory"]] if can_remember else ""
-    return f"{model['arch']}, {model['delay_s']:g} s{memory}"
+    return f"{model['arch']}, {model['delay_s']:g} s{memory}{grids_text(model['grids'], model['combine'])}"
 
 
 def _figures(regime: Regime, read: ChunkScores, labels: tuple[Label, ...], threshold: float) -> list[Figures]:

@@ -71,7 +71,7 @@ def lines(options: StreamOptions) -> Iterator[Line]:
     if options.encoding is not None and options.encoding not in ENCODINGS:
         raise ConfigError(f"--format must be one of {', '.join(ENCODINGS)}, not {options.encoding}")
     checkpoint = resolve(options.model, options.arch).adapted(
-        options.delay_s, memory=options.memory == "on", grids=options.grids
+        options.delay_s, memory=options.memory == "on", grids=options.grids, combine=options.combine
     )
     if not isinstance(checkpoint, Checkpoint):
         raise ConfigError(f"{checkpoint.config.name} cannot tag live audio: `satpipe stream` needs a SAT model")
@@ -118,13 +118,17 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
 
 def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions) -> Line:
     config = checkpoint.config
+    chunk_s = chunk_samples(config, options.cut) / SAMPLE_RATE_HZ
     return {
         "event": "start",
         "source": source.name,
         "model": config.name,
         "sha256": checkpoint.sha256,
         "delay_s": float(config.script_chunk_s),
-        "chunk_s": chunk_samples(config, options.cut) / SAMPLE_RATE_HZ,
+        "chunk_s": chunk_s,  # that a line stands for
+        "grids": config.grids,
+        "wait_s": (config.grids - 1)
+        * chunk_s,  # from the end of a line's audio to that of the last chunk that covers it
         "memory": config.streaming,
         "rate_hz": source.rate_hz,
         "channels": source.channels,

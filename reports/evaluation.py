@@ -8,6 +8,7 @@ from rich.console import Console
 from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports import paper
 from satpipe.reports.tables import Table
+from satpipe.sat.model.config import grids_text
 from satpipe.sat.printable import printable
 
 _NAMES = {
@@ -37,9 +38,10 @@ _Figure = dict[str, Any]
 def result_text(result: EvaluationResult) -> list[str]:
     """Return a description of the evaluation, then each figure, next to that of the paper if it has one."""
     model = result["model"]
+    grids = grids_text(model.get("grids", 1), model.get("combine", ""))  # earlier versions had one grid
     lines = [
-        f"{result['out']}: {model['arch']}, {model['delay_s']:g} s delay, memory {model['memory']}, {model['cut']}, "
-        f"{model['precision']} (sha256 {model['sha256'][:12]})"
+        f"{result['out']}: {model['arch']}, {model['delay_s']:g} s delay, memory {model['memory']}, {model['cut']}"
+        f"{grids}, {model['precision']} (sha256 {model['sha256'][:12]})"
     ]
     lines += [_ground_truth(kind, truth) for kind, truth in result["truth"].items()]
     lines += [f"note: {note}" for note in result["notes"]]

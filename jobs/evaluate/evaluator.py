@@ -108,7 +108,10 @@ class Evaluator:
                 "high": as_number(high),
                 **how,
                 **self.clips,
-                **{key: self.model[key] for key in ("arch", "sha256", "delay_s", "cut", "memory", "precision")},
+                **{
+                    key: self.model[key]
+                    for key in ("arch", "sha256", "delay_s", "cut", "memory", "grids", "combine", "precision")
+                },
                 "satpipe": self.result["satpipe"],
             }
         )

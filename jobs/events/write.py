@@ -106,7 +106,7 @@ def _about(finder: Finder, options: EventOptions) -> dict[str, Any]:
     return {
         "satpipe": version("satpipe"),
         "run": tables.run.get("id"),
-        "model": {key: tables.model[key] for key in ("arch", "sha256", "cut", "memory", "delay_s")},
+        "model": {key: tables.model[key] for key in ("arch", "sha256", "cut", "memory", "delay_s", "grids", "combine")},
         "threshold": _one_or_each(mids, levels.threshold),
         "low": _one_or_each(mids, levels.low),
         "min_s": options.min_s,

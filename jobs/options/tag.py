@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from satpipe.pipeline.live.source import MAX_LAG_S, SourceOptions
 from satpipe.pipeline.option import OUT, OUT_VARIABLE, Option, Options
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.model.config import BUNDLED, CLASSES, Cut
+from satpipe.sat.model.config import BUNDLED, CLASSES, Combine, Cut
 
 CHANNELS = "mix: mean of all channels; split: each as a separate recording; N: only channel N, counted from 1."
 MODEL = "See `satpipe models`; for ast, beats, efficientat, htsat or another registered tagger, add its weights."
@@ -37,22 +37,27 @@ class ModelOptions(Options):
     grids: Annotated[
         int,
         Option(
-            "Read every recording so many times, each a fraction of a chunk later, for finer rows: of 2 s / N.",
+            "Read a recording N times, each 1/N of a chunk later, for rows of 1/N of a chunk; takes N times as long.",
             minimum=1,
             metavar="N",
         ),
     ] = 1
+    combine: Annotated[Combine, Option("How grids are combined. sharp: onsets are more exact, and scores lower.")] = (
+        "geometric"
+    )
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Option("Number format of the model.")] = "fp32"
 
     def __post_init__(self) -> None:
         """Check the options.
 
         Raises:
-            ConfigError: A value is not allowed, or --grids is combined with --cut script.
+            ConfigError: A value is not allowed, or options contradict each other.
         """
         super().__post_init__()
         if self.grids > 1 and self.cut == "script":
             raise ConfigError("--grids needs one spectrogram of the whole recording: omit --cut script")
+        if self.grids == 1 and self.combine != "geometric":
+            raise ConfigError(f"--combine {self.combine} needs --grids 2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -198,6 +198,7 @@ def describe(options: TagOptions, checkpoint: LoadedTagger) -> dict[str, Any]:
             "memory": "on" if config.streaming else "off",  # also off for a model without one
             "delay_s": float(config.script_chunk_s),
             "grids": config.grids,
+            "combine": config.combine,
             "precision": options.precision,
             "channels": options.channels,
             "threshold": options.threshold,

@@ -12,6 +12,7 @@ from satpipe.jobs.tag.time_options import some
 from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tagging.progress import length
+from satpipe.sat.model.config import grids_text
 from satpipe.sat.weights.hub import BUNDLED_SOURCE
 
 KINDS = 8  # of files that are not read, in one line
@@ -24,7 +25,8 @@ def plan(plan: Plan, out: str | Path, *, prune: bool) -> list[str]:
     memory = "memory" if config.streaming else "no memory"
     lines = [
         f"tables go to {locate(out)}",
-        f"model: {config.name}, {config.script_chunk_s:g} s delay, {memory}, {checkpoint.source} "
+        f"model: {config.name}, {config.script_chunk_s:g} s delay, {memory}"
+        f"{grids_text(config.grids, config.combine)}, {checkpoint.source} "
         f"(sha256 {checkpoint.sha256[:12]})",
     ]
     if checkpoint.source == BUNDLED_SOURCE:

@@ -70,7 +70,7 @@ def plan(options: TagOptions) -> Plan:
     if str(options.out) == default_out():
         Output(options.out).refuse_others()
     checkpoint = resolve(options.model, options.arch).adapted(
-        options.delay_s, memory=options.memory == "on", grids=options.grids
+        options.delay_s, memory=options.memory == "on", grids=options.grids, combine=options.combine
     )
     if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads whole waveforms: leave --cut out")

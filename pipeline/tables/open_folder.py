@@ -106,9 +106,9 @@ class Tables:
     def model(self) -> dict[str, Any]:
         """The model that computed the scores.
 
-        Keys are arch, source, sha256, cut, memory ("on" or "off"), delay_s, grids, precision, chunk_samples (from the
-        start of a row to the start of the next, at 16 kHz) and chunk_s. The `run.json` of satpipe 0.1 does not have all
-        of them; there, a model with a memory used it.
+        Keys are arch, source, sha256, cut, memory ("on" or "off"), delay_s, grids, combine, precision, chunk_samples
+        (from the start of a row to the start of the next, at 16 kHz) and chunk_s. The `run.json` of satpipe 0.1 does
+        not have all of them; there, a model with a memory used it.
         """
         try:
             identity, model = self.run["identity"], self.run.get("model", {})
@@ -125,6 +125,7 @@ class Tables:
                 "memory": identity["memory"],
                 "delay_s": identity["delay_s"],
                 "grids": identity.get("grids", 1),
+                "combine": identity.get("combine", "geometric"),
                 "precision": identity["precision"],
                 "chunk_samples": samples,
                 "chunk_s": samples / SAMPLE_RATE_HZ,

@@ -72,7 +72,7 @@ class Output:
                     f"{self.folder} contains {' and '.join(strange)} but no run.json: choose another folder"
                 )
             return
-        there = {"grids": 1} | run.get("identity", {})  # earlier versions had one grid
+        there = {"grids": 1, "combine": "geometric"} | run.get("identity", {})  # earlier versions had one grid
         differ = [
             f"{key} {there.get(key)!r}, now {identity[key]!r}" for key in identity if there.get(key) != identity[key]
         ]

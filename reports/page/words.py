@@ -8,6 +8,7 @@ from satpipe.jobs.report_data import ReportData
 from satpipe.jobs.report_data.excerpts import MAX_GAIN
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.reports.tables import Table
+from satpipe.sat.model.config import grids_text
 
 LABELS = "Total time in which each label's score reaches the threshold. Select a label to show only that label."
 
@@ -109,7 +110,8 @@ def made(found: ReportData) -> list[tuple[str, str]]:
         "Model": f"{model['arch']}, {model['source'] or 'source unknown'}, sha256 {model['sha256'][:12]}",
         "Regime": (
             f"chunks of {model['chunk_s']:g} s, {model['cut']}, memory {model['memory']}, "
-            f"delay {model['delay_s']:g} s, {model['precision']}"
+            f"delay {model['delay_s']:g} s"
+            f"{grids_text(model['grids'], model['combine'])}, {model['precision']}"
         ),
         "Channels": identity.get("channels", ""),
         "Tags table": ", ".join(f"{key} {identity[key]}" for key in ("threshold", "top_k") if key in identity),

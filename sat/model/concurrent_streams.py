@@ -69,7 +69,7 @@ class BatchTagger(Generic[Key]):
             ValueError: The samples are not a floating-point vector.
         """
         config = self.model.config
-        state = self._streams.setdefault(stream, _Stream(no_memories(config), Stretches(config.grids)))
+        state = self._streams.setdefault(stream, _Stream(no_memories(config), Stretches(config)))
         if state.chunks is None:
             state.chunks = ChunkStream(self._log_mel, config, self.cut)
         state.ready += state.chunks.push(samples)

@@ -27,6 +27,12 @@ memory, if the model has one, warmed up with digital silence. This is what the p
 """
 CUTS: tuple[Cut, ...] = get_args(Cut)
 
+Combine = Literal["geometric", "sharp"]
+"""How a score is made of those of the chunks, one of each grid, that cover a stretch (`satpipe.sat.model.grids`).
+
+geometric: their geometric mean. sharp: the root of that mean times their minimum.
+"""
+
 
 class ChunkConfig(Protocol):
     """The properties of a tagger on which chunking and the tables depend: a `ModelConfig` or an `ExternalConfig`."""
@@ -61,10 +67,14 @@ class ChunkConfig(Protocol):
     def grids(self) -> int:
         """Number of grids on which a recording is read, each a fraction of a chunk later than the one before."""
 
+    @property
+    def combine(self) -> Combine:
+        """How the scores of several grids are combined."""
+
     def with_delay(self, delay_s: float) -> Self:
         """Return the configuration for reading `delay_s` seconds per chunk; ConfigError if it cannot."""
 
-    def with_grids(self, grids: int) -> Self:
+    def with_grids(self, grids: int, combine: Combine = "geometric") -> Self:
         """Return the configuration for reading a recording on so many grids; ConfigError if it cannot."""
 
     def without_memory(self) -> Self:
@@ -94,6 +104,8 @@ class ModelConfig:
     classes: int = CLASSES
     grids: int = 1
     """Number of grids on which a recording is read (`satpipe.sat.model.grids`)."""
+    combine: Combine = "geometric"
+    """How the scores of several grids are combined."""
 
     @property
     def rate_hz(self) -> int:
@@ -150,7 +162,7 @@ class ModelConfig:
         patches = round(delay_s * SAMPLE_RATE_HZ) // PATCH_SAMPLES
         return replace(self, chunk_frames=patches * PATCH_FRAMES, script_chunk_s=delay_s)
 
-    def with_grids(self, grids: int) -> "ModelConfig":
+    def with_grids(self, grids: int, combine: Combine = "geometric") -> "ModelConfig":
         """Return the configuration for reading a recording on so many grids.
 
         Raises:
@@ -164,7 +176,7 @@ class ModelConfig:
             )
         allowed = [number for number in range(1, patches + 1) if patches % number == 0]
         check_grids(self, grids, allowed, f"the {patches} patches")
-        return replace(self, grids=grids)
+        return replace(self, grids=grids, combine=combine)
 
 
 def check_grids(config: ChunkConfig, grids: int, allowed: Sequence[int], divided: str) -> None:
@@ -173,6 +185,11 @@ def check_grids(config: ChunkConfig, grids: int, allowed: Sequence[int], divided
         *most, last = map(str, allowed)
         numbers = f"{', '.join(most)} or {last}" if most else last
         raise ConfigError(f"--grids must divide {divided} of a chunk of {config.name}: {numbers}, not {grids}")
+
+
+def grids_text(grids: int, combine: str) -> str:
+    """Return the end of a description of a model: "" for one grid."""
+    return f", {grids} grids{'' if combine == 'geometric' else f' ({combine})'}" if grids > 1 else ""
 
 
 def _streaming(name: str, width: int, heads: int, seconds: int, *, class_token: bool) -> ModelConfig:

@@ -13,26 +13,33 @@ from itertools import islice
 from typing import Any
 
 import torch
+from satpipe.sat.model.config import ChunkConfig, Combine
 from torch import Tensor
 
 SMALLEST = 2.0**-24
 """The smallest positive number of half precision, in which scores are written."""
 
 
-def combined(scores: Tensor) -> Tensor:
-    """Return the scores of a stretch: the geometric mean of those of the K chunks that cover it.
+def combined(scores: Tensor, combine: Combine = "geometric") -> Tensor:
+    """Return the scores of a stretch from those, p_1 to p_K, of the K chunks that cover it.
 
-        score = exp(mean over k of ln(max(p_k, 2^-24))), limited to the range from min p_k to max p_k
+        geometric = exp(mean over k of ln(max(p_k, 2^-24)))
+        sharp = sqrt(geometric * max(min p_k, 2^-24))
 
-    A score that half precision rounds to 0 counts as its smallest number, so that a single chunk cannot rule out a
-    class. Because of the limits, equal scores are their own mean to the last bit.
+    limited to the range from min p_k to max p_k. A score that half precision rounds to 0 counts as its smallest number,
+    so that a single chunk cannot rule out a class. Because of the limits, equal scores give the same score to the last
+    bit.
 
     Shape:
         [K, classes] in 0 to 1 -> [classes], float32
     """
     scores = scores.float()
-    mean = scores.clamp_min(SMALLEST).log().mean(0).exp()
-    return mean.clamp(scores.amin(0), scores.amax(0))
+    lowest = scores.amin(0)
+    logs = scores.clamp_min(SMALLEST).log()
+    mean = logs.mean(0)
+    if combine == "sharp":
+        mean = (mean + logs.amin(0)) / 2
+    return mean.exp().clamp(lowest, scores.amax(0))
 
 
 class Stretches:
@@ -42,8 +49,9 @@ class Stretches:
         recent: Scores [classes] of the latest chunks, at most one less than there are grids.
     """
 
-    def __init__(self, grids: int) -> None:
-        self.recent: deque[Tensor] = deque(maxlen=grids - 1)
+    def __init__(self, config: ChunkConfig) -> None:
+        self.recent: deque[Tensor] = deque(maxlen=config.grids - 1)
+        self._combine = config.combine
 
     def add(self, scores: Tensor, overlaps: int) -> Tensor:
         """Take the scores of a chunk and return those of the stretch that starts with it.
@@ -54,25 +62,25 @@ class Stretches:
         """
         covering = [*islice(self.recent, len(self.recent) - overlaps, None), scores]
         self.recent.append(scores)
-        return combined(torch.stack(covering)) if overlaps else scores
+        return combined(torch.stack(covering), self._combine) if overlaps else scores
 
 
 def score_stretches(
     score: Callable[[Iterable[tuple[Any, Any]]], Iterator[tuple[Any, Tensor]]],
     chunks: Iterable[tuple[Any, Any]],
-    grids: int,
+    config: ChunkConfig,
 ) -> Iterator[tuple[Any, Tensor]]:
     """Score the stretches of one recording after another.
 
     Args:
         score: Yields the keys and scores of consecutive chunks; called once for each grid.
         chunks: Pairs of a key and a chunk of any grid, in order.
-        grids: Number of grids.
+        config: Of the tagger.
 
     Yields:
         The key of each chunk and the scores [classes] of the stretch that starts with it, in the order given.
     """
-    source = iter(chunks)
+    source, grids = iter(chunks), config.grids
     waiting: list[deque[tuple[Any, Any]]] = [deque() for _ in range(grids)]
     unscored: deque[Any] = deque()
 
@@ -89,7 +97,7 @@ def score_stretches(
                 yield waiting[grid].popleft()
 
     scored = [score(of_grid(grid)) for grid in range(grids)]
-    stretches = Stretches(grids)
+    stretches = Stretches(config)
     while unscored or read():
         chunk = unscored.popleft()
         key, scores = next(scored[chunk.index % grids])

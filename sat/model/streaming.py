@@ -205,7 +205,7 @@ class StreamingTagger:
         self._model = model
         self._chunks = ChunkStream(LogMel(), model.config, cut, start_chunk)
         self._memories = no_memories(model.config)
-        self._stretches = Stretches(model.config.grids)
+        self._stretches = Stretches(model.config)
 
     def push(self, samples: Tensor) -> Tensor:
         """Take samples [n] at 16 kHz and return the scores [C, 527] of the C >= 0 chunks that are now complete.

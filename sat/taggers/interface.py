@@ -20,7 +20,7 @@ import torch
 from satpipe.sat.errors import ConfigError, LabelError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.batching import batches
-from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig, Cut, check_grids
+from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig, Combine, Cut, check_grids
 from satpipe.sat.model.grids import score_stretches
 from satpipe.sat.model.precision import dtype_for
 from torch import Tensor, nn
@@ -61,6 +61,8 @@ class ExternalConfig:
     """Number of earlier chunks of a grid on which a score depends; 0 if each chunk stands alone."""
     grids: int = 1
     """Number of grids on which a recording is read (`satpipe.sat.model.grids`)."""
+    combine: Combine = "geometric"
+    """How the scores of several grids are combined."""
 
     @property
     def script_chunk_s(self) -> float:
@@ -100,7 +102,7 @@ class ExternalConfig:
             )
         return replace(self, delay_ms=delay_ms)
 
-    def with_grids(self, grids: int) -> "ExternalConfig":
+    def with_grids(self, grids: int, combine: Combine = "geometric") -> "ExternalConfig":
         """Return the configuration for reading a recording on so many grids.
 
         Raises:
@@ -113,7 +115,7 @@ class ExternalConfig:
             if self.delay_ms % number == 0 and self.delay_ms // number * self.rate_hz % 1000 == 0
         ]
         check_grids(self, grids, allowed, f"the {self.delay_ms} ms")
-        return replace(self, grids=grids)
+        return replace(self, grids=grids, combine=combine)
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,7 @@ class Tagger(ABC):
         Yields:
             As `score`; with several grids, the scores of the stretch from the start of a chunk to that of the next.
         """
-        grids = self.config.grids
-        return self.score(chunks) if grids == 1 else score_stretches(self.score, chunks, grids)
+        return self.score(chunks) if self.config.grids == 1 else score_stretches(self.score, chunks, self.config)
 
     def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
         """Score the chunks of a grid, of one recording after another, `batch_chunks` per batch.
@@ -402,7 +403,9 @@ class LoadedTagger(ABC):
     @abstractmethod
     def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> Tagger: ...
 
-    def adapted(self, delay_s: float | None = None, *, memory: bool = True, grids: int = 1) -> Self:
+    def adapted(
+        self, delay_s: float | None = None, *, memory: bool = True, grids: int = 1, combine: Combine = "geometric"
+    ) -> Self:
         """Return the same weights with another delay in seconds, without memory, or on several grids.
 
         Raises:
@@ -413,7 +416,7 @@ class LoadedTagger(ABC):
                 f"{self.config.name} reads {self.config.script_chunk_s:g} s at once: --grids also needs --delay-s, "
                 "such as --delay-s 2"
             )
-        config = (self.config if delay_s is None else self.config.with_delay(delay_s)).with_grids(grids)
+        config = (self.config if delay_s is None else self.config.with_delay(delay_s)).with_grids(grids, combine)
         return replace(self, config=config if memory else config.without_memory())
 
 

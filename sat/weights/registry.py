@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError, install
-from satpipe.sat.model.config import BUNDLED, not_found
+from satpipe.sat.model.config import BUNDLED, Combine, not_found
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, LoadedTagger, Tagger
 from satpipe.sat.tensor_files import sha256_of
@@ -58,7 +58,7 @@ def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
     raise not_found("model or file", model, [*hub.BUNDLED_CONFIGS, *hub.PUBLISHED])
 
 
-def load_model(model: str = BUNDLED, arch: str | None = None, *, grids: int = 1) -> SAT:
+def load_model(model: str = BUNDLED, arch: str | None = None, *, grids: int = 1, combine: Combine = "geometric") -> SAT:
     """Load the network of a SAT.
 
     >>> import torch
@@ -70,6 +70,7 @@ def load_model(model: str = BUNDLED, arch: str | None = None, *, grids: int = 1)
         model: As for `satpipe tag --model`, except for external taggers.
         arch: Name of the configuration, for a file that does not state it and whose shapes fit several.
         grids: As for `satpipe tag --grids`; `StreamingTagger` then gives the scores of stretches.
+        combine: As for `satpipe tag --combine`.
 
     Raises:
         CheckpointError: The published model was not pulled or has changed since, or the file is not a checkpoint of
@@ -77,7 +78,7 @@ def load_model(model: str = BUNDLED, arch: str | None = None, *, grids: int = 1)
         ConfigError: The model is unknown (the message suggests similar ones), `arch` contradicts the name, or `grids`
             does not divide the model's chunk.
     """
-    return load_checkpoint(model, arch).adapted(grids=grids).model()
+    return load_checkpoint(model, arch).adapted(grids=grids, combine=combine).model()
 
 
 def resolve(model: str, arch: str | None = None, *, random: bool = False) -> LoadedTagger:

@@ -1,5 +1,6 @@
 """`satpipe stream`: the scores of `satpipe tag` on live audio; gaps are reported."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import ModelConfig, get_config
 from satpipe.sat.model.network import SAT, Memory
 from satpipe.sat.weights.checkpoint import save
-from satpipe.sat.weights.registry import load_checkpoint
+from satpipe.sat.weights.registry import load_checkpoint, load_model
 from small_models import TINY, CountingSAT
 from torch import Tensor
 
@@ -367,6 +368,32 @@ def test_options_of_the_model_are_those_of_tag(recordings: Path) -> None:
     assert alone[1]["scores"] == usual[1]["scores"]
     assert alone[2]["scores"] != usual[2]["scores"]
     assert [(row["chunk"], row["start_s"]) for row in script[1:-1]] == [(n, 2.0 * n) for n in range(3)]
+
+
+def test_with_several_grids_there_is_a_line_for_each_hop(recordings: Path) -> None:
+    path = str(recordings / "speech_16k_mono.wav")
+    start, *rows, end = told(StreamOptions(sources=(path,), idle_s=0, scores=True, grids=4))
+    assert (start["delay_s"], start["chunk_s"], start["grids"], start["wait_s"]) == (2.0, 0.48, 4, pytest.approx(1.44))
+    recording, _ = soundfile.read(path, dtype="float32")
+    expected = stream(load_model("bundled", grids=4), torch.from_numpy(recording))
+    assert_same_scores(torch.tensor([row["scores"] for row in rows]), expected)
+    assert [row["start_s"] for row in rows] == [hop * 7680 / RATE_HZ for hop in range(len(expected))]
+    assert [row["end_s"] for row in rows] == [*(row["start_s"] for row in rows[1:]), len(recording) / RATE_HZ]
+    assert end["chunks"] == len(rows) == 13
+
+
+def test_a_stretch_waits_for_the_chunks_that_cover_it_and_its_time_is_that_of_its_end() -> None:
+    model = Slow(TINY.with_grids(2), 0.0).eval()
+    begun_s = time.time()
+    rows = []
+    for found in tag_sources([Fed(sound(CHUNK), CHUNK / RATE_HZ, sound(CHUNK), 0.2, live=True)], BatchTagger(model)):
+        if isinstance(found, StreamChunk):
+            rows.append((found.start_s, found.end_s, found.time_s - begun_s, time.time() - begun_s))
+    hop_s = CHUNK / RATE_HZ / 2
+    assert [row[:2] for row in rows] == [(hop * hop_s, (hop + 1) * hop_s) for hop in range(4)]
+    for (_, _, first_s, _), (_, _, second_s, _) in itertools.pairwise(rows[:2]):
+        assert second_s - first_s == pytest.approx(hop_s, abs=0.02)
+    assert rows[1][3] - rows[1][2] > hop_s - 0.01  # the second stretch waited for a chunk that ends a hop later
 
 
 def test_a_model_without_memory_streams_with_its_delay(tmp_path: Path) -> None:

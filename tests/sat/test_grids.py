@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from satpipe.pipeline.tagging import tag_spans
 from satpipe.pipeline.tagging.spans import Span, spans_of
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.concurrent_streams import BatchTagger
-from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, ModelConfig, get_config
+from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, Combine, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.grids import SMALLEST, combined
 from satpipe.sat.model.network import SAT
@@ -36,7 +36,8 @@ from torch.nn.functional import pad
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GRIDS = [config.with_grids(2) for config in (TINY, CLASS_TOKEN, LONG_MEMORY, FULL_CONTEXT, MEMORY_OFF)]
-GRIDS += [TWO_SECONDS.with_grids(grids) for grids in (3, 4, 12)]
+GRIDS += [TWO_SECONDS.with_grids(grids) for grids in (3, 4)]
+GRIDS.append(TWO_SECONDS.with_grids(12, "sharp"))
 few_examples = settings(max_examples=6, deadline=None)
 
 scores_of_a_stretch = st.integers(1, 12).flatmap(
@@ -57,6 +58,9 @@ def test_the_score_of_a_stretch_is_the_geometric_mean_within_the_range_of_its_ch
     exact = np.exp(np.log(np.maximum(scores.double().numpy(), SMALLEST)).mean(0))
     np.testing.assert_allclose(result, np.minimum(exact, scores.amax(0).double().numpy()), rtol=1e-4, atol=SMALLEST)
     assert_same_scores(combined(scores.flip(0)), result, 1e-6)
+    lowest = scores.amin(0).clamp_min(SMALLEST).double().numpy()
+    sharp = np.sqrt(exact * lowest).clip(scores.amin(0).numpy(), scores.amax(0).numpy())
+    np.testing.assert_allclose(combined(scores, "sharp"), sharp, rtol=1e-4, atol=SMALLEST)
 
 
 @settings(deadline=None)
@@ -71,8 +75,9 @@ def test_half_precision_changes_the_score_of_a_stretch_by_its_rounding_only(colu
 
 def test_equal_scores_are_their_own_mean_and_a_zero_does_not_rule_a_class_out() -> None:
     score = torch.rand(1, 527, generator=torch.Generator().manual_seed(0)) ** 4
-    assert torch.equal(combined(score.repeat(12, 1)), score[0])
-    assert torch.equal(combined(torch.zeros(3, 2)), torch.zeros(2))
+    for combine in get_args(Combine):
+        assert torch.equal(combined(score.repeat(12, 1), combine), score[0])
+        assert torch.equal(combined(torch.zeros(3, 2), combine), torch.zeros(2))
     assert combined(torch.tensor([[0.0], [0.9]])).item() == pytest.approx((SMALLEST * 0.9) ** 0.5, rel=1e-4)
 
 
@@ -101,7 +106,9 @@ def stretches(model: SAT, recording: Tensor) -> Tensor:
     for stretch in range(sum(map(len, by_grid))):
         covering = range(max(0, stretch - grids + 1), stretch + 1)
         scores = [by_grid[chunk % grids][chunk // grids].double().numpy() for chunk in covering]
-        rows.append(np.exp(np.log(np.maximum(scores, SMALLEST)).mean(0)))
+        logs = np.log(np.maximum(scores, SMALLEST))
+        mean = logs.mean(0) if model.config.combine == "geometric" else (logs.mean(0) + logs.min(0)) / 2
+        rows.append(np.exp(mean))
     return torch.from_numpy(np.array(rows).reshape(-1, 527))
 
 

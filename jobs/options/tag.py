@@ -90,7 +90,7 @@ class TagOptions(ClusterOptions, ModelOptions):
     channels: Annotated[str, Option(CHANNELS, metavar="mix|split|N")] = "mix"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model runs.")] = "auto"
     span_s: Annotated[
-        float, Option("Seconds of a long recording that one worker tags in one go; changes no score.", minimum=10)
+        float, Option("Seconds of a long recording that one worker tags in one go; does not affect scores.", minimum=10)
     ] = 600.0  # with 23 s of warm-up for SAT-2s: 4 % of the work is done twice
     max_batch_memory: Annotated[
         str | None, Option("Maximum memory for one batch of a worker's model, such as 256MB.", metavar="SIZE")

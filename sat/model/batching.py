@@ -24,8 +24,8 @@ def score_chunks(
     """Score the chunks of one recording after another, `batch_chunks` per batch.
 
     A chunk marked `first` starts with an empty memory, any other with the memory after the previous chunk. A chunk
-    that is shorter than the configuration's must be the last of its recording. The composition of batches changes
-    scores by no more than rounding.
+    that is shorter than the configuration's must be the last of its recording. The composition of batches does not
+    change scores, see `satpipe.sat.model.config.MIN_ROWS`; on some devices, and in half precision, by rounding only.
 
     Args:
         model: In evaluation mode.

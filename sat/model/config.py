@@ -16,6 +16,12 @@ PATCH_SAMPLES = PATCH_FRAMES * HOP_SAMPLES
 FREQUENCY_PATCHES = MEL_BANDS // PATCH_BANDS
 CLASSES = 527
 DEPTH = 12
+MIN_ROWS = 8
+"""Minimum rows of a product of matrices.
+
+CPU libraries multiply fewer rows (up to three, as far as we have seen) by another kernel, with other rounding: a score
+would depend on the size of its batch.
+"""
 BUNDLED = "bundled"  # name of the model that ships with satpipe
 
 Cut = Literal["gapless", "script"]

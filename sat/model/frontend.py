@@ -1,7 +1,7 @@
 """From waveforms to log-mel, whole or as a stream (paper section 4.3: 64 bands, 32 ms window, 10 ms hop, 16 kHz)."""
 
 import torch
-from satpipe.sat.model.config import HOP_SAMPLES, MEL_BANDS, SAMPLE_RATE_HZ
+from satpipe.sat.model.config import HOP_SAMPLES, MEL_BANDS, MIN_ROWS, SAMPLE_RATE_HZ
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,7 +79,10 @@ class LogMel(nn.Module):
         """
         framed = padded.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * self.window  # [..., F, 512]
         parts = torch.view_as_real(torch.fft.rfft(framed)).flatten(-2)  # [..., F, 514]: real, imaginary, real, ...
-        mel = parts.square_() @ self._filters_of_parts  # [..., F, 64]
+        count = parts.shape[-2]
+        if count < MIN_ROWS:
+            parts = F.pad(parts, (0, 0, 0, MIN_ROWS - count))
+        mel = (parts.square_() @ self._filters_of_parts)[..., :count, :]  # [..., F, 64]
         log_mel: Tensor = mel.clamp_min_(POWER_FLOOR).log10_().mul_(10.0)
         return log_mel.transpose(-2, -1)
 

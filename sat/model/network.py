@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from satpipe.sat.model.config import FREQUENCY_PATCHES, MEL_BANDS, PATCH_BANDS, PATCH_FRAMES, ModelConfig
+from satpipe.sat.model.config import FREQUENCY_PATCHES, MEL_BANDS, MIN_ROWS, PATCH_BANDS, PATCH_FRAMES, ModelConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,11 +149,16 @@ class SAT(nn.Module):
         Raises:
             ValueError: There are fewer than 16 frames, or more than the model has positions for.
         """
-        logits, memory = self.logits(log_mel, memory)
-        return torch.sigmoid(logits), memory
+        x, memory = self._tokens(log_mel, memory)
+        return self.head(x), memory
 
     def logits(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
         """Tag a chunk as `forward` does, but return logits instead of scores."""
+        x, memory = self._tokens(log_mel, memory)
+        return self.head_logits(x), memory
+
+    def _tokens(self, log_mel: Tensor, memory: Memory | None) -> tuple[Tensor, Memory | None]:
+        """Return the tokens after the last block, [B, T, D], and the memory for the next chunk."""
         x = self.embed(log_mel)
         tokens = self.config.memory_tokens
         kept = []
@@ -165,7 +170,7 @@ class SAT(nn.Module):
             seen = x if past is None else torch.cat([past, x], dim=1)
             kept.append(seen[:, -tokens:].detach())
             x = block(x, past)
-        return self.head_logits(x), Memory(kept) if tokens else None
+        return x, Memory(kept) if tokens else None
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Normalise, cut into patches, embed and add positions.
@@ -203,13 +208,19 @@ class SAT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Shape: [B, T, D] -> scores [B, 527]."""
-        return torch.sigmoid(self.head_logits(x))
+        pooled = self._pool(x)
+        # The last few numbers of the last row, too, are computed by another kernel: hence at least one row is added.
+        padded = F.pad(pooled, (0, 0, 0, max(1, MIN_ROWS - len(pooled))))
+        return torch.sigmoid(self.outputlayer(padded))[: len(pooled)]
 
     def head_logits(self, x: Tensor) -> Tensor:
         """Shape: [B, T, D] -> logits [B, 527]."""
+        return self.outputlayer(self._pool(x))  # type: ignore[no-any-return]
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Shape: [B, T, D] -> [B, D]."""
         x = self.norm(x.to(self.norm.weight.dtype))
-        pooled = x[:, 0] if self.config.class_token else x.mean(1)
-        return self.outputlayer(pooled)  # type: ignore[no-any-return]
+        return x[:, 0] if self.config.class_token else x.mean(1)
 
 
 def allows_consecutive(config: ModelConfig) -> bool:

@@ -9,6 +9,7 @@
     ├── TruthError         ground truth that cannot be read, or that does not match the recordings
     ├── TrainingError      a training run that cannot continue
     └── OutputError        an output that cannot be read or written, or a folder that contains other files
+        └── DamageError    a table that is damaged, incomplete, or not where it belongs
 
 Library code raises them. The command line prints `TypeName: message` and exits. Each argument of an error is a line of
 its message.
@@ -59,6 +60,10 @@ class TruthError(SatpipeError):
 
 class OutputError(SatpipeError):
     """An output that cannot be read or written, or a folder that contains other files."""
+
+
+class DamageError(OutputError):
+    """A table that is damaged, incomplete, or not where it belongs."""
 
 
 class TrainingError(SatpipeError):

@@ -56,12 +56,19 @@ def stream(**given: Any) -> int:
 @click.option(
     "--problems", is_flag=True, help="List all recordings with a problem or a warning, not only the first ones."
 )
-def status(*, out: str, problems: bool) -> int:
+@click.option(
+    "--check", is_flag=True, help="Read all tables instead, and list what is damaged. Exit code 3: something is."
+)
+def status(*, out: str, problems: bool, check: bool) -> int:
     """Show the progress and the problems of a run.
 
     OUT is the output folder of a `satpipe tag` that is running or has ended.
     """
     from satpipe.jobs.tag import messages, status
 
+    if check:
+        damage = status.check(out)
+        say(*messages.check(damage, out))
+        return SOME_FAILED if damage else 0
     say(*messages.status(status.status(out, every_problem=problems), out))
     return 0

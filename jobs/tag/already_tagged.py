@@ -11,7 +11,6 @@ from satpipe.pipeline.recordings.deployments import Deployment, fingerprint
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.start_times.from_names import NameParser
-from satpipe.pipeline.tables.output_folder import Output
 
 Fingerprint = tuple[str, int, int]
 """Name, size and time stamp of a file."""
@@ -31,19 +30,11 @@ class _Row:
 class AlreadyTagged:
     """The rows of an output folder, by file."""
 
-    def __init__(self, output: Output | None, options: TagOptions) -> None:
-        """Read the rows.
-
-        Args:
-            output: The folder; None if it is empty.
-            options: The options of the run.
-
-        Raises:
-            OutputError: A table cannot be read.
-        """
+    def __init__(self, recordings: pa.Table, options: TagOptions) -> None:
+        """Take the recordings table of the folder, and the options of the run."""
         self._join = options.join
         self._by_file: dict[str, list[_Row]] = defaultdict(list)
-        rows = output.batches.recordings(_COLUMNS) if output else pa.table({name: [] for name in _COLUMNS})
+        rows = recordings.select(_COLUMNS)
         columns = [pc.cast(rows[name], pa.int64()) if name == "modified" else rows[name] for name in _COLUMNS]
         for name, size_bytes, modified_ns, channels, status, files in zip(
             *(column.to_pylist() for column in columns), strict=True

@@ -37,6 +37,8 @@ from satpipe.sat.model.streaming import chunk_samples
 from satpipe.sat.printable import printable
 from satpipe.sat.taggers.interface import LoadedTagger
 
+log = logging.getLogger("satpipe")
+
 EXAMPLES = 5  # recordings with a problem that the summary lists
 VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
 
@@ -124,13 +126,17 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     output = Output(options.out)
     progress, elapsed_s = Progress(), 0.0
     description = describe(options, plan.checkpoint)
-    with output.claim(description, overwrite=options.overwrite), _logged(output, description):
+    damage = plan.damage
+    claim = output.claim(description, overwrite=options.overwrite, damaged=damage.batches)
+    with claim, _logged(output, description):
+        for problem in damage.problems:
+            log.warning("damaged tables: %s", problem)
         output.batches.remove(set(plan.outdated | (plan.without_files if options.prune else frozenset())))
         not_joined = NotJoined()
         if plan.remaining:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
                 begun = perf_counter()
-                tagged = AlreadyTagged(output, options)
+                tagged = AlreadyTagged(output.batches.recordings(), options)
                 sources = tagged.remaining(list(plan.search), plan.resolver.names)
                 if options.join:
                     sources, not_joined = joined(ray, sources, plan.resolver, options.join_gap_s)
@@ -142,7 +148,7 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         times = set_times(output.batches, plan.resolver, split=options.channels == "split", gap_s=options.join_gap_s)
         recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files", "warnings"])
         finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
-        output.note(description | finished)
+        output.note(description | finished | {"batches": output.batches.names})
     return Summary(
         recordings=len(recordings),
         statuses=counts(recordings["status"]),
@@ -245,7 +251,6 @@ class _Line(logging.Formatter):
 def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
     """Keep a log of the run in its output folder."""
     name = f"{description['started'].replace(':', '')}-{description['id'][:8]}.log"
-    log = logging.getLogger("satpipe")
     log.setLevel(logging.INFO)
     log.propagate = False
     with output.log(name) as path:

@@ -1,16 +1,17 @@
 """The texts that `satpipe tag` and `satpipe status` print."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from satpipe.jobs.tag.job import Summary
-from satpipe.jobs.tag.plan import Plan
+from satpipe.jobs.tag.plan import SHOWN, Plan
 from satpipe.jobs.tag.status import Status, Warnings
 from satpipe.jobs.tag.time_options import some
 from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.files import REPAIR
 from satpipe.pipeline.tagging.progress import length
 from satpipe.sat.model.config import grids_text
 from satpipe.sat.weights.hub import BUNDLED_SOURCE
@@ -38,6 +39,12 @@ def plan(plan: Plan, out: str | Path, *, prune: bool) -> list[str]:
     )
     if plan.outdated:
         lines.append(f"       {count(len(plan.outdated), 'recording')} changed or failed before: tagged again")
+    if plan.damage.problems:
+        shown = [problem.removesuffix(f": {REPAIR}") for problem in plan.damage.problems[:SHOWN]]
+        lines += [f"damaged: {problem}" for problem in shown] + (
+            ["         ..."] if plan.damage.problems[SHOWN:] else []
+        )
+        lines.append(f"       {count(len(plan.damage.affected), 'recording')} in damaged tables: tagged again")
     if plan.without_files:
         then = "rows removed" if prune else "rows kept, --prune removes them"
         lines.append(f"       {count(len(plan.without_files), 'recording')} in the tables without a file: {then}")
@@ -158,6 +165,11 @@ def status(status: Status, out: str | Path) -> list[str]:
         lines += [f"  ... {_all_problems(out)}"] if problems > len(status.problems) else []
     lines += _warnings(status.warnings, out)
     return lines
+
+
+def check(problems: Sequence[str], out: str | Path) -> list[str]:
+    """Describe what is wrong with the tables of an output folder."""
+    return [*problems, count(len(problems), "problem")] if problems else [f"{out} is undamaged"]
 
 
 def count(number: int, noun: str) -> str:

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 import torch
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
-from satpipe.jobs.tag.time_options import make_resolver, unmatched
+from satpipe.jobs.tag.time_options import make_resolver, some, unmatched
 from satpipe.pipeline.option import default_out
-from satpipe.pipeline.recordings.find import Search
+from satpipe.pipeline.recordings.find import Search, Source
+from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.start_times.resolver import StartTimeResolver
+from satpipe.pipeline.tables.damage import NO_DAMAGE, Damage, find_damage
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.sat.errors import ConfigError
+from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.model.precision import processor_has_bf16
 from satpipe.sat.taggers.cost import largest_batch
 from satpipe.sat.taggers.interface import LoadedTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
 
+SHOWN = 5  # problems of damaged tables
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", re.IGNORECASE)
 _UNIT_BYTES = {"": 1e6, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9}
 
@@ -35,6 +38,7 @@ class Plan:
         remaining_bytes: Their size.
         outdated: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         without_files: Recordings in the tables whose files no longer exist.
+        damage: What is damaged in the output folder: its recordings are tagged again.
         resolver: Resolves start times.
         notes: Notes to the user before the run starts, one line each.
         batch_chunks: Chunks per batch; None: the fastest number.
@@ -47,6 +51,7 @@ class Plan:
     remaining_bytes: int
     outdated: frozenset[str]
     without_files: frozenset[str]
+    damage: Damage
     resolver: StartTimeResolver
     notes: tuple[str, ...] = ()
     batch_chunks: int | None = None
@@ -59,7 +64,7 @@ def plan(options: TagOptions) -> Plan:
         ConfigError: The model, the time zone or a recording is not found, a CSV cannot be read, or options contradict
             each other.
         CheckpointError: The model's file is not valid.
-        OutputError: The tables in the output folder cannot be read.
+        OutputError: The tables in the output folder cannot be read, or repaired from these recordings.
     """
     if not (options.channels in ("mix", "split") or (options.channels.isdecimal() and int(options.channels) > 0)):
         raise ConfigError(f"--channels must be mix, split or a channel number from 1, not '{options.channels}'")
@@ -80,7 +85,8 @@ def plan(options: TagOptions) -> Plan:
     if not sources:
         others = [f"files with an extension that is not read: {', '.join(search.not_read)}"] if search.not_read else []
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}", *others, *search.problems)
-    tagged = AlreadyTagged(None if options.overwrite else Output(options.out), options)
+    damage = _damage(options, sources)
+    tagged = AlreadyTagged(damage.recordings, options)
     remaining = tagged.remaining(sources, resolver.names)
     return Plan(
         checkpoint=checkpoint,
@@ -90,10 +96,28 @@ def plan(options: TagOptions) -> Plan:
         remaining_bytes=sum(source.size_bytes for source in remaining),
         outdated=tagged.outdated(remaining),
         without_files=tagged.without_files(sources),
+        damage=damage,
         resolver=resolver,
         notes=(*unmatched(resolver, options, [source.recording for source in sources]), *_notes(options)),
         batch_chunks=_batch_chunks(checkpoint, options),
     )
+
+
+def _damage(options: TagOptions, sources: list[Source]) -> Damage:
+    """Find damaged tables, and make sure that their recordings can be tagged again."""
+    output = Output(options.out)
+    run = None if options.overwrite else output.run()
+    damage = find_damage(output.folder, run) if run else NO_DAMAGE
+    given = {source.recording for source in sources}
+    split = options.channels == "split"
+    lost = sorted(name for name in damage.affected if file_and_channel(name, split=split)[0] not in given)
+    if lost and not options.prune:
+        raise OutputError(
+            *damage.problems[:SHOWN],
+            f"this cannot be repaired without recordings that are not given here: {some(lost)}. Give all recordings; "
+            "--prune gives up those that no longer exist",
+        )
+    return damage
 
 
 def _notes(options: TagOptions) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from satpipe.pipeline.recording_warnings import count
+from satpipe.pipeline.tables.damage import find_damage
 from satpipe.pipeline.tables.files import open_run
 from satpipe.pipeline.tables.output_folder import Output
 
@@ -80,6 +81,15 @@ def status(folder: str | Path, *, every_problem: bool = False) -> Status:
         warnings=warnings(table, limit),
         log=(output.last_log() or [""])[-1],
     )
+
+
+def check(folder: str | Path) -> tuple[str, ...]:
+    """Read all tables of an output folder, and return a line for each problem, which names the file.
+
+    Raises:
+        OutputError: The folder has no tables of satpipe, or they cannot be read for another reason than damage.
+    """
+    return find_damage(*open_run(folder), contents=True).problems
 
 
 def problems(recordings: pa.Table, limit: int | None) -> dict[str, str]:

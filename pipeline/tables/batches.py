@@ -1,7 +1,7 @@
 """Batches of finished recordings: adding rows to the tables and removing them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +14,21 @@ from satpipe.pipeline.storage import output_file
 from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.files import (
     COMPRESSION,
+    PLACE,
+    REPAIR,
     TableWriter,
+    check_place,
+    is_ours,
     metadata,
     new_name,
+    promise,
     read_run,
     reading,
     row_groups,
     table_writer,
 )
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
-from satpipe.sat.errors import OutputError
+from satpipe.sat.errors import DamageError, OutputError
 from satpipe.sat.model.config import CLASSES
 
 _REPLACES = b"satpipe.replaces"
@@ -79,18 +84,25 @@ class Batches:
         staging = Staging(self._folder)
         spans = [(span, finished.row) for finished in batch for span in finished.spans]
         if not (self._folder / "recordings" / name).exists():
+            kept: Counter[str] = Counter()  # rows of tags, by recording
             with ExitStack() as stack:
                 tags = stack.enter_context(table_writer(self._folder, "tags", name))
                 scores = stack.enter_context(table_writer(self._folder, "scores", name)) if options.scores else None
                 for row, rows in staging.rows(spans):
-                    _add(row, rows, options, tags, scores)
+                    kept[row["recording"]] += _add(row, rows, options, tags, scores)
                 if (read_run(self._folder) or {}).get("id") != options.run_id:
                     # A worker can outlive its killed run for a moment; its rows must not get into the next run's.
                     raise OutputError(f"{self._folder} was taken over by another run")
-            self.commit(name, pa.Table.from_pylist([finished.row for finished in batch], schema=schemas.RECORDINGS))
+            rows = [{**finished.row, "tags": kept[finished.row["recording"]]} for finished in batch]
+            self.commit(name, pa.Table.from_pylist(rows, schema=schemas.RECORDINGS))
         # Files with spans of later batches stay until those are published.
         held = Counter(span.file for span, _ in spans)
         staging.discard(span.file for span, _ in spans if held[span.file] == span.spans)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the batches."""
+        return [path.name for path in self._files()]
 
     def recordings(self, columns: list[str] | None = None) -> pa.Table:
         """Return the recordings table.
@@ -113,10 +125,10 @@ class Batches:
 
     def commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
         """Write the recordings file of a batch, with which it counts, and a batch that it replaces no longer does."""
-        if replaces:
-            recordings = recordings.replace_schema_metadata({_REPLACES: replaces.encode()})
+        stated = {PLACE: f"recordings/{name}".encode(), **({_REPLACES: replaces.encode()} if replaces else {})}
         with output_file(self._folder / "recordings" / name, self._folder) as path:
-            pq.write_table(recordings, path, compression=COMPRESSION)
+            table = recordings.replace_schema_metadata(stated)
+            pq.write_table(table, path, compression=COMPRESSION, write_page_checksum=True)
 
     def remove(self, recordings: set[str]) -> None:
         """Remove all rows of some recordings; batches that contain any of them are written again without them."""
@@ -124,6 +136,9 @@ class Batches:
         for old, table in self.recordings_by_file():
             removed = pc.is_in(table["recording"], names)
             if not pc.any(removed).as_py():
+                continue
+            if pc.all(removed).as_py():
+                self._remove_batch(old)
                 continue
             new = new_name()
             for kind in ("tags", "scores"):
@@ -139,16 +154,22 @@ class Batches:
         """Remove all rows."""
         for kind in schemas.SCHEMAS:
             for path in (self._folder / kind).glob("*"):
+                if path.suffix == ".parquet" or is_ours(path):
+                    path.unlink()
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove what is left of batches; files that satpipe has not written stay."""
+        for path in (self._folder / kind / name for name in names for kind in ("recordings", "tags", "scores")):
+            if is_ours(path):
                 path.unlink()
 
     def recover(self) -> None:
-        """Remove what a killed run left behind: replaced batches, and files that do not count.
+        """Remove what a killed run left behind: replaced batches, and files of satpipe's that do not count.
 
         Files of the recordings table that an earlier version wrote get the columns of this one.
         """
         for path in self._files():
-            replaced = metadata(path).get(_REPLACES, b"").decode() if path.exists() else ""
-            if replaced:
+            if path.exists() and (replaced := replaced_by(metadata(path))):
                 self._remove_batch(replaced)
         for path in self._files():
             with reading(path), path.open("rb") as file:
@@ -158,7 +179,7 @@ class Batches:
         counted = {path.name for path in self._files()}
         for kind in schemas.SCHEMAS:
             for path in (self._folder / kind).glob("*"):
-                if path.name not in counted:
+                if path.name not in counted and is_ours(path):
                     path.unlink()
 
     def _files(self) -> list[Path]:
@@ -171,25 +192,44 @@ class Batches:
 
 def _add(
     row: dict[str, Any], staged: pa.Table, options: TableOptions, tags: TableWriter, scores: TableWriter | None
-) -> None:
-    """Add the staged rows of a recording to the tables, given its row of the recordings table."""
+) -> int:
+    """Add the staged rows of a recording to the tables, given its row of the recordings table.
+
+    Returns:
+        The number of rows added to tags.
+    """
     chunks = staged["chunk"].to_numpy()
     values = staged["scores"].combine_chunks().flatten().to_numpy().reshape(-1, CLASSES)
     times = schemas.chunk_times(chunks, options.chunk_samples, row["duration_s"])
     name = row["recording"]
-    tags.add(schemas.tag_rows(name, chunks, values, times, threshold=options.threshold, top_k=options.top_k))
+    labels = schemas.tag_rows(name, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
+    tags.add(labels)
     if scores is not None:
         scores.add(schemas.score_rows(name, chunks, values, times))
+    return len(labels)
+
+
+def replaced_by(stated: Mapping[bytes, bytes] | None) -> str:
+    """Return the name of the batch that a batch replaces, "" for none, given the metadata of its recordings file."""
+    return (stated or {}).get(_REPLACES, b"").decode(errors="replace")
 
 
 def read_recordings(path: Path) -> pa.Table:
     """Read a file of the recordings table; columns that earlier versions did not write are null.
 
+    Returns:
+        The table; its schema has the metadata of the file.
+
     Raises:
-        OutputError: The file cannot be read or is not such a table.
+        DamageError: The file is damaged, belongs elsewhere or is not such a table.
+        OutputError: The file cannot be read for another reason.
     """
     with reading(path), path.open("rb") as file:
-        table = schemas.complete(pq.read_table(file))
+        table = schemas.complete(pq.read_table(file, page_checksum_verification=True))
         if not set(schemas.RECORDINGS.names) <= set(table.column_names):
-            raise OutputError(f"{path} is not a recordings table of satpipe")
-        return table.select(schemas.RECORDINGS.names).cast(schemas.RECORDINGS)
+            remedy = REPAIR if is_ours(path) else "move it elsewhere"
+            raise DamageError(f"{path} is not a recordings table of satpipe: {remedy}")
+        stated = table.schema.metadata
+        table = table.select(schemas.RECORDINGS.names).cast(schemas.RECORDINGS)
+        check_place(path, stated, required="tags" in promise(table))
+        return table.replace_schema_metadata(stated)

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
-from satpipe.pipeline.tables.files import reading
-from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
-from satpipe.pipeline.tables.schemas import SCORES
-from satpipe.sat.errors import OutputError
+from satpipe.pipeline.tables.files import DELETE, open_table
+from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, codes, side_by_side
+from satpipe.sat.errors import DamageError
 from satpipe.sat.model.config import CLASSES
 
 SAME_S = 1e-6  # times that differ by less are the same
-_AGAIN = "run `satpipe tag --overwrite`"
 _CHUNK = ["recording", "chunk", "start_s", "end_s"]
 
 
@@ -100,10 +97,7 @@ class _Filler:
         if not len(part):
             return
         path = self._tables.folder / "scores" / name
-        with reading(path), path.open("rb") as opened:
-            table = pq.ParquetFile(opened)
-            if not table.schema_arrow.equals(SCORES):
-                raise OutputError(f"{path} is not a scores table of this version of satpipe")
+        with open_table(path, self._tables.promised[name]) as table:
             for group in range(table.num_row_groups):
                 if _may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
                     self._fill_group(table, group, path)
@@ -112,7 +106,7 @@ class _Filler:
         """Return the scores after the last file.
 
         Raises:
-            OutputError: Chunks are missing although no worker died.
+            DamageError: Chunks are missing although no worker died.
         """
         read, filled = self.read, self._filled
         if filled.all():
@@ -124,7 +118,7 @@ class _Filler:
             row = int(np.argmax(missing))
             path = self._tables.folder / "scores" / self._tables.by_file(recordings[read.clip[[row]]])[0][0]
             name = read.recordings[read.clip[row]]
-            raise OutputError(f"{path} does not have chunk {read.chunk[row]} of {name}: {_AGAIN}")
+            raise DamageError(f"{path} does not have chunk {read.chunk[row]} of {name}: {DELETE}")
         clip = read.clip[filled]
         return replace(
             read,
@@ -138,20 +132,20 @@ class _Filler:
 
     def _fill_group(self, table: pq.ParquetFile, group: int, path: Path) -> None:
         about = table.read_row_group(group, columns=_CHUNK)
-        recording, chunk = self._recordings(about["recording"]), about["chunk"].to_numpy()
+        recording, chunk = codes(about["recording"], self._place), about["chunk"].to_numpy()
         start_s = about["start_s"].to_numpy()
         known = recording >= 0
         if np.any(known & ((chunk < 0) | (chunk >= self._tables.slots[self._part.recordings][recording]))):
-            raise OutputError(f"{path} has scores of more chunks than the recordings table: {_AGAIN}")
+            raise DamageError(f"{path} has scores of more chunks than the recordings table: {DELETE}")
         if np.any(known & (np.abs(start_s - chunk * self._tables.model["chunk_s"]) > SAME_S)):
-            raise OutputError(f"{path} has other chunks than run.json, it comes from another run: {_AGAIN}")
+            raise DamageError(f"{path} has other chunks than run.json, it comes from another run: {DELETE}")
         rows = np.flatnonzero(known & (chunk >= self._part.begin[recording]) & (chunk < self._part.end[recording]))
         if not len(rows):
             return
         recording, chunk = recording[rows], chunk[rows]
         to = self.read.first[recording] + chunk - self._part.begin[recording]
         if self._filled[to].any() or np.bincount(to - to.min()).max() > 1:
-            raise OutputError(f"{path} has scores of a chunk twice: {_AGAIN}")
+            raise DamageError(f"{path} has scores of a chunk twice: {DELETE}")
         self._filled[to] = True
         self.read.start_s[to] = start_s[rows]
         self.read.end_s[to] = about["end_s"].to_numpy()[rows]
@@ -163,14 +157,6 @@ class _Filler:
             chosen = scores if here.stop - here.start == len(scores) else scores[rows[here] - before]
             self.read.scores[to[here]] = chosen if self._all else chosen[:, self.read.columns]
             before += len(part)
-
-    def _recordings(self, column: pa.ChunkedArray) -> Ints:
-        """Return the position of each row's recording among those wanted; -1 if it is not wanted."""
-        parts = [np.empty(0, np.int32)]
-        for part in column.chunks:
-            names = np.array([self._place.get(name, -1) for name in part.dictionary.to_pylist()], np.int32)
-            parts.append(names[part.indices.to_numpy()])
-        return np.concatenate(parts)
 
 
 def _may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:

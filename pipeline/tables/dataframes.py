@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.tables.chunk_scores import read_chunks
-from satpipe.pipeline.tables.files import reading
+from satpipe.pipeline.tables.files import open_table
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import TAGS
 from satpipe.pipeline.tables.selection import Labels, Recordings, Selection, Time
-from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
 
 MOST_BYTES = 4 << 30  # of one data frame
@@ -263,11 +263,8 @@ class _Frames:
         if self._columns is not None:
             wanted &= pc.field("mid").isin(self._mids[self._columns].tolist())
         path = self.tables.folder / "tags" / name
-        with reading(path), path.open("rb") as opened:
-            if not pq.read_schema(opened).equals(TAGS):
-                raise OutputError(f"{path} is not a tags table of this version of satpipe")
-            opened.seek(0)
-            return self.tags(pq.read_table(opened, filters=wanted))
+        with open_table(path, self.tables.promised[name]), path.open("rb") as opened:
+            return self.tags(pq.read_table(opened, filters=wanted, page_checksum_verification=True))
 
 
 def _codes(column: pa.ChunkedArray, names: pd.Index) -> npt.NDArray[np.intp]:

@@ -1,20 +1,28 @@
 """Files of an output folder: written whole or not at all, and named in the error when they cannot be read."""
 
 import json
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.option import default_out
 from satpipe.pipeline.storage import locate, output_file
 from satpipe.pipeline.tables.schemas import SCHEMAS
-from satpipe.sat.errors import OutputError
+from satpipe.sat.errors import DamageError, OutputError
 
 COMPRESSION = "zstd"
+PLACE = b"satpipe.file"
+"""Key in the metadata of a file whose value is its place in the output folder, such as `tags/ID.parquet`."""
+DELETE = "delete it, then `satpipe tag` with the same recordings repairs the tables"
+REPAIR = "`satpipe tag` with the same recordings repairs it"
+_OURS = re.compile(r"[0-9a-f]{32}\.parquet|\.[0-9a-f]{32}|\..+\.parquet\.[0-9a-f]{8}")  # tables, and unfinished files
+_RUN = {"identity": dict, "model": dict, "labels": list, "batches": list}  # in run.json
 ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
 
 
@@ -28,12 +36,17 @@ def reading(path: Path) -> Iterator[None]:
     """Name the file when reading a table fails.
 
     Raises:
-        OutputError: The file cannot be read or is not a table.
+        DamageError: The file is missing, damaged or not a table.
+        OutputError: The file cannot be read for another reason, such as its permissions.
     """
     try:
         yield
+    except FileNotFoundError as error:
+        raise DamageError(f"{path} is missing: {REPAIR}") from error
     except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"{path} cannot be read, or is not a satpipe table: {error}") from error
+        failed = isinstance(error, OSError) and error.errno is not None and not isinstance(error, IsADirectoryError)
+        kind = OutputError if failed else DamageError
+        raise kind(f"{path} cannot be read, or is not a satpipe table: {error}") from error
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -48,7 +61,12 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder / 'run.json'} cannot be read: {error}") from error
-    return run if isinstance(run, dict) else {}
+    wrong = not isinstance(run, dict) or any(not isinstance(run.get(key, kind()), kind) for key, kind in _RUN.items())
+    if wrong or not all(isinstance(label, dict) for label in run.get("labels", [])):
+        raise OutputError(
+            f"{folder / 'run.json'} is not the file that `satpipe tag` wrote: restore it, or choose another folder"
+        )
+    return dict(run)
 
 
 def open_run(out: str | Path | None) -> tuple[Path, dict[str, Any]]:
@@ -78,6 +96,84 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
         path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
+def promise(recordings: pa.Table) -> dict[str, int]:
+    """Return how many rows a batch's files of `tags` and `scores` must have, given its rows of the recordings table.
+
+    Earlier versions did not note the number of tags.
+    """
+    counted = {"scores": recordings["chunks"]}
+    if len(recordings) and not recordings["tags"].null_count:
+        counted["tags"] = recordings["tags"]
+    return {table: pc.sum(column).as_py() or 0 for table, column in counted.items()}
+
+
+@contextmanager
+def open_table(path: Path, promised: Mapping[str, int]) -> Iterator[pq.ParquetFile]:
+    """Open a file of `tags` or `scores`, after a comparison of its footer with what its batch has promised.
+
+    Raises:
+        DamageError: The file is missing, damaged, or of another batch, table or version; the message names it.
+    """
+    with reading(path), path.open("rb") as opened:
+        file = pq.ParquetFile(opened, page_checksum_verification=True)
+        table, rows = path.parent.name, promised.get(path.parent.name)
+        if not file.schema_arrow.equals(SCHEMAS[table]):
+            raise DamageError(f"{path} is not a {table} table of this version of satpipe: {REPAIR}")
+        check_place(path, file.metadata.metadata, required="tags" in promised)
+        if rows is not None and file.metadata.num_rows != rows:
+            raise DamageError(f"{path} has {file.metadata.num_rows:,} rows instead of {rows:,}: {REPAIR}")
+        yield file
+
+
+def check_place(path: Path, stated: Mapping[bytes, bytes] | None, *, required: bool) -> None:
+    """Check that a file is where its metadata states that it belongs.
+
+    Raises:
+        DamageError: It belongs elsewhere, or states nothing although it is `required`; the message names it.
+    """
+    here, there = f"{path.parent.name}/{path.name}", (stated or {}).get(PLACE, b"").decode(errors="replace")
+    if there not in (here, "") or (required and not there):
+        raise DamageError(f"{path} was {f'{there} originally' if there else 'replaced'}: {REPAIR}")
+
+
+def tables_of(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the tables, apart from `recordings`, that each batch has a file of."""
+    return ("tags", "scores") if run.get("identity", {}).get("scores", False) else ("tags",)
+
+
+def unaccounted(folder: Path, run: Mapping[str, Any], counted: Set[str]) -> Iterator[tuple[Path, str]]:
+    """Yield files of batches that are missing, and files of no batch, each with the problem.
+
+    Args:
+        folder: The output folder.
+        run: Content of `run.json`. Until the run has finished, files of no batch are what it is writing.
+        counted: Names of the files in `recordings`.
+    """
+    batches = set(run.get("batches", counted)) if "finished" in run else set(counted)
+    for name in sorted(batches - counted):
+        yield folder / "recordings" / name, f"is missing: {REPAIR}"
+    for name in sorted(counted - batches):
+        yield folder / "recordings" / name, f"does not belong to this folder: {REPAIR}"
+    for table in ("tags", "scores"):
+        there = {path.name for path in (folder / table).glob("*.parquet") if not path.name.startswith(".")}
+        for name in sorted(counted - there) if table in tables_of(run) else ():
+            yield folder / table / name, f"is missing: {REPAIR}"
+        for name in sorted(there - counted - batches) if "finished" in run else ():
+            path = folder / table / name
+            remedy = REPAIR if is_ours(path) else "move it elsewhere"
+            yield path, f"has no file of this name in {folder / 'recordings'}: {remedy}"
+
+
+def is_ours(path: Path) -> bool:
+    """Return True if satpipe has written a file, or what it is a copy of."""
+    if _OURS.fullmatch(path.name):
+        return path.is_file()
+    try:
+        return path.suffix == ".parquet" and PLACE in metadata(path)
+    except OutputError:
+        return False
+
+
 def metadata(path: Path) -> dict[bytes, bytes]:
     """Return the key-value metadata of a file."""
     with reading(path), path.open("rb") as file:
@@ -88,7 +184,7 @@ def row_groups(path: Path) -> Iterator[pa.Table]:
     """Yield a file row group by row group."""
     with ExitStack() as stack:
         with reading(path):
-            table = pq.ParquetFile(stack.enter_context(path.open("rb")))
+            table = pq.ParquetFile(stack.enter_context(path.open("rb")), page_checksum_verification=True)
         for group in range(table.num_row_groups):
             with reading(path):
                 rows = table.read_row_group(group)
@@ -125,8 +221,11 @@ def table_writer(folder: Path, table: str, name: str) -> Iterator[TableWriter]:
     compact = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     with (
         output_file(folder / table / name, folder) as path,
-        pq.ParquetWriter(path, schema, compression=COMPRESSION, use_dictionary=compact) as writer,
+        pq.ParquetWriter(
+            path, schema, compression=COMPRESSION, use_dictionary=compact, write_page_checksum=True
+        ) as writer,
     ):
+        writer.add_key_value_metadata({PLACE: f"{table}/{name}".encode()})
         rows = TableWriter(writer)
         yield rows
         rows.flush()

@@ -5,7 +5,7 @@ A file of a table counts once the recordings table has a file of the same name, 
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from satpipe.pipeline.tables.batches import read_recordings
-from satpipe.pipeline.tables.files import open_run
+from satpipe.pipeline.tables.files import REPAIR, open_run, promise, unaccounted
 from satpipe.pipeline.tables.schemas import RECORDINGS
 from satpipe.pipeline.tables.staged import Staging
-from satpipe.sat.errors import ConfigError, OutputError
+from satpipe.sat.errors import ConfigError, DamageError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.streaming import chunk_samples
@@ -69,6 +69,7 @@ class Tables:
         chunks: Number of chunks of each recording; 0 where nothing could be tagged, [R].
         statuses: Status of each recording, one of `satpipe.pipeline.tables.schemas.STATUSES`.
         time: Start of each recording, UTC; NaT where it is not known, [R].
+        promised: For each batch, what `satpipe.pipeline.tables.files.promise` says of its files, by their name.
         notes: Warnings about figures computed from the tables.
     """
 
@@ -82,6 +83,7 @@ class Tables:
         Raises:
             OutputError: `out` is not an output folder, has no scores, has other classes than this version, or cannot
                 be read.
+            DamageError: A file is damaged, missing, or not where it belongs; the message names it.
         """
         self.folder, self.run = open_run(out)
         if scores:
@@ -97,10 +99,16 @@ class Tables:
         self.notes = self._notes()
         self._clock_rate: Floats = self.table["clock_rate"].fill_null(1.0).to_numpy()
         self._files = [path.name for path in paths]
+        self.promised = {name: promise(part) for name, part in zip(self._files, parts, strict=True)}
+        for path, problem in unaccounted(self.folder, self.run, self.promised.keys()):
+            raise DamageError(f"{path} {problem}")
         self._file = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self._place = {name: number for number, name in enumerate(self.recordings)}
         if len(self._place) < len(self.recordings):
-            raise OutputError(f"{out} has recordings twice, as after a killed run: run `satpipe tag` again")
+            twice = next(n for n, name in enumerate(self.recordings) if self._place[name] > n)
+            first, second = (self._files[self._file[n]] for n in (twice, self._place[self.recordings[twice]]))
+            place = self.folder / "recordings"
+            raise DamageError(f"{place / second} has recordings that {place / first} has, too: {REPAIR}")
 
     @cached_property
     def model(self) -> dict[str, Any]:
@@ -244,6 +252,15 @@ def side_by_side(function: Callable[[_In], _Out], items: Iterable[_In]) -> Itera
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+
+
+def codes(column: pa.ChunkedArray, place: Mapping[str, int]) -> Ints:
+    """Return the positions of the values of a dictionary-coded column, given those of all values; -1 for others."""
+    parts = [np.empty(0, np.int32)]
+    for part in column.chunks:
+        places = np.array([place.get(value, -1) for value in part.dictionary.to_pylist()], np.int32)
+        parts.append(places[part.indices.to_numpy()])
+    return np.concatenate(parts)
 
 
 def _cut(part: Part, at_most: int) -> Iterator[Part]:

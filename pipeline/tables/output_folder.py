@@ -12,7 +12,7 @@ with it the batch counts; without it the next run removes the rest and publishes
 that replaces another names it in its recordings file, so that the other is removed even if the run is killed before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Output:
         self.staging = Staging(self.folder)
 
     @contextmanager
-    def claim(self, run: dict[str, Any], *, overwrite: bool = False) -> Iterator[None]:
+    def claim(self, run: dict[str, Any], *, overwrite: bool = False, damaged: Iterable[str] = ()) -> Iterator[None]:
         """Hold the folder for this run: no other run may write to it meanwhile.
 
         An object store cannot be locked: there the later run takes over, and the earlier one stops at its next batch.
@@ -44,6 +44,7 @@ class Output:
         Args:
             run: Content of `run.json`; its `identity` must be that of the existing tables.
             overwrite: Remove the existing tables.
+            damaged: Batches to remove, from `find_damage`.
 
         Raises:
             OutputError: Another run holds the folder, it cannot be written, or it has tables of another identity.
@@ -58,6 +59,7 @@ class Output:
             for name in (*SCHEMAS, FOLDER):
                 if not is_remote(self.folder) and (name != "scores" or run["identity"]["scores"]):
                     (self.folder / name).mkdir(exist_ok=True)
+            self.batches.drop(damaged)
             self.batches.recover()
             self.staging.recover()
             yield

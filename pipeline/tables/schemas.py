@@ -38,6 +38,7 @@ RECORDINGS = pa.schema(
         pa.field("rate_hz", pa.int32()),
         pa.field("channels", pa.int32()),
         pa.field("chunks", pa.int32(), nullable=False),
+        pa.field("tags", pa.int64()),  # its rows in the table of tags; null in tables of earlier versions
         pa.field("status", pa.string(), nullable=False),  # one of STATUSES
         pa.field("reason", pa.string(), nullable=False),  # "" when status is ok
         pa.field("size_bytes", pa.int64(), nullable=False),  # with `modified`, shows whether the file has changed since

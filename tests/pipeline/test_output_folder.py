@@ -645,7 +645,8 @@ def test_warnings_are_shown_by_status(out: Path, satpipe_here: Satpipe) -> None:
         table = pq.ParquetFile(path).read()
         texts = [["size corrected: a: 44 bytes", "size corrected: b: 0 bytes"], []]
         place = table.column_names.index("warnings")
-        pq.write_table(table.set_column(place, "warnings", pa.array(texts)).cast(schemas.RECORDINGS), path)
+        schema = schemas.RECORDINGS.with_metadata(table.schema.metadata)
+        pq.write_table(table.set_column(place, "warnings", pa.array(texts)).cast(schema), path)
     lines = satpipe_here("status", out).stdout.splitlines()
     assert "recordings with warnings: 2 size corrected; all texts are in the column warnings" in lines[-3]
     assert sorted(lines[-2:]) == [f"  {name}: size corrected: a: 44 bytes; size corrected: b: 0 bytes" for name in "ac"]

@@ -8,7 +8,11 @@ from collections.abc import Iterable
 
 OFFSET_GUESSED = "offset guessed"
 KINDS = {
-    "size corrected": "the header states fewer samples than the file holds; all of them are tagged",
+    "size corrected": "the header states another length than the samples in the file have; all of them are tagged",
+    "channels cancel": "the channels have opposite phase: their mean is silence; `--channels 1` tags one of them",
+    "dead channel": "one of the channels has no sound",
+    "beyond full scale": "float samples reach more than 10 times full scale; scores mean little",
+    "zeros": "all samples are zero for more than a minute",
     OFFSET_GUESSED: (
         "a number after the time in the name is taken as the offset from UTC, but might be a count; "
         "`--time-pattern` without it treats the time as local"

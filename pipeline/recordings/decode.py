@@ -1,5 +1,7 @@
 """Decode audio files to blocks of samples at one rate, 16 kHz unless a tagger needs another, from any point on."""
 
+import io
+import os
 import re
 import stat
 from collections.abc import Generator, Iterator
@@ -10,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from satpipe.pipeline.recording_warnings import of_file
+from satpipe.pipeline.recordings.container import Contents, examine
 from satpipe.pipeline.recordings.find import Source
+from satpipe.pipeline.recordings.levels import Levels
 from satpipe.pipeline.recordings.libsndfile import SndFile
 from satpipe.pipeline.recordings.recording import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, AudioInfo, Part
 from satpipe.pipeline.recordings.resample import Samples, one_pass, ratio
+from satpipe.pipeline.recordings.spliced import Layout
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError, install
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 BLOCK_VALUES = 2**18  # samples times channels decoded per block: 16 s of 16 kHz mono, 1 MB
 LARGEST_SAMPLE = 1e9  # above it the power of a frame exceeds the range of float32
+HEAD_BYTES = 2**16  # read per request from an object store while a file is examined
 CONTAINER_ROUNDING_S = 1.0  # containers count padding as length, and round it
 PRIMING_SAMPLES = 1024  # at 16 kHz, more at higher rates; soxr's filters are shorter than 260 from 4 kHz upwards
 # A FLAC frame takes 8 bytes or more and has at most 65,535 samples; other formats have fewer in as many bytes.
@@ -47,8 +53,8 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
     Raises:
         AudioError: The file cannot be opened (`unreadable`), or has no samples (`empty`).
     """
-    container = _container(path)
-    with closing(_open(path, container)) as file:
+    container, contents = _look(path)
+    with closing(_open(path, container, contents.layout)) as file:
         if not file.frames and not container:
             raise AudioError("the file has a header but no samples", status="empty")
         info = AudioInfo(
@@ -56,9 +62,10 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
             file.rate_hz,
             file.channels,
             file.exact_seek,
-            file.problem,
+            contents.problem or file.problem,
             container,
-            warnings=tuple(file.warnings),
+            warnings=(*contents.warnings, *file.warnings),
+            layout=contents.layout,
         )
     if not LOWEST_RATE_HZ <= info.rate_hz <= HIGHEST_RATE_HZ:
         raise AudioError(f"the header announces a sampling rate of {info.rate_hz:,} Hz")
@@ -70,24 +77,26 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
     return info
 
 
-def _container(path: str) -> str:
-    """Return the FFmpeg demuxer for a file, or "" if libsndfile reads it."""
+def _look(path: str) -> tuple[str, Contents]:
+    """Return the FFmpeg demuxer for a file, or "" if libsndfile reads it, and then what the file holds."""
     try:
         # Opening a named pipe would wait until someone writes to it.
         if not is_remote(path) and stat.S_ISFIFO(Path(path).stat().st_mode):
             raise AudioError("a named pipe, not a file")
-        with RemoteFile(path) if is_remote(path) else open(path, "rb") as file:
+        with io.BufferedReader(RemoteFile(path, HEAD_BYTES)) if is_remote(path) else open(path, "rb") as file:
             head = file.read(16)
+            container = next((name for name, magic in _CONTAINERS.items() if magic.match(head)), "")
+            contents = Contents() if container else examine(file, file.seek(0, os.SEEK_END))
     except (OSError, ValueError) as error:
         raise AudioError(f"cannot be opened: {getattr(error, 'strerror', error)}") from error
     if not head:
         raise AudioError("the file is empty (0 bytes)")
-    return next((name for name, magic in _CONTAINERS.items() if magic.match(head)), "")
+    return container, contents
 
 
-def _open(path: str, container: str) -> "SndFile | AvFile":
+def _open(path: str, container: str, layout: Layout | None) -> "SndFile | AvFile":
     if not container:
-        return SndFile(path)
+        return SndFile(path, layout)
     try:
         from satpipe.pipeline.recordings.ffmpeg import AvFile
     except ImportError as error:
@@ -106,10 +115,17 @@ class Reader:
         broken_s: Position at which decoding failed before the end that the header announces; None if it did not.
         problem: Why a file of a deployment cannot be read beyond `broken_s`, or "".
         warnings: Warnings of the files that are read, from opening and from decoding.
+        levels: Counts of the frames that are read, if they are wanted.
     """
 
     def __init__(
-        self, path: str, info: AudioInfo, channel: int | None = None, start: int = 0, rate_hz: int = SAMPLE_RATE_HZ
+        self,
+        path: str,
+        info: AudioInfo,
+        channel: int | None = None,
+        start: int = 0,
+        rate_hz: int = SAMPLE_RATE_HZ,
+        levels: Levels | None = None,
     ) -> None:
         """Prepare to read; files are opened by `blocks`.
 
@@ -121,12 +137,14 @@ class Reader:
                 is approximate, and the samples differ slightly from those of a pass from the start: good enough to
                 listen to.
             rate_hz: Sampling rate wanted.
+            levels: Counts the frames of the channels that are read.
         """
         self.frames_read = 0
         self.invalid_s: float | None = None
         self.broken_s: float | None = None
         self.problem = ""
         self.warnings: list[str] = []
+        self.levels = levels
         self._info = info
         self._parts = info.parts or (Part(Source("", path, 0, 0), info, 0),)
         self._channel = channel
@@ -165,13 +183,17 @@ class Reader:
         # At most BLOCK_VALUES, also at the rate wanted.
         frames = max(1, min(BLOCK_VALUES // info.channels, BLOCK_VALUES * info.rate_hz // self._rate_hz))
         try:
-            with closing(_open(part.source.path, info.container)) as file:
+            with closing(_open(part.source.path, info.container, info.layout)) as file:
                 if self.frames_read > part.begin:
                     file.skip_to(self.frames_read - part.begin)
                 for block in file.blocks(frames):
                     if block.shape[1] != info.channels or (joined and self.frames_read + len(block) > part.end):
                         raise AudioError("the file has changed since its header was read")
-                    yield mix(block) if self._channel is None else block[:, self._channel - 1]
+                    if self._channel is not None:
+                        block = block[:, self._channel - 1 : self._channel]
+                    if self.levels:
+                        self.levels.add(block, self.frames_read)
+                    yield mix(block)
         except AudioError as error:
             if not joined:
                 raise

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import soundfile
 from satpipe.pipeline.recordings.recording import is_known_size
 from satpipe.pipeline.recordings.resample import Samples, exact_ratio
+from satpipe.pipeline.recordings.spliced import Layout, SplicedFile
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
 
@@ -25,16 +26,16 @@ class SndFile:
         warnings: From `satpipe.pipeline.recording_warnings`; `blocks` may add some.
     """
 
-    def __init__(self, path: str) -> None:
-        """Open a file.
+    def __init__(self, path: str, layout: Layout | None = None) -> None:
+        """Open a file, to be read according to `layout` if given.
 
         Raises:
             AudioError: The file cannot be opened, or is not audio that libsndfile reads.
         """
         self.broken = False
         self.warnings: list[str] = []
-        self._path, self._at = path, 0
-        self._file = _open(path)
+        self._path, self._layout, self._at = path, layout, 0
+        self._file = _open(path, layout)
         self.frames, self.rate_hz, self.channels = self._file.frames, self._file.samplerate, self._file.channels
 
     @property
@@ -76,7 +77,7 @@ class SndFile:
                 frames //= 2
                 self.broken = not frames
                 self._file.close()
-                self._file = _open(self._path)
+                self._file = _open(self._path, self._layout)
                 if self._at:
                     self.skip_to(self._at)
                 continue
@@ -94,7 +95,7 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
     slightly different place, and the samples after it differ.
     """
 
-    def __init__(self, file: RemoteFile | int) -> None:
+    def __init__(self, file: RemoteFile | SplicedFile | int) -> None:
         self._source = file  # first, since a file that cannot be opened is closed too
         super().__init__(file)
 
@@ -103,17 +104,19 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 
     def check_source(self) -> None:
         """Raise an AudioError if the file seems to end only because its store cannot be read."""
-        if isinstance(self._source, RemoteFile) and self._source.error:
+        if not isinstance(self._source, int) and self._source.error:
             raise AudioError(f"its store could not be read: {self._source.error}")
 
     def close(self) -> None:
         super().close()
-        if isinstance(self._source, RemoteFile):
+        if not isinstance(self._source, int):
             self._source.close()
 
 
-def _open(path: str) -> _SoundFile:
+def _open(path: str, layout: Layout | None) -> _SoundFile:
     try:
+        if layout:
+            return _SoundFile(SplicedFile(path, layout))
         # By descriptor: given a name, libsndfile treats any file called .au, .snd, .vox or .gsm as audio.
         return _SoundFile(RemoteFile(path) if is_remote(path) else os.open(path, os.O_RDONLY))
     except soundfile.LibsndfileError as error:

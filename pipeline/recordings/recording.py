@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.resample import resampled
+from satpipe.pipeline.recordings.spliced import Layout
 from satpipe.pipeline.start_times.from_headers import HeaderTime
 
 # Other rates come from damaged headers: at 1 Hz, a file of 1 MB would become 6 days of samples.
@@ -24,6 +25,7 @@ class AudioInfo:
         header_time: Start time in the file's metadata.
         parts: The files of a deployment in chronological order; empty for a single file.
         warnings: From `satpipe.pipeline.recording_warnings`.
+        layout: What libsndfile should read of the file; None for the file as it is.
     """
 
     frames: int
@@ -35,6 +37,7 @@ class AudioInfo:
     header_time: HeaderTime | None = None
     parts: tuple["Part", ...] = ()
     warnings: tuple[str, ...] = ()
+    layout: Layout | None = None
 
     @property
     def samples(self) -> int:

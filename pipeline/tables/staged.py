@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,6 +37,7 @@ class SpanOutcome:
             the number of spans, cannot be trusted.
         file: The file of a deployment in which decoding broke off; "" for a single file.
         warnings: Warnings from decoding, in addition to those from the header.
+        levels: Attributes of the span's `satpipe.pipeline.recordings.levels.Levels`.
     """
 
     key: SpanKey
@@ -47,6 +48,7 @@ class SpanOutcome:
     broken: bool = False
     file: str = ""
     warnings: list[str] = field(default_factory=list)
+    levels: dict[str, Any] | None = None
 
 
 @dataclass

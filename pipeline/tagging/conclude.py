@@ -6,6 +6,7 @@ from typing import Any
 from satpipe.pipeline.ray_engine import Lost
 from satpipe.pipeline.recordings.deployments import file_rows, header_columns, split
 from satpipe.pipeline.recordings.find import Source
+from satpipe.pipeline.recordings.levels import Levels, together
 from satpipe.pipeline.recordings.recording import Recording, recordings_of
 from satpipe.pipeline.tables.batches import Finished
 from satpipe.pipeline.tables.schemas import recording_row
@@ -67,12 +68,17 @@ class OpenRecording:
             "channels": info.channels,
             "chunks": sum(span.outcome.chunks for span in staged),
             "files": file_rows(info),
-            "warnings": list(
-                dict.fromkeys([*info.warnings, *(text for span in staged for text in span.outcome.warnings)])
-            ),
+            "warnings": self._warnings(),
             **header_columns(info),
         }
         return Finished(row_of(self.recording.name, self.recording.source, status, reason, **known), staged)
+
+    def _warnings(self) -> list[str]:
+        """Return the warnings from the header, from decoding, and about the samples, each once."""
+        outcomes = [span.outcome for span in self.staged]
+        levels = together(Levels(**outcome.levels) for outcome in outcomes if outcome.levels)
+        decoded = (text for outcome in outcomes for text in outcome.warnings)
+        return list(dict.fromkeys([*self.recording.info.warnings, *decoded, *(levels.warnings() if levels else ())]))
 
 
 def row_of(name: str, source: Source, status: str, reason: str, **known: Any) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
 import torch
 from satpipe.pipeline.recordings.decode import Reader
+from satpipe.pipeline.recordings.levels import Levels
 from satpipe.pipeline.recordings.recording import AudioInfo, Recording
 from satpipe.pipeline.recordings.resample import resampled
 from satpipe.pipeline.tables.schemas import staged_table
@@ -91,7 +93,8 @@ def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[s
     start = begin * size - tagger.context_samples(begin)
     stop = None if span.stop_chunk is None else end * size + tagger.lookahead_samples
     stream = tagger.chunks(begin)
-    reader = Reader(recording.source.path, recording.info, recording.channel, start, tagger.config.rate_hz)
+    levels = _levels(span, tagger)
+    reader = Reader(recording.source.path, recording.info, recording.channel, start, tagger.config.rate_hz, levels)
     blocks = reader.blocks()
     at = start
     while stop is None or at < stop:
@@ -108,7 +111,18 @@ def _chunks_of(span: Span, outcome: SpanOutcome, tagger: Tagger, seconds: dict[s
             break
         at += len(block)
     blocks.close()
+    outcome.levels = asdict(levels)
     _conclude(outcome, recording, reader)
+
+
+def _levels(span: Span, tagger: Tagger) -> Levels:
+    """Return counts for the frames of a span's own chunks, so that every frame of a recording is counted once."""
+    rate_hz = span.recording.info.rate_hz
+    begin, end = (
+        None if chunk is None else chunk * tagger.chunk_samples * rate_hz // tagger.config.rate_hz
+        for chunk in (span.start_chunk, span.stop_chunk)
+    )
+    return Levels(rate_hz, begin or 0, end)
 
 
 def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> None:

@@ -74,9 +74,9 @@ LENGTHS: list[tuple[str, bytes, int, str, float, str]] = [
     ("rf64", b"ds64", 8, "<Q", 2**41, "truncated"),
     ("rf64", b"ds64", 24, "<Q", 2**40, "ok"),  # the size of the data counts
     ("w64", b"riff", 16, "<Q", 2**41, "truncated"),
-    ("w64", W64_DATA, 16, "<Q", 2**41, "ok"),  # the file's own size counts
-    ("aiff", b"COMM", 10, ">I", 2**32 - 1, "ok"),  # so it does here
-    ("caf", b"data", 4, ">Q", 2**41, "unreadable"),
+    ("w64", W64_DATA, 16, "<Q", 2**41, "truncated"),
+    ("aiff", b"COMM", 10, ">I", 2**32 - 1, "ok"),  # the file's own size counts
+    ("caf", b"data", 4, ">Q", 2**41, "truncated"),
     ("au", b".snd", 8, ">I", 0x70000000, "truncated"),
     ("mp3", b"Xing", 8, ">I", 2**32 - 1, "truncated"),
     ("m4a", b"mdhd", 20, ">I", 2**32 - 2, "ok"),  # the table of packets counts

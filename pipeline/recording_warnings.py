@@ -9,6 +9,7 @@ from collections.abc import Iterable
 OFFSET_GUESSED = "offset guessed"
 KINDS = {
     "size corrected": "the header states another length than the samples in the file have; all of them are tagged",
+    "quiet stretches": "a triggered recording of an AudioMoth: what the recorder left out has no rows",
     "channels cancel": "the channels have opposite phase: their mean is silence; `--channels 1` tags one of them",
     "dead channel": "one of the channels has no sound",
     "beyond full scale": "float samples reach more than 10 times full scale; scores mean little",

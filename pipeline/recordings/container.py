@@ -12,10 +12,11 @@ the manual page of Sun's audio files.
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, NamedTuple
 
 from satpipe.pipeline.recording_warnings import warning
+from satpipe.pipeline.recordings.audiomoth import expanded, may_be_triggered
 from satpipe.pipeline.recordings.flac import flac_layout
 from satpipe.pipeline.recordings.recording import is_known_size
 from satpipe.pipeline.recordings.spliced import Layout, Piece
@@ -44,11 +45,13 @@ class Contents:
         layout: What libsndfile should read; None for the file as it is.
         warnings: What was corrected.
         problem: Why the file is known to be cut off, or "".
+        quiet: Stretches that the recorder left out, from a frame to a frame.
     """
 
     layout: Layout | None = None
     warnings: tuple[str, ...] = ()
     problem: str = ""
+    quiet: tuple[tuple[int, int], ...] = ()
 
 
 class _Style(NamedTuple):
@@ -103,6 +106,17 @@ class _Wave:
     big: bool = False
 
     @property
+    def is_pcm16_mono(self) -> bool:
+        """True for 16-bit samples of one channel, as AudioMoths write them."""
+        codec, channels, _, _, block, bits = struct.unpack("<HHIIHH", self.description[:16].ljust(16, b"\0"))
+        return not self.big and (codec, channels, block, bits) == (1, 1, 2, 16)
+
+    @property
+    def rate_hz(self) -> int:
+        """The sampling rate."""
+        return int.from_bytes(self.description[4:8], "big" if self.big else "little")
+
+    @property
     def block(self) -> int:
         """Bytes of a sample of all channels, or of a block of a codec."""
         return max(1, int.from_bytes(self.description[12:14], "big" if self.big else "little"))
@@ -149,11 +163,12 @@ _INTEGERS = {1: 2, 2: 3, 3: 4, 4: 5}  # encodings of AU by bytes per sample
 _FLOATS = {4: 6, 8: 7}
 
 
-def examine(file: IO[bytes], size_bytes: int) -> Contents:
+def examine(file: IO[bytes], size_bytes: int, name: str) -> Contents:
     """Find out what a file holds; a file of another format, or one whose header is damaged, is left as it is.
 
     Raises:
         OSError: The file cannot be read.
+        AudioError: It cannot be true what the file says.
     """
     file.seek(0)
     magic = file.read(4)
@@ -164,7 +179,31 @@ def examine(file: IO[bytes], size_bytes: int) -> Contents:
     found = find(file) if find else None
     if found is None or found.begin >= size_bytes:
         return Contents()
-    return _contents(file, found, size_bytes)
+    return _expanded(file, found, _contents(file, found, size_bytes), size_bytes, name)
+
+
+def _expanded(file: IO[bytes], found: _Samples, contents: Contents, size_bytes: int, name: str) -> Contents:
+    """Add the quiet stretches that an AudioMoth left out."""
+    if not isinstance(found.format, _Wave) or not found.format.is_pcm16_mono:
+        return contents
+    file.seek(0)
+    if not may_be_triggered(name, file.read(min(found.begin, MAX_HEADER_BYTES))):
+        return contents
+    sound = contents.layout.pieces[0].size if contents.layout else min(found.claimed, size_bytes - found.begin)
+    pieces = expanded(file, found.begin, found.begin + sound, found.format.rate_hz)
+    head = found.format.head(sum(piece.size for piece in pieces)) if pieces else None
+    if head is None:
+        return contents
+    layout = Layout(head, pieces)
+    begins = zip(layout.begins, pieces, strict=False)
+    quiet = tuple(
+        ((at - len(head)) // 2, (at - len(head) + piece.size) // 2) for at, piece in begins if piece.begin is None
+    )
+    total_s = sum(end - begin for begin, end in quiet) / found.format.rate_hz
+    details = f"the recorder left out {len(quiet):,}, {total_s:,.2f} s in all"
+    return replace(
+        contents, layout=layout, quiet=quiet, warnings=(*contents.warnings, warning("quiet stretches", details))
+    )
 
 
 def _contents(file: IO[bytes], found: _Samples, size_bytes: int) -> Contents:

@@ -31,8 +31,6 @@ LARGEST_SAMPLE = 1e9  # above it the power of a frame exceeds the range of float
 HEAD_BYTES = 2**16  # read per request from an object store while a file is examined
 CONTAINER_ROUNDING_S = 1.0  # containers count padding as length, and round it
 PRIMING_SAMPLES = 1024  # at 16 kHz, more at higher rates; soxr's filters are shorter than 260 from 4 kHz upwards
-# A FLAC frame takes 8 bytes or more and has at most 65,535 samples; other formats have fewer in as many bytes.
-MAX_FRAMES_PER_BYTE = 8192
 # FFmpeg's demuxers and the first bytes of the files they read. FFmpeg's own guess would also depend on the file's name,
 # and could treat a text as a playlist and open the files that it lists.
 _CONTAINERS = {
@@ -66,10 +64,12 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
             container,
             warnings=(*contents.warnings, *file.warnings),
             layout=contents.layout,
+            quiet=contents.quiet,
         )
+        most_frames = file.max_frames_per_byte * (contents.layout.size_bytes if contents.layout else size_bytes)
     if not LOWEST_RATE_HZ <= info.rate_hz <= HIGHEST_RATE_HZ:
         raise AudioError(f"the header announces a sampling rate of {info.rate_hz:,} Hz")
-    if info.frames > size_bytes * MAX_FRAMES_PER_BYTE:
+    if info.frames > most_frames:
         problem = f"the header announces {info.duration_s:,.0f} s, more than the file can hold"
         if info.frames >= 2**62:  # what libsndfile gives for a FLAC file that was written to a pipe
             problem = info.problem
@@ -86,7 +86,7 @@ def _look(path: str) -> tuple[str, Contents]:
         with io.BufferedReader(RemoteFile(path, HEAD_BYTES)) if is_remote(path) else open(path, "rb") as file:
             head = file.read(16)
             container = next((name for name, magic in _CONTAINERS.items() if magic.match(head)), "")
-            contents = Contents() if container else examine(file, file.seek(0, os.SEEK_END))
+            contents = Contents() if container else examine(file, file.seek(0, os.SEEK_END), path)
     except (OSError, ValueError) as error:
         raise AudioError(f"cannot be opened: {getattr(error, 'strerror', error)}") from error
     if not head:

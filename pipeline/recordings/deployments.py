@@ -123,7 +123,15 @@ def _combined(files: Sequence[tuple[Source, AudioInfo]]) -> tuple[Source, AudioI
     first, last = parts[0], parts[-1]
     problem = f"{last.source.recording}: {last.info.problem}" if last.info.problem else ""
     warnings = tuple(of_file(text, part.source.recording) for part in parts for text in part.info.warnings)
-    info = replace(first.info, frames=last.end, problem=problem, parts=tuple(parts), warnings=warnings)
+    info = replace(
+        first.info,
+        frames=last.end,
+        problem=problem,
+        parts=tuple(parts),
+        warnings=warnings,
+        layout=None,
+        quiet=tuple((part.begin + begin, part.begin + end) for part in parts for begin, end in part.info.quiet),
+    )
     size_bytes = sum(part.source.size_bytes for part in parts)
     modified_ns = max(part.source.modified_ns for part in parts)
     return Deployment(first.source.recording, first.source.path, size_bytes, modified_ns, info), info

@@ -24,6 +24,7 @@ class AvFile:
     """
 
     exact_seek, problem = False, ""
+    max_frames_per_byte = 8192  # some containers hold FLAC
 
     def __init__(self, path: str, container: str) -> None:
         """Open a file with one of FFmpeg's demuxers and decode its first frame: the rate in headers is not reliable.

@@ -13,6 +13,9 @@ from satpipe.sat.errors import AudioError
 
 EXACT_FORMATS = frozenset({"WAV", "WAVEX", "W64", "RF64", "AIFF", "AU", "CAF", "FLAC"})
 EXACT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
+# A FLAC frame takes at least 8 bytes for at most 65,535 samples, an Opus packet 2 for 5,760, a MPEG frame 24 for 576;
+# other codecs have at most 5 in a byte.
+_MAX_FRAMES_PER_BYTE = {"FLAC": 8192, "OGG": 2880, "MP3": 24}
 _OVERSTATED = re.compile(r"^ *(?:data|SSND|riff|Data Size|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _OPEN_END = re.compile(r"File ended unexpectedly|lacks an end-of-stream bit")
 
@@ -43,6 +46,11 @@ class SndFile:
         """True if reading from the middle gives exactly the samples, at 16 kHz, of reading from the start."""
         exact = self._file.format in EXACT_FORMATS and self._file.subtype in EXACT_SUBTYPES
         return exact and exact_ratio(self.rate_hz)
+
+    @property
+    def max_frames_per_byte(self) -> int:
+        """The most frames that a file of this format can hold per byte."""
+        return _MAX_FRAMES_PER_BYTE.get(self._file.format, 8)
 
     @property
     def problem(self) -> str:

@@ -26,6 +26,7 @@ class AudioInfo:
         parts: The files of a deployment in chronological order; empty for a single file.
         warnings: From `satpipe.pipeline.recording_warnings`.
         layout: What libsndfile should read of the file; None for the file as it is.
+        quiet: Stretches of silence that the recorder left out, from a frame to a frame, in chronological order.
     """
 
     frames: int
@@ -38,6 +39,7 @@ class AudioInfo:
     parts: tuple["Part", ...] = ()
     warnings: tuple[str, ...] = ()
     layout: Layout | None = None
+    quiet: tuple[tuple[int, int], ...] = ()
 
     @property
     def samples(self) -> int:

@@ -30,6 +30,11 @@ class Layout:
         """Position of each piece after the head; the last entry is the end."""
         return list(accumulate((piece.size for piece in self.pieces), initial=len(self.head)))
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of what a decoder reads."""
+        return self.begins[-1]
+
 
 class SplicedFile(io.RawIOBase):
     """A file read according to a layout.
@@ -94,7 +99,7 @@ class SplicedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._layout.begins[-1]}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._layout.size_bytes}[whence]
         self._at = max(0, base + offset)
         return self._at
 

@@ -21,7 +21,7 @@ class ChunkScores:
     """Scores of the chunks of some recordings, for some classes.
 
     The chunks of a recording are adjacent, in the order of time; the recordings are in the order they were asked for.
-    Where a worker died, chunks in between can be missing.
+    Where a worker died or a recorder left out a quiet stretch, chunks are missing.
     """
 
     recordings: tuple[str, ...]

@@ -145,10 +145,11 @@ class Tables:
     def slots(self) -> Ints:
         """Number of the chunk after each recording's last one, [R].
 
-        This is the number of its chunks, unless a worker died: then some in between can be missing.
+        This is the number of its chunks, unless some are missing: a worker died, or a recorder left out what was quiet.
         """
-        with_gaps = (np.array(self.statuses, object) == "worker died") & (self.chunks > 0)
         all_chunks = np.ceil(self.duration_s / self.model["chunk_s"] - 1e-9)
+        died = np.array(self.statuses, object) == "worker died"
+        with_gaps = (died | (all_chunks - self.chunks > 1)) & (self.chunks > 0)
         return np.where(with_gaps, np.fmax(all_chunks, self.chunks), self.chunks).astype(np.int32)
 
     def utc(self, recordings: Ints, seconds: npt.ArrayLike) -> npt.NDArray[np.datetime64]:

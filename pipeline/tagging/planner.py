@@ -38,7 +38,7 @@ class Planner:
             spans = spans_of(recording, self._config, self._cut, self._span_s)
         remaining = [span for span in spans if span.key not in self._staged]
         if whole or len(spans) > 1:
-            self.tasks += [[span] for span in remaining]
+            self.tasks += group(remaining, self._config, self._cut, self._span_s)
         else:
             self._short += remaining
         return spans

@@ -127,27 +127,28 @@ class TagRun:
                 self._finish(Finished(row_of(self._name(source), source, found.status, found.reason)))
                 continue
             for recording in recordings_of(source, found, self._channels):
-                self.progress.probed_s += found.duration_s
                 if recording.channel and recording.channel > found.channels:
                     reason = f"it has {found.channels} channels, no channel {recording.channel}"
                     known = {"files": file_rows(found), "warnings": found.warnings}
                     row = row_of(recording.name, source, "unreadable", reason, **known)
                     self._finish(Finished(row))
                 else:
-                    self._plan(recording)
+                    spans = self._plan(recording)
+                    self.progress.probed_s += sum(span.duration_s(*self._grid) for span in spans)
         self._group(last=False)
 
     def _name(self, source: Source) -> str:
         return name_of_whole(source.recording, split=self._channels == "split")
 
-    def _plan(self, recording: Recording, *, whole: bool = False) -> None:
-        """Plan a recording, and take spans that an earlier run has tagged."""
+    def _plan(self, recording: Recording, *, whole: bool = False) -> list[Span]:
+        """Plan a recording, and take spans that an earlier run has tagged; return all its spans."""
         spans = self._planner.add(recording, whole=whole)
         self._open[recording.name] = OpenRecording(recording, {span.key: None for span in spans})
         for span in spans:
             if span.key in self._staged:
                 self.progress.resumed_s += span.duration_s(*self._grid)
                 self._take_span(span, self._staged[span.key])
+        return spans
 
     def _take_spans(self, task: list[Span], result: "tuple[list[StagedSpan], dict[str, float], str] | Lost") -> None:
         if isinstance(result, Lost):

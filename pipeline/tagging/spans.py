@@ -37,15 +37,28 @@ class Span:
 
 
 def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float) -> list[Span]:
-    """Cut a recording into spans of at most `span_s`, unless it cannot be read exactly from its middle."""
+    """Cut a recording into spans of at most `span_s`, unless it cannot be read exactly from its middle.
+
+    Chunks within a quiet stretch belong to no span, if that spares more chunks than the context of the next span takes.
+    """
     info, size = recording.info, chunk_samples(config, cut)
     samples = resampled(info.frames, info.rate_hz, config.rate_hz)
     chunks = -(-samples * SAMPLE_RATE_HZ // (size * config.rate_hz))
     per_span = max(1, int(span_s * SAMPLE_RATE_HZ) // size)
-    if chunks <= per_span or not (info.exact_seek and exact_ratio(info.rate_hz, config.rate_hz)):
+    if not (info.exact_seek and exact_ratio(info.rate_hz, config.rate_hz)):
         return [Span(recording)]
-    starts = range(0, chunks, per_span)
-    return [Span(recording, start, start + per_span if start + per_span < chunks else None) for start in starts]
+    sounding, at = [], 0
+    for begin, end in info.quiet:
+        first = -(-begin * SAMPLE_RATE_HZ // (size * info.rate_hz))
+        last = end * SAMPLE_RATE_HZ // (size * info.rate_hz) if end < info.frames else chunks
+        if last - first > config.warmup_chunks + 1:
+            sounding.append((at, first))
+            at = last
+    sounding.append((at, chunks))
+    bounds = [
+        (start, min(start + per_span, stop)) for begin, stop in sounding for start in range(begin, stop, per_span)
+    ] or [(0, min(1, chunks))]
+    return [Span(recording, start, None if stop == chunks else stop) for start, stop in bounds]
 
 
 def group(spans: Iterable[Span], config: ChunkConfig, cut: Cut, task_s: float) -> Iterator[list[Span]]:

@@ -73,7 +73,7 @@ def test_recordings_with_something_odd_are_tagged_and_have_warnings(out: tuple[P
 def test_the_warnings_do_not_depend_on_how_recordings_are_cut(
     folder: Path, out: tuple[Path, str], satpipe_here: Satpipe, tmp_path: Path
 ) -> None:
-    done = satpipe_here("tag", folder, "-o", tmp_path / "cut", "--join", "--span-s", 8)
+    done = satpipe_here("tag", folder, "-o", tmp_path / "cut", "--join", "--span-s", 10)
     assert done.returncode == 0, done.stderr
     assert_same_tables(out[0], tmp_path / "cut")  # all columns
 

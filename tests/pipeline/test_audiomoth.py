@@ -145,7 +145,8 @@ def test_what_was_left_out_is_not_tagged_and_changes_no_score(satpipe_here: Satp
 def test_a_triggered_recording_joins_with_the_next(satpipe_here: Satpipe, tmp_path: Path) -> None:
     samples = write_triggered(tmp_path / NAME, [pcm(FIRST + 100 * BLOCK), 4000, pcm(BLOCK)])
     minutes, rest = divmod(len(samples) // SAMPLE_RATE_HZ, 60)
-    write_triggered(tmp_path / f"20250510_032{minutes}{rest:02}T.WAV", [pcm(FIRST + 100 * BLOCK)])
+    after = tmp_path / f"20250510_032{minutes}{rest:02}T.WAV"
+    write_triggered(after, [pcm(FIRST + 100 * BLOCK)], f"03:2{minutes}:{rest:02}")
     out = tmp_path / "out"
     done = satpipe_here("tag", tmp_path, "-o", out, "--join", "--join-gap-s", 2)
     assert done.returncode == 0, done.stderr

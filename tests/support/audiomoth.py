@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 COMMENT = (
-    b"Recorded at 03:20:00 10/05/2025 (UTC) by AudioMoth 24E144085F256D6B at medium gain while battery was 4.1V. "
-    b"Amplitude threshold was 512 with 1s minimum trigger duration."
+    "Recorded at {} 10/05/2025 (UTC) by AudioMoth 24E144085F256D6B at medium gain while battery was 4.1V. "
+    "Amplitude threshold was 512 with 1s minimum trigger duration."
 )
 BLOCK = 256  # samples
 FIRST = 12  # samples between the header of 488 bytes and the first whole block
@@ -23,19 +23,18 @@ def quiet(blocks: int) -> bytes:
     return bits.tobytes()
 
 
-def write_triggered(path: Path, stretches: Sequence[Pcm | int], rate_hz: int = 16_000) -> Pcm:
+def write_triggered(path: Path, stretches: Sequence[Pcm | int], clock: str = "03:20:00") -> Pcm:
     """Write a recording; return its samples with what was left out as zeros.
 
     Args:
         path: Where.
         stretches: Samples, or numbers of blocks that are left out. All samples before a number must fill their blocks:
             the first stretch has 12 samples more.
-        rate_hz: The sampling rate.
+        clock: Time of its start on 10 May 2025.
     """
+    rate_hz, text = 16_000, COMMENT.format(clock).encode()
     data = b"".join(quiet(each) if isinstance(each, int) else each.astype("<i2").tobytes() for each in stretches)
-    comment = struct.pack(
-        "<4sI4s4sI384s4sI32s", b"LIST", 436, b"INFO", b"ICMT", 384, COMMENT, b"IART", 32, b"AudioMoth"
-    )
+    comment = struct.pack("<4sI4s4sI384s4sI32s", b"LIST", 436, b"INFO", b"ICMT", 384, text, b"IART", 32, b"AudioMoth")
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate_hz, 2 * rate_hz, 2, 16)
     head = b"WAVE" + form + comment + struct.pack("<4sI", b"data", len(data))
     assert len(head) == 480

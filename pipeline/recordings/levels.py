@@ -52,17 +52,19 @@ class Levels:
             self._add_silence(block, at)
             # Not every frame: a prime number of frames apart, so that no common tone always shows the same phase.
             step = _next_prime(self.rate_hz // SAMPLED_HZ)
-            self._add_levels(np.nan_to_num(block[-at % step :: step], posinf=0.0, neginf=0.0))
+            frames = np.ascontiguousarray(block[-at % step :: step].T)
+            self._add_levels(np.where(np.isfinite(frames), frames, np.float32(0)))
 
     def _add_levels(self, frames: Samples) -> None:
-        if not len(frames):
+        """Count frames [channels, n]."""
+        if not frames.size:
             return
-        self._add_range(frames.min(axis=0).tolist(), frames.max(axis=0).tolist())
-        if frames.shape[1] > 1:
-            loudest = np.abs(frames).max(axis=1)
+        self._add_range(frames.min(axis=1).tolist(), frames.max(axis=1).tolist())
+        if len(frames) > 1:
+            loudest = np.abs(frames).max(axis=0)
             heard = loudest > HEARD
             self.heard += int(heard.sum())
-            self.cancelled += int((heard & (np.abs(frames.mean(axis=1)) < CANCELLED * loudest)).sum())
+            self.cancelled += int((heard & (np.abs(frames.mean(axis=0)) < CANCELLED * loudest)).sum())
 
     def _add_range(self, low: list[float], high: list[float]) -> None:
         self.low = [min(pair) for pair in zip(self.low or low, low or self.low, strict=True)]

@@ -85,12 +85,14 @@ class _Samples:
         begin: Where they begin.
         claimed: Their size according to the header, -1 if it does not state it.
         format: How they are coded.
+        rewrite: True if libsndfile needs another header in any case.
     """
 
     style: _Style | None
     begin: int
     claimed: int
     format: "_Wave | _Sun"
+    rewrite: bool = False
 
     @property
     def known(self) -> bool:
@@ -212,7 +214,8 @@ def _contents(file: IO[bytes], found: _Samples, size_bytes: int) -> Contents:
     missing = found.begin + found.claimed - size_bytes if found.known else 0
     true = found.known and missing <= 0 and size == found.claimed // block * block
     # libsndfile may read chunks that follow the samples of a Wave64 file.
-    head = None if true and (found.style is not _W64 or end == size_bytes) else found.format.head(size)
+    as_it_is = true and not found.rewrite and (found.style is not _W64 or end == size_bytes)
+    head = None if as_it_is else found.format.head(size)
     layout = Layout(head, (Piece(found.begin, size),)) if head else None
     if missing > SLACK_BYTES:
         return Contents(layout, problem=f"the header announces {missing:,} bytes more than the file has")
@@ -302,7 +305,7 @@ def _riff(file: IO[bytes]) -> _Samples | None:
             description = _content(file, begin, size)
         elif name == b"data" and len(description) >= 14:
             claimed = large if magic in (b"RF64", b"BW64") and size == WRAP - 1 else size
-            return _Samples(style, begin, claimed, _Wave(description, magic == b"RIFX"))
+            return _Samples(style, begin, claimed, _Wave(description, magic == b"RIFX"), rewrite=magic == b"BW64")
     return None
 
 

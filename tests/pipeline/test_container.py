@@ -32,6 +32,7 @@ class Kind:
     begin: int  # of the samples, from the name
     align: int = 2
     outer: tuple[int, str] | None = None  # place of the size of the whole file
+    magic: bytes = b""  # instead of the first four bytes
 
 
 def chunk(layout: str, name: bytes, content: bytes) -> bytes:
@@ -43,6 +44,7 @@ KINDS = [
     Kind("WAV", b"data", 4, "<I", 0, COMMENT, 8, outer=(4, "<I")),
     Kind("WAVEX", b"data", 4, "<I", 0, COMMENT + chunk("<I", b"guan", b"GUANO|Version:1.0"), 8, outer=(4, "<I")),
     Kind("RF64", b"ds64", 16, "<Q", 0, COMMENT, 0),
+    Kind("RF64", b"ds64", 16, "<Q", 0, COMMENT, 0, magic=b"BW64"),
     Kind("W64", b"data" + W64_TAIL, 16, "<Q", 24, b"LIST" + W64_TAIL + struct.pack("<Q", 64) + bytes(40), 24, 8),
     Kind("AIFF", b"SSND", 4, ">I", 8, chunk(">I", b"ANNO", b"a comment"), 16, outer=(4, ">I")),
     Kind("CAF", b"data", 4, ">q", 4, b"info" + struct.pack(">q", 9) + b"a comment", 16, 1),
@@ -88,6 +90,7 @@ def test_whatever_size_a_header_states_all_samples_are_read_and_nothing_else(
     struct.pack_into(kind.layout, content, at + kind.offset, min(stated + kind.extra, 2**32 - 1))
     if outer is not None and kind.outer:
         struct.pack_into(kind.outer[1], content, kind.outer[0], outer)
+    content[: len(kind.magic)] = kind.magic
     path.write_bytes(bytes(content) + kind.after * followed)
     info = probed(path)
     samples, reader = read(path)
@@ -169,6 +172,7 @@ def test_a_corrected_file_is_read_from_anywhere(tmp_path: Path, kind: Kind | Non
         claim_flac_frames(path, 1000)
     else:
         content = bytearray(path.read_bytes())
+        content[: len(kind.magic)] = kind.magic
         struct.pack_into(kind.layout, content, content.index(kind.name) + kind.offset, kind.extra)
         path.write_bytes(content)
     name = str(path)

@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import IO, NamedTuple
 
 from satpipe.pipeline.recording_warnings import warning
@@ -24,6 +25,7 @@ from satpipe.pipeline.recordings.spliced import Layout, Piece
 MAX_CHUNKS = 1000
 MAX_HEADER_BYTES = 4096  # of a chunk that describes the samples
 TAIL_BYTES = 2**20  # searched for the chunks after samples whose size is not known
+MAX_STARTS = 100  # places in it where a chunk seems to begin
 SLACK_BYTES = 64  # by which a header may exceed the file
 WRAP = 2**32
 _GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the names of Wave64's chunks
@@ -233,10 +235,9 @@ def _end(file: IO[bytes], found: _Samples, size_bytes: int) -> int:
     block = found.format.block
     if (size_bytes - found.begin) // block == found.claimed // block:
         return end
-    if style and end + -end % style.align == size_bytes:  # padded
-        return end
     if style:
-        if any(_chunks_fill(file, style, at, size_bytes, lenient=True) for at in (end, end + -end % style.align)):
+        padded = end + -end % style.align
+        if padded == size_bytes or any(_chunks_fill(file, style, at, size_bytes, lenient=True) for at in (end, padded)):
             return end
         for wrapped in range(end + WRAP, size_bytes + 1, WRAP):
             if size_bytes - wrapped < block or _chunks_fill(file, style, wrapped, size_bytes):
@@ -251,7 +252,7 @@ def _tail(file: IO[bytes], found: _Samples, size_bytes: int) -> int:
     begin = max(found.begin, size_bytes - TAIL_BYTES)
     file.seek(begin)
     tail = file.read(size_bytes - begin)
-    starts = (begin + match.start() for match in found.style.known.finditer(tail))
+    starts = (begin + match.start() for match in islice(found.style.known.finditer(tail), MAX_STARTS))
     return next((at for at in starts if _chunks_fill(file, found.style, at, size_bytes)), size_bytes)
 
 

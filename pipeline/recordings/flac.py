@@ -11,7 +11,8 @@ from satpipe.pipeline.recording_warnings import warning
 from satpipe.pipeline.recordings.spliced import Layout, Piece
 
 WINDOWS_BYTES = (2**16, 2**22)  # searched from the end of the file; frames are rarely longer than 30 kB
-MAX_FRAME_SAMPLES = 2**16
+MAX_FRAME_SAMPLES, MAX_FRAME_BYTES = 2**16, 2**18
+MAX_FRAMES = 64  # examined from the end of the file
 _HEAD = struct.Struct(">4s4sHH6sQ")  # up to the number of samples; the last 36 bits are that number
 _NUMBER = 2**36 - 1
 _SYNC = re.compile(rb"\xff[\xf8\xf9][^\x00-\x0f]")
@@ -67,7 +68,7 @@ def _length(tail: bytes, block: int, stated: int) -> int:
     if frames and frames[-1].end == stated:
         return stated
     ends = {frame.at for frame in frames} | {len(tail)}
-    return next((frame.end for frame in reversed(frames) if _is_whole(tail, frame.at, ends)), 0)
+    return next((frame.end for frame in frames[: -MAX_FRAMES - 1 : -1] if _is_whole(tail, frame.at, ends)), 0)
 
 
 def _frame(tail: bytes, at: int, block: int) -> _Frame | None:
@@ -111,7 +112,7 @@ def _coded_number(header: bytes) -> tuple[int, int]:
 def _is_whole(tail: bytes, at: int, ends: set[int]) -> bool:
     """Return True if the checksum of the frame at a position is right at the next frame's start or the file's end."""
     checksum = 0
-    for place in range(at, len(tail)):
+    for place in range(at, min(at + MAX_FRAME_BYTES, len(tail))):
         checksum = (checksum << 8 & 0xFFFF) ^ _CRC16[checksum >> 8 ^ tail[place]]
         if not checksum and place + 1 in ends:  # the checksum of a frame with its checksum is 0
             return True

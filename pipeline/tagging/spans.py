@@ -39,7 +39,7 @@ class Span:
 def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float) -> list[Span]:
     """Cut a recording into spans of at most `span_s`, unless it cannot be read exactly from its middle.
 
-    Chunks within a quiet stretch belong to no span, if that spares more chunks than the context of the next span takes.
+    Chunks within a quiet stretch belong to no span, if it is longer than the context of the chunk after it.
     """
     info, size = recording.info, chunk_samples(config, cut)
     samples = resampled(info.frames, info.rate_hz, config.rate_hz)
@@ -51,7 +51,7 @@ def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float)
     for begin, end in info.quiet:
         first = -(-begin * SAMPLE_RATE_HZ // (size * info.rate_hz))
         last = end * SAMPLE_RATE_HZ // (size * info.rate_hz) if end < info.frames else chunks
-        if last - first > config.warmup_chunks + 1:
+        if needed_chunks(config, last, 0)[0] > needed_chunks(config, 0, first)[1]:
             sounding.append((at, first))
             at = last
     sounding.append((at, chunks))

@@ -75,6 +75,7 @@ def test_more_silence_than_a_recorder_can_leave_out_is_refused(tmp_path: Path) -
         probed(tmp_path / NAME)
 
 
+@settings(deadline=None)
 @given(
     quiet=st.lists(st.tuples(st.integers(0, 10_000_000), st.integers(1, 3_000_000)), max_size=5),
     frames=st.integers(1, 10_000_000),

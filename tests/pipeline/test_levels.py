@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from audio import Samples, noise
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from satpipe.pipeline.recordings.levels import Levels, together
 
@@ -31,6 +31,7 @@ def long_zeros(sound: Samples) -> list[list[int]]:
     return [[int(begin), int(end)] for begin, end in edges.reshape(-1, 2) if end - begin > 60 * RATE_HZ]
 
 
+@settings(deadline=None)
 @given(
     stretches=st.lists(
         st.tuples(st.integers(1, 9000), st.sampled_from(["sound", "zeros", "one"])), min_size=1, max_size=8

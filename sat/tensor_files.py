@@ -17,6 +17,8 @@ _UNREADABLE = (
     ValueError, TypeError, LookupError, AttributeError, AssertionError,
 )  # fmt: skip
 
+_QUANTISED = (torch.int8, torch.uint8, torch.int16)
+
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of a folder's files, as a hexadecimal string."""
@@ -34,7 +36,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         path: A `.safetensors` file, or a pickled state dict, bare or under `model` or `state_dict`.
 
     Raises:
-        CheckpointError: The file is missing or unreadable, or contains no state dict.
+        CheckpointError: The file is missing or unreadable, contains no state dict, or has quantised or complex weights
+            or negative variances; the message names the tensor.
     """
     metadata: dict[str, str] = {}
     if not path.is_file():
@@ -57,4 +60,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} contains no state dict, neither bare nor under 'model' or 'state_dict'")
+    for name, tensor in state.items():
+        if tensor.is_complex() or tensor.is_quantized or tensor.dtype in _QUANTISED:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{path} cannot be used: {name} is {kind}, but weights must be floating-point numbers"
+            )
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise CheckpointError(f"{path} is damaged: negative variances in {name}")
     return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, metadata

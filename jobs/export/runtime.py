@@ -101,7 +101,7 @@ def difference(call: Call, model: SAT, recordings: Iterable[Samples]) -> Differe
         found = score(call, model.config, samples)
         distance = np.abs(found - wanted)
         chunks += len(wanted)
-        largest = max(largest, float(distance.max(initial=0)))
+        largest = float(np.maximum(largest, distance.max(initial=0)))  # NaN if a score of the file is not a number
         total += float(distance.sum(dtype=np.float64))
         same_top += int((found.argmax(1) == wanted.argmax(1)).sum())
     if not chunks:

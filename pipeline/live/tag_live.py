@@ -15,6 +15,7 @@ from satpipe.pipeline.live.reader_thread import POLL_S, Block, SourceReader
 from satpipe.pipeline.live.source import MAX_LAG_S, LiveSource
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.streaming import chunk_samples
 from torch import Tensor
 
@@ -212,6 +213,8 @@ class _Stream:
         end_of_audio_s = min(self._read_s, (self._at + 1) / SAMPLE_RATE_HZ)
         end_s = min((start + self._size) / SAMPLE_RATE_HZ, end_of_audio_s)
         time_s = self._time_s - (self._read_s - end_s)
+        place = f"{self.reader.source.name}, second {start / SAMPLE_RATE_HZ:.2f}"
+        check_finite(scores[None], self._tagger.model, lambda _: place)
         number, self._summary.chunks = self._summary.chunks, self._summary.chunks + 1
         return StreamChunk(self.reader.source, number, start / SAMPLE_RATE_HZ, end_s, time_s, scores)
 

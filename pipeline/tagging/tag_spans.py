@@ -17,6 +17,7 @@ from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging.spans import Span
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
+from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.streaming import needed_chunks
 from satpipe.sat.taggers.interface import Tagger
 
@@ -36,13 +37,16 @@ def tag_task(
         tagger: SAT, or any other tagger.
         write: Takes tables of scores, schema `schemas.STAGED`, a few thousand rows per call, in order.
 
+    Raises:
+        CheckpointError: A score is not a number; the message names the recording and the second.
+
     Returns:
         An outcome for each span, in order, and the time spent by stage: read (decode and resample), log_mel, model,
         write.
     """
     outcomes = [SpanOutcome(span.key) for span in task]
     seconds = dict.fromkeys(("read", "log_mel", "model", "write"), 0.0)
-    rows = _Rows(write, seconds)
+    rows = _Rows(task, tagger, write, seconds)
     begun = perf_counter()
     chunks = _chunks(task, outcomes, tagger, seconds)
     for (place, index), score in tagger.score_rows(chunks):
@@ -57,7 +61,10 @@ def tag_task(
 class _Rows:
     """Collects scores and writes them as tables, so that memory does not grow with a recording's length."""
 
-    def __init__(self, write: Callable[[pa.Table], None], seconds: dict[str, float]) -> None:
+    def __init__(
+        self, task: list[Span], tagger: Tagger, write: Callable[[pa.Table], None], seconds: dict[str, float]
+    ) -> None:
+        self._task, self._tagger = task, tagger
         self._write = write
         self._seconds = seconds
         self._rows: list[tuple[int, int, torch.Tensor]] = []
@@ -71,8 +78,16 @@ class _Rows:
         if self._rows:
             with _clock(self._seconds, "write"):
                 places, indices, scores = zip(*self._rows, strict=True)
-                self._write(staged_table(list(places), list(indices), torch.stack(scores).numpy()))
+                together = torch.stack(scores)
+                check_finite(together, self._tagger.model, self._place)
+                self._write(staged_table(list(places), list(indices), together.numpy()))
             self._rows = []
+
+    def _place(self, row: int) -> str:
+        """Return the recording and the second of a row."""
+        place, index, _ = self._rows[row]
+        second = index * self._tagger.chunk_samples / self._tagger.config.rate_hz
+        return f"{self._task[place].recording.name}, second {second:.2f}"
 
 
 def _chunks(

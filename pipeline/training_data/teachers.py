@@ -19,6 +19,7 @@ from satpipe.pipeline.training_data.segments import SegmentOptions, segment_star
 from satpipe.pipeline.training_data.shards import Shards, numbered_files
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES
+from satpipe.sat.model.finite import check_finite
 from satpipe.sat.taggers.interface import CPU, Tagger
 from satpipe.sat.weights.registry import resolve
 from torch import Tensor
@@ -61,7 +62,9 @@ def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOpti
             segments = segments[BATCH_SEGMENTS:]
     if segments:
         scores.append(teacher.scores(torch.stack(segments)).numpy())
-    table = _table(clips, starts_s, np.concatenate(scores), options)
+    together = np.concatenate(scores)
+    check_finite(torch.from_numpy(together), teacher.model, lambda row: f"{clips[row]}, second {starts_s[row]:.2f}")
+    table = _table(clips, starts_s, together, options)
     with written_whole(location) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     return len(table)

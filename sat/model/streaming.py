@@ -15,6 +15,7 @@ from satpipe.sat.model.config import (
     Cut,
     ModelConfig,
 )
+from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, LogMelStream, clamp_dynamic_range, to_device
 from satpipe.sat.model.grids import Stretches
 from satpipe.sat.model.network import SAT, Memory
@@ -214,6 +215,7 @@ class StreamingTagger:
 
         Raises:
             ValueError: The samples are not a floating-point vector, or the recording was finished.
+            CheckpointError: A score is not a number.
         """
         return self._score(self._chunks.push(samples))
 
@@ -231,6 +233,7 @@ class StreamingTagger:
             memory = self._memories.popleft()
             score, memory = self._model(chunk.log_mel[None], None if chunk.first else memory)
             self._memories.append(memory)
+            check_finite(score, self._model, lambda _, chunk=chunk: f"chunk {chunk.index}")  # type: ignore[misc]
             if chunk.index >= 0:
                 scores.append(self._stretches.add(score[0].float(), chunk.overlaps)[None])
         return torch.cat(scores)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from satpipe.sat.model.batching import BATCH_CHUNKS, score_chunks
 from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, Cut
+from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.streaming import ChunkStream, chunk_samples, context_samples
@@ -81,4 +82,6 @@ def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
             break  # what remains is shorter than a patch
         scores, memory = model(clamp_dynamic_range(chunk), memory)
         chunk_scores.append(scores)
-    return torch.stack(chunk_scores).mean(0)
+    mean = torch.stack(chunk_scores).mean(0)
+    check_finite(mean, model, lambda row: f"segment {row} of a batch")
+    return mean

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale.fb": "filterbank"}
+_COUNTER = "num_batches_tracked"  # the only tensor of whole numbers
 _FRONT_END_TOLERANCE = 1e-3  # half-precision copies of values up to 1 differ by less
 _RENAMED = {"init_bn.": "init_bn.1.", "patch_embed.": "patch_embed.proj."}  # model's prefix -> published prefix
 
@@ -130,7 +131,8 @@ def _check_front_end(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor
     for name, buffer in _FRONT_END.items():
         if name in tensors:
             ours = getattr(log_mel, buffer)
-            if tensors[name].shape != ours.shape or not torch.allclose(tensors[name], ours, atol=_FRONT_END_TOLERANCE):
+            theirs = tensors[name].float()
+            if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=_FRONT_END_TOLERANCE):
                 raise CheckpointError(f"{path} was trained with another front end: its {name} differs")
     return {name: tensor for name, tensor in tensors.items() if name not in _FRONT_END}
 
@@ -161,6 +163,9 @@ def _fit(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> dict[st
     ]
     if wrong:
         raise CheckpointError(f"{path} is not {config.name}: {_some(wrong)}")
+    others = [name for name in wanted if not tensors[name].is_floating_point() and not name.endswith(_COUNTER)]
+    if others:
+        raise CheckpointError(f"{path} cannot be used: {_some(others)} must be floating-point numbers")
     broken = [name for name in wanted if not torch.isfinite(tensors[name]).all()]
     if broken:
         raise CheckpointError(f"{path} is damaged: NaN or infinite numbers in {_some(broken)}")

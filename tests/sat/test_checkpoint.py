@@ -171,6 +171,23 @@ def test_surplus_tensors_are_named_in_a_warning_and_left_out(
     assert_same_state(checkpoint.state, model.state_dict())
 
 
+@pytest.mark.parametrize("name", ["blocks.3.mlp.fc1.weight", *BUFFERS])
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64, torch.int64])
+def test_weights_that_are_not_floating_point_numbers_are_named(
+    name: str, kind: torch.dtype, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    there = {**tensors, **BUFFERS}
+    path = written(tmp_path / "model.pt", {**there, name: there[name].to(kind)})
+    with pytest.raises(CheckpointError, match=f"{name} |its {name} differs"):
+        load(path)
+
+
+def test_negative_variances_are_named(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    tensors["init_bn.1.running_var"] = torch.linspace(-1, 1, 64)
+    with pytest.raises(CheckpointError, match=r"is damaged: negative variances in init_bn\.1\.running_var"):
+        load(written(tmp_path / "model.pt", tensors))
+
+
 @pytest.mark.parametrize("name", BUFFERS)
 def test_weights_made_for_another_front_end_are_refused(name: str, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     for other in (BUFFERS[name] * 1.01, BUFFERS[name][:-1]):

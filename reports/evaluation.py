@@ -70,6 +70,7 @@ def _ground_truth(kind: str, truth: dict[str, Any]) -> str:
         line += f" (not found: {', '.join(truth['examples'])}{more})"
     if truth.get("matched_by"):
         line += "; matched by " + ", ".join(f"{rule} ({count:,})" for rule, count in truth["matched_by"].items())
+    line += f"; {truth['format']}" if truth.get("format") else ""
     return f"{line}; {truth['classes']} classes, {truth['classes_with_truth']} of them in the ground truth"
 
 

@@ -109,7 +109,7 @@ def _strong(
         yield "psd_roc"
     upper_bounds(result, classes, place / "ceilings")
     yield "ceilings"
-    if result["branches"]["rows"]:
+    if result.get("branches", {}).get("rows"):
         branches(result, place / "branches")
         yield "branches"
 

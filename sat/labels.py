@@ -9,7 +9,7 @@ Each class has one `Label`, whatever list it is in and whatever name it is looke
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -107,18 +107,22 @@ def choose(labels: Key | Iterable[Key]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(place for each in several for place in _outputs(each)))
 
 
-def separated(texts: Iterable[str]) -> tuple[str, ...]:
+def separated(texts: Iterable[str], is_name: Callable[[str], object] = lambda text: False) -> tuple[str, ...]:
     """Split texts into labels at commas, where a label may contain commas itself.
 
     From the left, the longest sequence of parts that is a known name becomes one label. A part that is not a name is
     kept; `choose` reports it.
+
+    Args:
+        texts: Labels separated by commas.
+        is_name: True for names that are known besides AudioSet's.
     """
     labels = []
     for text in texts:
         parts = text.split(",")
         while parts:
-            whole = [n for n in range(len(parts), 1, -1) if _is_known(",".join(parts[:n]))]
-            number = whole[0] if whole else 1
+            whole = ((n, ",".join(parts[:n]).strip()) for n in range(len(parts), 1, -1))
+            number = next((n for n, name in whole if _is_known(name) or is_name(name)), 1)
             labels.append(",".join(parts[:number]).strip())
             del parts[:number]
     return tuple(label for label in labels if label)

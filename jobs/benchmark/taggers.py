@@ -98,7 +98,7 @@ def benchmark(corpus: Corpus, weights: str, folder: Path, say: Say) -> dict[str,
         out = folder / f"out{number}"
         tag(scenes / "audio", out=out, overwrite=True, **used)
         strong, weak = scenes / "strong.tsv", scenes / "weak.csv"
-        result = evaluate(out, strong=strong, weak=weak, classes="527", psds_thresholds=0, segment_s=1.0, bootstrap=0)
+        result = evaluate(out, strong=strong, weak=weak, classes="527", psds_thresholds="0", segment_s=1.0, bootstrap=0)
         found = [{key: each[key] for key in FIGURE} for each in result["figures"] if each["name"] in FIGURES]
         rows.append({"model": {key: result["model"][key] for key in MODEL}, "figures": found})
         say(f"{regime} {[(each['name'], each['average'], round(each['value'], 3)) for each in found]}")

@@ -12,7 +12,7 @@ from satpipe.jobs.ground_truth.audioset import labels_file
 from satpipe.jobs.options.results import AUDIOSET, EvaluateOptions
 from satpipe.pipeline.option import takes
 from satpipe.pipeline.tables.open_folder import Tables
-from satpipe.sat.errors import ConfigError, TruthError
+from satpipe.sat.errors import TruthError
 
 __all__ = ["EvaluateOptions", "EvaluationResult", "compare", "evaluate", "folders", "read", "read_curves", "write"]
 
@@ -41,8 +41,6 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
         TruthError: The ground truth cannot be read, or belongs to no recording.
         LabelError: The ground truth has labels that satpipe does not know.
     """
-    if options.median_filter < 1 or options.median_filter % 2 == 0:
-        raise ConfigError(f"--median-filter must be an odd number of chunks, not {options.median_filter}")
     tables, curves = Tables(out), Curves()
     result: EvaluationResult = {
         "satpipe": version("satpipe"),

@@ -1,13 +1,16 @@
 """Events detected at thresholds, and the best events that the chunk grid allows."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics import psds
+from satpipe.jobs.ground_truth import ClassSet
 from satpipe.jobs.metrics.arrays import Floats, Ints, run_starts
-from satpipe.jobs.metrics.sound_events import Events, find_runs
+from satpipe.jobs.metrics.psds_counts import Detections
+from satpipe.jobs.metrics.psds_points import all_detections, detections_at, lowest_thresholds
+from satpipe.jobs.metrics.sound_events import Events, find_runs, within
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
@@ -17,29 +20,58 @@ class Detector:
 
     Args:
         chunks: Scores of the classes that the model has.
-        classes: Position of each of these in the class set.
+        classes: The class set.
         min_s: Minimum duration of an event, seconds.
+        judged: Stretches outside which detections do not count, as `Events.merged` returns them; None: all count.
     """
 
-    def __init__(self, chunks: ChunkScores, classes: Ints, min_s: float) -> None:
-        self._chunks, self._classes, self._min_s = chunks, classes, min_s
+    def __init__(self, chunks: ChunkScores, classes: ClassSet, min_s: float, judged: Events | None = None) -> None:
+        self._chunks, self._classes, self._min_s, self._judged = chunks, classes, min_s, judged
 
     def at(self, threshold: float | Floats) -> Events:
         """Return the events at one threshold, or at one for each class that has scores."""
         chunks = self._chunks
         runs = find_runs(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, threshold)
-        return self._in_class_set(runs.lasting(self._min_s).events)
+        events = self._in_class_set(runs.lasting(self._min_s).events)
+        return events if self._judged is None else within(events, self._judged)[1]
 
-    def at_all(self, thresholds: Floats) -> psds.Detections:
+    def at_each(self, thresholds: Floats) -> Detections:
         """Return the events at each of many thresholds."""
         chunks = self._chunks
-        detections = psds.detections_at(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, thresholds)
+        return self._counted(detections_at(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, thresholds))
+
+    def at_all(self, reference: Events, durations_s: Floats, weights: Ints, max_efpr: float) -> Iterator[Detections]:
+        """Yield the events at every score as a threshold that matters for the PSDS: some classes at a time.
+
+        Args:
+            reference: Of all clips.
+            durations_s: Of all clips; 0 for those that are not counted.
+            weights: Samples of the clips, [B, clips].
+            max_efpr: Maximum effective false positives per hour.
+        """
+        chunks, scored = self._chunks, self._classes.scored
+        lowest = np.zeros(len(scored), chunks.scores.dtype)
+        if not self._min_s and self._judged is None:  # else a detection need not be a false positive in another clip
+            free = np.ones((len(durations_s), len(self._classes.labels)), bool)
+            free[reference.clip, reference.label] = False
+            lowest = lowest_thresholds(chunks.first, durations_s, chunks.scores, free[:, scored], max_efpr, weights)
+        for part in all_detections(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, lowest):
+            points = np.zeros(len(self._classes.labels), np.int64)
+            points[scored] = part.points
+            yield self._counted(replace(part, points=points))
+
+    def _counted(self, detections: Detections) -> Detections:
+        """Return the detections that count, of the class set."""
         detections = detections.take(detections.events.lasting(self._min_s))
-        return replace(detections, events=self._in_class_set(detections.events))
+        detections = replace(detections, events=self._in_class_set(detections.events))
+        if self._judged is None:
+            return detections
+        row, events = within(detections.events, self._judged)
+        return replace(detections.take(row), events=events)
 
     def _in_class_set(self, events: Events) -> Events:
         """Replace columns of the scores by positions in the class set."""
-        return replace(events, label=self._classes[events.label])
+        return replace(events, label=self._classes.scored[events.label])
 
 
 def median_filtered(clip: Ints, values: npt.NDArray[Any], chunks: int) -> npt.NDArray[Any]:

@@ -1,6 +1,8 @@
 """Base class of the evaluations against weak and strong labels: matches clips and collects figures."""
 
 import hashlib
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ from satpipe.jobs import ground_truth
 from satpipe.jobs.evaluate.curves import Curves
 from satpipe.jobs.evaluate.result import EXAMPLES, EvaluationResult
 from satpipe.jobs.ground_truth import audioset
-from satpipe.jobs.ground_truth.text_file import content
-from satpipe.jobs.metrics.arrays import Floats
+from satpipe.jobs.ground_truth.text_file import content, count_and_names
+from satpipe.jobs.metrics.arrays import Floats, Ints
 from satpipe.jobs.metrics.bootstrap import interval, resample
 from satpipe.jobs.options.results import EvaluateOptions
 from satpipe.pipeline.storage import locate
@@ -18,6 +20,9 @@ from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
+
+UNLIMITED = ("error_rate", "d_prime")
+"""Ends of the names of figures that are not from 0 to 1."""
 
 
 class Evaluator:
@@ -33,10 +38,18 @@ class Evaluator:
         self.duration_s = tables.duration_s[tagged]
         self.status = [tables.statuses[row] for row in tagged]
         self.weights = np.zeros((0, 0), np.int32)
+        self.groups = np.zeros(0, np.int32)
         self.clips: dict[str, Any] = {}
+        self.aliases = ground_truth.read_aliases(options.aliases) if options.aliases else None
+        self.classes = self.class_set()
 
-    def join(self, path: str | Path, listed: tuple[str, ...], unknown: dict[str, int]) -> ground_truth.Match:
+    def class_set(self) -> ground_truth.ClassSet:
+        """Return the classes that figures are computed for."""
+        return ground_truth.class_set(self.options.classes, self.aliases)
+
+    def join(self, path: str | Path, labels: ground_truth.WeakLabels | ground_truth.StrongLabels) -> ground_truth.Match:
         """Find the recordings of the listed clips, and describe the ground truth in the result."""
+        listed, unknown = labels.clips, labels.unknown
         mapping = ground_truth.read_mapping(self.options.mapping) if self.options.mapping else None
         published = audioset.is_published(path)
         match = ground_truth.match(listed, self.recordings, mapping, same_name=published)
@@ -55,6 +68,7 @@ class Evaluator:
         self.clips = {"clips_found": len(found), "clips_listed": len(listed)}
         self.result["truth"][self.kind] = {
             "file": audioset.SHIPPED if path == audioset.WEAK else str(path),
+            "format": labels.dialect,
             "sha256": _sha256_of(path),
             "listed": len(listed),
             "found": len(found),
@@ -66,16 +80,40 @@ class Evaluator:
         if match.unlisted:
             self.note(f"{len(match.unlisted):,} recordings are not in the {self.kind} labels and were not evaluated")
         if unknown:
-            self.note(f"{sum(unknown.values()):,} {self.kind} labels that satpipe does not know were left out")
+            often = [f"{label!r} ({count:,})" for label, count in Counter(unknown).most_common()]
+            names = count_and_names(often, "name", "names")
+            self.note(f"{sum(unknown.values()):,} {self.kind} labels that satpipe does not know were left out, {names}")
+            self.result["truth"][self.kind]["unknown"] = unknown
         broken = sum(self.status[recording] != "ok" for recording in match.recording)
         if broken:
             self.note(f"{broken:,} of the evaluated recordings were not tagged from start to end")
-        self.weights = resample(len(found), self.options.bootstrap, self.options.seed)
+        self.groups = self._groups([self.recordings[recording] for recording in match.recording])
+        self.clips["groups"] = len(np.unique(self.groups))
+        self.weights = resample(len(found), self.options.bootstrap, self.options.seed, self.groups)
         return match
 
-    def read_scores(self, match: ground_truth.Match, columns: list[int]) -> ChunkScores:
-        """Read the scores of the matched recordings: clip i of the result is the i-th clip found."""
-        return read_chunks(self.tables, [self.recordings[recording] for recording in match.recording], columns)
+    def _groups(self, recordings: list[str]) -> Ints:
+        """Return the group of each recording that the bootstrap draws as one, [n]."""
+        by = self.options.bootstrap_by
+        if by == "recording":
+            return np.arange(len(recordings), dtype=np.int32)
+        names = [name.rpartition("/")[0] for name in recordings]
+        if by != "folder":
+            groups = ground_truth.read_mapping(by, "group")
+            without = [name for name in recordings if name not in groups]
+            if without:
+                raise TruthError(f"{by} has no group of {count_and_names(without, 'recording', 'recordings')}")
+            names = [groups[name] for name in recordings]
+        return np.unique(names, return_inverse=True)[1].astype(np.int32)
+
+    def read_scores(self, match: ground_truth.Match) -> ChunkScores:
+        """Read scores of the classes that have any: clip i of the result is the i-th clip found."""
+        wanted = [self.recordings[recording] for recording in match.recording]
+        chunks = read_chunks(self.tables, wanted, self.classes.columns)
+        if self.classes.unscored:
+            names = count_and_names(self.classes.unscored, "class", "classes")
+            self.note(f"the model has no output for {names}: never detected")
+        return replace(chunks, scores=self.classes.of_columns(chunks.scores))
 
     def limits(self, name: str, samples: Floats, mirrored: Any = None) -> dict[str, float | None]:
         """Return the interval of the figure of a class, limited to 0 to 1, as two columns of its row.
@@ -99,6 +137,8 @@ class Evaluator:
         low, high = np.nan, np.nan
         if samples is not None and len(samples):
             low, high = interval(samples, self.options.level, float(value) if mirrored else None)
+            if not name.partition("_closed")[0].endswith(UNLIMITED):
+                low, high = np.clip([low, high], 0, 1)
         self.result["figures"].append(
             {
                 "name": name,

@@ -1,7 +1,7 @@
 """Figures of chunks and events against strong labels."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,13 @@ from satpipe.jobs import ground_truth
 from satpipe.jobs.evaluate.branches import active_chunks, confusion
 from satpipe.jobs.evaluate.detection import Detector, median_filtered, on_grid
 from satpipe.jobs.evaluate.evaluator import Evaluator, as_number, named
+from satpipe.jobs.ground_truth.text_file import count_and_names
 from satpipe.jobs.metrics import counts, psds, sed
 from satpipe.jobs.metrics.arrays import Bools, Floats, mean
 from satpipe.jobs.metrics.bootstrap import resample
 from satpipe.jobs.metrics.counts import Counts
-from satpipe.jobs.metrics.sound_events import Events
+from satpipe.jobs.metrics.psds_counts import Detections
+from satpipe.jobs.metrics.sound_events import Events, within
 from satpipe.sat.errors import ConfigError, TruthError
 
 TUNED_OVER = np.arange(1, 20) / 20  # thresholds that --tune chooses from
@@ -31,31 +33,23 @@ class StrongEvaluator(Evaluator):
 
     def evaluate(self, path: str | Path) -> None:
         """Add figures to the result."""
-        options = self.options
-        self.labels = ground_truth.class_set(options.classes)
-        labels = ground_truth.read_strong(path, options.unknown)
-        match = self.join(path, labels.clips, labels.unknown)
+        options, classes = self.options, self.classes
+        self.labels = classes.labels
+        labels = ground_truth.read_strong(path, options.unknown, self.aliases)
+        match = self.join(path, labels)
         self.duration_s = self.duration_s[match.recording]
         known = self._clipped(labels.take(match.clip))
-        scored = [k for k, label in enumerate(self.labels) if label.index is not None]
-        columns = [label.index for label in self.labels if label.index is not None]
-        chunks = self.read_scores(match, columns)
-        if options.median_filter > 1:
-            chunks = replace(chunks, scores=median_filtered(chunks.clip, chunks.scores, options.median_filter))
-        self.chunks = chunks
-        self.detector = Detector(chunks, np.array(scored, np.int32), options.min_s)
-        self.segment_s = options.segment_s or self.model["chunk_s"]
         everything = ground_truth.select(known, self.labels)
-        with_truth = len(np.unique(everything.label))
-        described = self.result["truth"]["strong"]
-        described |= {"classes": len(self.labels), "classes_with_truth": with_truth, "events": len(everything)}
-        if len(self.labels) > len(scored):
-            self.note(
-                f"{len(self.labels) - len(scored)} classes of the set are not outputs of the model, so they are never "
-                "detected"
-            )
-        if not with_truth:
-            raise TruthError(f"{path} has no event of the {len(self.labels)} evaluated classes ({options.classes})")
+        judged = None
+        if known.judged is not None:
+            judged = ground_truth.select(replace(known, events=known.judged), self.labels).merged()
+        self._describe(path, known, everything)
+        self.chunks = self.read_scores(match)
+        if options.median_filter > 1:
+            scores = median_filtered(self.chunks.clip, self.chunks.scores, options.median_filter)
+            self.chunks = replace(self.chunks, scores=scores)
+        self.detector = Detector(self.chunks, classes, options.min_s, judged)
+        self.segment_s = options.segment_s or self.model["chunk_s"]
 
         kept = np.ones(len(match.clip), bool)
         threshold: float | Floats
@@ -63,16 +57,17 @@ class StrongEvaluator(Evaluator):
             kept, threshold, self.how = self._tuned(options.tune, everything, known.clips)
         else:
             threshold, self.how = self._threshold()
-        detected = self.detector.at(threshold if isinstance(threshold, float) else threshold[scored])
+        detected = self.detector.at(threshold if isinstance(threshold, float) else threshold[classes.scored])
         self.clip_of = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
+        self.judged = None if judged is None else self._kept(judged)
         self.duration_s = self.duration_s[kept]
-        self.weights = resample(int(kept.sum()), options.bootstrap, options.seed)
+        self.weights = resample(int(kept.sum()), options.bootstrap, options.seed, self.groups[kept])
         mids = "\n".join(label.mid for label in self.labels)
-        self.how |= {"class_set": options.classes, "classes": len(self.labels)}
+        self.how |= {"class_set": classes.name, "classes": len(self.labels)}
         self.how |= {"class_set_sha256": hashlib.sha256(mids.encode()).hexdigest()}
         self.how |= {"median_filter": options.median_filter, "min_s": options.min_s}
 
-        self._by_chunk(known, detected, scored)
+        self._by_chunk(known, detected)
         reference, detected = self._kept(everything), self._kept(detected)
         number = np.bincount(reference.label, minlength=len(self.labels)).tolist()
         rows = [{**named(label), "events": events} for label, events in zip(self.labels, number, strict=True)]
@@ -80,9 +75,38 @@ class StrongEvaluator(Evaluator):
             for row, value in zip(rows, threshold.tolist(), strict=True):
                 row["threshold"] = value
         self._rates(reference, detected, "as is", rows)
-        self._rates(self._kept(ground_truth.expanded(known, self.labels)), detected, "with parents", [])
-        self._psds(reference)
+        if classes.is_audioset and judged is None:
+            self._rates(self._kept(ground_truth.expanded(known, self.labels)), detected, "with parents", [])
+        self._psds(reference, everything)
         self.add_classes(rows)
+
+    def _describe(self, path: str | Path, known: ground_truth.StrongLabels, everything: Events) -> None:
+        """Describe the events in the result, and name the classes that are not evaluated."""
+        described, number = self.result["truth"]["strong"], len(self.labels)
+        with_truth = len(np.unique(everything.label))
+        described |= {"classes": number, "classes_with_truth": with_truth, "events": len(everything)}
+        others = np.bincount(known.events.label, minlength=len(known.labels))
+        left_out = {
+            label.name: int(events)
+            for label, events in zip(known.labels, others, strict=True)
+            if events and label not in set(self.labels)
+        }
+        if left_out:
+            described["not_evaluated"] = left_out
+            most = [f"{name} ({left_out[name]:,})" for name in sorted(left_out, key=lambda name: -left_out[name])]
+            names = count_and_names(most, "class", "classes")
+            self.note(
+                f"{sum(left_out.values()):,} labelled events are not in the class set {self.classes.name}, of {names}"
+            )
+        if known.judged is not None:
+            pairs = len(np.unique(known.judged.clip.astype(np.int64) * len(known.labels) + known.judged.label))
+            described["judged"] = pairs
+            self.note(
+                f"{pairs:,} pairs of clip and class were judged: nothing else counts, and there are no figures with "
+                "parent classes"
+            )
+        if not with_truth:
+            raise TruthError(f"{path} has no event of the {number} evaluated classes ({self.classes.name})")
 
     def _clipped(self, labels: ground_truth.StrongLabels) -> ground_truth.StrongLabels:
         clipped, note = ground_truth.clipped(labels, self.duration_s)
@@ -154,6 +178,8 @@ class StrongEvaluator(Evaluator):
         """Add F1 and error rates with their upper bounds, and to `rows` those of each class."""
         suffix = "" if truth == "as is" else "_closed"
         gridded = on_grid(reference, self.model["chunk_samples"], self.duration_s)
+        if self.judged is not None:
+            gridded = within(gridded, self.judged)[1]
         for kind, kind_conditions, count in self._counters():
             how = {**self.how, **kind_conditions, "truth": truth}
             counted = count(reference, detected)
@@ -189,47 +215,62 @@ class StrongEvaluator(Evaluator):
                 row |= self.limits(f1, of_class[:, k])
                 row[f"{f1}_ceiling"] = as_number(best.f1[0, k])
 
-    def _by_chunk(self, known: ground_truth.StrongLabels, detected: Events, scored: list[int]) -> None:
+    def _by_chunk(self, known: ground_truth.StrongLabels, detected: Events) -> None:
         """Add the confusion between branches, and precision over recall of chunks; neither depends on `segment_s`."""
         chunks, chunk_s = self.chunks, self.model["chunk_s"]
         counted = self.clip_of[chunks.clip] >= 0
-        labelled = active_chunks(ground_truth.select(known, known.labels), chunks, chunk_s)
-        hit = active_chunks(detected, chunks, chunk_s)
-        branches = confusion((labelled, known.labels), (hit, self.labels), counted)
-        self.result["branches"] = branches | {key: self.how[key] for key in ("threshold", "threshold_source")}
+        if self.classes.is_audioset:
+            labelled = active_chunks(ground_truth.select(known, known.labels), chunks, chunk_s)
+            hit = active_chunks(detected, chunks, chunk_s)
+            branches = confusion((labelled, known.labels), (hit, self.labels), counted)
+            self.result["branches"] = branches | {key: self.how[key] for key in ("threshold", "threshold_source")}
         chunk, label = active_chunks(ground_truth.select(known, self.labels), chunks, chunk_s)
         place = (np.cumsum(counted) - 1)[chunk[counted[chunk]]]
         scores = chunks.scores if counted.all() else chunks.scores[counted]
-        self.curves.add_chunks(scores, scored, (place, label[counted[chunk]]), self.labels)
+        self.curves.add_chunks(scores, self.classes.scored.tolist(), (place, label[counted[chunk]]), self.labels)
 
-    def _psds(self, reference: Events) -> None:
-        number = self.options.psds_thresholds
-        if not number:
+    def _psds(self, reference: Events, everything: Events) -> None:
+        given = self.options.psds_points
+        if given == 0:
             return
-        thresholds = (np.arange(number) + 0.5) / number
-        found = self.detector.at_all(thresholds)
-        events = self._kept(found.events)
-        found = replace(found.take(self.clip_of[found.events.clip] >= 0), events=events)
         merged = reference.merged(touching=False)
         if len(merged) < len(reference):
             number = len(reference) - len(merged)
             self.note(f"{number:,} labelled events overlap another of their class: merged for PSDS")
-        tally = psds.count(merged, self.duration_s, len(self.labels), found)
+        found: Iterable[Detections]
+        decimals = None if given else psds.DECIMALS
+        if given is None:
+            kept = self.clip_of >= 0
+            durations_s, weights = np.zeros(len(kept)), np.zeros((len(self.weights), len(kept)), np.int32)
+            durations_s[kept], weights[:, kept] = self.duration_s, self.weights
+            found = self.detector.at_all(everything, durations_s, weights, max(each.max_efpr for each in psds.SETTINGS))
+            source = "all scores"
+        else:
+            thresholds = (np.arange(given) + 0.5) / given
+            found = [self.detector.at_each(thresholds)]
+            source = f"{thresholds[0]:g} to {thresholds[-1]:g}, evenly spaced"
+        tally = psds.count(merged, self.duration_s, len(self.labels), map(self._kept_of, found), decimals=decimals)
+        samples = tally.resampled(psds.SETTINGS, self.weights)
         keys = ("median_filter", "min_s", "class_set", "class_set_sha256", "classes")
         how = {key: self.how[key] for key in keys} | {"truth": "as is, overlapping events of a class merged"}
-        how |= {"thresholds": len(thresholds)}
-        how |= {"threshold_source": f"{thresholds[0]:g} to {thresholds[-1]:g}, evenly spaced"}
+        how |= {"thresholds": self.options.psds_thresholds, "threshold_source": source}
         for setting in psds.SETTINGS:
             score = tally.psds(setting)
-            samples = tally.resampled(setting, self.weights)
             criteria = {key: value for key, value in asdict(setting).items() if key != "name"}
             with_truth = int((score.reference > 0).sum())
             rule = "classes with truth, mean less alpha_st standard deviations"
             how |= {**criteria, "classes_averaged": with_truth, "nan_rule": rule}
-            self.add(setting.name, "macro", score.value, samples, mirrored=True, **how)
+            self.add(setting.name, "macro", score.value, samples[setting.name], mirrored=True, **how)
             self.curves.add_psds(score, () if setting is psds.PSDS1_NO_VARIANCE else self.labels)
         if with_truth == 1:
-            self.note("PSDS of a single class is 0 by the rules of psds-eval, whatever was detected")
+            self.note(
+                "the PSDS of a single class is the area under its curve, as in sed_scores_eval; psds-eval gives 0, "
+                "whatever was detected"
+            )
+
+    def _kept_of(self, found: Detections) -> Detections:
+        events = self._kept(found.events)
+        return replace(found.take(self.clip_of[found.events.clip] >= 0), events=events)
 
 
 def _digest(thresholds: Floats) -> str:

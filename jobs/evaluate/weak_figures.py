@@ -8,7 +8,6 @@ from satpipe.jobs.evaluate.curves import PR_CLIPS, precision_recall
 from satpipe.jobs.evaluate.evaluator import Evaluator, as_number, named
 from satpipe.jobs.metrics.arrays import Bools, Floats
 from satpipe.jobs.metrics.ranking import RankingMetrics, clip_scores, ranking_metrics, resampled_metrics
-from satpipe.sat.labels import weak_labels
 
 POSITIVE, BOTH = "classes with a positive", "classes with a positive and a negative"
 FIGURES = (  # name, average, attribute of `RankingMetrics`, attribute with the number of classes averaged, rule
@@ -26,15 +25,22 @@ class WeakEvaluator(Evaluator):
 
     kind = "weak"
 
+    def class_set(self) -> ground_truth.ClassSet:
+        """Return all outputs of the model, or the classes chosen among the aliases."""
+        return super().class_set() if self.aliases else ground_truth.class_set("527")
+
     def evaluate(self, path: str | Path) -> None:
         """Add figures to the result."""
-        labels = ground_truth.read_weak(path, self.options.unknown)
-        match = self.join(path, labels.clips, labels.unknown)
+        labels = ground_truth.read_weak(path, self.options.unknown, self.aliases)
+        match = self.join(path, labels)
         labels = labels.take(match.clip)
-        chunks = self.read_scores(match, list(range(len(weak_labels()))))
-        means = clip_scores(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.model["chunk_s"])
-        for truth, suffix in (("as is", ""), ("with parents", "_closed")):
-            positives = ground_truth.positives(labels, expand=bool(suffix))
+        chunks, classes = self.read_scores(match), self.classes.labels
+        means = np.zeros((len(labels.clips), len(classes)))
+        means[:, self.classes.scored] = clip_scores(
+            chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.model["chunk_s"]
+        )
+        for truth, suffix in (("as is", ""), ("with parents", "_closed"))[: 1 + self.classes.is_audioset]:
+            positives = ground_truth.positives(labels, classes, expand=bool(suffix))
             metrics = ranking_metrics(means, positives)
             samples = resampled_metrics(means, positives, self.weights)
             for name, average, attribute, averaged, rule in FIGURES:
@@ -45,8 +51,8 @@ class WeakEvaluator(Evaluator):
                     getattr(samples, attribute),
                     mirrored=name == "mAP" and average != "micro",
                     truth=truth,
-                    class_set="527",
-                    classes=len(weak_labels()),
+                    class_set=self.classes.name,
+                    classes=len(classes),
                     clip_score="mean of whole chunks",
                     classes_averaged=None if averaged is None else int(getattr(metrics, averaged)),
                     nan_rule=rule,
@@ -66,7 +72,7 @@ class WeakEvaluator(Evaluator):
                 "auc": as_number(metrics.auc[k]),
                 "d_prime": as_number(metrics.class_d_prime[k]),
             }
-            for k, label in enumerate(weak_labels())
+            for k, label in enumerate(self.classes.labels)
         ]
         self.add_classes(rows)
         with_truth = int((metrics.positives > 0).sum())
@@ -76,4 +82,4 @@ class WeakEvaluator(Evaluator):
         if positives.any():
             self.curves.add(PR_CLIPS, None, *precision_recall(positives.ravel(), scores.ravel()))
         for k in np.flatnonzero(positives.any(axis=0)):
-            self.curves.add(PR_CLIPS, weak_labels()[k], *precision_recall(positives[:, k], scores[:, k]))
+            self.curves.add(PR_CLIPS, self.classes.labels[k], *precision_recall(positives[:, k], scores[:, k]))

@@ -91,8 +91,9 @@ def _check(path: Path) -> None:
     Raises:
         TruthError: They are others.
     """
-    columns, *rows = (line.split("\t") for line in path.read_text("utf-8", errors="replace").splitlines())
-    if tuple(columns) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+    lines = [line.split("\t") for line in path.read_text("utf-8", errors="replace").splitlines()]
+    columns, rows = lines[:1], lines[1:]
+    if columns != [list(COLUMNS)] or any(len(row) != len(COLUMNS) for row in rows):
         raise TruthError(f"{path} does not have the columns {', '.join(COLUMNS)} in every row")
     clips = len({row[0] for row in rows})
     if (len(rows), clips) != (EVENTS, CLIPS):

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.ground_truth.aliases import Aliases
 from satpipe.jobs.ground_truth.columns import LABEL
 from satpipe.jobs.ground_truth.strong_labels import StrongLabels
 from satpipe.jobs.ground_truth.text_file import TextFile, cell_at, unquoted
@@ -19,23 +21,79 @@ from satpipe.pipeline.storage import locate
 from satpipe.sat.errors import ConfigError, TruthError
 from satpipe.sat.labels import Label, ancestors, strong_labels, weak_labels
 
+DEFAULT = "381"
 CLASS_SETS = ("381", "407", "416", "527")
 
 
-def class_set(name: str | Path) -> tuple[Label, ...]:
+@dataclass(frozen=True, eq=False)
+class ClassSet:
+    """The classes that figures are computed for."""
+
+    name: str
+    labels: tuple[Label, ...]
+    """The classes, [K]."""
+    members: tuple[tuple[Label, ...], ...]
+    """AudioSet's classes that each stands for: itself, or those of a target of aliases; its score is their maximum."""
+
+    @cached_property
+    def scored(self) -> Ints:
+        """Positions of the classes that have scores, [S]: those with a member among the model's outputs."""
+        return np.array([k for k, outputs in enumerate(self._outputs) if outputs], np.int32)
+
+    @cached_property
+    def columns(self) -> list[int]:
+        """The model's outputs that are needed."""
+        return list(dict.fromkeys(output for outputs in self._outputs for output in outputs))
+
+    @property
+    def _outputs(self) -> list[list[int]]:
+        return [[label.index for label in several if label.index is not None] for several in self.members]
+
+    @property
+    def unscored(self) -> list[str]:
+        """Names of the classes without scores."""
+        return [label.name for k, label in enumerate(self.labels) if k not in set(self.scored.tolist())]
+
+    @property
+    def is_audioset(self) -> bool:
+        """True if each class is one of AudioSet's."""
+        return all(members == (label,) for label, members in zip(self.labels, self.members, strict=True))
+
+    def of_columns(self, scores: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+        """Return the scores of the classes that have scores [n, S], given those of `columns` [n, C]."""
+        outputs = [each for each in self._outputs if each]
+        if [[column] for column in self.columns] == outputs:
+            return scores
+        place = {column: position for position, column in enumerate(self.columns)}
+        groups = [[place[output] for output in each] for each in outputs]
+        return np.stack([scores[:, group].max(axis=1) for group in groups], axis=1)
+
+
+def class_set(name: str | Path | None, aliases: Aliases | None = None) -> ClassSet:
     """Return the classes that figures are computed for.
 
     Args:
         name: "527", the model's outputs in their order; of the strong labels "416", those in the evaluation set,
             "407", those in the training and the evaluation set, "381", those in the evaluation set and the 527 (as in
-            the paper). Or a file: a mid or a name in each line, or a table with a column mid or label.
+            the paper). Or a file: a mid or a name in each line, or a table with a column mid or label. None: the
+            targets of the aliases, else "381".
+        aliases: Labels of another set, which a file may list.
 
     Raises:
         ConfigError: Neither a class set nor a file has this name.
         TruthError: The file cannot be read, lists a class twice or lists none.
         LabelError: The file lists a class that satpipe does not know.
     """
-    match str(name):
+    members = {} if aliases is None else aliases.members
+    if name is None and aliases is not None:
+        return ClassSet(aliases.name, tuple(members), tuple(members.values()))
+    name = name or DEFAULT
+    labels = _published(str(name)) or _listed(name, aliases)
+    return ClassSet(str(name), labels, tuple(members.get(label, (label,)) for label in labels))
+
+
+def _published(name: str) -> tuple[Label, ...]:
+    match name:
         case "527":
             return weak_labels()
         case "416":
@@ -45,11 +103,15 @@ def class_set(name: str | Path) -> tuple[Label, ...]:
             return tuple(label for label in strong_labels("eval") if label in train)
         case "381":
             return strong_labels("shared")
+    return ()
+
+
+def _listed(name: str | Path, aliases: Aliases | None) -> tuple[Label, ...]:
     path = locate(name)
     if not path.is_file():
         raise ConfigError(f"'{name}' is neither a class set ({', '.join(CLASS_SETS)}) nor a file")
     file = TextFile(path)
-    vocabulary = Vocabulary()
+    vocabulary = Vocabulary(aliases=aliases)
     labels: list[Label] = []
     for number, text in _class_cells(file):
         with file.line(number):

@@ -1,9 +1,10 @@
 """The columns of label files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from satpipe.jobs.ground_truth.clip_names import parse_name, parse_segment
-from satpipe.jobs.ground_truth.text_file import NO_VALUE, TextFile, cell_at, is_number, read_number
+from satpipe.jobs.ground_truth.text_file import NO_VALUE, Table, TextFile, cell_at, is_number, plain, read_number
 from satpipe.sat.errors import TruthError
 
 # Names of columns, the first match counts. Case, _ and a unit of seconds at the end are ignored.
@@ -17,6 +18,11 @@ CLIP = (
     "audiofilename", "audio file", "audio", "audio id", "fname", "filepath", "file path", "path", "ytid", "youtube id",
     "video id", "begin path", "begin file",
 )  # fmt: skip
+_JUDGED = ("correct", "present")
+_ANSWERS = {
+    "yes": True, "present": True, "true": True, "1": True, "no": False, "not present": False, "false": False,
+    "0": False, "unsure": None, "": None,
+}  # fmt: skip
 _ONSET = ("onset", "event onset", "onset time", "start", "start time", "starttime", "begin", "begin time")
 _OFFSET = ("offset", "event offset", "offset time", "end", "end time", "endtime", "stop", "stop time")
 
@@ -34,6 +40,9 @@ class Columns:
     in_file: int | None = None  # Raven's start of the event in its file
     selection: tuple[int, int] | None = None  # Raven's number and view of the selection
     sequence: bool = False  # True if Raven's times run through several files
+    judged: int | None = None  # whether someone heard the label there
+    frames: bool = False  # True if events are cut into frames
+    dialect: str = ""  # in words
 
     @property
     def timed(self) -> bool:
@@ -41,8 +50,27 @@ class Columns:
         return self.onset is not None and self.offset is not None
 
     def label_cell(self, cells: list[str]) -> str:
-        """Return the label or labels."""
-        return ", ".join(cells[self.label :]) if self.rest else cell_at(cells, self.label)
+        """Return the label or labels; a number behind them, such as a confidence, is not one."""
+        if not self.rest:
+            return cell_at(cells, self.label)
+        last = len(cells)
+        while last > self.label + 1 and is_number(cells[last - 1]):
+            last -= 1
+        return ", ".join(cells[self.label : last])
+
+    def answer(self, cells: list[str]) -> bool | None:
+        """Return whether the label is true; None if nobody knows.
+
+        Raises:
+            TruthError: The answer is none of those known.
+        """
+        if self.judged is None:
+            return True
+        text = cell_at(cells, self.judged)
+        known = plain(text)
+        if known not in _ANSWERS:
+            raise TruthError(f"{text!r} must be yes, no, unsure or empty, or PRESENT or NOT_PRESENT")
+        return _ANSWERS[known]
 
     def timeless(self, cells: list[str]) -> bool:
         """Return True if a row has neither onset nor offset."""
@@ -89,54 +117,85 @@ class Columns:
         return name
 
 
-def weak_columns(file: TextFile) -> Columns:
+def weak_columns(table: Table) -> Columns:
     """Find the columns of weak labels.
 
     Raises:
         TruthError: A column is missing.
     """
-    if not file.header or any(map(is_number, file.header)):
-        return Columns(0, 3, 1, 2, rest=True)
-    clip, label = file.column(CLIP), file.column(LABEL)
+    if not table.header or any(map(is_number, table.header)):
+        return Columns(0, 3, 1, 2, rest=True, dialect="AudioSet's segment list")
+    clip, label = table.column(CLIP), table.column(LABEL)
     if clip is None or label is None:
         what = "clips" if clip is None else "labels"
         raise TruthError(
-            f"{file.path} has no column of {what} among {', '.join(file.header)}. Weak labels must be AudioSet's lists "
-            "(YTID, start, end, labels), or tables with a header such as recording, label"
+            f"{table.path} has no column of {what} among {', '.join(table.header)}. Weak labels must be AudioSet's "
+            f"lists (YTID, start, end, labels), or tables with a header such as recording, label{_hint(table)}"
         )
-    return Columns(clip, label, file.column(_ONSET), file.column(_OFFSET), header=True)
+    judged = table.column(_JUDGED)
+    dialect = _with_header(table, [clip, label, judged])
+    return Columns(
+        clip, label, table.column(_ONSET), table.column(_OFFSET), header=True, judged=judged, dialect=dialect
+    )
 
 
-def strong_columns(file: TextFile) -> Columns:
+def strong_columns(table: Table) -> Columns:
     """Find the columns of strong labels.
 
     Raises:
         TruthError: A column is missing.
     """
-    if not any(map(is_number, file.header)):
-        clip, label, onset, offset = (file.column(names) for names in (CLIP, LABEL, _ONSET, _OFFSET))
+    if not any(map(is_number, table.header)):
+        clip, label, onset, offset = (table.column(names) for names in (CLIP, LABEL, _ONSET, _OFFSET))
         missing = [n for n, c in (("onsets", onset), ("offsets", offset), ("labels", label)) if c is None]
         if not missing and label is not None:
-            raven = clip is not None and file.header[clip] in ("begin path", "begin file")
-            in_file = file.column(["file offset"]) if raven else None
-            number, view = file.column(["selection"]), file.column(["view"])
+            raven = clip is not None and table.header[clip] in ("begin path", "begin file")
+            in_file = table.column(["file offset"]) if raven else None
+            number, view = table.column(["selection"]), table.column(["view"])
             selection = None if number is None or view is None else (number, view)
+            judged = table.column(_JUDGED)
+            dialect = "Raven selection table" if number is not None and "begin time" in table.header else ""
             return Columns(
                 clip, label, onset, offset, header=True, in_file=in_file, selection=selection,
-                sequence=raven and in_file is None,
+                sequence=raven and in_file is None, judged=judged, frames="present" in table.header,
+                dialect=dialect or table.format * (table.format != "Parquet")
+                or _with_header(table, [clip, onset, offset, label, judged]),
             )  # fmt: skip
-        if len(file.rows) == 1 or len(missing) < 3:
+        if len(table.rows) == 1 or len(missing) < 3:
             raise TruthError(
-                f"{file.path} has no column of {' or of '.join(missing)}; its columns are {', '.join(file.header)}"
+                f"{table.path} has no column of {' or of '.join(missing)}; its columns are "
+                f"{', '.join(table.header)}{_hint(table)}"
             )
-    rest = file.delimiter == ","
-    for _, row in file.rows:
+    return _without_header(table)
+
+
+def _without_header(table: Table) -> Columns:
+    """Find the columns of a list: the first two numbers side by side are onset and offset, the label follows.
+
+    What stands before them is the clip, and perhaps its scene, as in DCASE.
+    """
+    rest = isinstance(table, TextFile) and table.delimiter == ","
+    for _, row in table.rows:
         numbers = [is_number(cell) for cell in row]
-        if len(row) >= 4 and numbers[1] and numbers[2]:
-            return Columns(0, 3, 1, 2, rest=rest)
-        if len(row) >= 3 and numbers[0] and numbers[1]:
-            return Columns(None, 2, 0, 1, rest=rest)
+        for onset in range(min(3, len(row) - 2)):
+            if numbers[onset] and numbers[onset + 1]:
+                before = ("", "clip, ", "clip, scene, ")[onset]
+                audacity = not rest and onset == 0 and len(row) == 3
+                dialect = "Audacity labels" if audacity else f"list of {before}onset, offset, label"
+                label = onset + 2
+                return Columns(0 if onset else None, label, onset, onset + 1, rest=rest, dialect=dialect)
     raise TruthError(
-        f"{file.path} has no strong labels in a format that satpipe reads: a table with columns for onset, offset, "
-        "label (and clip), a Raven selection table with annotations, or Audacity labels (onset, offset, label)"
+        f"{table.path} has no strong labels in a format that satpipe reads: a table with columns for onset, offset, "
+        "label (and clip), a Raven selection table with annotations, Audacity labels (onset, offset, label), a list of "
+        f"clip, onset, offset, label, JAMS, TextGrid or Parquet{_hint(table)}"
     )
+
+
+def _with_header(table: Table, columns: Sequence[int | None]) -> str:
+    """Describe a table with a header by its columns that are read."""
+    names = [table.rows[0][1][column] for column in columns if column is not None]
+    return f"{table.format or 'table'} with the columns {', '.join(names)}"
+
+
+def _hint(table: Table) -> str:
+    return table.delimiter_hint() if isinstance(table, TextFile) else ""

@@ -30,24 +30,24 @@ class Match:
     """Number of clips found by each rule: mapping, name, YouTube id and start, YouTube id."""
 
 
-def read_mapping(path: str | Path) -> dict[str, str]:
-    """Read the clip of each recording: a table with the columns recording and clip.
+def read_mapping(path: str | Path, of: str = "clip") -> dict[str, str]:
+    """Read the clip (or another value) of each recording: a table with the columns recording and clip.
 
     Raises:
         TruthError: The table cannot be read, or has invalid lines; the message lists them.
     """
     file = TextFile(locate(path))
-    recording, clip = file.column(["recording"]), file.column(["clip"])
-    if recording is None or clip is None:
-        raise TruthError(f"{file.path} must have a header with the columns recording and clip")
+    recording, value = file.column(["recording"]), file.column([of])
+    if recording is None or value is None:
+        raise TruthError(f"{file.path} must have a header with the columns recording and {of}")
     mapping: dict[str, str] = {}
     for number, cells in file.body():
         with file.line(number):
-            name, of = cell_at(cells, recording), cell_at(cells, clip)
-            if not name or not of:
-                raise TruthError("the recording or the clip is missing")
+            name, text = cell_at(cells, recording), cell_at(cells, value)
+            if not name or not text:
+                raise TruthError(f"the recording or the {of} is missing")
             file.once(name, f"recording {name}")
-            mapping[name] = of
+            mapping[name] = text
     file.check()
     if not mapping:
         raise TruthError(f"{file.path} lists no recording")

@@ -1,10 +1,10 @@
-"""Text files of lines with cells, and their invalid lines."""
+"""Tables of labels: rows of cells, the text files they come from, and their invalid lines."""
 
 import csv
 import gzip
 import re
 import zlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -14,44 +14,27 @@ from satpipe.sat.errors import LabelError, TruthError
 
 SHOWN = 5  # invalid lines, or names, in one message
 NO_VALUE = ("", "nan", "NaN")  # pandas writes the latter two for an empty cell
+_DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 _UNIT = re.compile(r" *(\( *s(ec(onds)?)? *\)| s| sec| seconds)$")
 
 
-class TextFile:
-    """A file, read completely.
+class Table:
+    """Rows of cells of a file, and its invalid rows.
 
     Attributes:
         path: Path of the file.
-        lines: Numbers and text of all lines that are neither empty nor comments.
-        delimiter: Between the cells of a line.
-        rows: Numbers and cells of the lines that can be split.
+        format: What the file is, if its content states it; else "".
+        rows: Numbers and cells of the rows.
         header: The cells of the first row as names of columns: without case, underscores and unit of seconds.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read a file.
-
-        Raises:
-            TruthError: The file cannot be read.
-        """
-        self.path = path
-        self._number = 0  # of the current line
-        self._first: dict[Hashable, int] = {}  # line of each key
+    def __init__(self, path: Path, rows: Iterable[tuple[int, list[str]]] = (), format: str = "", unit: str = "line"):
+        self.path, self.format = path, format
+        self._unit = unit
+        self._number = 0  # of the current row
+        self._first: dict[Hashable, int] = {}  # row of each key
         self._wrong: list[tuple[int, TruthError | LabelError]] = []
-        try:
-            text = content(path).decode("utf-8-sig")
-        except OSError as error:
-            raise TruthError(f"{path} cannot be read: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise TruthError(f"{path} is not UTF-8 text: {error}") from error
-        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        self.lines = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
-        first = self.lines[0][1] if self.lines else ""
-        self.delimiter = "\t" if "\t" in first else ";" if ";" in first.partition(",")[0] else ","
-        self.rows: list[tuple[int, list[str]]] = []
-        for number, line in self.lines:
-            with self.line(number):
-                self.rows.append((number, self._cells(line)))
+        self.rows = list(rows)
         self.header = [_plain(cell) for cell in self.rows[0][1]] if self.rows else []
 
     def column(self, names: Sequence[str]) -> int | None:
@@ -59,18 +42,18 @@ class TextFile:
         return next((self.header.index(name) for name in names if name in self.header), None)
 
     def body(self, header: bool = True) -> Iterator[tuple[int, list[str]]]:
-        """Yield line numbers and cells; rows with more cells than the header are invalid."""
+        """Yield numbers and cells of rows; rows with more cells than the header are invalid."""
         width = len(self.header)
         for number, cells in self.rows[header:]:
-            if header and any(cells[width:]):
-                wrong = TruthError(f"{len(cells)} cells but {width} in the header: cells with commas must be quoted")
-                self._wrong.append((number, wrong))
+            wrong = self._misfit(cells, width) if header else ""
+            if wrong:
+                self._wrong.append((number, TruthError(wrong)))
             else:
                 yield number, cells
 
     @contextmanager
     def line(self, number: int) -> Iterator[None]:
-        """Collect an error raised in the `with` block as one of this line."""
+        """Collect an error raised in the `with` block as one of this row."""
         self._number = number
         try:
             yield
@@ -85,7 +68,7 @@ class TextFile:
         """
         first = self._first.setdefault(key, self._number)
         if first != self._number:
-            raise TruthError(f"{name} is already in line {first}")
+            raise TruthError(f"{name} is already in {self._unit} {first}")
 
     def check(self) -> None:
         """Raise an error if lines were invalid.
@@ -99,8 +82,62 @@ class TextFile:
         self._wrong.sort(key=lambda wrong: wrong[0])
         count = len(self._wrong)
         kind = LabelError if all(isinstance(error, LabelError) for _, error in self._wrong) else TruthError
-        lines = indented([f"line {number}: {error}" for number, error in self._wrong])
-        raise kind(f"{self.path} has {count} invalid line{'s' if count > 1 else ''}:", *lines)
+        numbers: dict[str, list[int]] = {}
+        for number, error in self._wrong:
+            numbers.setdefault(str(error), []).append(number)
+        lines = [
+            f"{self._unit} {found[0]}{f' and {len(found) - 1:,} more' if len(found) > 1 else ''}: {message}"
+            for message, found in numbers.items()
+        ]
+        raise kind(f"{self.path} has {count:,} invalid {self._unit}{'s' if count > 1 else ''}:", *indented(lines))
+
+    def _misfit(self, cells: list[str], width: int) -> str:
+        """Return why a row does not fit a header of `width` cells; "" if it does."""
+        return f"{len(cells)} cells but {width} in the header" if any(cells[width:]) else ""
+
+
+class TextFile(Table):
+    """A text file, read completely.
+
+    Attributes:
+        lines: Numbers and text of all lines that are neither empty nor comments.
+        delimiter: Between the cells of a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read a file.
+
+        Raises:
+            TruthError: The file cannot be read.
+        """
+        super().__init__(path)
+        try:
+            text = loaded(path).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise TruthError(f"{path} is not UTF-8 text: {error}") from error
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self.lines = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+        first = self.lines[0][1] if self.lines else ""
+        self.delimiter = "\t" if "\t" in first else ";" if ";" in first.partition(",")[0] else ","
+        for number, line in self.lines:
+            with self.line(number):
+                self.rows.append((number, self._cells(line)))
+        self.header = [_plain(cell) for cell in self.rows[0][1]] if self.rows else []
+
+    def delimiter_hint(self) -> str:
+        """Return the end of a message if cells do not seem to be separated by a delimiter that is read; else ""."""
+        if not self.lines or len(self.rows[0][1]) > 1:
+            return ""
+        first = self.lines[0][1].strip()
+        other = next((name for mark, name in (("|", "'|'"), (":", "colons"), (" ", "spaces")) if mark in first), None)
+        return f". Its cells seem to be separated by {other}: tabs, commas or semicolons are read" if other else ""
+
+    def _misfit(self, cells: list[str], width: int) -> str:
+        others = [name for mark, name in _DELIMITERS.items() if mark != self.delimiter and mark in cells[0]]
+        if len(cells) == 1 < width and others:
+            return f"cells are separated by {others[0]}, but those of the first line by {_DELIMITERS[self.delimiter]}"
+        wrong = super()._misfit(cells, width)
+        return f"{wrong}: cells with commas must be quoted" if wrong and self.delimiter == "," else wrong
 
     def _cells(self, line: str) -> list[str]:
         if self.delimiter == "\t":  # programs that write tabs rarely quote, and names may hold a quote
@@ -124,6 +161,18 @@ def content(path: Path) -> bytes:
         return gzip.decompress(packed) if path.suffix == ".gz" else packed
     except (EOFError, zlib.error) as error:
         raise gzip.BadGzipFile(str(error)) from error
+
+
+def loaded(path: Path) -> bytes:
+    """Return the content of a file, as `content`.
+
+    Raises:
+        TruthError: The file cannot be read.
+    """
+    try:
+        return content(path)
+    except OSError as error:
+        raise TruthError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def cell_at(cells: list[str], place: int | None) -> str:
@@ -172,5 +221,10 @@ def indented(lines: Sequence[str]) -> list[str]:
     return [f"  {line}" for line in [*lines[:SHOWN], *more]]
 
 
+def plain(text: str) -> str:
+    """Return a name without case, with one space for underscores and spaces."""
+    return re.sub(r"[\s_]+", " ", text.strip().casefold())
+
+
 def _plain(name: str) -> str:
-    return _UNIT.sub("", re.sub(r"[\s_]+", " ", name.strip().casefold()))
+    return _UNIT.sub("", plain(name))

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
+from satpipe.jobs.ground_truth.aliases import Aliases, unknown_label
 from satpipe.jobs.ground_truth.text_file import NO_VALUE
 from satpipe.jobs.metrics.arrays import Ints
 from satpipe.jobs.options.results import Unknown
 from satpipe.sat.errors import LabelError
-from satpipe.sat.labels import Label, find
+from satpipe.sat.labels import Label, find, separated
 
 
 class Vocabulary:
@@ -19,8 +20,9 @@ class Vocabulary:
         unknown: Labels left out, with their number of occurrences.
     """
 
-    def __init__(self, unknown: Unknown = "error") -> None:
+    def __init__(self, unknown: Unknown = "error", aliases: Aliases | None = None) -> None:
         self.unknown: Counter[str] = Counter()
+        self._aliases = aliases
         self._skip = unknown == "skip"
         self._known: dict[str, Label | str] = {}  # the class, or the reason why none was found
 
@@ -31,7 +33,7 @@ class Vocabulary:
             LabelError: No class has this mid or name.
         """
         if text not in self._known:
-            self._known[text] = _look_up(text)
+            self._known[text] = self._look_up(text)
         found = self._known[text]
         if isinstance(found, str):
             raise LabelError(found)
@@ -54,29 +56,33 @@ class Vocabulary:
     def several(self, text: str) -> list[Label]:
         """Return the classes in a cell of weak labels, without repetitions.
 
+        They are separated by `;`, `|` or commas; a comma within a known name separates nothing.
+
         Raises:
             LabelError: A label is unknown.
         """
         if text in NO_VALUE:
             return []
-        parts = re.split(r"[;|]", text)
-        parts = [mid for part in parts for mid in (part.split(",") if part.lstrip().startswith("/") else [part])]
-        labels = (self.maybe(part.strip()) for part in parts if part.strip())
+        labels = map(self.maybe, separated(re.split(r"[;|]", text), self._target))
         return list(dict.fromkeys(label for label in labels if label))
 
+    def _target(self, text: str) -> Label | None:
+        return self._aliases.get(text) if self._aliases else None
 
-def _look_up(text: str) -> Label | str:
-    """Return the class of a mid or a name, or the reason why none was found."""
-    if not text:
-        return "the label is missing"
-    if text.isdecimal():
-        return f"{text} is a number: a label must be a mid or a name"
-    if text.startswith("/") and "," in text:
-        return f"{text} must be one label, not several"
-    try:
-        return find(text)
-    except LabelError as error:
-        return str(error)
+    def _look_up(self, text: str) -> Label | str:
+        """Return the target of the aliases or the class with this name, or the reason why none was found."""
+        if not text:
+            return "the label is missing"
+        if target := self._target(text):
+            return target
+        if text.isdecimal():
+            return f"{text} is a number: a label must be a mid or a name"
+        if text.startswith("/") and "," in text:
+            return f"{text} must be one label, not several"
+        try:
+            return find(text)
+        except LabelError as error:
+            return str(unknown_label(text, self._aliases) if self._aliases else error)
 
 
 def numbered(labels: Iterable[Label]) -> tuple[tuple[Label, ...], Ints]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from satpipe.jobs.ground_truth.aliases import Aliases
 from satpipe.jobs.ground_truth.clip_names import renumber
 from satpipe.jobs.ground_truth.columns import weak_columns
-from satpipe.jobs.ground_truth.text_file import TextFile
+from satpipe.jobs.ground_truth.dialects import read_table
 from satpipe.jobs.ground_truth.vocabulary import Vocabulary, numbered
 from satpipe.jobs.metrics.arrays import Ints
 from satpipe.jobs.options.results import Unknown
@@ -30,6 +31,8 @@ class WeakLabels:
     """Of each pair: position in `labels`, [n]."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Labels left out because satpipe does not know them, with their number of occurrences."""
+    dialect: str = ""
+    """Of the file, in words."""
 
     def take(self, clips: npt.NDArray[np.integer]) -> "WeakLabels":
         """Return the clips at the given positions, in that order."""
@@ -38,25 +41,27 @@ class WeakLabels:
         return replace(self, clips=names, clip=numbers[kept], label=self.label[kept])
 
 
-def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakLabels:
+def read_weak(path: str | Path, unknown: Unknown = "error", aliases: Aliases | None = None) -> WeakLabels:
     """Read weak labels.
 
     The file is one of AudioSet's segment lists, `YTID, start, end, "mid,mid"`, with or without comments and quotes, or
     a table with a header that has a column of clips (recording, filename, ...) and one of labels (mid, label, labels,
-    ...), with a row for each clip or for each label. Several labels in a cell are mids separated by commas, or mids or
-    names separated by `;` or `|`.
+    ...), with a row for each clip or for each label; or such columns in a Parquet file. Several labels in a cell are
+    separated by commas, `;` or `|`; a comma within a known name separates nothing. A row that a column `correct` or
+    `present` denies lists its clip without the label.
 
     Args:
         path: Path or URL.
         unknown: Treatment of labels that satpipe does not know.
+        aliases: Labels of another set; the clips have its targets as classes.
 
     Raises:
         TruthError: The file cannot be read or has invalid lines; the message lists them.
         LabelError: Labels are unknown to satpipe; the message gives their lines and similar names.
     """
-    file = TextFile(locate(path))
+    file = read_table(locate(path))
     columns = weak_columns(file)
-    vocabulary = Vocabulary(unknown)
+    vocabulary = Vocabulary(unknown, aliases)
     clips: dict[str, int] = {}
     seen: dict[str, tuple[int, bool]] = {}  # by clip: its last line; True if more may follow
     pairs: list[tuple[int, Label]] = []
@@ -64,6 +69,8 @@ def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakLabels:
         with file.line(number):
             name = columns.clip_name(cells)
             labels = vocabulary.several(columns.label_cell(cells))
+            if not columns.answer(cells):
+                labels = []
             several = columns.header and not columns.timed and len(labels) <= 1
             if name in seen and not (several and seen[name][1]):
                 raise TruthError(f"clip {name} is already in line {seen[name][0]}")
@@ -77,4 +84,4 @@ def read_weak(path: str | Path, unknown: Unknown = "error") -> WeakLabels:
         raise TruthError(f"{file.path} lists no clips")
     distinct, numbers = numbered(label for _, label in pairs)
     clip_of = np.array([clip for clip, _ in pairs], np.int32)
-    return WeakLabels(tuple(clips), distinct, clip_of, numbers, dict(vocabulary.unknown))
+    return WeakLabels(tuple(clips), distinct, clip_of, numbers, dict(vocabulary.unknown), columns.dialect)

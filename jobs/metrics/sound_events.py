@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.metrics.arrays import Bools, Floats, Ints, run_starts
+from satpipe.jobs.metrics.arrays import Bools, Floats, Ints, repeats, run_starts
 
 SAME_S = 1e-9  # times that differ by less are equal
 
@@ -67,6 +67,25 @@ class Events:
         first = np.flatnonzero(new)
         last = np.append(first[1:], len(events)) - 1
         return Events(events.clip[first], events.label[first], events.onset_s[first], latest[last])
+
+
+def within(events: Events, stretches: Events) -> tuple[npt.NDArray[np.int64], Events]:
+    """Return the parts of events that lie within stretches of their class, and the event of each part, [m].
+
+    Args:
+        events: In any order.
+        stretches: As `Events.merged` returns them: sorted, those of one class in one clip do not touch.
+    """
+    classes = 1 + max(events.label.max(initial=0), stretches.label.max(initial=0))
+    key, of = (each.clip.astype(np.int64) * classes + each.label for each in (events, stretches))
+    # Both rise: NumPy compares complex numbers by their real part first.
+    begin = np.searchsorted(of + 1j * stretches.offset_s, key + 1j * events.onset_s, side="right")
+    end = np.searchsorted(of + 1j * stretches.onset_s, key + 1j * events.offset_s, side="left")
+    row, nth = repeats(np.maximum(end - begin, 0))
+    stretch = begin[row] + nth
+    onset_s = np.maximum(events.onset_s[row], stretches.onset_s[stretch])
+    offset_s = np.minimum(events.offset_s[row], stretches.offset_s[stretch])
+    return row, Events(events.clip[row], events.label[row], onset_s, offset_s)
 
 
 def rounded_up(threshold: float | npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

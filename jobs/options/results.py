@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from satpipe.pipeline.option import Option, Options
+from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import Key
 
 Unknown = Literal["error", "skip"]
 """Treatment of an unknown label: raise an error, or skip and count it."""
+EXACT = "exact"
+"""Value of `psds_thresholds`: all thresholds at which anything changes."""
 AUDIOSET = "audioset"
 """Value of `weak` and `strong`: AudioSet's own labels of its evaluation set."""
 
@@ -51,13 +54,21 @@ class EvaluateOptions(Options):
             "Table of which clip is which recording, if names do not match: columns recording, clip.", metavar="CSV"
         ),
     ] = None
-    classes: Annotated[
-        str,
+    aliases: Annotated[
+        str | None,
         Option(
-            "Classes to evaluate with strong labels: a set of AudioSet's, or a list.", metavar="381|407|416|527|FILE"
+            "Labels of another data set, or columns label and class, that stand for AudioSet's classes.",
+            metavar="desed|esc50|fsd50k|urban-sed|FILE",
         ),
-    ] = "381"
-    unknown: Annotated[Unknown, Option("What to do with labels that AudioSet does not have.")] = "error"
+    ] = None
+    classes: Annotated[
+        str | None,
+        Option(
+            "Classes to evaluate: a set of AudioSet's, or a list; by default those of --aliases, or 381 if strong.",
+            metavar="381|407|416|527|FILE",
+        ),
+    ] = None
+    unknown: Annotated[Unknown, Option("What to do with labels that AudioSet and --aliases do not have.")] = "error"
     threshold: Annotated[
         str, Option("Minimum score of a detection, or a table with one for each class.", metavar="S|CSV")
     ] = "0.5"
@@ -68,18 +79,50 @@ class EvaluateOptions(Options):
     segment_s: Annotated[
         float | None, Option("Length of segments in seconds; by default the model's chunk.", minimum=0, above=True)
     ] = None
-    collar_s: Annotated[float, Option("Collar of event metrics, in seconds.", minimum=0)] = 0.2
+    collar_s: Annotated[float, Option("Collar of event metrics, in seconds.", minimum=0, above=True)] = 0.2
     offset_fraction: Annotated[
-        float, Option("Collar of offsets as a fraction of the event's length, if longer than --collar-s.", minimum=0)
+        float,
+        Option(
+            "Collar of offsets as a fraction of the event's length, if longer than --collar-s.", minimum=0, maximum=1
+        ),
     ] = 0.5
     median_filter: Annotated[
         int, Option("Length of the median filter over scores, an odd number of chunks; 1: none.", minimum=1)
     ] = 1
     min_s: Annotated[float, Option("Minimum length of detected events, in seconds.", minimum=0)] = 0.0
-    psds_thresholds: Annotated[int, Option("Number of thresholds of the PSDS; 0: no PSDS.", minimum=0)] = 50
+    psds_thresholds: Annotated[
+        str,
+        Option(
+            "Thresholds of the PSDS: all at which anything changes, or N evenly spaced; 0: no PSDS.", metavar="exact|N"
+        ),
+    ] = EXACT
     bootstrap: Annotated[int, Option("Number of bootstrap samples for confidence intervals; 0: none.", minimum=0)] = 200
+    bootstrap_by: Annotated[
+        str,
+        Option(
+            "What the bootstrap draws: recordings, folders, or groups in a table with the columns recording and group.",
+            metavar="recording|folder|FILE",
+        ),
+    ] = "recording"
     level: Annotated[float, Option("Confidence level of the intervals.", minimum=0.5, maximum=1, below=True)] = 0.95
     seed: Annotated[int, Option("Random seed of the bootstrap.", minimum=0)] = 0
+
+    @property
+    def psds_points(self) -> int | None:
+        """Number of thresholds of the PSDS; None: all."""
+        return None if self.psds_thresholds == EXACT else int(self.psds_thresholds)
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: An option cannot work.
+        """
+        super().__post_init__()
+        if self.median_filter % 2 == 0:
+            raise ConfigError(f"--median-filter must be an odd number of chunks, not {self.median_filter}")
+        if self.psds_thresholds != EXACT and not self.psds_thresholds.isdecimal():
+            raise ConfigError(f"--psds-thresholds must be {EXACT} or a whole number, not {self.psds_thresholds}")
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def test_the_strong_labels_are_pulled_once(served: Path, tmp_path: Path) -> None
         (HEADER + "a_0\t0\t1\t/m/09x0r\n", "it has 1 events of 1 clips, not 139,538 of 16,996. The download was del"),
         ("<!DOCTYPE html><title>Please log in</title>", "it does not have the columns segment_id, start_time_seconds"),
         (HEADER + "a_0\t0\t/m/09x0r\n", "it does not have the columns"),
+        ("", "columns segment_id, start_time_seconds"),
         ("x" * 2000, "more than 0.001 MB. Check https://research.google.com/audioset/download_strong.html"),
         (None, "HTTP 404 .*, or set SATPIPE_LABELS_URL to a mirror"),
     ],

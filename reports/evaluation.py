@@ -1,10 +1,11 @@
 """Evaluation results as text: the figures next to the paper's, the paper's tables, two results side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import table as layouts
 from rich.console import Console
+from satpipe.jobs.evaluate.paired import Paired
 from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.reports import paper
 from satpipe.reports.tables import Table
@@ -16,14 +17,21 @@ _NAMES = {
     "auc": "AUC",
     "d_prime": "d'",
     "lwlrap": "lwlrap",
+    "segment_mAP": "mAP (segments)",
+    "segment_auc": "AUC (segments)",
+    "segment_d_prime": "d' (segments)",
+    "calibration_error": "expected calibration error (segments)",
     "segment_f1": "segment-F1",
     "onset_f1": "onset-F1",
     "event_f1": "event-F1",
+    "intersection_f1": "intersection-F1",
     "error_rate": "error rate (segments)",
     "onset_error_rate": "error rate (onsets)",
     "event_error_rate": "error rate (events)",
     **{
-        f"{way}_{rate}": f"{rate} ({way}s)" for way in ("segment", "onset", "event") for rate in ("precision", "recall")
+        f"{way}_{rate}": f"{rate} ({way}s)"
+        for way in ("segment", "onset", "event", "intersection")
+        for rate in ("precision", "recall")
     },
     "psds1": "PSDS1",
     "psds2": "PSDS2",
@@ -50,17 +58,27 @@ def result_text(result: EvaluationResult) -> list[str]:
     for name, figures in _by_name(result["figures"]).items():
         if _plain(name).endswith(_NOT_PRINTED):
             continue
-        theirs = _published(name, model)
+        theirs = _published(next(iter(figures.values())), model)
         published = published or bool(theirs)
         cells = [_cell(figures.get(average)) for average in _AVERAGES]
         table.add_row(_title(name, next(iter(figures.values()))), *cells, theirs)
     lines += [*_render(table), ""]
     if published:
         lines.append(f"paper: Dinkel et al. (2024), the published {model['arch']} on AudioSet's evaluation set.")
+    if "cross_check" in result:
+        lines.append(_cross_check(result["cross_check"]))
     if any(figure["low"] is not None for figure in result["figures"]):
         level, samples = result["options"]["level"], result["options"]["bootstrap"]
         lines.append(f"In brackets: {level:.0%} intervals of {samples} bootstrap samples of the recordings.")
     return lines
+
+
+def _cross_check(check: dict[str, Any]) -> str:
+    largest = "no figure is defined" if check["largest"] is None else f"{check['largest']:.1e} ({check['largest_of']})"
+    return (
+        f"cross-check: {len(check['figures'])} figures of {check['clips']:,} of {check['of_clips']:,} clips by "
+        f"sed_eval {check['sed_eval']} and psds-eval {check['psds_eval']}; largest difference: {largest}"
+    )
 
 
 def _ground_truth(kind: str, truth: dict[str, Any]) -> str:
@@ -121,11 +139,22 @@ def _percent(percent: float | None) -> str:
     return "" if percent is None else f"{percent:.1f}"
 
 
-def _published(name: str, model: dict[str, Any]) -> str:
-    """Return the paper's figure for the same model and delay, in percent; "" if there is none."""
+def _published(figure: _Figure, model: dict[str, Any]) -> str:
+    """Return the paper's figure for the same model, delay, classes and segments, in percent; "" if there is none."""
+    name = figure["name"]
     tables = {"mAP": 1 if model["delay_s"] >= 10 else 2, "segment_f1": 3, "onset_f1": 3}
-    row = paper.row(tables[name], model["arch"], model["delay_s"], model["memory"] == "on") if name in tables else None
+    if name not in tables or not is_the_papers(figure, model):
+        return ""
+    row = paper.row(tables[name], model["arch"], model["delay_s"], model["memory"] == "on")
     return _percent(None if row is None else row.percent(name))
+
+
+def is_the_papers(figure: _Figure, model: dict[str, Any]) -> bool:
+    """Return True if a figure has the classes, the segments and the collar of the paper's figure of this name."""
+    wanted: dict[str, Any] = {"class_set": "527"} if figure["name"] == "mAP" else {"class_set": "381"}
+    wanted |= {"segment_s": model.get("chunk_s")} if figure["name"] == "segment_f1" else {}
+    wanted |= {"collar_s": 0.2} if figure["name"] == "onset_f1" else {}
+    return all(figure.get(key) == value for key, value in wanted.items())
 
 
 def paper_table_text(results: list[EvaluationResult], number: int) -> list[str]:
@@ -162,6 +191,10 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
             streaming = "yes" if model["memory"] == "on" else "no"
             rows.append((f"{model['delay_s']:g} s", name, streaming, *[""] * len(costs), *figures(result)))
     note = f"Ours: {', '.join(result['out'] for result in results)}."
+    names_of_paper = [each for each in names if any(_differs(result, each) for result in results)]
+    if names_of_paper:
+        shown = " and ".join(_NAMES[name] for name in names_of_paper)
+        note += f"\n{shown}: ours with other classes, segments or collars than the paper's are left out."
     if number == 3:
         note += (
             "\nOurs are micro / macro by sed_eval's rule / macro with 0 for classes never found; the paper does not "
@@ -172,25 +205,36 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
     return Table(title, ("delay", "model", "streaming", *costs, *heads), tuple(rows), note, text_columns=3)
 
 
-def paper_tables(results: list[EvaluationResult]) -> list[Table]:
-    """Return the tables of the paper for which the results have figures."""
+def paper_tables(results: list[EvaluationResult]) -> dict[int, Table]:
+    """Return the tables of the paper for which the results have figures, by number."""
     wanted = set()
     for result in results:
         names = {figure["name"] for figure in result["figures"]}
         wanted |= {1 if result["model"]["delay_s"] >= 10 else 2} if "mAP" in names else set()
         wanted |= {3} if "segment_f1" in names else set()
-    return [paper_table(results, number) for number in sorted(wanted)]
+    return {number: paper_table(results, number) for number in sorted(wanted)}
+
+
+def _differs(result: EvaluationResult, name: str) -> bool:
+    """Return True if a result has a figure of this name that is not comparable with the paper's."""
+    return any(figure["name"] == name and not is_the_papers(figure, result["model"]) for figure in result["figures"])
 
 
 def _ours(result: EvaluationResult | None, name: str) -> str:
-    figures = {} if result is None else _by_name(result["figures"]).get(name, {})
+    comparable = result is not None and not _differs(result, name)
+    figures = _by_name(result["figures"]).get(name, {}) if result is not None and comparable else {}
     averages = ("macro",) if name == "mAP" else _AVERAGES
     return " / ".join(_number(name, figures[average]["value"]) for average in averages if average in figures)
 
 
-def comparison(first: EvaluationResult, second: EvaluationResult) -> list[str]:
-    """Return two results side by side; `satpipe.jobs.evaluate.compare` must have accepted them."""
-    layout = _table("", "average", printable(first["out"]), printable(second["out"]), "difference")
+def comparison(
+    first: EvaluationResult, second: EvaluationResult, differences: Mapping[tuple[str, str], Paired]
+) -> list[str]:
+    """Return two results side by side, with the paired differences of their bootstrap samples.
+
+    `satpipe.jobs.evaluate.compare` must have accepted the results.
+    """
+    layout = _table("", "average", printable(first["out"]), printable(second["out"]), "difference", "p")
     right = _by_name(second["figures"])
     for figure in first["figures"]:
         name, average = figure["name"], figure["average"]
@@ -198,8 +242,20 @@ def comparison(first: EvaluationResult, second: EvaluationResult) -> list[str]:
         if other is not None:
             values = (figure["value"], other["value"])
             difference = "" if None in values else _number(name, values[1] - values[0])
-            layout.add_row(_title(name, figure), average, _cell(figure), _cell(other), difference)
-    return _render(layout)
+            both = differences.get((name, average))
+            if difference and both:
+                difference += f" [{_number(name, both.low)}, {_number(name, both.high)}]"
+            layout.add_row(
+                _title(name, figure), average, _cell(figure), _cell(other), difference, f"{both.p:.3f}" if both else ""
+            )
+    lines = _render(layout)
+    if differences:
+        level, samples = first["options"]["level"], first["options"]["bootstrap"]
+        lines.append(
+            f"difference: second less first, with {level:.0%} intervals of {samples} bootstrap samples, paired: each "
+            "has the same recordings for both. p: two-sided, not corrected for the number of figures."
+        )
+    return lines
 
 
 def _table(*columns: str) -> layouts.Table:

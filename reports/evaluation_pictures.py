@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from satpipe.jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS
+from satpipe.jobs.evaluate.curves import PR_CHUNKS, PR_CLIPS, RELIABILITY
 from satpipe.jobs.evaluate.result import EvaluationResult
 from satpipe.pipeline.storage import locate, write_text
 from satpipe.reports.class_bars import class_bars
@@ -84,18 +84,20 @@ def _wanted(labels: Sequence[int], classes: dict[str, list[_Class]]) -> list[str
 
 
 def write_tables(results: list[EvaluationResult], folder: str | Path) -> list[Path]:
-    """Write the paper's tables with our figures next to the paper's, as Markdown, HTML and LaTeX.
+    """Write the paper's tables with our figures next to the paper's, as Markdown, HTML, LaTeX and CSV.
 
     Raises:
         OutputError: A file cannot be written.
     """
-    tables = paper_tables(results)
+    by_number = paper_tables(results)
+    tables = list(by_number.values())
     texts = {
-        "md": markdown_text(tables),
-        "html": html_page("Figures compared with the paper's", tables),
-        "tex": latex_input(tables),
+        "tables.md": markdown_text(tables),
+        "tables.html": html_page("Figures compared with the paper's", tables),
+        "tables.tex": latex_input(tables),
+        **{f"table{number}.csv": table.csv() for number, table in by_number.items()},
     }
-    paths = [locate(folder) / f"tables.{suffix}" for suffix in texts]
+    paths = [locate(folder) / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(path, text)
     return paths
@@ -107,6 +109,8 @@ def _strong(
     if "psds1" in curves["curve"].unique().to_pylist():
         psd_roc(result, curves, chosen, place / "psd_roc")
         yield "psd_roc"
+    reliability(result, curves, place / "reliability")
+    yield "reliability"
     upper_bounds(result, classes, place / "ceilings")
     yield "ceilings"
     if result.get("branches", {}).get("rows"):
@@ -136,6 +140,20 @@ def precision_recall(curves: pa.Table, name: str, classes: list[_Class], place: 
         axes.legend(
             loc="upper left", bbox_to_anchor=(1.02, 1), title="average precision", alignment="left", borderaxespad=0
         )
+
+
+def reliability(result: EvaluationResult, curves: pa.Table, place: Path) -> None:
+    """Draw how often a class is in segments of similar score; calibrated scores lie on the diagonal."""
+    x, y = _line(curves, RELIABILITY, None)
+    errors = [each["value"] for each in result["figures"] if each["name"] == "calibration_error"]
+    with drawn(place, 4.4, 3.6) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+        axes.plot(x, y, marker="o", label=f"all classes, error {errors[0]:.3f}", clip_on=False, **_SOLID)
+        unit_axis(axes, "x", "mean score of segments")
+        unit_axis(axes, "y", "share with the class")
+        axes.set_box_aspect(1)
+        axes.legend(loc="upper left")
 
 
 def psd_roc(result: EvaluationResult, curves: pa.Table, classes: list[_Class], place: Path) -> None:

@@ -1,5 +1,7 @@
-"""Tables of text, as Markdown, HTML and LaTeX."""
+"""Tables of text, as Markdown, HTML, LaTeX and CSV."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,6 +53,12 @@ class Table:
         lines += [_row(row) for row in self.rows]
         parts = (f"**{_plain(self.title)}**", "\n".join(lines), _plain(self.note))
         return "\n\n".join(part for part in parts if part)
+
+    def csv(self) -> str:
+        """Return the columns and rows as CSV."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        return text.getvalue()
 
     def html(self) -> str:
         """Return the table and its note as HTML elements."""

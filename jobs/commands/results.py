@@ -97,7 +97,8 @@ def evaluate(
     if compare:
         first, second = map(evaluate.read, compare)
         evaluate.compare(first, second)
-        say(*evaluation.comparison(first, second), "")
+        samples = evaluate.read_samples(compare[0]), evaluate.read_samples(compare[1])
+        say(*evaluation.comparison(first, second, evaluate.paired(first, second, samples)), "")
         return 0
     outs = _folders(given, outs)
     results = []

@@ -5,16 +5,30 @@ from importlib.metadata import version
 from pathlib import Path
 
 from satpipe.jobs.evaluate.curves import Curves
-from satpipe.jobs.evaluate.result import EvaluationResult, compare, folders, read, read_curves, write
+from satpipe.jobs.evaluate.paired import Paired, paired
+from satpipe.jobs.evaluate.result import (
+    EvaluationResult,
+    compare,
+    folders,
+    read,
+    read_curves,
+    read_samples,
+    samples_table,
+    write,
+)
 from satpipe.jobs.evaluate.strong_figures import StrongEvaluator
 from satpipe.jobs.evaluate.weak_figures import WeakEvaluator
 from satpipe.jobs.ground_truth.audioset import labels_file
+from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.options.results import AUDIOSET, EvaluateOptions
 from satpipe.pipeline.option import takes
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import TruthError
 
-__all__ = ["EvaluateOptions", "EvaluationResult", "compare", "evaluate", "folders", "read", "read_curves", "write"]
+__all__ = [
+    "EvaluateOptions", "EvaluationResult", "Paired", "compare", "evaluate", "folders", "paired", "read", "read_curves",
+    "read_samples", "write",
+]  # fmt: skip
 
 
 @takes(EvaluateOptions)
@@ -55,18 +69,22 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
         "figures": [],
         "classes": [],
         "curves": curves.table(),
+        "samples": samples_table({}),
     }
+    samples: dict[tuple[str, str], Floats] = {}
     either = not (options.weak or options.strong)  # AudioSet's, those that fit
     for kind, evaluator in (("weak", WeakEvaluator), ("strong", StrongEvaluator)):
         given = AUDIOSET if either else getattr(options, kind)
         if given:
             try:
                 path = labels_file(kind, given, tables.run.get("inputs", ()))
-                evaluator(tables, options, result, curves).evaluate(path)
+                one = evaluator(tables, options, result, curves)
+                one.evaluate(path)
+                samples |= one.samples
             except TruthError as error:
                 if kind == "weak" or not either:
                     raise
                 result["truth"].pop(kind, None)
                 result["notes"].append(f"no strong labels were evaluated: {error}")
-    result["curves"] = curves.table()
+    result["curves"], result["samples"] = curves.table(), samples_table(samples)
     return result

@@ -14,10 +14,9 @@ from satpipe.jobs.metrics.psds import Psds
 from satpipe.pipeline.tables.schemas import CURVES
 from satpipe.sat.labels import Label
 
-PR_CLIPS, PR_CHUNKS = "precision_recall_clips", "precision_recall_chunks"
+PR_CLIPS, PR_CHUNKS, RELIABILITY = "precision_recall_clips", "precision_recall_chunks", "reliability"
 MAX_POINTS = 500  # of a curve
 FINENESS = 1 / 2000  # of an axis: less than the width of a line
-_LEVELS = 1 << 16  # half-precision numbers
 
 
 class Curves:
@@ -30,7 +29,7 @@ class Curves:
         """Add a curve, with fewer points if it has very many.
 
         Args:
-            curve: Its kind: `PR_CLIPS`, `PR_CHUNKS` or the name of a PSDS setting.
+            curve: Its kind: `PR_CLIPS`, `PR_CHUNKS`, `RELIABILITY` or the name of a PSDS setting.
             label: Its class; None: all classes together.
             x: Of its points, [n]: recall, or effective false positives per hour.
             y: Of its points, [n]: precision, or the effective true positive ratio.
@@ -49,34 +48,16 @@ class Curves:
             if score.reference[k]:
                 self.add(name, label, *psd_roc(*score.curve(k), maximum))
 
-    def add_chunks(
-        self,
-        scores: npt.NDArray[np.float16],
-        scored: Sequence[int],
-        labelled: tuple[Rows, Rows],
-        labels: Sequence[Label],
-    ) -> None:
+    def add_chunks(self, name: Label | None, counts: Rows, positives: int) -> None:
         """Add precision over recall of chunks.
 
         Args:
-            scores: Of each chunk and class that has scores, [n, S].
-            scored: These classes: positions in `labels`, [S]. The other classes are never detected.
-            labelled: Which chunk has which class, sorted by class: positions in the scores and in `labels`, [m] and
-                [m].
-            labels: The classes, [K].
+            name: Class of the curve; None: all classes together.
+            counts: Its chunks, see `level_counts`.
+            positives: Number of chunks with the class, including those without a score.
         """
-        chunk, label = labelled
-        together = np.zeros((2, _LEVELS), np.int64)
-        for column, k in enumerate(scored):
-            positives = chunk[slice(*np.searchsorted(label, [k, k + 1]))]
-            # Half precision has few numbers, so they are counted instead of sorted; positive ones sort by their bits.
-            levels = np.ascontiguousarray(scores[:, column]).view(np.uint16)
-            counts = np.stack([np.bincount(some, minlength=_LEVELS) for some in (levels, levels[positives])])
-            together += counts
-            if len(positives):
-                self.add(PR_CHUNKS, labels[k], *_precision_recall_of(counts, len(positives)))
-        if len(label):
-            self.add(PR_CHUNKS, None, *_precision_recall_of(together, len(label)))
+        if positives and counts[0].any():
+            self.add(PR_CHUNKS, name, *_precision_recall_of(counts, positives))
 
     def table(self) -> pa.Table:
         """Return all curves, in the order in which they were added."""
@@ -101,7 +82,7 @@ def _precision_recall_of(counts: Rows, positives: int) -> tuple[Floats, Floats]:
     """Return recall and precision at all thresholds, with corners.
 
     Args:
-        counts: Number of chunks, and of those with the class, at each half-precision score, [2, `_LEVELS`].
+        counts: Number of chunks, and of those with the class, at each half-precision score, see `level_counts`.
         positives: Number of chunks with the class, including those without a score.
     """
     detected, correct = np.cumsum(counts[:, np.flatnonzero(counts[0])[::-1]], axis=1)

@@ -40,6 +40,7 @@ class Evaluator:
         self.weights = np.zeros((0, 0), np.int32)
         self.groups = np.zeros(0, np.int32)
         self.clips: dict[str, Any] = {}
+        self.samples: dict[tuple[str, str], Floats] = {}
         self.aliases = ground_truth.read_aliases(options.aliases) if options.aliases else None
         self.classes = self.class_set()
 
@@ -136,6 +137,7 @@ class Evaluator:
         """Add a figure with its conditions; `samples` are its values in the bootstrap samples."""
         low, high = np.nan, np.nan
         if samples is not None and len(samples):
+            self.samples[name, average] = np.asarray(samples, np.float64)
             low, high = interval(samples, self.options.level, float(value) if mirrored else None)
             if not name.partition("_closed")[0].endswith(UNLIMITED):
                 low, high = np.clip([low, high], 0, 1)

@@ -1,16 +1,20 @@
 """The result of an evaluation: written, read, and compared with another."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from satpipe.jobs.metrics.arrays import Floats
 from satpipe.pipeline.storage import locate, written_whole
 from satpipe.pipeline.tables.files import reading
 from satpipe.sat.errors import ConfigError, OutputError
 
-RESULT, CLASSES, CURVES = "evaluate.json", "classes.csv", "curves.parquet"
+RESULT, CLASSES, CURVES, THRESHOLDS = "evaluate.json", "classes.csv", "curves.parquet", "thresholds.json"
+SAMPLES = "bootstrap.parquet"
+_SAMPLES = pa.schema({"name": pa.string(), "average": pa.string(), "values": pa.list_(pa.float64())})
 EXAMPLES = 5  # names shown of a long list
 
 CONDITIONS = (
@@ -43,6 +47,14 @@ class EvaluationResult(TypedDict):
     """The figures of each class: the rows of `classes.csv`."""
     curves: pa.Table
     """As `satpipe.pipeline.tables.schemas.CURVES`; not in `evaluate.json` but in `curves.parquet`."""
+    samples: pa.Table
+    """The figures of the bootstrap samples: `name`, `average`, `values`; not in `evaluate.json` but in
+    `bootstrap.parquet`."""
+    thresholds: NotRequired[dict[str, Any]]
+    """The content of `thresholds.json`; only with `tune`."""
+    cross_check: NotRequired[dict[str, Any]]
+    """Figures of some clips by satpipe, sed_eval and psds-eval, and their largest difference; only with
+    `cross_check`."""
     branches: NotRequired[dict[str, Any]]
     """Confusion between branches of the ontology; only with strong labels."""
 
@@ -74,12 +86,17 @@ def write(result: EvaluationResult, folder: str | Path) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         with written_whole(place / RESULT) as path:
-            plain = {key: value for key, value in result.items() if key != "curves"}
+            plain = {key: value for key, value in result.items() if key not in ("curves", "samples", "thresholds")}
             path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with written_whole(place / CLASSES) as path:
             pd.DataFrame(result["classes"]).to_csv(path, index=False)
+        if "thresholds" in result:
+            with written_whole(place / THRESHOLDS) as path:
+                path.write_text(json.dumps(result["thresholds"], indent=1) + "\n", encoding="utf-8")
         with written_whole(place / CURVES) as path:
             pq.write_table(result["curves"], path, compression="zstd")
+        with written_whole(place / SAMPLES) as path:
+            pq.write_table(result["samples"], path, compression="zstd")
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
 
@@ -109,8 +126,27 @@ def read_curves(folder: str | Path) -> pa.Table:
     Raises:
         OutputError: The file is missing or cannot be read.
     """
+    return _read_table(folder, CURVES)
+
+
+def read_samples(folder: str | Path) -> pa.Table:
+    """Read the figures of the bootstrap samples next to a result: `name`, `average`, `values`.
+
+    Raises:
+        OutputError: The file is missing or cannot be read.
+    """
+    return _read_table(folder, SAMPLES)
+
+
+def samples_table(samples: Mapping[tuple[str, str], Floats]) -> pa.Table:
+    """Return the figures of the bootstrap samples by name and average as a table."""
+    rows = [{"name": name, "average": average, "values": each} for (name, average), each in samples.items()]
+    return pa.Table.from_pylist(rows, _SAMPLES)
+
+
+def _read_table(folder: str | Path, name: str) -> pa.Table:
     place = locate(folder)
-    path = (place.parent if place.suffix == ".json" else place) / CURVES
+    path = (place.parent if place.suffix == ".json" else place) / name
     if not path.exists():
         raise OutputError(f"{path} is missing: run `satpipe evaluate` again")
     with reading(path), path.open("rb") as file:

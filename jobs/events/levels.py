@@ -60,9 +60,9 @@ def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats]:
         value = float(path)
         columns = tuple(range(CLASSES)) if columns is None else columns
         return columns, np.full(len(columns), value)
+    given = ground_truth.read_thresholds(path)
     if columns is None:
-        table = ground_truth.threshold_table(path)
-        columns = tuple(sorted(label.index for label in table if label.index is not None))
+        columns = given.outputs() if given.default is None else tuple(range(CLASSES))
         if not columns:
             raise ConfigError(f"{path} has no threshold for any of the model's classes")
-    return columns, ground_truth.read_thresholds(path, [weak_labels()[column] for column in columns])
+    return columns, given.of([weak_labels()[column] for column in columns])

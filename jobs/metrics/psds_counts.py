@@ -56,11 +56,13 @@ class Reference:
         ConfigError: Events of one class overlap, or one ends before it starts.
     """
 
-    def __init__(self, events: Events, durations_s: Floats, classes: int) -> None:
+    def __init__(self, events: Events, durations_s: Floats, classes: int, *, every_class: bool = False) -> None:
         events = _valid(events, "reference events")
         self.events, self.durations_s, self.classes = events, durations_s, classes
         self.length_s = events.offset_s - events.onset_s
         self.has_class = np.bincount(events.label, minlength=classes) > 0
+        if every_class:  # detections of classes without a reference count, too
+            self.has_class[:] = True
         where, shape = (events.label, events.clip), (classes, len(durations_s))
         self.events_of_class = sparse.csr_array((np.ones(len(events)), where), shape)
         self.seconds_of_class = sparse.csr_array((self.length_s, where), shape)

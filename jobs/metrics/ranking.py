@@ -157,9 +157,9 @@ def resampled_metrics(
     positives = np.empty((len(weights), classes), np.int32)
     average_precision, auc = np.empty(positives.shape), np.empty(positives.shape)
     for k in range(classes):
-        ranked = _rank(scores[:, k], labels[:, k], np.arange(clips), by_clip)
+        ranked = rank(scores[:, k], labels[:, k], np.arange(clips), by_clip)
         positives[:, k], average_precision[:, k], auc[:, k] = ranked
-    _, micro, _ = _rank(scores.ravel(), labels.ravel(), np.repeat(np.arange(clips), classes), by_clip)
+    _, micro, _ = rank(scores.ravel(), labels.ravel(), np.repeat(np.arange(clips), classes), by_clip)
     lwlrap = ratio(weights @ _label_precisions(scores, labels), weights @ np.sum(labels, axis=1, dtype=np.int32))
     return RankingMetrics(positives, average_precision, auc, micro, lwlrap)
 
@@ -170,8 +170,8 @@ def d_prime(auc: Floats) -> Floats:
     return distance
 
 
-def _rank(scores: npt.NDArray[Any], labels: Bools, clip: npt.NDArray[Any], weights: Ints) -> tuple[Any, Floats, Floats]:
-    """Rank entries once and return positives, average precision and AUC under many weights, each [B].
+def rank(scores: npt.NDArray[Any], labels: Bools, clip: npt.NDArray[Any], weights: Ints) -> tuple[Any, Floats, Floats]:
+    """Rank entries once, and return positives, average precision and AUC under many weights, each [B].
 
     Both metrics change only at the score of a positive. The weight of the entries between two of these is a product
     with a sparse matrix of zeros and ones, much faster than cumulative sums over all entries.

@@ -70,12 +70,23 @@ class EvaluateOptions(Options):
     ] = None
     unknown: Annotated[Unknown, Option("What to do with labels that AudioSet and --aliases do not have.")] = "error"
     threshold: Annotated[
-        str, Option("Minimum score of a detection, or a table with one for each class.", metavar="S|CSV")
-    ] = "0.5"
+        str | None,
+        Option("Minimum score of a detection, by default 0.5, or a file with one for each class.", metavar="S|FILE"),
+    ] = None
     tune: Annotated[
         str | Path | None,
-        Option("List of clips on which class thresholds are chosen; the other clips are evaluated.", metavar="FILE"),
+        Option(
+            "Choose thresholds of classes on the clips listed in a file, and evaluate the others; or on `all` clips.",
+            metavar="FILE|all",
+        ),
     ] = None
+    tune_for: Annotated[
+        Literal["segment-f1", "event-f1", "intersection-f1"], Option("Figure of each class that --tune maximises.")
+    ] = "segment-f1"
+    tune_filters: Annotated[
+        str,
+        Option("Lengths in chunks of the median filter that --tune chooses from for each class.", metavar="N,N,..."),
+    ] = "1"
     segment_s: Annotated[
         float | None, Option("Length of segments in seconds; by default the model's chunk.", minimum=0, above=True)
     ] = None
@@ -85,6 +96,14 @@ class EvaluateOptions(Options):
         Option(
             "Collar of offsets as a fraction of the event's length, if longer than --collar-s.", minimum=0, maximum=1
         ),
+    ] = 0.5
+    dtc: Annotated[
+        float,
+        Option("Minimum part of a detection within labelled events, for intersection-F1.", minimum=0, maximum=1),
+    ] = 0.5
+    gtc: Annotated[
+        float,
+        Option("Minimum part of a labelled event within detections, for intersection-F1.", minimum=0, maximum=1),
     ] = 0.5
     median_filter: Annotated[
         int, Option("Length of the median filter over scores, an odd number of chunks; 1: none.", minimum=1)
@@ -106,6 +125,14 @@ class EvaluateOptions(Options):
     ] = "recording"
     level: Annotated[float, Option("Confidence level of the intervals.", minimum=0.5, maximum=1, below=True)] = 0.95
     seed: Annotated[int, Option("Random seed of the bootstrap.", minimum=0)] = 0
+    cross_check: Annotated[
+        bool, Option("Compute the figures of some clips once more with sed_eval and psds-eval themselves.")
+    ] = False
+
+    @property
+    def filters(self) -> tuple[int, ...]:
+        """Lengths of the median filter that --tune chooses from, in chunks."""
+        return tuple(int(each) for each in self.tune_filters.split(","))
 
     @property
     def psds_points(self) -> int | None:
@@ -121,6 +148,12 @@ class EvaluateOptions(Options):
         super().__post_init__()
         if self.median_filter % 2 == 0:
             raise ConfigError(f"--median-filter must be an odd number of chunks, not {self.median_filter}")
+        if self.tune and self.threshold is not None:
+            raise ConfigError("--tune chooses thresholds: leave out --threshold")
+        if any(not each.strip().isdecimal() or int(each) % 2 == 0 for each in self.tune_filters.split(",")):
+            raise ConfigError(f"--tune-filters must be odd numbers of chunks such as 1,3,5, not {self.tune_filters}")
+        if self.filters != (1,) and (not self.tune or self.median_filter > 1):
+            raise ConfigError("--tune-filters is for --tune, and not for --median-filter")
         if self.psds_thresholds != EXACT and not self.psds_thresholds.isdecimal():
             raise ConfigError(f"--psds-thresholds must be {EXACT} or a whole number, not {self.psds_thresholds}")
 
@@ -133,8 +166,8 @@ class EventOptions(Options):
     threshold: Annotated[
         float | str | Path,
         Option(
-            "Minimum for the highest score of an event, or a table with a minimum for each class.",
-            metavar="S|CSV",
+            "Minimum for the highest score of an event, or a file with one for each class, see `evaluate --tune`.",
+            metavar="S|FILE",
         ),
     ] = 0.5
     low: Annotated[

@@ -672,11 +672,27 @@ def test_what_is_wrong_with_a_class_set_is_said(
 def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None:
     classes = (find("Speech"), find("Dog"))
     path = write(tmp_path, "label,threshold\nDog,0.25\nMusic,1\nSpeech,0.5\n")
-    assert read_thresholds(path, classes).tolist() == [0.5, 0.25]
+    assert read_thresholds(path).of(classes).tolist() == [0.5, 0.25]
     path = write(tmp_path, "mid\tname\tthreshold\n/m/0bt9lr\t?\t0.25\n/m/09x0r\t?\tnan\n")
-    assert read_thresholds(path, classes[1:]).tolist() == [0.25]
+    assert read_thresholds(path).of(classes[1:]).tolist() == [0.25]
     with pytest.raises(TruthError, match="has no threshold for 1 class: Speech"):
-        read_thresholds(path, classes)
+        read_thresholds(path).of(classes)
+
+
+def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -> None:
+    dog, bark, speech, music = (find(name) for name in ("Dog", "Bark", "Speech", "Music"))
+    content = {
+        "thresholds": {dog.mid: 0.2},
+        "groups": {"set/animal": {"classes": [dog.mid, bark.mid], "threshold": 0.3},
+                   "set/loud": {"classes": [bark.mid, speech.mid], "threshold": 0.1}},
+        "median_filter": {dog.mid: 3},
+        "default": 0.7,
+    }  # fmt: skip
+    given = read_thresholds(write(tmp_path, json.dumps(content), "t.json"))
+    assert given.of([dog, bark, speech, music]).tolist() == [0.2, 0.1, 0.1, 0.7]
+    assert given.of([Label("set/animal", "animal", None)]).tolist() == [0.3]
+    assert given.filters_of([dog, bark]).tolist() == [3, 1]
+    assert set(given.outputs()) == {dog.index, bark.index, speech.index}
 
 
 @pytest.mark.parametrize(
@@ -687,11 +703,18 @@ def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None
         ("label,threshold\nDog,0\nDog,1\n", TruthError, "line 3: 'Dog' is already in line 2"),
         ("label,threshold\nDogg,0\n", LabelError, "line 2: label 'Dogg' not found"),
         ("Dog,0\n", TruthError, "must have a header with the columns mid or label, and threshold"),
+        ('{"default": 1.5}', TruthError, "the threshold of default must be from 0 to 1, not 1.5"),
+        ('{"thresholds": {"/m/0bt9lr": "high"}}', TruthError, "threshold of /m/0bt9lr must be from 0 to 1, not 'high'"),
+        ('{"thresholds": {"/m/x": 0.5}}', LabelError, "label '/m/x' not found"),
+        ('{"default": 0.5, "median_filter": {"/m/0bt9lr": 2}}', TruthError, "must be an odd number of chunks, not 2"),
+        ('{"groups": {"a/b": {"threshold": 1}}}', TruthError, "not a file of thresholds: KeyError: 'classes'"),
+        ('{"sha256": "1"}', TruthError, "has no thresholds"),
+        ('{"default": 0.5', TruthError, "is not a file of thresholds"),
     ],
 )
 def test_what_is_wrong_with_thresholds_is_said(tmp_path: Path, text: str, error: type[SatpipeError], says: str) -> None:
     with pytest.raises(error, match=says):
-        read_thresholds(write(tmp_path, text), weak_labels())
+        read_thresholds(write(tmp_path, text)).of(weak_labels())
 
 
 # Scores

@@ -23,12 +23,16 @@ class Finder:
         tables: The folder.
         recordings: The chosen recordings, as positions in the tables, sorted by name.
         levels: Classes and thresholds.
+        notes: Restrictions on the use of the events.
     """
 
     def __init__(self, out: str | Path, options: EventOptions) -> None:
         """Open the folder; no score is read yet. Raises the errors of `events`."""
         self.levels = levels(options)
         self.tables = Tables(out)
+        self.notes = self.tables.notes
+        if self.levels.model_sha256 not in (None, self.tables.model["sha256"]):
+            self.notes = (*self.notes, f"the thresholds of {options.threshold} were chosen for another model")
         self._by_name = self.tables.choose()
         self._rank = np.empty(len(self._by_name), np.int32)  # of each recording's name among all
         self._rank[self._by_name] = np.arange(len(self._by_name))

@@ -25,6 +25,8 @@ class Levels:
     """Minimum of the highest score of an event, [K]."""
     low: Floats
     """Minimum of all its scores, [K]."""
+    model_sha256: str | None = None
+    """Model that the thresholds were chosen for, if it is known."""
 
 
 def levels(options: EventOptions) -> Levels:
@@ -36,7 +38,7 @@ def levels(options: EventOptions) -> Levels:
         LabelError: A class is unknown.
         TruthError: The table of thresholds cannot be read, or wanted classes are missing in it.
     """
-    columns, threshold = _thresholds(options)
+    columns, threshold, model_sha256 = _thresholds(options)
     low = threshold * LOW_SHARE if options.low is None else np.full(len(columns), options.low)
     bad = threshold[~((threshold > 0) & (threshold <= 1))]
     if len(bad):
@@ -48,10 +50,10 @@ def levels(options: EventOptions) -> Levels:
             f"--low must not be above the threshold, which is {upper:g} for '{label}', not {options.low:g}; by default "
             f"it is {LOW_SHARE:g} of each threshold"
         )
-    return Levels(columns, threshold, low)
+    return Levels(columns, threshold, low, model_sha256)
 
 
-def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats]:
+def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats, str | None]:
     columns = None if options.labels is None else choose(options.labels)
     if columns == ():
         raise ConfigError("no class is chosen")
@@ -59,10 +61,15 @@ def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats]:
     with suppress(ValueError):
         value = float(path)
         columns = tuple(range(CLASSES)) if columns is None else columns
-        return columns, np.full(len(columns), value)
+        return columns, np.full(len(columns), value), None
     given = ground_truth.read_thresholds(path)
     if columns is None:
         columns = given.outputs() if given.default is None else tuple(range(CLASSES))
         if not columns:
             raise ConfigError(f"{path} has no threshold for any of the model's classes")
-    return columns, given.of([weak_labels()[column] for column in columns])
+    if given.filters:
+        raise ConfigError(
+            f"{path} has median filters, which `satpipe events` does not apply: choose thresholds without "
+            "--tune-filters"
+        )
+    return columns, given.of([weak_labels()[column] for column in columns]), given.model_sha256

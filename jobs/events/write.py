@@ -90,7 +90,7 @@ def write(out: str | Path, options: EventOptions, to: str | Path | None = None, 
     finder = Finder(out, options)
     name = f"events.{kind}" if kind in TABLES else f"events_{kind}"
     place = finder.tables.folder / name if to is None else locate(to)
-    written = Written(place, int((finder.tables.chunks[finder.recordings] > 0).sum()), finder.tables.notes)
+    written = Written(place, int((finder.tables.chunks[finder.recordings] > 0).sum()), finder.notes)
     found = map(written.count, finder.events())
     if kind in TABLES:
         _write_table(found, place, kind, _about(finder, options))

@@ -1,5 +1,6 @@
 """Label files of every dialect, each written by its own program, and label sets in terms of AudioSet's classes."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,14 @@ import parselmouth
 import pytest
 from outputs import scores_of, write_output
 from satpipe.jobs.evaluate import EvaluationResult, evaluate
+from satpipe.jobs.evaluate import write as write_result
 from satpipe.jobs.events import EventOptions
 from satpipe.jobs.events import write as write_events
 from satpipe.jobs.ground_truth import StrongLabels, class_set, read_aliases, read_strong, read_weak
 from satpipe.jobs.ground_truth.aliases import SHIPPED
 from satpipe.jobs.metrics.sound_events import Events, within
 from satpipe.reports.evaluation import result_text
-from satpipe.sat.errors import LabelError, TruthError
+from satpipe.sat.errors import ConfigError, LabelError, TruthError
 
 EVENTS = [(0.5, 2.25, "Dog"), (3.0, 4.125, "Male speech, man speaking"), (3.5, 6.0, "Dog")]
 Rows = list[tuple[str, float, float, str]]
@@ -247,6 +249,26 @@ def test_labels_of_desed_are_understood_and_several_classes_are_one_target(out: 
     assert by_class["Alarm_bell_ringing"]["average_precision"] == 1
     assert by_class["Alarm_bell_ringing"]["clips"] == 1
     assert by_class["Dog"]["clips"] == 2
+
+
+def test_events_take_the_thresholds_that_evaluate_chose(out: Path, tmp_path: Path) -> None:
+    text = "filename\tonset\toffset\tevent_label\ndawn.wav\t3.84\t5.76\tAlarm_bell_ringing\n"
+    truth = write_text(tmp_path / "t.tsv", text)
+    options = {"strong": truth, "aliases": "desed", "tune": "all", "bootstrap": 0, "psds_thresholds": "0"}
+    write_result(evaluate(out, **options), tmp_path / "tuned")
+    path = tmp_path / "tuned" / "thresholds.json"
+    content = json.loads(path.read_text())
+    assert content["model_sha256"] == "abc"
+    assert content["groups"]["desed/Alarm_bell_ringing"]["threshold"] <= 0.7  # one threshold for alarm and doorbell
+    written = write_events(out, EventOptions(labels=("Alarm", "Dog"), threshold=path), tmp_path / "events.csv")
+    assert (written.labels, written.notes) == ({"Alarm": 1, "Dog": 2}, ())
+    path.write_text(json.dumps(content | {"model_sha256": "other", "default": 0.95}))
+    written = write_events(out, EventOptions(labels=("Alarm", "Dog"), threshold=path), tmp_path / "events.csv")
+    assert (written.labels, len(written.notes)) == ({"Alarm": 1}, 1)
+    assert "were chosen for another model" in written.notes[0]
+    path.write_text(json.dumps(content | {"median_filter": {"/m/0bt9lr": 3}}))
+    with pytest.raises(ConfigError, match="without --tune-filters"):
+        write_events(out, EventOptions(threshold=path), tmp_path / "events.csv")
 
 
 def test_shipped_aliases_have_the_labels_of_their_sets() -> None:

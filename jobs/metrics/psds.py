@@ -37,6 +37,7 @@ from satpipe.sat.errors import ConfigError
 HOUR_S = 3600.0  # rates are per hour
 DECIMALS = 6  # of a second, to which sed_scores_eval compares
 _SAMPLES = 32  # samples of the clips weighted together: 40 MB for AudioSet's strong evaluation set
+_ROUNDING = 1e-16  # of a variance
 _STEPS = 4096  # of the averaged staircase at once
 
 
@@ -331,7 +332,9 @@ def _sampled_areas(samples: Sequence[Floats], classes: Rows, setting: Setting) -
         average = np.cumsum(after - before, dtype=np.longdouble) / number
         if setting.alpha_st:
             squares = np.cumsum((after - before) * (after + before), dtype=np.longdouble) / number
-            average = np.maximum(average - setting.alpha_st * np.sqrt(np.maximum(squares - average**2, 0)), 0)
+            variance = squares - average**2
+            variance[variance < _ROUNDING] = 0
+            average = np.maximum(average - setting.alpha_st * np.sqrt(variance), 0)
         areas.append(_area(x, average.astype(np.float64), setting))
     return np.array(areas, np.float64)
 

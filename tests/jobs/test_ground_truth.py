@@ -384,7 +384,7 @@ columns = ["filename", "onset", "offset", "label", "mid", "threshold", "Selectio
 cells = ["recording", "--4gqARaEJE", "a.wav", "0", "1.5", "-1", "nan", "inf", "", '"', "/m/09x0r", "Dog", "x" * 20]
 pieces = st.sampled_from(columns + cells + ["#", "\\", "\x00"] + ["\t", ",", ";", "\n", "\r", "|", " "] * 3)
 readers = st.sampled_from(
-    [read_weak, read_strong, read_list, read_mapping, class_set, lambda path: read_thresholds(path, weak_labels())]
+    [read_weak, read_strong, read_list, read_mapping, class_set, lambda path: read_thresholds(path)]
 )
 
 

@@ -136,7 +136,7 @@ class Evaluator:
     ) -> None:
         """Add a figure with its conditions; `samples` are its values in the bootstrap samples."""
         low, high = np.nan, np.nan
-        if samples is not None and len(samples):
+        if samples is not None and len(samples) and np.isfinite(float(value)):
             self.samples[name, average] = np.asarray(samples, np.float64)
             low, high = interval(samples, self.options.level, float(value) if mirrored else None)
             if not name.partition("_closed")[0].endswith(UNLIMITED):

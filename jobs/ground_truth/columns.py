@@ -23,6 +23,10 @@ _ANSWERS = {
     "yes": True, "present": True, "true": True, "1": True, "no": False, "not present": False, "false": False,
     "0": False, "unsure": None, "": None,
 }  # fmt: skip
+_AUDIOSET = {
+    ("segment id", "start time", "end time", "label"): "AudioSet's strong labels",
+    ("segment id", "start time", "end time", "label", "present"): "AudioSet's framed labels",
+}  # by header
 _ONSET = ("onset", "event onset", "onset time", "start", "start time", "starttime", "begin", "begin time")
 _OFFSET = ("offset", "event offset", "offset time", "end", "end time", "endtime", "stop", "stop time")
 
@@ -158,7 +162,7 @@ def strong_columns(table: Table) -> Columns:
             return Columns(
                 clip, label, onset, offset, header=True, in_file=in_file, selection=selection,
                 sequence=raven and in_file is None, judged=judged, frames="present" in table.header,
-                dialect=dialect or table.format * (table.format != "Parquet")
+                dialect=dialect or _AUDIOSET.get(tuple(table.header), "") or table.format * (table.format != "Parquet")
                 or _with_header(table, [clip, onset, offset, label, judged]),
             )  # fmt: skip
         if len(table.rows) == 1 or len(missing) < 3:

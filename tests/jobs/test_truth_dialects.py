@@ -177,7 +177,7 @@ def test_frames_that_are_not_present_are_no_events_and_those_that_touch_are_one(
     (tmp_path / "framed.tsv").write_text(FRAMED)
     labels = read_strong(tmp_path / "framed.tsv")
     assert rows(labels) == [("dawn", 0.0, 1.92, "Dog")]
-    assert labels.clips == ("dawn", "dusk")
+    assert (labels.clips, labels.dialect) == (("dawn", "dusk"), "AudioSet's framed labels")
     assert labels.judged is not None
     assert sorted(labels.judged.offset_s.tolist()) == [0.96, 0.96, 2.88]
 

@@ -24,9 +24,9 @@ from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import MEL_BANDS, SAMPLE_RATE_HZ
+from satpipe.sat.model.cutting import chunk_samples
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
-from satpipe.sat.model.streaming import chunk_samples
 from satpipe.sat.printable import printable
 from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import Checkpoint

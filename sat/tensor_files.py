@@ -1,6 +1,5 @@
-"""Read and hash the weights files of all models."""
+"""Read the weights files of all models."""
 
-import hashlib
 import pickle
 import struct
 import warnings
@@ -18,15 +17,6 @@ _UNREADABLE = (
 )  # fmt: skip
 
 _QUANTISED = (torch.int8, torch.uint8, torch.int16)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of a folder's files, as a hexadecimal string."""
-    if path.is_dir():
-        lines = [f"{file.name} {sha256_of(file)}" for file in sorted(path.iterdir()) if file.is_file()]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

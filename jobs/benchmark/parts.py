@@ -19,9 +19,17 @@ from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.model.batching import BATCH_CHUNKS
 from satpipe.sat.model.chunk_parallel import consecutive
-from satpipe.sat.model.config import CLASSES, MEL_BANDS, PATCH_BANDS, PATCH_FRAMES, SAMPLE_RATE_HZ, ModelConfig
+from satpipe.sat.model.config import (
+    CENTRE_SAMPLES,
+    CLASSES,
+    MEL_BANDS,
+    PATCH_BANDS,
+    PATCH_FRAMES,
+    SAMPLE_RATE_HZ,
+    ModelConfig,
+)
 from satpipe.sat.model.cpu import threads
-from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel
+from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
 

@@ -19,7 +19,7 @@ from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.plan import plan as make_plan
-from satpipe.jobs.tag.status import Warnings, counts, problems, warnings
+from satpipe.jobs.tag.status import EXAMPLES, Warnings, counts, problems, warnings
 from satpipe.jobs.tag.time_options import joined
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.option import lists
@@ -33,13 +33,12 @@ from satpipe.pipeline.tagging.run import TagRun
 from satpipe.pipeline.tagging.worker import WorkerOptions
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
-from satpipe.sat.model.streaming import chunk_samples
+from satpipe.sat.model.cutting import chunk_samples
 from satpipe.sat.printable import printable
 from satpipe.sat.taggers.interface import LoadedTagger
 
 log = logging.getLogger("satpipe")
 
-EXAMPLES = 5  # recordings with a problem that the summary lists
 VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
 
 

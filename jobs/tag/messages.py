@@ -4,22 +4,24 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from satpipe.jobs.tag.job import Summary
-from satpipe.jobs.tag.plan import SHOWN, Plan
-from satpipe.jobs.tag.status import Status, Warnings
-from satpipe.jobs.tag.time_options import some
+from satpipe.jobs.tag.status import EXAMPLES, Status, Warnings
 from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.files import REPAIR
 from satpipe.pipeline.tagging.progress import length
-from satpipe.sat.model.config import grids_text
-from satpipe.sat.weights.hub import BUNDLED_SOURCE
+from satpipe.sat.model.config import BUNDLED_SOURCE, grids_text
 
+if TYPE_CHECKING:
+    from satpipe.jobs.tag.job import Summary
+    from satpipe.jobs.tag.plan import Plan
+
+NAMES = 3  # in one line
 KINDS = 8  # of files that are not read, in one line
 
 
-def plan(plan: Plan, out: str | Path, *, prune: bool) -> list[str]:
+def plan(plan: "Plan", out: str | Path, *, prune: bool) -> list[str]:
     """Describe what a run will do."""
     checkpoint = plan.checkpoint
     config = checkpoint.config
@@ -40,9 +42,9 @@ def plan(plan: Plan, out: str | Path, *, prune: bool) -> list[str]:
     if plan.outdated:
         lines.append(f"       {count(len(plan.outdated), 'recording')} changed or failed before: tagged again")
     if plan.damage.problems:
-        shown = [problem.removesuffix(f": {REPAIR}") for problem in plan.damage.problems[:SHOWN]]
+        shown = [problem.removesuffix(f": {REPAIR}") for problem in plan.damage.problems[:EXAMPLES]]
         lines += [f"damaged: {problem}" for problem in shown] + (
-            ["         ..."] if plan.damage.problems[SHOWN:] else []
+            ["         ..."] if plan.damage.problems[EXAMPLES:] else []
         )
         lines.append(f"       {count(len(plan.damage.affected), 'recording')} in damaged tables: tagged again")
     if plan.without_files:
@@ -54,7 +56,7 @@ def plan(plan: Plan, out: str | Path, *, prune: bool) -> list[str]:
     return lines
 
 
-def summary(summary: Summary, out: str | Path) -> list[str]:
+def summary(summary: "Summary", out: str | Path) -> list[str]:
     """Describe what a run has done."""
     lines = []
     if summary.tagged_s:
@@ -99,7 +101,7 @@ def _warnings(warnings: Warnings, out: str | Path) -> list[str]:
     ]
 
 
-def _joined(summary: Summary) -> list[str]:
+def _joined(summary: "Summary") -> list[str]:
     """Describe the files that were joined, and those that were not."""
     if summary.files is None:
         return []
@@ -114,7 +116,7 @@ def _joined(summary: Summary) -> list[str]:
     return lines
 
 
-def _times(summary: Summary) -> list[str]:
+def _times(summary: "Summary") -> list[str]:
     """Describe the start times that are known, and the rules that were applied."""
     known, ambiguities = summary.times, summary.times.ambiguities
     lines = [f"start time known for {_sources(known.sources, summary.recordings)}"]
@@ -175,3 +177,8 @@ def check(problems: Sequence[str], out: str | Path) -> list[str]:
 def count(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural if needed."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return a few of the names, for a message."""
+    return ", ".join(names[:NAMES]) + (", ..." if len(names) > NAMES else "")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
-from satpipe.jobs.tag.time_options import make_resolver, some, unmatched
+from satpipe.jobs.tag.messages import some
+from satpipe.jobs.tag.status import EXAMPLES
+from satpipe.jobs.tag.time_options import make_resolver, unmatched
 from satpipe.pipeline.option import default_out
 from satpipe.pipeline.recordings.find import Search, Source
 from satpipe.pipeline.recordings.recording import file_and_channel
@@ -21,7 +23,6 @@ from satpipe.sat.taggers.interface import LoadedTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
 
-SHOWN = 5  # problems of damaged tables
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", re.IGNORECASE)
 _UNIT_BYTES = {"": 1e6, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9}
 
@@ -113,7 +114,7 @@ def _damage(options: TagOptions, sources: list[Source]) -> Damage:
     lost = sorted(name for name in damage.affected if file_and_channel(name, split=split)[0] not in given)
     if lost and not options.prune:
         raise OutputError(
-            *damage.problems[:SHOWN],
+            *damage.problems[:EXAMPLES],
             f"this cannot be repaired without recordings that are not given here: {some(lost)}. Give all recordings; "
             "--prune gives up those that no longer exist",
         )

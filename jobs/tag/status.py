@@ -11,7 +11,8 @@ from satpipe.pipeline.tables.damage import find_damage
 from satpipe.pipeline.tables.files import open_run
 from satpipe.pipeline.tables.output_folder import Output
 
-PROBLEMS = 20  # recordings listed
+EXAMPLES = 5  # problems or recordings listed by `satpipe tag`
+PROBLEMS = 20  # by `satpipe status`
 
 
 @dataclass(frozen=True)

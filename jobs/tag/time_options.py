@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from satpipe.jobs.options.tag import TagOptions
+from satpipe.jobs.tag.messages import some
 from satpipe.pipeline.ray_engine import Engine
 from satpipe.pipeline.recordings.deployments import Candidate, NotJoined, join
 from satpipe.pipeline.recordings.find import Source
@@ -12,8 +13,6 @@ from satpipe.pipeline.recordings.probing import Unusable, probe_each
 from satpipe.pipeline.start_times.from_csv import read_clock_drifts, read_times
 from satpipe.pipeline.start_times.resolver import RecordedFile, StartTimeResolver, find_zone
 from satpipe.sat.errors import ConfigError
-
-SHOWN = 3  # names in one line
 
 
 def make_resolver(options: TagOptions) -> StartTimeResolver:
@@ -91,8 +90,3 @@ def joined(
             candidates.append(Candidate(source, info, resolver.names.recorder(source.recording), each.time))
     together, not_joined = join(candidates, gap_s)
     return sorted([*single, *together], key=lambda source: source.recording), not_joined
-
-
-def some(names: Sequence[str]) -> str:
-    """Return a few of the names, for a message."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

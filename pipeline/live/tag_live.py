@@ -15,8 +15,8 @@ from satpipe.pipeline.live.reader_thread import POLL_S, Block, SourceReader
 from satpipe.pipeline.live.source import MAX_LAG_S, LiveSource
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from satpipe.sat.model.cutting import chunk_samples
 from satpipe.sat.model.finite import check_finite
-from satpipe.sat.model.streaming import chunk_samples
 from torch import Tensor
 
 FILLED_S = 1.0

@@ -25,7 +25,7 @@ from satpipe.pipeline.tables.staged import Staging
 from satpipe.sat.errors import ConfigError, DamageError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
-from satpipe.sat.model.streaming import chunk_samples
+from satpipe.sat.model.cutting import chunk_samples
 
 THREADS = 8  # files read at the same time; each takes the memory of a row group, about 20 MB
 BLOCK_CHUNKS = 65_536  # 35 h of SAT-2s: 69 MB of scores

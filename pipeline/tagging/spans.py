@@ -9,7 +9,7 @@ from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.recordings.resample import exact_ratio, resampled
 from satpipe.pipeline.tables.staged import SpanKey
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
-from satpipe.sat.model.streaming import chunk_samples, needed_chunks
+from satpipe.sat.model.cutting import chunk_samples, needed_chunks
 
 _MARGIN_S = 1.0  # for resampling and for frames that reach beyond a chunk
 TASK_SPANS = 256  # maximum number of recordings per task

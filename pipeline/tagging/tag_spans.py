@@ -17,8 +17,8 @@ from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging.spans import Span
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
+from satpipe.sat.model.cutting import needed_chunks
 from satpipe.sat.model.finite import check_finite
-from satpipe.sat.model.streaming import needed_chunks
 from satpipe.sat.taggers.interface import Tagger
 
 STAGED_ROWS = 2048  # 4 MB of float32 scores

@@ -9,6 +9,8 @@ from satpipe.sat.errors import ConfigError
 
 SAMPLE_RATE_HZ = 16_000
 HOP_SAMPLES = 160  # 10 ms, so 100 frames a second
+WINDOW_SAMPLES = 512  # 32 ms, also the length of the FFT
+CENTRE_SAMPLES = WINDOW_SAMPLES // 2  # frame k is centred on sample 160 k
 MEL_BANDS = 64
 PATCH_FRAMES = 16
 PATCH_BANDS = 16
@@ -23,6 +25,7 @@ CPU libraries multiply fewer rows (up to three, as far as we have seen) by anoth
 would depend on the size of its batch.
 """
 BUNDLED = "bundled"  # name of the model that ships with satpipe
+BUNDLED_SOURCE = "bundled with satpipe"
 
 Cut = Literal["gapless", "script"]
 """How a recording is cut into chunks (the chunking mode).

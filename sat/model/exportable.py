@@ -7,8 +7,16 @@ windows of a recording in order, it gives the scores of `StreamingTagger` in gap
 from math import log, pi
 
 import torch
-from satpipe.sat.model.config import FREQUENCY_PATCHES, HOP_SAMPLES, PATCH_FRAMES, PATCH_SAMPLES, ModelConfig
-from satpipe.sat.model.frontend import CENTRE_SAMPLES, POWER_FLOOR, WINDOW_SAMPLES, clamp_dynamic_range, mel_filterbank
+from satpipe.sat.model.config import (
+    CENTRE_SAMPLES,
+    FREQUENCY_PATCHES,
+    HOP_SAMPLES,
+    PATCH_FRAMES,
+    PATCH_SAMPLES,
+    WINDOW_SAMPLES,
+    ModelConfig,
+)
+from satpipe.sat.model.frontend import POWER_FLOOR, clamp_dynamic_range, mel_filterbank
 from satpipe.sat.model.network import SAT, Block
 from torch import Tensor, nn
 

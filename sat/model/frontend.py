@@ -1,12 +1,10 @@
 """From waveforms to log-mel, whole or as a stream (paper section 4.3: 64 bands, 32 ms window, 10 ms hop, 16 kHz)."""
 
 import torch
-from satpipe.sat.model.config import HOP_SAMPLES, MEL_BANDS, MIN_ROWS, SAMPLE_RATE_HZ
+from satpipe.sat.model.config import CENTRE_SAMPLES, HOP_SAMPLES, MEL_BANDS, MIN_ROWS, SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WINDOW_SAMPLES = 512  # 32 ms, also the length of the FFT
-CENTRE_SAMPLES = WINDOW_SAMPLES // 2  # frame k is centred on sample 160 k
 MIN_SAMPLES = CENTRE_SAMPLES + 1  # the minimum for reflect padding
 POWER_FLOOR = 1e-10  # digital silence is -100 dB
 DYNAMIC_RANGE_DB = 120.0

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from satpipe.sat.model.batching import BATCH_CHUNKS, score_chunks
-from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, Cut
+from satpipe.sat.model.config import CENTRE_SAMPLES, HOP_SAMPLES, PATCH_SAMPLES, Cut
+from satpipe.sat.model.cutting import chunk_samples, context_samples
 from satpipe.sat.model.finite import check_finite
-from satpipe.sat.model.frontend import CENTRE_SAMPLES, LogMel, clamp_dynamic_range
+from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
-from satpipe.sat.model.streaming import ChunkStream, chunk_samples, context_samples
+from satpipe.sat.model.streaming import ChunkStream
 from satpipe.sat.taggers.interface import CPU, Keyed, Tagger
 from torch import Tensor
 from torch.nn import functional as F

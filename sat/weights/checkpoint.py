@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from satpipe.sat.errors import CheckpointError
+from satpipe.sat.hashes import sha256_of
 from satpipe.sat.model.batching import batch_chunks_for
 from satpipe.sat.model.config import CONFIGS, Cut, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel
@@ -15,7 +16,7 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
 from satpipe.sat.taggers.interface import LoadedTagger
 from satpipe.sat.taggers.sat import SATTagger
-from satpipe.sat.tensor_files import read_tensors, sha256_of
+from satpipe.sat.tensor_files import read_tensors
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -22,7 +22,7 @@ import platformdirs
 import requests
 from filelock import FileLock
 from satpipe.sat.errors import DownloadError, SatpipeError
-from satpipe.sat.tensor_files import sha256_of
+from satpipe.sat.hashes import sha256_of
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of bytes downloaded so far and the size of the file, None if the server does not state it."""

@@ -17,7 +17,6 @@ from satpipe.sat.weights.download import Progress, Source, cache_folder, downloa
 
 BUNDLED_CONFIGS = {BUNDLED: "SAT_T_2s", "bundled_1s": "SAT_T_1s"}
 """The same weights for chunks of 2 s, or of 1 s with the first half of the time positions."""
-BUNDLED_SOURCE = "bundled with satpipe"
 BUNDLED_LICENCE = "Apache-2.0"
 RECORD_URL = "https://zenodo.org/record/7964975"
 PUBLISHED_LICENCE = "see the Zenodo record"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError, install
-from satpipe.sat.model.config import BUNDLED, Combine, not_found
+from satpipe.sat.hashes import sha256_of
+from satpipe.sat.model.config import BUNDLED, BUNDLED_SOURCE, Combine, not_found
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, LoadedTagger, Tagger
-from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights import hub
 from satpipe.sat.weights.checkpoint import Checkpoint, load
 
@@ -48,7 +48,7 @@ def load_checkpoint(model: str, arch: str | None = None) -> Checkpoint:
     if (model in hub.BUNDLED_CONFIGS or model in hub.PUBLISHED) and arch not in (None, own_arch):
         raise ConfigError(f"the model '{model}' is a {own_arch}, not a {arch}; omit --arch")
     if model in hub.BUNDLED_CONFIGS:
-        return replace(load(hub.BUNDLED_PATH, own_arch), source=hub.BUNDLED_SOURCE)
+        return replace(load(hub.BUNDLED_PATH, own_arch), source=BUNDLED_SOURCE)
     if model in hub.PUBLISHED:
         path, url = hub.pulled(model)
         return replace(load(path, model), source=f"{model} from {url}")

@@ -42,9 +42,9 @@ def folder(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_names_are_these() -> None:
     assert satpipe.__all__ == [
-        "AudioError", "CheckpointError", "ConfigError", "DownloadError", "LabelError", "OutputError", "SatpipeError",
-        "StreamingTagger", "TrainingError", "TruthError", "__version__", "evaluate", "events", "labels", "load_model",
-        "read_recordings", "read_scores", "read_tags", "scan_scores", "tag",
+        "AudioError", "CheckpointError", "ConfigError", "DamageError", "DownloadError", "LabelError", "OutputError",
+        "SatpipeError", "StreamingTagger", "TrainingError", "TruthError", "__version__", "evaluate", "events", "labels",
+        "load_model", "read_recordings", "read_scores", "read_tags", "scan_scores", "tag",
     ]  # fmt: skip
     assert set(satpipe.__all__) == set(dir(satpipe))
     assert all(hasattr(satpipe, name) for name in satpipe.__all__)

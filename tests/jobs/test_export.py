@@ -24,6 +24,7 @@ from satpipe.jobs.export.job import TOLERANCE, Exported, export
 from satpipe.jobs.export.runtime import Call, difference, open_onnx, open_torchscript, read, score
 from satpipe.jobs.options.models import ExportOptions
 from satpipe.sat.errors import AudioError, CheckpointError, ConfigError, OutputError
+from satpipe.sat.hashes import sha256_of
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import (
     BUNDLED,
@@ -37,7 +38,6 @@ from satpipe.sat.model.config import (
 from satpipe.sat.model.exportable import ChunkTagger, WindowLogMel
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
-from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.registry import load_checkpoint
 from small_models import FULL_CONTEXT, SMALL, TINY, model_of

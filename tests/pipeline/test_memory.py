@@ -22,7 +22,7 @@ from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.pipeline.tagging.spans import Span
 from satpipe.pipeline.tagging.tag_spans import STAGED_ROWS, tag_task
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
-from satpipe.sat.model.streaming import chunk_samples
+from satpipe.sat.model.cutting import chunk_samples
 from satpipe.sat.taggers.sat import SATTagger
 from small_models import TWO_SECONDS
 

@@ -10,7 +10,7 @@ from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import AudioInfo, Recording, recordings_of
 from satpipe.pipeline.tagging.spans import TASK_SPANS, Span, group, spans_of
 from satpipe.sat.model.config import CONFIGS, CUTS, SAMPLE_RATE_HZ, Cut, ModelConfig, get_config
-from satpipe.sat.model.streaming import chunk_samples, count_chunks
+from satpipe.sat.model.cutting import chunk_samples, count_chunks
 
 CONFIG = get_config("SAT_T_2s")
 DAY_FRAMES = 24 * 3600 * SAMPLE_RATE_HZ

@@ -22,9 +22,8 @@ from satpipe.pipeline.tagging import tag_spans as tag
 from satpipe.pipeline.tagging import worker
 from satpipe.pipeline.tagging.spans import Span, spans_of
 from satpipe.pipeline.tagging.worker import WorkerOptions, load_tagger
-from satpipe.sat.model.config import CUTS, PATCH_SAMPLES, SAMPLE_RATE_HZ, Cut
-from satpipe.sat.model.frontend import CENTRE_SAMPLES
-from satpipe.sat.model.streaming import chunk_samples, count_chunks
+from satpipe.sat.model.config import CENTRE_SAMPLES, CUTS, PATCH_SAMPLES, SAMPLE_RATE_HZ, Cut
+from satpipe.sat.model.cutting import chunk_samples, count_chunks
 from satpipe.sat.weights.checkpoint import Checkpoint
 from tagged_spans import SMALL, scores_of, tag_task, tagged, tagger
 from torch import Tensor

@@ -11,10 +11,10 @@ from helpers import parity_waveform, stream
 from safetensors import safe_open
 from safetensors.torch import save_file
 from satpipe.sat.errors import CheckpointError, ConfigError
+from satpipe.sat.hashes import sha256_of
 from satpipe.sat.model.config import CONFIGS, get_config
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
-from satpipe.sat.tensor_files import sha256_of
 from satpipe.sat.weights.checkpoint import fit_time_positions, load, published_shapes, save, to_published
 from torch import Tensor
 

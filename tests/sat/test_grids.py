@@ -22,10 +22,11 @@ from satpipe.pipeline.tagging.spans import Span, spans_of
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, Combine, ModelConfig, get_config
+from satpipe.sat.model.cutting import count_chunks
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.grids import SMALLEST, combined
 from satpipe.sat.model.network import SAT
-from satpipe.sat.model.streaming import StreamingTagger, count_chunks
+from satpipe.sat.model.streaming import StreamingTagger
 from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger, WaveformChunk
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.weights.registry import load_model, resolve

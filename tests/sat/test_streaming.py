@@ -36,16 +36,10 @@ from satpipe.sat.model.config import (
     ModelConfig,
     get_config,
 )
+from satpipe.sat.model.cutting import chunk_samples, context_samples, count_chunks
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT, Memory, allows_consecutive
-from satpipe.sat.model.streaming import (
-    Chunk,
-    ChunkStream,
-    StreamingTagger,
-    chunk_samples,
-    context_samples,
-    count_chunks,
-)
+from satpipe.sat.model.streaming import Chunk, ChunkStream, StreamingTagger
 from satpipe.sat.weights.registry import load_checkpoint
 from small_models import (
     CLASS_TOKEN,

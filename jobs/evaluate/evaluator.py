@@ -59,7 +59,8 @@ class Evaluator:
             if published:
                 raise TruthError(
                     f"none of the {len(self.recordings):,} recordings tagged in {self.result['out']}{theirs} is one of "
-                    f"the {len(listed):,} clips in {Path(path).name}. {audioset.NAMES}"
+                    f"the {len(listed):,} clips in {Path(path).name}. {audioset.NAMES[0]}",
+                    *audioset.NAMES[1:],
                 )
             raise TruthError(
                 f"none of the {len(listed):,} clips of {path} ({listed[0]}, ...) is among the {len(self.recordings):,} "

@@ -22,11 +22,14 @@ PUBLISHED_URL = "https://storage.googleapis.com/us_audioset/youtube_corpus/stron
 STRONG = "audioset_eval_strong.tsv"
 WEAK = Path(__file__).parents[2] / "sat" / "data" / "eval_segments.csv.gz"
 SHIPPED = "eval_segments.csv of AudioSet"
-NAMES = """AudioSet's clips are named by YouTube id, and by their start if it is known, in any folders:
-  --4gqARaEJE.wav, Y--4gqARaEJE.flac, --4gqARaEJE_30000.wav, --4gqARaEJE_30.000_40.000.m4a
-Labels of your own recordings: --strong FILE, a table with the columns recording, onset, offset, label, or files of
-Audacity or Raven; --weak FILE, a table with the columns recording, label. --mapping FILE, a table with the columns
-recording, clip, assigns recordings with other names"""
+NAMES = (
+    "AudioSet's clips are named by YouTube id, and by their start if it is known, in any folders:",
+    "  --4gqARaEJE.wav, Y--4gqARaEJE.flac, --4gqARaEJE_30000.wav, --4gqARaEJE_30.000_40.000.m4a",
+    "Labels of your own recordings: --strong FILE, a table with the columns recording, onset, offset, label, or files",
+    "of Audacity or Raven; --weak FILE, a table with the columns recording, label. --mapping FILE, a table with the",
+    "columns recording, clip, assigns recordings with other names",
+)
+"""How AudioSet names its clips, and how to give other labels; the lines of a message."""
 COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
 EVENTS, CLIPS = 139_538, 16_996
 _MAX_BYTES = 50_000_000  # ten times the published file

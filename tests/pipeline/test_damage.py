@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import without_ray
+from satpipe.pipeline.tables import batches
 from satpipe.pipeline.tables.dataframes import read_recordings, read_scores, read_tags, scan_scores
-from satpipe.pipeline.tables.files import PLACE
+from satpipe.pipeline.tables.files import PLACE, is_ours
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import OutputError
 from tag_tables import assert_same_tables, make_recordings, recordings, scores
@@ -289,3 +291,35 @@ def test_a_run_file_of_another_kind_is_named(made: Path, out: Path, content: byt
         assert done.stderr.startswith(f"OutputError: {out / 'run.json'} ")
         assert len(done.stderr.splitlines()) == 1
     assert files(out) == before
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_repair_that_is_killed_is_continued(made: Path, out: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    file_of(out, "tags", FIRST[0]).unlink()
+    before, asked = held(out), count()
+
+    def die(path: Path) -> bool:
+        if next(asked) == at:
+            raise KeyboardInterrupt
+        return is_ours(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "is_ours", die)
+        assert without_ray.satpipe("tag", made / "in", "-o", out).returncode != 0
+    assert without_ray.satpipe("tag", made / "in", "-o", out).returncode == 0
+    assert tagged_again(out, before) == set(FIRST)
+    assert_same_tables(out, made / "out")
+    assert reported(out) == []
+
+
+def test_commands_that_read_scores_refuse_them(made: Path, out: Path, tmp_path: Path) -> None:
+    path, other = (file_of(out, "scores", name) for name in (FIRST[0], SECOND[0]))
+    swapped(path, other)
+    truth = tmp_path / "truth.tsv"
+    truth.write_text("filename\tonset\toffset\tevent_label\n000.wav\t0\t1\tSpeech\n002.wav\t1\t2\tSpeech\n")
+    for arguments in (("events", out), ("report", out), ("evaluate", out, "--strong", truth)):
+        done = without_ray.satpipe(*arguments)
+        assert done.returncode == 1, arguments
+        [error] = [line for line in done.stderr.splitlines() if line.startswith("DamageError: ")]
+        assert str(path) in error or str(other) in error
+        assert "originally" in error

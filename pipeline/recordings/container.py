@@ -112,8 +112,8 @@ class _Wave:
     @property
     def is_pcm16_mono(self) -> bool:
         """True for 16-bit samples of one channel, as AudioMoths write them."""
-        codec, channels, _, _, block, bits = struct.unpack("<HHIIHH", self.description[:16].ljust(16, b"\0"))
-        return not self.big and (codec, channels, block, bits) == (1, 1, 2, 16)
+        codec, channels, rate_hz, _, block, bits = struct.unpack("<HHIIHH", self.description[:16].ljust(16, b"\0"))
+        return not self.big and rate_hz > 0 and (codec, channels, block, bits) == (1, 1, 2, 16)
 
     @property
     def rate_hz(self) -> int:
@@ -275,6 +275,8 @@ def _chunks_fill(file: IO[bytes], style: _Style, at: int, end: int, *, lenient: 
 def _chunks(file: IO[bytes], style: _Style, at: int) -> Iterator[_Chunk]:
     """Yield chunks from a position on, up to what cannot be one."""
     for _ in range(MAX_CHUNKS):
+        if at >= 2**63:  # no position in a file
+            return
         file.seek(at)
         packed = file.read(style.header.size)
         if len(packed) < style.header.size:

@@ -1,8 +1,11 @@
 """Sizes in headers that are not true: all samples are read, and nothing else."""
 
+import io
 import pickle
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import fsspec
@@ -10,10 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 from audio import claim_flac_frames, noise, probed, read, write
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
+from satpipe.pipeline.recordings.container import examine
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.recording import is_known_size
+from satpipe.sat.errors import AudioError
 
 RATE_HZ = 16_000
 W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
@@ -206,3 +211,36 @@ def test_chunks_before_the_samples_are_no_samples(tmp_path: Path) -> None:
     path.write_bytes(content[:12] + junk + content[12:40] + bytes(4) + content[44:])
     samples, _ = read(path)
     np.testing.assert_array_equal(samples, true)
+
+
+@cache
+def small_files() -> list[bytes]:
+    files = []
+    for form in ("WAV", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"):
+        file = io.BytesIO()
+        soundfile.write(file, noise(1000), RATE_HZ, format=form)
+        files.append(file.getvalue())
+    return files
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    number=st.integers(0, 6),
+    edits=st.lists(
+        st.tuples(st.integers(4, 120), st.sampled_from([b"\xff" * 8, bytes(4), b"\x7f" * 8, b"LIST"]) | st.binary()),
+        min_size=1,
+        max_size=4,
+    ),
+    name=st.sampled_from(["/a.wav", "/20250510_032000T.WAV"]),
+)
+@example(number=2, edits=[(56, b"\xff" * 8)], name="/a.wav")  # a chunk of 2^64 bytes
+@example(number=0, edits=[(24, bytes(4)), (44, b"\1\0" * 32 + bytes(448))], name="/20250510_032000T.WAV")  # at 0 Hz
+def test_a_damaged_header_is_read_or_refused(number: int, edits: list[tuple[int, bytes]], name: str) -> None:
+    content = bytearray(small_files()[number])
+    for at, new in edits:
+        content[at : at + len(new)] = new
+    with suppress(AudioError):
+        contents = examine(io.BytesIO(bytes(content)), len(content), name)
+        assert contents.layout is None or all(
+            piece.begin is None or piece.begin + piece.size <= len(content) for piece in contents.layout.pieces
+        )

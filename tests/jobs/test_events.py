@@ -1,6 +1,7 @@
 """`satpipe events`: from chunk scores to events, in tables and in files that other programs open."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from satpipe.jobs.evaluate import EvaluateOptions, evaluate
 from satpipe.jobs.events import FORMATS, EventOptions, events, write
 from satpipe.jobs.events.formats import RENDERERS, Event, Found, textgrid
 from satpipe.pipeline.tables import open_folder as results
+from satpipe.pipeline.tables.files import PLACE
 from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.sat.errors import ConfigError, LabelError, OutputError, TruthError
 from satpipe.sat.labels import descendants, find, weak_labels
@@ -462,8 +464,10 @@ def test_chunks_of_another_run_are_refused(out: Path, tmp_path: Path) -> None:
     table = pq.read_table(source)
     at = table.column_names.index("start_s")
     short = table.set_column(at, table.schema.field(at), [table["start_s"].to_numpy() / 2])
-    pq.write_table(short, out / "scores" / source.name)
-    (out / "recordings" / source.name).write_bytes((tmp_path / "o" / "recordings" / source.name).read_bytes())
+    for kind in ("recordings", "tags"):
+        shutil.copy(tmp_path / "o" / kind / source.name, out / kind / source.name)
+    place = f"scores/{source.name}"
+    pq.write_table(short.replace_schema_metadata({PLACE: place}), out / place)
     with pytest.raises(OutputError, match=f"{source.name} has other chunks than run.json, it comes from another run"):
         events(out)
 

@@ -97,7 +97,7 @@ def evaluation(figures: dict[str, Any]) -> str:
     return (
         f"On {machine['processors']} processors ({machine['processor']}), all figures of a set as large as AudioSet's "
         f"strong evaluation set ({measured['clips']:,} clips, {measured['events']:,} events, {measured['classes']} "
-        f"classes, PSDS at {measured['psds_thresholds']} thresholds) take {quick['elapsed_s']:.0f} s and "
+        f"classes, exact PSDS) take {quick['elapsed_s']:.0f} s and "
         f"{quick['peak_bytes'] / 1e9:.1f} GB of memory; with bootstrap intervals, {full['elapsed_s']:.0f} s and "
         f"{full['peak_bytes'] / 1e9:.1f} GB. sed_eval's own loops, without PSDS, would take "
         f"{measured['sed_eval_s'] / 60:.0f} minutes, estimated from one clip in {measured['sed_eval_one_in']}. "

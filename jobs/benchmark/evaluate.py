@@ -33,7 +33,7 @@ def benchmark(say: Say, made: StrongSet | None = None, one_in: int = ONE_IN) -> 
         say("making a set of the size of AudioSet's strong labels")
         made = make()
     figures: dict[str, Any] = {
-        "clips": len(made.segments), "events": len(made.truth), "classes": len(made.labels), "psds_thresholds": 50,
+        "clips": len(made.segments), "events": len(made.truth), "classes": len(made.labels),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

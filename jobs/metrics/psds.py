@@ -25,6 +25,7 @@ detection scores", ICASSP 2022, arXiv 2201.13148), which gives the exact score.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ import numpy.typing as npt
 from satpipe.jobs.metrics.arrays import Floats, Rows, ratio
 from satpipe.jobs.metrics.psds_counts import Changes, Criteria, Detections, Reference, compare
 from satpipe.jobs.metrics.sound_events import Events
+from satpipe.pipeline.tables.open_folder import side_by_side
 from satpipe.sat.errors import ConfigError
 
 HOUR_S = 3600.0  # rates are per hour
@@ -115,9 +117,9 @@ class Psds:
     def curve(self, label: int) -> tuple[Floats, Floats]:
         """Return the staircase of a class: effective rates, rising from 0, and the ratio from each to the next."""
         points = slice(*self.first[label : label + 2])
-        efpr, tpr = _staircases(self.class_efpr[points, None], self.class_tpr[points, None])
-        last = np.append(efpr[1:, 0] > efpr[:-1, 0], True)
-        return efpr[last, 0], tpr[last, 0]
+        (efpr,), (tpr,) = _staircases(self.class_efpr[None, points], self.class_tpr[None, points])
+        last = np.append(efpr[1:] > efpr[:-1], True)
+        return efpr[last], tpr[last]
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,25 +199,34 @@ class Tally:
         """
         samples = np.asarray(weights, np.float64)
         values: dict[str, list[Floats]] = {setting.name: [np.zeros(0)] for setting in settings}
-        rules = {(each.criteria, each.alpha_ct, each.max_efpr): each for each in settings}
-        for begin in range(0, len(samples), _SAMPLES):
-            some = np.ascontiguousarray(samples[begin : begin + _SAMPLES].T)
-            scored = np.count_nonzero(self._reference.events_of_class @ some, axis=0)
-            for rule, curves in rules.items():
-                steps = self._sampled_steps(curves, some)
-                for setting in settings:
-                    if (setting.criteria, setting.alpha_ct, setting.max_efpr) == rule:
-                        values[setting.name].append(_sampled_areas(steps, scored, setting))
+        blocks = (samples[begin : begin + _SAMPLES] for begin in range(0, len(samples), _SAMPLES))
+        for part in side_by_side(partial(self._sampled, settings), blocks):
+            for name, areas in part.items():
+                values[name].append(areas)
         return {name: np.concatenate(parts) for name, parts in values.items()}
+
+    def _sampled(self, settings: Sequence[Setting], samples: Floats) -> dict[str, Floats]:
+        """Return by setting the scores [B] of a few samples [B, clips]."""
+        weights = np.ascontiguousarray(samples.T)
+        scored = np.count_nonzero(self._reference.events_of_class @ weights, axis=0)
+        values: dict[str, Floats] = {}
+        rules = {(each.criteria, each.alpha_ct, each.max_efpr): each for each in settings}
+        for rule, curves in rules.items():
+            steps = self._sampled_steps(curves, weights)
+            for setting in settings:
+                if (setting.criteria, setting.alpha_ct, setting.max_efpr) == rule:
+                    values[setting.name] = _sampled_areas(steps, scored, setting)
+        return values
 
     def _sampled_steps(self, setting: Setting, weights: Floats) -> list[Floats]:
         """Return the steps of all classes in each sample, [4, S]: rate, and class's ratio before, after it."""
         found: list[tuple[Any, ...]] = []
         for each in self._classes(setting, weights):
-            x, y = _staircases(each.efpr, ratio(each.tp, np.broadcast_to(each.reference, each.tp.shape), 0.0))
-            before = np.concatenate([np.zeros((1, y.shape[1])), y[:-1]])
-            point, sample = np.nonzero((y > before) & (x < setting.max_efpr))
-            found.append((sample, x[point, sample], before[point, sample], y[point, sample]))
+            part = ratio(each.tp, np.broadcast_to(each.reference, each.tp.shape), 0.0)
+            x, y = _staircases(each.efpr.T, part.T)
+            before = np.concatenate([np.zeros((len(y), 1)), y[:, :-1]], axis=1)
+            sample, point = np.nonzero((y > before) & (x < setting.max_efpr))
+            found.append((sample, x[sample, point], before[sample, point], y[sample, point]))
         if not found:
             return [np.zeros((3, 0))] * weights.shape[1]
         sample, *columns = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -291,16 +302,16 @@ def count(
 
 
 def _staircases(efpr: Floats, tpr: Floats) -> tuple[Floats, Floats]:
-    """Return the steps of samples [T + 1, B] of a class: rates rising from 0, and the best ratio up to each."""
-    efpr, tpr = (np.pad(each, ((1, 0), (0, 0))) for each in (efpr, tpr))  # a system that detects nothing
-    order = np.argsort(efpr, axis=0, kind="stable")
-    best = np.maximum.accumulate(np.take_along_axis(tpr, order, axis=0), axis=0)
-    return np.take_along_axis(efpr, order, axis=0), best
+    """Return the steps of a class in samples [B, T + 1]: rates rising from 0, and the best ratio up to each."""
+    efpr, tpr = (np.pad(each, ((0, 0), (1, 0))) for each in (efpr, tpr))  # a system that detects nothing
+    order = np.argsort(efpr, axis=1)
+    best = np.maximum.accumulate(np.take_along_axis(tpr, order, axis=1), axis=1)
+    return np.take_along_axis(efpr, order, axis=1), best
 
 
 def _steps(counted: _Weighted, setting: Setting, reference: float) -> tuple[Floats, Floats]:
     """Return the staircase of a class below the maximum rate: rates, and the ratio from each to the next."""
-    x, y = (each[:, 0] for each in _staircases(counted.efpr, counted.tp / reference))
+    (x,), (y,) = _staircases(counted.efpr.T, counted.tp.T / reference)
     last = np.append(x[1:] > x[:-1], True) & (x < setting.max_efpr)
     return x[last], y[last]
 

@@ -122,6 +122,32 @@ class Changes:
     ct: Any
     """Of cross-triggers, [rows, G], with a column for each group of reference events; None without a criterion."""
 
+    def undominated(self) -> "Changes":
+        """Return the changes between operating points that a staircase can depend on, however clips are weighted.
+
+        A point matters if, compared with the next higher threshold, it has a true positive more or a false positive or
+        cross-trigger less in some clip. Otherwise the next higher threshold is as good.
+        """
+        size = int(self.first[-1])
+        better = np.zeros(size + 1, bool)  # the point before each row
+        for matrix, sign in ((self.tp, -1), (self.fp, 1), (self.ct, 1)):
+            if matrix is not None:
+                row = np.repeat(np.arange(size), np.diff(matrix.indptr))
+                better[row[matrix.data * sign > 0]] = True
+        better[self.first] = True  # the last point of each class
+        kept = np.flatnonzero(better[1:])
+        new = np.searchsorted(kept, np.arange(size))
+
+        def merged(matrix: Any) -> Any:
+            table = matrix.tocoo()
+            cells = new[table.coords[0]], table.coords[1]
+            found = sparse.csr_array(sparse.coo_array((table.data, cells), shape=(len(kept), matrix.shape[1])))
+            found.eliminate_zeros()
+            return found
+
+        ct = None if self.ct is None else merged(self.ct)
+        return Changes(np.searchsorted(kept, self.first), merged(self.tp), merged(self.fp), ct)
+
     def of_class(self, matrix: Any, label: int) -> Any:
         """Return the rows of a class."""
         begin, end = self.first[label], self.first[label + 1]
@@ -149,7 +175,10 @@ class Criteria:
 
 
 def compare(reference: Reference, detections: Detections, criteria: Criteria) -> Changes:
-    """Apply the criteria; detections of classes without a reference are left out."""
+    """Apply the criteria; detections of classes without a reference are left out.
+
+    If each class has operating points of its own, those that no score can depend on are left out, too.
+    """
     events = detections.events
     detections = detections.take((events.offset_s > events.onset_s) & reference.has_class[events.label])
     events = detections.events
@@ -163,12 +192,13 @@ def compare(reference: Reference, detections: Detections, criteria: Criteria) ->
     right[met[criteria.reached(share, criteria.dtc, events.offset_s[met] - events.onset_s[met])]] = True
     duration_s = reference.durations_s[events.clip]
     false = detections.take(~right & (events.onset_s < duration_s) & (events.offset_s > 0) & (duration_s > 0))
-    return Changes(
+    changes = Changes(
         rows.first,
         _true_positives(reference, detections, pairs.take(right[pairs.other]), criteria, rows),
         rows.lasting(false, false.events.clip, len(reference.durations_s)),
         None if criteria.cttc is None else _cross_triggers(reference, detections.take(~right), criteria, rows),
     )
+    return changes if detections.points.ndim == 0 else changes.undominated()
 
 
 @dataclass(frozen=True, eq=False)

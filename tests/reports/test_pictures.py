@@ -1,5 +1,6 @@
 """`satpipe report-evaluation`: curves against scikit-learn and psds-eval, branches, pictures, tables."""
 
+import csv
 import json
 import re
 import shutil
@@ -252,7 +253,7 @@ def drawn(satpipe: Satpipe, made: Path, tmp_path_factory: pytest.TempPathFactory
     done = satpipe("report-evaluation", made / "result", "-o", folder)
     assert done.returncode == 0, done.stderr
     names = {"classes_average_precision", "classes_segment_f1", "classes_onset_f1", "precision_recall_clips"}
-    names |= {"precision_recall_chunks", "psd_roc", "ceilings", "branches"}
+    names |= {"precision_recall_chunks", "psd_roc", "reliability", "ceilings", "branches"}
     assert {path.stem for path in folder.glob("*.png")} == names
     assert all(name in done.stdout for name in names)
     return folder
@@ -384,7 +385,7 @@ class Cells(HTMLParser):
 
 
 @pytest.mark.slow
-def test_the_papers_tables_in_three_formats(drawn: Path, made: Path) -> None:
+def test_the_papers_tables_in_four_formats(drawn: Path, made: Path) -> None:
     figures = {(f["name"], f["average"]): f["value"] for f in read(made / "result")["figures"]}
     parser = Cells()
     parser.feed((drawn / "tables.html").read_text())
@@ -398,6 +399,8 @@ def test_the_papers_tables_in_three_formats(drawn: Path, made: Path) -> None:
     rows = [re.sub(r" ?\\\\$", "", text).split(" & ") for text in latex.splitlines() if " & " in text]
     rows = [[cell.strip().replace("\\#", "#") for cell in row] for row in rows]
     assert parser.rows == markdown == rows
+    of_csv = [row for number in (2, 3) for row in csv.reader((drawn / f"table{number}.csv").open())]
+    assert of_csv == rows
     assert len(rows) == 19 + 17  # of Tables 2 and 3, with their heads
     (sat_t,) = [row for row in rows if row[:3] == ["2 s", "SAT-T", "yes"] and len(row) == 8]
     assert sat_t[-2:] == ["43.3", f"{100 * figures['mAP', 'macro']:.1f}"]
@@ -440,7 +443,7 @@ def test_several_results_share_the_tables(satpipe_here: Satpipe, made: Path, tmp
         write(result | {"model": result["model"] | {"delay_s": delay_s}, "out": name}, tmp_path / name)
     done = satpipe_here("report-evaluation", tmp_path / "one", tmp_path / "ten", "-o", tmp_path / "o")
     assert done.returncode == 0, done.stderr
-    names = {"one", "ten", "tables.md", "tables.html", "tables.tex"}
+    names = {"one", "ten", "tables.md", "tables.html", "tables.tex", "table3.csv"}
     assert {path.name for path in (tmp_path / "o").iterdir()} == names
     assert "Ours: one, ten." in (tmp_path / "o" / "tables.md").read_text()
     assert not (tmp_path / "o" / "one" / "psd_roc.png").exists()

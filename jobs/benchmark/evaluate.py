@@ -16,6 +16,7 @@ from satpipe.jobs.benchmark.common import SATPIPE, Say, machine
 from satpipe.jobs.benchmark.strong_set import StrongSet, make
 from satpipe.jobs.metrics.sed import load_sed_eval
 from satpipe.jobs.metrics.sound_events import Events, detect
+from satpipe.jobs.options.results import EXACT
 
 THRESHOLD = 0.5
 ONE_IN = 20
@@ -34,6 +35,7 @@ def benchmark(say: Say, made: StrongSet | None = None, one_in: int = ONE_IN) -> 
         made = make()
     figures: dict[str, Any] = {
         "clips": len(made.segments), "events": len(made.truth), "classes": len(made.labels),
+        "psds_thresholds": EXACT,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -18,6 +18,8 @@ KINDS = {
         "a number after the time in the name is taken as the offset from UTC, but might be a count; "
         "`--time-pattern` without it treats the time as local"
     ),
+    "chained streams": "several streams follow each other in the file; all of them are tagged",
+    "bytes skipped": "bytes between the frames of the sound, which belong to no tag, are left out",
 }
 
 

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from satpipe.sat.errors import ConfigError, OutputError, install
@@ -23,6 +23,7 @@ _NAME_BYTES = 255  # maximum length of a file's name on most file systems
 _PATH_BYTES = 2000  # below the maximum length of a path, 4096 on Linux, together with the output folder
 _HASH_DIGITS = 16
 _HASHED = re.compile(rf"~[0-9a-f]{{{_HASH_DIGITS}}}\Z")  # the end of a name that is not the recording's
+READ_BYTES = 2**16  # at a time
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 
 
@@ -110,6 +111,20 @@ class RemoteFile(io.RawIOBase):
         """Close the file."""
         self._file.close()
         super().close()
+
+
+@contextmanager
+def opened(path: str, block_bytes: int | None = READ_BYTES) -> Iterator[IO[bytes]]:
+    """Open a file of this machine or an object in a store for reading; `block_bytes` is that of `RemoteFile`.
+
+    Raises:
+        OSError: The file cannot be opened, or its store cannot be read.
+    """
+    raw = RemoteFile(path, block_bytes) if is_remote(path) else io.FileIO(path)
+    with io.BufferedReader(raw, READ_BYTES) as file:
+        yield file
+        if isinstance(raw, RemoteFile) and raw.error:
+            raise OSError(f"its store could not be read: {raw.error}")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from satpipe.pipeline.recording_warnings import warning
 from satpipe.pipeline.recordings.audiomoth import expanded, may_be_triggered
 from satpipe.pipeline.recordings.flac import flac_layout
 from satpipe.pipeline.recordings.recording import is_known_size
-from satpipe.pipeline.recordings.spliced import Layout, Piece
+from satpipe.pipeline.recordings.spliced import Contents, Layout, Piece
 
 MAX_CHUNKS = 1000
 MAX_HEADER_BYTES = 4096  # of a chunk that describes the samples
@@ -37,23 +37,6 @@ _NAMES = (
 )
 _KNOWN = re.compile(b"|".join(re.escape(_NAMES[at : at + 4]) for at in range(0, len(_NAMES), 5)))
 _KNOWN_W64 = re.compile(b"[ -~]{4}" + re.escape(_GUID))
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a file holds.
-
-    Attributes:
-        layout: What libsndfile should read; None for the file as it is.
-        warnings: What was corrected.
-        problem: Why the file is known to be cut off, or "".
-        quiet: Stretches that the recorder left out, from a frame to a frame.
-    """
-
-    layout: Layout | None = None
-    warnings: tuple[str, ...] = ()
-    problem: str = ""
-    quiet: tuple[tuple[int, int], ...] = ()
 
 
 class _Style(NamedTuple):
@@ -178,7 +161,7 @@ def examine(file: IO[bytes], size_bytes: int, name: str) -> Contents:
     magic = file.read(4)
     if magic == b"fLaC":
         layout, texts, problem = flac_layout(file, size_bytes)
-        return Contents(layout, texts, problem)
+        return Contents((layout,) if layout else (), texts, problem)
     find = _FINDERS.get(magic)
     found = find(file) if find else None
     if found is None or found.begin >= size_bytes:
@@ -193,7 +176,7 @@ def _expanded(file: IO[bytes], found: _Samples, contents: Contents, size_bytes: 
     file.seek(0)
     if not may_be_triggered(name, file.read(min(found.begin, MAX_HEADER_BYTES))):
         return contents
-    sound = contents.layout.pieces[0].size if contents.layout else min(found.claimed, size_bytes - found.begin)
+    sound = contents.layouts[0].pieces[0].size if contents.layouts else min(found.claimed, size_bytes - found.begin)
     pieces = expanded(file, found.begin, found.begin + sound, found.format.rate_hz)
     head = found.format.head(sum(piece.size for piece in pieces)) if pieces else None
     if head is None:
@@ -206,7 +189,7 @@ def _expanded(file: IO[bytes], found: _Samples, contents: Contents, size_bytes: 
     total_s = sum(end - begin for begin, end in quiet) / found.format.rate_hz
     details = f"the recorder left out {len(quiet):,}, {total_s:,.2f} s in all"
     return replace(
-        contents, layout=layout, quiet=quiet, warnings=(*contents.warnings, warning("quiet stretches", details))
+        contents, layouts=(layout,), quiet=quiet, warnings=(*contents.warnings, warning("quiet stretches", details))
     )
 
 
@@ -218,13 +201,13 @@ def _contents(file: IO[bytes], found: _Samples, size_bytes: int) -> Contents:
     # libsndfile may read chunks that follow the samples of a Wave64 file.
     as_it_is = true and not found.rewrite and (found.style is not _W64 or end == size_bytes)
     head = None if as_it_is else found.format.head(size)
-    layout = Layout(head, (Piece(found.begin, size),)) if head else None
+    layouts = (Layout(head, (Piece(found.begin, size),)),) if head else ()
     if missing > SLACK_BYTES:
-        return Contents(layout, problem=f"the header announces {missing:,} bytes more than the file has")
-    if layout is None or true or missing > 0 or not found.known:
-        return Contents(layout)
+        return Contents(layouts, problem=f"the header announces {missing:,} bytes more than the file has")
+    if not layouts or true or missing > 0 or not found.known:
+        return Contents(layouts)
     details = f"the header states {found.claimed:,} bytes of samples, the file holds {size:,}"
-    return Contents(layout, (warning("size corrected", details),))
+    return Contents(layouts, (warning("size corrected", details),))
 
 
 def _end(file: IO[bytes], found: _Samples, size_bytes: int) -> int:

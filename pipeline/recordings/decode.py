@@ -1,48 +1,23 @@
 """Decode audio files to blocks of samples at one rate, 16 kHz unless a tagger needs another, from any point on."""
 
-import io
-import os
-import re
-import stat
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from satpipe.pipeline.recording_warnings import of_file
-from satpipe.pipeline.recordings.container import Contents, examine
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.levels import Levels
-from satpipe.pipeline.recordings.libsndfile import SndFile
-from satpipe.pipeline.recordings.recording import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, AudioInfo, Part
+from satpipe.pipeline.recordings.opening import open_file, open_unknown
+from satpipe.pipeline.recordings.recording import AudioInfo, Part, check_rate
 from satpipe.pipeline.recordings.resample import Samples, one_pass, ratio
-from satpipe.pipeline.recordings.spliced import Layout
-from satpipe.pipeline.storage import RemoteFile, is_remote
-from satpipe.sat.errors import AudioError, install
+from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
-
-if TYPE_CHECKING:
-    from satpipe.pipeline.recordings.ffmpeg import AvFile
 
 BLOCK_VALUES = 2**18  # samples times channels decoded per block: 16 s of 16 kHz mono, 1 MB
 LARGEST_SAMPLE = 1e9  # above it the power of a frame exceeds the range of float32
-HEAD_BYTES = 2**16  # read per request from an object store while a file is examined
 CONTAINER_ROUNDING_S = 1.0  # containers count padding as length, and round it
 PRIMING_SAMPLES = 1024  # at 16 kHz, more at higher rates; soxr's filters are shorter than 260 from 4 kHz upwards
-# FFmpeg's demuxers and the first bytes of the files they read. FFmpeg's own guess would also depend on the file's name,
-# and could treat a text as a playlist and open the files that it lists.
-_CONTAINERS = {
-    "mov": re.compile(rb".{4}(?:ftyp|moov|mdat|wide|free|skip)", re.DOTALL),
-    "asf": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
-    "matroska": re.compile(rb"\x1a\x45\xdf\xa3"),
-    "aac": re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"),
-    "ac3": re.compile(rb"\x0b\x77"),
-    "amr": re.compile(rb"#!AMR"),
-    "ape": re.compile(rb"MAC "),
-    "wv": re.compile(rb"wvpk"),
-}
 
 
 def probe(path: str, size_bytes: int) -> AudioInfo:
@@ -51,58 +26,30 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
     Raises:
         AudioError: The file cannot be opened (`unreadable`), or has no samples (`empty`).
     """
-    container, contents = _look(path)
-    with closing(_open(path, container, contents.layout)) as file:
-        if not file.frames and not container:
-            raise AudioError("the file has a header but no samples", status="empty")
+    file, container, contents = open_unknown(path)
+    with closing(file):
         info = AudioInfo(
-            file.frames,
+            contents.frames or file.frames,
             file.rate_hz,
             file.channels,
             file.exact_seek,
             contents.problem or file.problem,
             container,
             warnings=(*contents.warnings, *file.warnings),
-            layout=contents.layout,
+            layouts=contents.layouts,
             quiet=contents.quiet,
         )
-        most_frames = file.max_frames_per_byte * (contents.layout.size_bytes if contents.layout else size_bytes)
-    if not LOWEST_RATE_HZ <= info.rate_hz <= HIGHEST_RATE_HZ:
-        raise AudioError(f"the header announces a sampling rate of {info.rate_hz:,} Hz")
+        held_bytes = sum(layout.size_bytes for layout in contents.layouts) or size_bytes
+        most_frames = file.max_frames_per_byte * held_bytes
+    if not info.frames and not container:
+        raise AudioError("the file has a header but no samples", status="empty")
+    check_rate(info.rate_hz)
     if info.frames > most_frames:
         problem = f"the header announces {info.duration_s:,.0f} s, more than the file can hold"
         if info.frames >= 2**62:  # what libsndfile gives for a FLAC file that was written to a pipe
             problem = info.problem
         return replace(info, frames=0, exact_seek=False, problem=problem)
     return info
-
-
-def _look(path: str) -> tuple[str, Contents]:
-    """Return the FFmpeg demuxer for a file, or "" if libsndfile reads it, and then what the file holds."""
-    try:
-        # Opening a named pipe would wait until someone writes to it.
-        if not is_remote(path) and stat.S_ISFIFO(Path(path).stat().st_mode):
-            raise AudioError("a named pipe, not a file")
-        with io.BufferedReader(RemoteFile(path, HEAD_BYTES)) if is_remote(path) else open(path, "rb") as file:
-            head = file.read(16)
-            container = next((name for name, magic in _CONTAINERS.items() if magic.match(head)), "")
-            contents = Contents() if container else examine(file, file.seek(0, os.SEEK_END), path)
-    except (OSError, ValueError) as error:
-        raise AudioError(f"cannot be opened: {getattr(error, 'strerror', error)}") from error
-    if not head:
-        raise AudioError("the file is empty (0 bytes)")
-    return container, contents
-
-
-def _open(path: str, container: str, layout: Layout | None) -> "SndFile | AvFile":
-    if not container:
-        return SndFile(path, layout)
-    try:
-        from satpipe.pipeline.recordings.ffmpeg import AvFile
-    except ImportError as error:
-        reason = f"not audio that libsndfile reads, but {container}; to read it, {install('ffmpeg')}"
-        raise AudioError(reason) from error
-    return AvFile(path, container)
 
 
 class Reader:
@@ -183,7 +130,7 @@ class Reader:
         # At most BLOCK_VALUES, also at the rate wanted.
         frames = max(1, min(BLOCK_VALUES // info.channels, BLOCK_VALUES * info.rate_hz // self._rate_hz))
         try:
-            with closing(_open(part.source.path, info.container, info.layout)) as file:
+            with closing(open_file(part.source.path, info.container, info.layouts)) as file:
                 if self.frames_read > part.begin:
                     file.skip_to(self.frames_read - part.begin)
                 for block in file.blocks(frames):

@@ -129,7 +129,7 @@ def _combined(files: Sequence[tuple[Source, AudioInfo]]) -> tuple[Source, AudioI
         problem=problem,
         parts=tuple(parts),
         warnings=warnings,
-        layout=None,
+        layouts=(),
         quiet=tuple((part.begin + begin, part.begin + end) for part in parts for begin, end in part.info.quiet),
     )
     size_bytes = sum(part.source.size_bytes for part in parts)

@@ -10,7 +10,7 @@ from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
 
-_GUESS_LENGTH = frozenset({"aac", "ac3", "amr"})  # FFmpeg estimates it from the bit rate
+_GUESS_LENGTH = frozenset({"aac", "ac3", "amr", "wav", "w64", "au", "ogg"})  # FFmpeg may estimate it from the bit rate
 ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError, NotImplementedError)
 
 
@@ -19,6 +19,7 @@ class AvFile:
 
     Attributes:
         frames: Approximate number of samples per channel, according to the container; 0 if it does not state it.
+        codec: FFmpeg's name of the decoder.
         broken: True if `blocks` met data that cannot be decoded, or another rate or number of channels.
         warnings: From `satpipe.pipeline.recording_warnings`; `blocks` may add some.
     """
@@ -50,6 +51,7 @@ class AvFile:
                 raise AudioError("it has no samples", status="empty")
             self._source, self._stream, self._first, self._skip = source, stream, first, 0
             self._sought = container not in _GUESS_LENGTH
+            self.codec = stream.codec_context.name
             self.rate_hz, self.channels = first.sample_rate, first.layout.nb_channels
             self.frames = int(_announced_s(source, stream, container) * self.rate_hz)
             self._opened = opened.pop_all()

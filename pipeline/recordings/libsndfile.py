@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import soundfile
 from satpipe.pipeline.recordings.recording import is_known_size
 from satpipe.pipeline.recordings.resample import Samples, exact_ratio
+from satpipe.pipeline.recordings.silenced import silenced
 from satpipe.pipeline.recordings.spliced import Layout, SplicedFile
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
@@ -70,7 +71,8 @@ class SndFile:
         """Let `blocks` begin at a frame."""
         self._at = frame
         try:
-            self._file.seek(frame)
+            with silenced():
+                self._file.seek(frame)
         except soundfile.LibsndfileError:
             self.broken = True
 
@@ -78,7 +80,8 @@ class SndFile:
         """Yield blocks [n, channels] of up to `frames` samples, up to the end or to where decoding fails."""
         while not self.broken:
             try:
-                block = self._file.read(frames, dtype="float32", always_2d=True)
+                with silenced():
+                    block = self._file.read(frames, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
                 self._file.check_source()
                 # The break is within this block: approach it in smaller and smaller steps.
@@ -105,7 +108,8 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 
     def __init__(self, file: RemoteFile | SplicedFile | int) -> None:
         self._source = file  # first, since a file that cannot be opened is closed too
-        super().__init__(file)
+        with silenced():
+            super().__init__(file)
 
     def seekable(self) -> bool:
         return False

@@ -17,6 +17,7 @@ from satpipe.sat.errors import AudioError
 
 PROBE_FILES = 64  # headers per task
 PROBE_LIMIT_S = 60.0  # per header
+PROBE_BYTES_PER_S = 5e6  # frames of MP3 and pages of Ogg may have to be counted up to the end
 
 
 class Unusable(NamedTuple):
@@ -30,7 +31,7 @@ def probe_batch(sources: list[Source]) -> list[AudioInfo | Unusable]:
     """Read the headers of files; runs on a worker."""
     found: list[AudioInfo | Unusable] = []
     for source in sources:
-        with deadline(PROBE_LIMIT_S):
+        with deadline(PROBE_LIMIT_S + source.size_bytes / PROBE_BYTES_PER_S):
             try:
                 found.append(source.info if isinstance(source, Deployment) else _header(source))
             except AudioError as error:

@@ -7,6 +7,7 @@ from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.resample import resampled
 from satpipe.pipeline.recordings.spliced import Layout
 from satpipe.pipeline.start_times.from_headers import HeaderTime
+from satpipe.sat.errors import AudioError
 
 # Other rates come from damaged headers: at 1 Hz, a file of 1 MB would become 6 days of samples.
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 100, 10_000_000
@@ -25,7 +26,7 @@ class AudioInfo:
         header_time: Start time in the file's metadata.
         parts: The files of a deployment in chronological order; empty for a single file.
         warnings: From `satpipe.pipeline.recording_warnings`.
-        layout: What libsndfile should read of the file; None for the file as it is.
+        layouts: What libsndfile should read of the file, one after the other; empty for the file as it is.
         quiet: Stretches of silence that the recorder left out, from a frame to a frame, in chronological order.
     """
 
@@ -38,7 +39,7 @@ class AudioInfo:
     header_time: HeaderTime | None = None
     parts: tuple["Part", ...] = ()
     warnings: tuple[str, ...] = ()
-    layout: Layout | None = None
+    layouts: tuple[Layout, ...] = ()
     quiet: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -112,6 +113,16 @@ def file_and_channel(recording: str, *, split: bool) -> tuple[str, int | None]:
     """Return the file of a recording and, if channels are split, the channel in the name, counted from 1."""
     channel = _CHANNEL.search(recording) if split else None
     return (recording[: channel.start()], int(channel[1])) if channel else (recording, None)
+
+
+def check_rate(rate_hz: int) -> None:
+    """Check a sampling rate from a header.
+
+    Raises:
+        AudioError: No recording has it.
+    """
+    if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
+        raise AudioError(f"the header announces a sampling rate of {rate_hz:,} Hz")
 
 
 def is_known_size(size_bytes: int) -> bool:

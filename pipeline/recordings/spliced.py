@@ -36,6 +36,25 @@ class Layout:
         return self.begins[-1]
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        layouts: What libsndfile should read, one after the other; empty for the file as it is.
+        warnings: What was corrected.
+        problem: Why the file is known to be cut off, or "".
+        quiet: Stretches that the recorder left out, from a frame to a frame.
+        frames: Samples per channel; 0 if only libsndfile knows.
+    """
+
+    layouts: tuple[Layout, ...] = ()
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+    quiet: tuple[tuple[int, int], ...] = ()
+    frames: int = 0
+
+
 class SplicedFile(io.RawIOBase):
     """A file read according to a layout.
 

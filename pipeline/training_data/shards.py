@@ -125,11 +125,11 @@ def write_shard(clips: Sequence[Clip], location: Path) -> tuple[int, dict[str, s
 
 
 def _rows(clip: Clip) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one file: its bytes, or FLAC clips of CLIP_S if it is longer."""
+    """Yield the rows of one file: its bytes, or FLAC clips of CLIP_S if it is longer or libsndfile misreads it."""
     info = probe(clip.path, clip.size_bytes)
     if info.problem:
         raise AudioError(info.problem, "truncated")
-    recoded = bool(info.container) or info.duration_s > CLIP_S + CLIP_TOLERANCE_S
+    recoded = bool(info.container or info.layouts) or info.duration_s > CLIP_S + CLIP_TOLERANCE_S
     for number, (audio, rate_hz, duration_s) in enumerate(_cut(clip.path, info) if recoded else _unchanged(clip.path)):
         name = f"{clip.name}#{number * CLIP_S:g}" if recoded else clip.name
         yield {"clip": name, "audio": audio, "rate_hz": rate_hz, "duration_s": duration_s, "labels": clip.labels}
@@ -144,7 +144,7 @@ def _unchanged(path: str) -> Iterator[tuple[bytes, int, float]]:
 
 
 def _cut(path: str, info: AudioInfo) -> Iterator[tuple[bytes, int, float]]:
-    """Yield clips of a long file, or of one that only FFmpeg reads, as mono FLAC at 16 kHz."""
+    """Yield clips of a file as mono FLAC at 16 kHz."""
     pending = np.empty(0, np.float32)
     size = int(CLIP_S * SAMPLE_RATE_HZ)
     reader = Reader(path, info)

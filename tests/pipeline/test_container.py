@@ -130,7 +130,7 @@ def test_whatever_length_a_flac_header_states_all_samples_are_read(
 ) -> None:
     path = write(tmp_path / "a.flac", noise(frames, channels) * (not silent), RATE_HZ, subtype=subtype)
     true, _ = read(path)
-    assert probed(path).layout is None
+    assert probed(path).layouts == ()
     stated = int(claim * frames) if isinstance(claim, float) else claim
     info = probed(claim_flac_frames(path, stated))
     samples, _ = read(path)

@@ -78,7 +78,7 @@ LENGTHS: list[tuple[str, bytes, int, str, float, str]] = [
     ("aiff", b"COMM", 10, ">I", 2**32 - 1, "ok"),  # the file's own size counts
     ("caf", b"data", 4, ">Q", 2**41, "truncated"),
     ("au", b".snd", 8, ">I", 0x70000000, "truncated"),
-    ("mp3", b"Xing", 8, ">I", 2**32 - 1, "truncated"),
+    ("mp3", b"Xing", 8, ">I", 2**32 - 1, "ok"),  # the frames are counted
     ("m4a", b"mdhd", 20, ">I", 2**32 - 2, "ok"),  # the table of packets counts
     ("m4a", b"stts", 12, ">I", 2**32 - 1, "ok"),
     ("m4a", b"stsz", 12, ">I", 2**32 - 1, "unreadable"),
@@ -273,10 +273,8 @@ def test_a_length_that_the_file_cannot_hold_is_not_believed(
     assert result.statuses == (status,)
 
 
-@pytest.mark.parametrize(("subtype", "status"), [("VORBIS", "ok"), ("OPUS", "unreadable")])
-def test_an_ogg_page_that_claims_years_is_not_believed(
-    worker: Worker, tmp_path: Path, subtype: str, status: str
-) -> None:
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_page_that_claims_years_is_not_believed(worker: Worker, tmp_path: Path, subtype: str) -> None:
     path = write(tmp_path / "lie", noise(FRAMES), format="OGG", subtype=subtype)
     content = bytearray(path.read_bytes())
     page = content.rindex(b"OggS")
@@ -285,7 +283,7 @@ def test_an_ogg_page_that_claims_years_is_not_believed(
     struct.pack_into("<I", content, page + 22, ogg_checksum(content[page:]))
     path.write_bytes(content)
     result = assert_ends_well(worker.tag(path))
-    assert result.statuses == (status,)
+    assert result.statuses == ("ok",)
 
 
 def ogg_checksum(page: bytes) -> int:

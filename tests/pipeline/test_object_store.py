@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import without_ray
+from audio import noise, write
 from conftest import Satpipe
 from forked import Forked
 from satpipe.pipeline.recordings.decode import Reader, probe
@@ -144,3 +145,18 @@ def test_a_recording_is_read_over_http_in_ranges(web: tuple[str, list[str]], tmp
     np.testing.assert_array_equal(*samples)
     bounds = [tuple(map(int, each.removeprefix("bytes=").split("-"))) for each in asked if each]
     assert 0 < sum(last - first + 1 for first, last in bounds) < local.size_bytes / 2  # the end of it, not all
+
+
+@pytest.mark.parametrize("kind", [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS")], ids=str)
+def test_joined_recordings_are_read_over_http_as_here(
+    web: tuple[str, list[str]], tmp_path: Path, kind: tuple[str, str]
+) -> None:
+    content = write(tmp_path / "one", noise(30_000), format=kind[0], subtype=kind[1]).read_bytes()
+    (tmp_path / "joined").write_bytes(2 * content)
+    paths = str(tmp_path / "joined"), f"{web[0]}/joined"
+    local, remote = (probe(path, 2 * len(content)) for path in paths)
+    assert local == remote
+    assert local.samples >= 60_000
+    samples = [np.concatenate(list(Reader(path, local).blocks())) for path in paths]
+    assert len(samples[0]) == local.samples
+    np.testing.assert_array_equal(*samples)

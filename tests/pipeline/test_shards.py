@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio import noise, write
 from conftest import Satpipe
 from helpers import model_by_rule
 from satpipe.jobs.train.prepare import label, prepare
@@ -105,6 +106,16 @@ def test_long_files_are_cut(tmp_path: Path) -> None:
     samples, rate_hz = decode_clip(shards.audio(np.array([1]))[1])
     assert rate_hz == 16_000
     np.testing.assert_allclose(samples, original[160_000:320_000], atol=1e-4)
+
+
+def test_a_clip_whose_header_is_wrong_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    content = write(tmp_path / "audio" / "a.mp3", noise(4 * 16_000)).read_bytes()
+    at = content.index(b"Xing") + 8
+    (tmp_path / "audio" / "a.mp3").write_bytes(content[:at] + (20).to_bytes(4, "big") + content[at + 4 :])
+    shards = write_all(tmp_path / "audio", tmp_path / "out")
+    samples, rate_hz = decode_clip(shards.audio(np.array([0]))[0])
+    assert len(samples) == 4 * rate_hz
 
 
 def test_audiosets_csvs(tmp_path: Path) -> None:

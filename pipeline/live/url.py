@@ -8,6 +8,7 @@ import av
 import numpy as np
 from satpipe.pipeline.live.source import Gap, SourceOptions
 from satpipe.pipeline.recordings.ffmpeg import ERRORS
+from satpipe.pipeline.recordings.recording import check_rate
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import AudioError
 
@@ -102,6 +103,11 @@ class _Connection:
             raise AudioError(f"{url}: {self.problem or 'it has no audio'}")
         self._first = first
         self.rate_hz, self.channels = first.sample_rate, first.layout.nb_channels
+        try:
+            check_rate(self.rate_hz)
+        except AudioError as error:
+            self.close()
+            raise AudioError(f"{url}: {error}") from None
 
     def blocks(self) -> Iterator[Samples | Gap]:
         """Yield samples as they arrive, up to the end or a problem."""

@@ -17,6 +17,8 @@ EXACT_RATIO = 1000
 EXACT_RATE_HZ = 4000
 # Half the length of soxr's filter, in samples of the lower of the two rates; measured: 129 to 137 from 4 to 384 kHz.
 REACH_SAMPLES = 144
+# Above it, windows of that length have so many frames that resampling them takes longer than they last.
+LOW_DELAY_RATE_HZ = 1_000_000
 
 
 def resampled(frames: int, rate_hz: int, to_hz: int = SAMPLE_RATE_HZ) -> int:
@@ -54,7 +56,8 @@ def one_pass(rate_hz: int, to_hz: int = SAMPLE_RATE_HZ, taken: int = 0, given: i
 
 def low_delay(rate_hz: int) -> Resampler:
     """Return a resampler to 16 kHz: the samples of `one_pass`, with less delay if the ratio of rates allows it."""
-    return _Windows(rate_hz) if rate_hz != SAMPLE_RATE_HZ and exact_ratio(rate_hz) else one_pass(rate_hz)
+    windows = rate_hz != SAMPLE_RATE_HZ and exact_ratio(rate_hz) and rate_hz <= LOW_DELAY_RATE_HZ
+    return _Windows(rate_hz) if windows else one_pass(rate_hz)
 
 
 class _OnePass(Resampler):

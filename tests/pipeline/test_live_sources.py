@@ -20,6 +20,7 @@ from encoded import encode
 from live_servers import AudioServer, RtspServer
 from satpipe.pipeline.live.open_source import open_source
 from satpipe.pipeline.live.raw_samples import ENCODINGS, Pcm
+from satpipe.pipeline.live.reader_thread import SourceReader
 from satpipe.pipeline.live.source import Gap, LiveSource, SourceOptions
 from satpipe.pipeline.live.stdin_and_files import Pipe
 from satpipe.sat.errors import AudioError, ConfigError
@@ -168,6 +169,30 @@ def test_what_is_no_wav_is_refused(
 def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--rate-hz must be from 100 to 10,000,000, not 50"):
         open_source(str(write(tmp_path / "a.wav", noise(10))), SourceOptions("s16le", 50))
+
+
+@pytest.mark.parametrize("rate_hz", [99, 10_000_001])
+def test_a_rate_that_no_recording_has_is_refused_from_a_web_server_too(tmp_path: Path, rate_hz: int) -> None:
+    path = write(tmp_path / "a.wav", noise(500), rate_hz)
+    with (
+        AudioServer([path.read_bytes()]) as server,
+        pytest.raises(AudioError, match=f"a sampling rate of {rate_hz:,} Hz"),
+    ):
+        open_source(server.url, SourceOptions())
+
+
+@pytest.mark.timeout(20)
+def test_a_header_of_ten_megahertz_does_not_make_reading_slow(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(3_000_000), 10_000_000)
+    reader = SourceReader(open_source(str(path), SourceOptions(idle_s=0)), threading.Condition(), 4.0)
+    begun = time.monotonic()
+    reader.start()
+    taken = 0
+    while not reader.finished:
+        block = reader.take()
+        taken += len(block.samples) if block else 0
+    assert taken == 4800
+    assert time.monotonic() - begun < 3  # some tenths of a second; with short windows, ten
 
 
 def test_audio_from_a_web_server_is_what_is_in_the_file(tmp_path: Path) -> None:

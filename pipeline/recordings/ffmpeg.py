@@ -6,6 +6,7 @@ from itertools import chain
 
 import av
 import numpy as np
+from satpipe.pipeline.recordings.raw_aac import is_raw, raw_frames
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
@@ -43,7 +44,8 @@ class AvFile:
                 stream = source.streams.best("audio")
                 if not isinstance(stream, av.AudioStream):
                     raise AudioError("it has no audio")
-                self._frames = source.decode(stream)
+                raw = container == "wav" and is_raw(stream)
+                self._frames = raw_frames(source, stream) if raw else source.decode(stream)
                 first = next(self._frames, None)
             except ERRORS as error:
                 raise AudioError(f"not audio that FFmpeg reads: {getattr(error, 'strerror', error)}") from error

@@ -14,6 +14,7 @@ from audio import Samples, noise, probed, read, shorten, write
 from encoded import encode
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.probing import probe_batch
+from satpipe.pipeline.recordings.raw_aac import WINDOW_BYTES
 from satpipe.pipeline.recordings.recording import AudioInfo
 from satpipe.sat.errors import AudioError
 from tag_tables import recordings
@@ -276,7 +277,7 @@ def adts_in_wav(path: Path) -> Path:
     return saved(path, b"RIFF" + struct.pack("<I", len(body)) + body)
 
 
-@pytest.mark.parametrize("codec", ["ac3", "adts"])
+@pytest.mark.parametrize("codec", ["ac3", "adts", "aac"])
 def test_where_libsndfile_does_not_know_the_codec_ffmpeg_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
 ) -> None:
@@ -298,6 +299,23 @@ def test_where_libsndfile_does_not_know_the_codec_ffmpeg_is_tried(
     ) as caught:
         probed(path)
     assert caught.value.status == "unreadable"
+
+
+def test_aac_without_headers_of_frames_is_decoded_as_with_them(tmp_path: Path) -> None:
+    sound = tune(12, 48_000)
+    path = encode(tmp_path / "a.wav", sound, 48_000, "wav", "aac")
+    content = bytearray(path.read_bytes())
+    assert len(content) > 3 * WINDOW_BYTES
+    samples, reader = read(path)
+    expected, _ = read(encode(tmp_path / "a.aac", sound, 48_000, "adts", "aac"))
+    np.testing.assert_array_equal(samples, expected)
+    assert reader.broken_s is None
+    half = len(content) // 2
+    content[half : half + 50] = bytes(range(100, 150))
+    samples, reader = read(saved(path, bytes(content)))
+    assert reader.broken_s == pytest.approx(len(samples) / 16_000, abs=1e-4)
+    assert 0.4 < len(samples) / len(expected) < 0.6
+    np.testing.assert_allclose(samples[:-3000], expected[: len(samples) - 3000], atol=1e-6)
 
 
 def test_ffmpeg_does_not_read_uncompressed_samples_behind_a_damaged_header(tmp_path: Path) -> None:

@@ -189,6 +189,32 @@ def peers(figures: dict[str, Any]) -> str:
     )
 
 
+def grids(figures: dict[str, Any]) -> str:
+    """Return tables of accuracy and cost of rows shorter than a chunk."""
+    measured = figures["grids"]
+    heads = {
+        "onset_f1": "onset-F1", "event_f1": "event-F1", "segment_f1_0.16": "segment-F1, 0.16 s",
+        "segment_f1_0.5": "0.5 s", "segment_f1_1": "1 s", "segment_f1_2": "2 s", "psds1": "PSDS 1", "psds2": "PSDS 2",
+    }  # fmt: skip
+    rows, bounds = [], {}
+    for row in measured["rows"]:
+        hop = f"{row['hop_s']:.2f} s"
+        values = (f"{100 * row['figures'][name]:.1f}" for name in heads)
+        combine = row["combine"] if row["grids"] > 1 else ""
+        rows.append((row["model"], str(row["grids"]), hop, combine, f"{row['x_realtime']:,.0f}", *values))
+        bounds[row["hop_s"]] = (hop, *(f"{100 * row['ceilings'][name]:.1f}" for name in list(heads)[:-2]))
+    of_grid = [bounds[hop_s] for hop_s in sorted(bounds, reverse=True)]
+    head = ("", "grids", "row", "combine", "x realtime", *heads.values())
+    return (
+        f"{_table(head, rows, 4)}\n\nIn percent, on {measured['scenes']} synthesised scenes of "
+        f"{measured['length_s']:g} s with {measured['events']} events of {measured['classes']} classes (seed "
+        f"{measured['seeds']['reported']}), all classes together. Each F1 is at the threshold that is best for it on "
+        f"{measured['scenes']} other scenes (seed {measured['seeds']['chosen_on']}). x realtime is audio per second of "
+        f"one processor ({measured['machine']['processor']}).\n\nThe ground truth itself, put on the grid:\n\n"
+        f"{_table(('row', *list(heads.values())[:-2]), of_grid)}"
+    )
+
+
 DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
     "README.md": (disk, speed),
     "reports/docs/howto/long-runs.md": (disk,),
@@ -197,6 +223,7 @@ DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], str], ...]] = {
     "reports/docs/howto/steadiness.md": (consistency,),
     "reports/docs/howto/other-taggers.md": (peers,),
     "reports/docs/howto/device.md": (device,),
+    "reports/docs/howto/grids.md": (grids,),
     "reports/docs/explanation/speed.md": (stages, parts),
 }
 
@@ -231,6 +258,7 @@ def measured() -> dict[str, Any]:
         "soak": "soak.json",
         "peers": "peers.json",
         "device": "benchmark_export.json",
+        "grids": "benchmark_grids.json",
     }
     return figures | {name: json.loads((folder / file).read_text()) for name, file in others.items()}
 

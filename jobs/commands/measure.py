@@ -10,6 +10,7 @@ from satpipe.jobs.options.measure import (
     BundledFiguresOptions,
     ConsistencyRunOptions,
     Device,
+    GridsBenchmarkOptions,
     SynthOptions,
 )
 
@@ -152,6 +153,22 @@ def benchmark_taggers(corpus: Path, out: Path, teacher: str, work: Path) -> int:
     from satpipe.jobs.train.bundled import Corpus
 
     common.write(taggers.benchmark(Corpus(corpus), teacher, work, log), out)
+    return 0
+
+
+@benchmark.command("grids")
+@click.argument("foreground", metavar="FOLDER|TABLE")
+@_RESULT
+@options(GridsBenchmarkOptions)
+def benchmark_grids(foreground: str, out: Path, **given: Any) -> int:
+    """Measure accuracy and cost of `tag --grids`.
+
+    FOLDER|TABLE are clips of single sounds, as for `synth --foreground`. The bundled models tag scenes mixed of them on
+    one grid and on several. Each threshold is the best one on other scenes.
+    """
+    from satpipe.jobs.benchmark import common, grids
+
+    common.write(grids.benchmark(foreground, GridsBenchmarkOptions(**given), log), out)
     return 0
 
 

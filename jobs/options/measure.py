@@ -98,6 +98,17 @@ class ConsistencyRunOptions(Options):
 
 
 @dataclass(frozen=True)
+class GridsBenchmarkOptions(Options):
+    """Options of `satpipe benchmark grids`."""
+
+    scenes: Annotated[int, Option("Number of scenes of 20 s to report on, and to choose thresholds on.", minimum=1)] = (
+        60
+    )
+    teacher: Annotated[str | None, Option("EfficientAT's weights, to measure it as well.", metavar="WEIGHTS")] = None
+    work: Annotated[Path, Option("Folder for scenes.", metavar="DIR")] = Path("build/grids")
+
+
+@dataclass(frozen=True)
 class BundledFiguresOptions(Options):
     """Options of `satpipe benchmark bundled`."""
 

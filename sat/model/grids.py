@@ -16,6 +16,10 @@ import torch
 from satpipe.sat.model.config import ChunkConfig, Combine
 from torch import Tensor
 
+Keyed = tuple[Any, Any]
+"""A key chosen by the caller, and a chunk with `index` and `overlaps`."""
+Score = Callable[[Iterable[Keyed]], Iterator[tuple[Any, Tensor]]]
+"""Yields the key and the scores [classes] of each chunk."""
 SMALLEST = 2.0**-24
 """The smallest positive number of half precision, in which scores are written."""
 
@@ -65,40 +69,51 @@ class Stretches:
         return combined(torch.stack(covering), self._combine) if overlaps else scores
 
 
-def score_stretches(
-    score: Callable[[Iterable[tuple[Any, Any]]], Iterator[tuple[Any, Tensor]]],
-    chunks: Iterable[tuple[Any, Any]],
-    config: ChunkConfig,
-) -> Iterator[tuple[Any, Tensor]]:
+def score_stretches(score: Score, chunks: Iterable[Keyed], config: ChunkConfig) -> Iterator[tuple[Any, Tensor]]:
     """Score the stretches of one recording after another.
 
     Args:
-        score: Yields the keys and scores of consecutive chunks; called once for each grid.
+        score: Scores consecutive chunks; called once for each grid.
         chunks: Pairs of a key and a chunk of any grid, in order.
         config: Of the tagger.
 
     Yields:
         The key of each chunk and the scores [classes] of the stretch that starts with it, in the order given.
     """
-    source, grids = iter(chunks), config.grids
-    waiting: list[deque[tuple[Any, Any]]] = [deque() for _ in range(grids)]
-    unscored: deque[Any] = deque()
+    stretches = Stretches(config)
+    for (key, chunk), scores in score_grids(score, chunks, config.grids):
+        yield key, stretches.add(scores, chunk.overlaps)
+
+
+def score_grids(score: Score, chunks: Iterable[Keyed], grids: int) -> Iterator[tuple[Keyed, Tensor]]:
+    """Score the chunks of all grids, those of each in batches of their own.
+
+    Args:
+        score: Scores consecutive chunks; called once for each grid.
+        chunks: Pairs of a key and a chunk of any grid, in order.
+        grids: Number of grids.
+
+    Yields:
+        The pairs in the order given, each with the scores [classes] of its chunk.
+    """
+    source = iter(chunks)
+    waiting: list[deque[Keyed]] = [deque() for _ in range(grids)]
+    unscored: deque[Keyed] = deque()
 
     def read() -> bool:
         for pair in islice(source, 1):
             waiting[pair[1].index % grids].append(pair)
-            unscored.append(pair[1])
+            unscored.append(pair)
             return True
         return False
 
-    def of_grid(grid: int) -> Iterator[tuple[Any, Any]]:
+    def of_grid(grid: int) -> Iterator[Keyed]:
         while waiting[grid] or read():
             if waiting[grid]:
                 yield waiting[grid].popleft()
 
     scored = [score(of_grid(grid)) for grid in range(grids)]
-    stretches = Stretches(config)
     while unscored or read():
-        chunk = unscored.popleft()
-        key, scores = next(scored[chunk.index % grids])
-        yield key, stretches.add(scores, chunk.overlaps)
+        pair = unscored.popleft()
+        _, scores = next(scored[pair[1].index % grids])
+        yield pair, scores

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, Satpipe
-from satpipe.jobs.benchmark import evaluate, parts, strong_set, taggers, train
+from satpipe.jobs.benchmark import evaluate, grids, parts, strong_set, taggers, train
 from satpipe.jobs.benchmark import tag as benchmark_tag
 from satpipe.jobs.benchmark.parts import chunk_flops
 from satpipe.jobs.commands.main import cli
+from satpipe.jobs.evaluate import evaluate as evaluate_tables
+from satpipe.jobs.ground_truth import read_strong
 from satpipe.reports import readme
 from satpipe.sat.model.config import get_config
 
@@ -46,7 +48,7 @@ def measured(ray_here: None) -> dict[str, Any]:
 def assert_sane(
     figures: dict[str, Any], flac_s: float = benchmark_tag.FLAC_S, larger: Collection[str] = benchmark_tag.SIZES_S
 ) -> None:
-    assert set(figures) - {"evaluation", "consistency", "stream", "soak", "peers", "device"} == {
+    assert set(figures) - {"evaluation", "consistency", "stream", "soak", "peers", "device", "grids"} == {
         "date", "machine", "versions", "model", "hours", "loop_x_realtime", "ray_start_s", "first_run_s", "runs",
         "largest_score_difference", "year_bytes", "start_up", "parts", "models", "sizes",
     }  # fmt: skip
@@ -211,6 +213,44 @@ def test_long_sounds_are_compared_with_and_without_memory(satpipe_here: Satpipe,
     assert {row["duration_s"] for row in figures["figures"]} == {30.0}
     assert "| birds.wav |" in done.stdout
     assert (tmp_path / "figures" / "consistency.svg").exists()
+
+
+@pytest.mark.slow
+def test_grids_are_compared_at_thresholds_chosen_on_other_scenes(
+    satpipe_here: Satpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grids, "LENGTH_S", 8.0)
+    out, work = tmp_path / "grids.json", tmp_path / "work"
+    sounds = ROOT / "examples" / "sounds.csv"
+    done = satpipe_here("benchmark", "grids", sounds, "-o", out, "--scenes", 2, "--work", work)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert (work / "seed1" / "strong.tsv").read_text() != (work / "seed2" / "strong.tsv").read_text()
+    rows = {(row["model"], row["grids"], row["combine"]): row for row in figures["rows"]}
+    assert [key[1:] for key in rows if "2 s" in key[0]] == [
+        (1, "geometric"), *((number, way) for number in (2, 4, 12) for way in ("geometric", "sharp"))
+    ]  # fmt: skip
+    assert {key[1] for key in rows if "1 s" in key[0]} == {1, 2, 6}
+    coarse, fine = rows["SAT-T, 2 s", 1, "geometric"], rows["SAT-T, 2 s", 12, "geometric"]
+    assert (coarse["hop_s"], fine["hop_s"]) == (1.92, 0.16)
+    assert fine["ceilings"]["onset_f1"] > 0.99 > coarse["ceilings"]["onset_f1"]
+    assert 4 < coarse["x_realtime"] / fine["x_realtime"] < 20
+    for row in rows.values():
+        assert all(0 <= value <= 1 for value in row["figures"].values())
+        assert row["thresholds"].keys() == row["ceilings"].keys() == row["figures"].keys() - {"psds1", "psds2"}
+    table = readme.grids({"grids": figures})
+    assert table.count("| SAT-T, 2 s |") == 7
+    assert f"{100 * fine['figures']['segment_f1_1']:.1f}" in table
+
+    # The scores are those of `satpipe tag`: so are figures that need no threshold.
+    truth, tables = work / "seed2" / "strong.tsv", tmp_path / "out"
+    assert satpipe_here("tag", work / "seed2" / "audio", "-o", tables, "--grids", 4).returncode == 0
+    (tmp_path / "classes.txt").write_text("\n".join(sorted({label.mid for label in read_strong(truth).labels})))
+    result = evaluate_tables(tables, strong=truth, classes=str(tmp_path / "classes.txt"), bootstrap=0)
+    found = {figure["name"]: figure["value"] for figure in result["figures"] if figure["average"] == "macro"}
+    measured = rows["SAT-T, 2 s", 4, "geometric"]["figures"]
+    assert measured["psds1"] == pytest.approx(found["psds1"], abs=1e-3)
+    assert measured["psds2"] == pytest.approx(found["psds2"], abs=1e-3)
 
 
 def test_a_corpus_without_a_part_is_one_clear_line(satpipe_here: Satpipe, tmp_path: Path) -> None:

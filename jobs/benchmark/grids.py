@@ -27,7 +27,6 @@ from satpipe.pipeline.recordings.recording import Recording, recordings_of
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.pipeline.tagging.spans import Span
 from satpipe.pipeline.tagging.tag_spans import tag_task
-from satpipe.sat.labels import Label
 from satpipe.sat.model.config import BUNDLED, PATCH_SAMPLES, SAMPLE_RATE_HZ, Combine
 from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.grids import Stretches, score_grids
@@ -39,6 +38,7 @@ CHOSEN_ON, REPORTED = 1, 2  # seeds
 GRIDS = (1, 2, 4, 12)
 SEGMENTS_S = (0.16, 0.5, 1.0, 2.0)
 THRESHOLDS = np.arange(1, 40) / 40
+PSDS_THRESHOLDS = (np.arange(50) + 0.5) / 50
 COST_ROUNDS = 3
 DELAY_S = 1.92  # of EfficientAT: as long as a chunk of SAT-2s
 
@@ -50,7 +50,7 @@ class Scenes:
 
     Attributes:
         events: The labelled events; classes and clips by position.
-        labels: The classes that occur.
+        classes: The classes that occur.
         recordings: The scenes, in the order of the clips.
     """
 
@@ -69,7 +69,8 @@ class Scenes:
             )
         )
         truth = ground_truth.read_strong(folder / "strong.tsv")
-        self.events, self.labels = truth.events, truth.labels
+        self.events = truth.events
+        self.classes = ground_truth.ClassSet("scenes", truth.labels, tuple((label,) for label in truth.labels))
         sources = {source.recording: source for source in Search((str(folder / "audio"),))}
         self.recordings = [
             recording
@@ -89,16 +90,16 @@ class Scenes:
                 chunk=chunk,
                 start_s=chunk * hop_s,
                 end_s=np.minimum((chunk + 1) * hop_s, LENGTH_S),
-                columns=np.array(_columns(self.labels)),
+                columns=np.array(self.classes.columns),
                 scores=np.concatenate(rows).astype(np.float16),
             ),
-            np.arange(len(self.labels), dtype=np.int32),
+            self.classes,
             min_s=0.0,
         )
 
     def f1(self, detected: Events) -> Figures:
         """Return onset-F1, event-F1 and segment-F1, over all classes together."""
-        size: dict[str, Any] = {"clips": len(self.recordings), "classes": len(self.labels)}
+        size: dict[str, Any] = {"clips": len(self.recordings), "classes": len(self.classes.labels)}
         counted = {
             "onset_f1": sed.count_events(self.events, detected, collar_s=0.2, offset_fraction=None, **size),
             "event_f1": sed.count_events(self.events, detected, collar_s=0.2, offset_fraction=0.5, **size),
@@ -112,10 +113,10 @@ class Scenes:
         }
 
     def psds(self, detector: Detector) -> Figures:
-        """Return the PSDS at 50 thresholds."""
+        """Return the PSDS."""
         durations_s = np.full(len(self.recordings), LENGTH_S)
-        found = detector.at_all((np.arange(50) + 0.5) / 50)
-        tally = psds.count(self.events.merged(touching=False), durations_s, len(self.labels), found)
+        found = detector.at_each(PSDS_THRESHOLDS)
+        tally = psds.count(self.events.merged(touching=False), durations_s, len(self.classes.labels), found)
         return {setting.name: float(tally.psds(setting).value) for setting in psds.SETTINGS[:2]}
 
     def ceiling(self, hop_s: float) -> Figures:
@@ -160,7 +161,7 @@ def benchmark(foreground: str, options: GridsBenchmarkOptions, say: Say) -> dict
         "length_s": LENGTH_S,
         "seeds": {"chosen_on": CHOSEN_ON, "reported": REPORTED},
         "events": len(reported.events),
-        "classes": len(reported.labels),
+        "classes": len(reported.classes.labels),
         "rows": rows,
     })  # fmt: skip
 
@@ -168,7 +169,6 @@ def benchmark(foreground: str, options: GridsBenchmarkOptions, say: Say) -> dict
 def _chunk_scores(loaded: LoadedTagger, grids: int, scenes: Scenes) -> list[list[torch.Tensor]]:
     """Return the scores of the chunks of all grids, [classes] each, for each scene."""
     tagger = loaded.adapted(loaded.config.script_chunk_s, grids=grids).tagger()
-    columns = _columns(scenes.labels)
     found: list[list[torch.Tensor]] = [[] for _ in scenes.recordings]
 
     def chunks() -> Iterator[tuple[int, Any]]:
@@ -179,7 +179,7 @@ def _chunk_scores(loaded: LoadedTagger, grids: int, scenes: Scenes) -> list[list
             yield from ((place, chunk) for chunk in stream.finish())
 
     for (place, _), scores in score_grids(tagger.score, chunks(), grids):
-        found[place].append(scores[columns])
+        found[place].append(scores[scenes.classes.columns])
     return found
 
 
@@ -230,7 +230,3 @@ def _x_realtime(loaded: LoadedTagger, grids: Iterable[int], scenes: Scenes) -> M
 
 def _blocks(recording: Recording, rate_hz: int) -> Iterator[Any]:
     yield from Reader(recording.source.path, recording.info, recording.channel, 0, rate_hz).blocks()
-
-
-def _columns(labels: tuple[Label, ...]) -> list[int]:
-    return [label.index for label in labels if label.index is not None]

@@ -246,7 +246,9 @@ def test_grids_are_compared_at_thresholds_chosen_on_other_scenes(
     truth, tables = work / "seed2" / "strong.tsv", tmp_path / "out"
     assert satpipe_here("tag", work / "seed2" / "audio", "-o", tables, "--grids", 4).returncode == 0
     (tmp_path / "classes.txt").write_text("\n".join(sorted({label.mid for label in read_strong(truth).labels})))
-    result = evaluate_tables(tables, strong=truth, classes=str(tmp_path / "classes.txt"), bootstrap=0)
+    result = evaluate_tables(
+        tables, strong=truth, classes=str(tmp_path / "classes.txt"), psds_thresholds="50", bootstrap=0
+    )
     found = {figure["name"]: figure["value"] for figure in result["figures"] if figure["average"] == "macro"}
     measured = rows["SAT-T, 2 s", 4, "geometric"]["figures"]
     assert measured["psds1"] == pytest.approx(found["psds1"], abs=1e-3)

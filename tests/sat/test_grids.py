@@ -27,8 +27,9 @@ from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.grids import SMALLEST, combined
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger, WaveformChunk
+from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger
 from satpipe.sat.taggers.sat import SATTagger
+from satpipe.sat.taggers.waveform_chunks import WaveformChunk
 from satpipe.sat.weights.registry import load_model, resolve
 from small_models import CLASS_TOKEN, FULL_CONTEXT, LONG_MEMORY, MEMORY_OFF, TINY, TWO_SECONDS
 from torch import Tensor

@@ -33,8 +33,9 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
 from satpipe.sat.taggers.cost import MARGIN, TensorMemory, batch_bytes, largest_batch, noise_chunks
 from satpipe.sat.taggers.efficientat import EfficientAT
-from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger, WaveformChunk
+from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger
 from satpipe.sat.taggers.sat import SATTagger
+from satpipe.sat.taggers.waveform_chunks import WaveformChunk
 from satpipe.sat.weights.registry import resolve
 from small_models import efficientat_state
 from torch import Tensor

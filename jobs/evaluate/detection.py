@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from satpipe.jobs.ground_truth import ClassSet
-from satpipe.jobs.metrics.arrays import Floats, Ints, run_starts
+from satpipe.jobs.metrics.arrays import Floats, Ints
 from satpipe.jobs.metrics.psds_counts import Detections
 from satpipe.jobs.metrics.psds_points import all_detections, detections_at, lowest_thresholds
 from satpipe.jobs.metrics.sound_events import Events, find_runs, within
@@ -72,27 +70,6 @@ class Detector:
     def _in_class_set(self, events: Events) -> Events:
         """Replace columns of the scores by positions in the class set."""
         return replace(events, label=self._classes.scored[events.label])
-
-
-def median_filtered(clip: Ints, values: npt.NDArray[Any], chunks: int) -> npt.NDArray[Any]:
-    """Return scores [n, K] with each replaced by the median of itself and its neighbours in the clip.
-
-    At the ends of a clip, its first and last chunk are repeated.
-
-    Args:
-        clip: Of each chunk, [n]; the chunks of a clip are adjacent.
-        values: Scores, [n, K].
-        chunks: Odd number of chunks to take the median of.
-    """
-    starts = run_starts(clip)
-    sizes = np.diff(np.append(starts, len(clip)))
-    first, last = np.repeat(starts, sizes), np.repeat(starts + sizes - 1, sizes)
-    here = np.arange(len(clip))
-    near = [np.clip(here + shift, first, last) for shift in range(-(chunks // 2), chunks // 2 + 1)]
-    out = np.empty_like(values)
-    for column in range(values.shape[1]):
-        out[:, column] = np.median(values[:, column][near], axis=0)
-    return out
 
 
 def on_grid(events: Events, chunk_samples: int, duration_s: Floats) -> Events:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs import ground_truth
-from satpipe.jobs.evaluate.detection import median_filtered
 from satpipe.jobs.evaluate.tuning import DEFAULT, tuned
 from satpipe.jobs.ground_truth import ClassSet
 from satpipe.jobs.metrics import sed
 from satpipe.jobs.metrics.arrays import Bools, Floats, Ints
+from satpipe.jobs.metrics.median import filtered_by_class, median_filtered
 from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.sat.errors import ConfigError, TruthError
@@ -43,14 +43,7 @@ class Operating:
 
     def filtered(self, chunks: ChunkScores) -> npt.NDArray[np.float16]:
         """Return the scores [n, S] after the median filters."""
-        lengths = self.filters[self.scored]
-        if (lengths == 1).all():
-            return chunks.scores
-        scores = chunks.scores.copy()
-        for length in np.unique(lengths[lengths > 1]).tolist():
-            columns = np.flatnonzero(lengths == length)
-            scores[:, columns] = median_filtered(chunks.clip, scores[:, columns], length)
-        return scores
+        return filtered_by_class(chunks.clip, chunks.scores, self.filters[self.scored])
 
     def of_scored(self, classes: ClassSet) -> float | Floats:
         """Return the threshold, or those of the classes that have scores."""

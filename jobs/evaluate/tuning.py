@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.evaluate.detection import median_filtered
 from satpipe.jobs.ground_truth import ClassSet
 from satpipe.jobs.metrics import counts
 from satpipe.jobs.metrics.arrays import Floats, Ints, blocks
 from satpipe.jobs.metrics.counts import Counts
+from satpipe.jobs.metrics.median import median_filtered
 from satpipe.jobs.metrics.sound_events import Events, find_runs, within
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 

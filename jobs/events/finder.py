@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from satpipe.jobs.events.levels import levels
+from satpipe.jobs.metrics.median import filtered_by_class
 from satpipe.jobs.metrics.sound_events import Runs, find_runs, rounded_up
 from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.tables.chunk_scores import read_chunks
@@ -62,8 +63,16 @@ class Finder:
     def _runs(self, block: Part) -> Runs:
         """Return runs of chunks that reach the lower threshold; `clip` is the rank of the recording's name."""
         columns = self.levels.columns
-        chunks = read_chunks(self.tables, block, None if columns == tuple(range(CLASSES)) else columns)
-        runs = find_runs(chunks.clip, chunks.start_s, chunks.end_s, chunks.scores, self.levels.low)
+        reach = int(self.levels.filters.max(initial=1)) // 2  # chunks on both sides that the median filters need
+        end = np.minimum(block.end + reach, self.tables.slots[block.recordings])
+        part = Part(block.recordings, np.maximum(block.begin - reach, 0), end)
+        chunks = read_chunks(self.tables, part, None if columns == tuple(range(CLASSES)) else columns)
+        scores = filtered_by_class(chunks.clip, chunks.scores, self.levels.filters)
+        inside = (chunks.chunk >= block.begin[chunks.clip]) & (chunks.chunk < block.end[chunks.clip])
+        if not inside.all():
+            some = {name: getattr(chunks, name)[inside] for name in ("clip", "start_s", "end_s")}
+            chunks, scores = replace(chunks, **some), scores[inside]
+        runs = find_runs(chunks.clip, chunks.start_s, chunks.end_s, scores, self.levels.low)
         clip = self._rank[block.recordings][runs.events.clip]
         return replace(runs, events=replace(runs.events, clip=clip))
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from satpipe.jobs import ground_truth
-from satpipe.jobs.metrics.arrays import Floats
+from satpipe.jobs.ground_truth import Thresholds
+from satpipe.jobs.metrics.arrays import Floats, Ints
 from satpipe.jobs.options.results import EventOptions
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import choose, weak_labels
@@ -25,7 +26,9 @@ class Levels:
     """Minimum of the highest score of an event, [K]."""
     low: Floats
     """Minimum of all its scores, [K]."""
-    model_sha256: str | None = None
+    filters: Ints
+    """Length of the median filter over the scores, in chunks, [K]."""
+    model_sha256: str | None
     """Model that the thresholds were chosen for, if it is known."""
 
 
@@ -38,7 +41,7 @@ def levels(options: EventOptions) -> Levels:
         LabelError: A class is unknown.
         TruthError: The table of thresholds cannot be read, or wanted classes are missing in it.
     """
-    columns, threshold, model_sha256 = _thresholds(options)
+    columns, threshold, file = _thresholds(options)
     low = threshold * LOW_SHARE if options.low is None else np.full(len(columns), options.low)
     bad = threshold[~((threshold > 0) & (threshold <= 1))]
     if len(bad):
@@ -50,10 +53,13 @@ def levels(options: EventOptions) -> Levels:
             f"--low must not be above the threshold, which is {upper:g} for '{label}', not {options.low:g}; by default "
             f"it is {LOW_SHARE:g} of each threshold"
         )
-    return Levels(columns, threshold, low, model_sha256)
+    filters = np.ones(len(columns), np.int32)
+    if file is not None:
+        filters = file.filters_of([weak_labels()[column] for column in columns])
+    return Levels(columns, threshold, low, filters, None if file is None else file.model_sha256)
 
 
-def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats, str | None]:
+def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats, Thresholds | None]:
     columns = None if options.labels is None else choose(options.labels)
     if columns == ():
         raise ConfigError("no class is chosen")
@@ -67,9 +73,5 @@ def _thresholds(options: EventOptions) -> tuple[tuple[int, ...], Floats, str | N
         columns = given.outputs() if given.default is None else tuple(range(CLASSES))
         if not columns:
             raise ConfigError(f"{path} has no threshold for any of the model's classes")
-    if given.filters:
-        raise ConfigError(
-            f"{path} has median filters, which `satpipe events` does not apply: choose thresholds without "
-            "--tune-filters"
-        )
-    return columns, given.of([weak_labels()[column] for column in columns]), given.model_sha256
+    labels = [weak_labels()[column] for column in columns]
+    return columns, given.of(labels), given

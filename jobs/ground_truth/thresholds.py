@@ -57,8 +57,16 @@ class Thresholds:
         return np.array(found, np.float64)
 
     def filters_of(self, labels: Sequence[Label]) -> Ints:
-        """Return the length of the median filter of each class [K], in chunks."""
-        return np.array([self.filters.get(label.mid, 1) for label in labels], np.int32)
+        """Return the length of the median filter of each class [K], in chunks.
+
+        A class without a filter of its own has the longest of the groups that it is in.
+        """
+
+        def length(mid: str) -> int:
+            groups = [self.filters.get(name, 1) for name, mids in self.members.items() if mid in mids]
+            return self.filters.get(mid, max(groups, default=1))
+
+        return np.array([length(label.mid) for label in labels], np.int32)
 
     def outputs(self) -> tuple[int, ...]:
         """Return the model's outputs that have a threshold of their own or by a group."""

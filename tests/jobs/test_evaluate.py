@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from oracles import PSDSEval
 from satpipe.jobs.benchmark import strong_set
 from satpipe.jobs.evaluate import EvaluateOptions, EvaluationResult, evaluate, paired, read, read_samples, write
-from satpipe.jobs.evaluate.detection import median_filtered, on_grid
+from satpipe.jobs.evaluate.detection import on_grid
 from satpipe.jobs.metrics import counts
 from satpipe.jobs.metrics.intersection import count_intersections
+from satpipe.jobs.metrics.median import median_filtered
 from satpipe.jobs.metrics.sed import load_sed_eval
 from satpipe.jobs.metrics.sound_events import Events, detect
 from satpipe.reports import evaluation, paper

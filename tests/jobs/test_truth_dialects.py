@@ -18,8 +18,10 @@ from satpipe.jobs.events import write as write_events
 from satpipe.jobs.ground_truth import StrongLabels, class_set, read_aliases, read_strong, read_weak
 from satpipe.jobs.ground_truth.aliases import SHIPPED
 from satpipe.jobs.metrics.sound_events import Events, within
+from satpipe.pipeline.tables import open_folder
 from satpipe.reports.evaluation import result_text
-from satpipe.sat.errors import ConfigError, LabelError, TruthError
+from satpipe.sat.errors import LabelError, TruthError
+from satpipe.sat.labels import find
 
 EVENTS = [(0.5, 2.25, "Dog"), (3.0, 4.125, "Male speech, man speaking"), (3.5, 6.0, "Dog")]
 Rows = list[tuple[str, float, float, str]]
@@ -267,8 +269,26 @@ def test_events_take_the_thresholds_that_evaluate_chose(out: Path, tmp_path: Pat
     assert (written.labels, len(written.notes)) == ({"Alarm": 1}, 1)
     assert "were chosen for another model" in written.notes[0]
     path.write_text(json.dumps(content | {"median_filter": {"/m/0bt9lr": 3}}))
-    with pytest.raises(ConfigError, match="without --tune-filters"):
-        write_events(out, EventOptions(threshold=path), tmp_path / "events.csv")
+    written = write_events(out, EventOptions(labels=("Alarm", "Dog"), threshold=path), tmp_path / "events.csv")
+    assert written.labels == {"Alarm": 1, "Dog": 1}  # the dog of a single chunk is gone, that of two stays
+
+
+def test_median_filters_of_events_reach_across_the_parts_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = np.zeros((200, 527), np.float32)
+    scores[:, find("Dog").index] = np.random.default_rng(0).random(200)
+    write_output(tmp_path / "out", {"long.wav": scores})
+    path = write_text(
+        tmp_path / "t.json", json.dumps({"thresholds": {"/m/0bt9lr": 0.5}, "median_filter": {"/m/0bt9lr": 5}})
+    )
+    options = EventOptions(threshold=path, low=0.5)
+    write_events(out := tmp_path / "out", options, tmp_path / "whole.csv")
+    expected = pd.read_csv(tmp_path / "whole.csv")
+    assert 5 < len(expected) < 40
+    monkeypatch.setattr(open_folder, "BLOCK_CHUNKS", 7)
+    write_events(out, options, tmp_path / "parts.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "parts.csv"), expected)
 
 
 def test_shipped_aliases_have_the_labels_of_their_sets() -> None:

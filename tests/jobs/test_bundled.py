@@ -123,6 +123,7 @@ def test_the_models_are_measured_as_the_card_shows(folder: Path, runs: list[tupl
     assert table(found).startswith("| figure | bundled | bundled_1s | teacher |")
 
 
+@pytest.mark.slow
 def test_what_a_corpus_does_not_have_is_named(folder: Path, tmp_path: Path, ray_here: None) -> None:
     with pytest.raises(ConfigError, match="--teacher must name EfficientAT's weights"):
         train_bundled(Corpus(folder / "corpus"), BundledOptions(), lambda line: None)

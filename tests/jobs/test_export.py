@@ -216,6 +216,7 @@ def test_every_kind_of_model_gives_its_scores_as_onnx(
     assert_scores_of(model_of(config), recording, scores_of(open_onnx(path), config, recording))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", SMALL[:4], ids=lambda config: config.name)
 def test_every_kind_of_model_gives_its_scores_as_torchscript(
     config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

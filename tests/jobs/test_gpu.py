@@ -36,6 +36,7 @@ SMALL = replace(get_config("SAT_T_2s"), name="small", width=24, heads=2, depth=3
 CONFIGS = [SMALL, replace(SMALL, class_token=True), SMALL.without_memory(), get_config("SAT_S_1s")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_from_samples_to_scores_nothing_but_both_ends_is_off_the_device(

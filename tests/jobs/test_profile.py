@@ -70,6 +70,7 @@ def figures() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_papers_figures_come_out(figures: dict[str, Any]) -> None:
     rows = {(row["model"], row["delay_s"]): row for row in figures["models"]}
     assert len(rows) == 1 + 2 + 2
@@ -88,6 +89,7 @@ def test_the_papers_figures_come_out(figures: dict[str, Any]) -> None:
     assert least <= more <= 1.5 * least
 
 
+@pytest.mark.slow
 def test_a_batch_takes_more_memory_than_a_chunk(figures: dict[str, Any]) -> None:
     for row in figures["models"]:
         assert row["later_chunk"]["peak_bytes"] < row["batch_bytes"], row["model"]
@@ -95,6 +97,7 @@ def test_a_batch_takes_more_memory_than_a_chunk(figures: dict[str, Any]) -> None
     assert [row["batch_chunks"] for row in figures["models"]] == [32, 32, 32, 4, 4]
 
 
+@pytest.mark.slow
 def test_the_tables_are_laid_out_as_the_papers(figures: dict[str, Any]) -> None:
     first, second = pages.tables(figures)
     assert [table.title for table in (first, second)] == ["Table 1: 10 s", "Table 2: 2 s"]

@@ -208,6 +208,7 @@ def test_counts_are_those_of_psds_eval_under_any_criteria(system: Any, dtc: floa
     assert_same_counts(ours, Oracle(truth, durations_s, found, setting))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(systems(), st.lists(st.integers(0, 2), min_size=3, max_size=3), st.sampled_from([PSDS2, PSDS1_NO_VARIANCE]))
 def test_resampled_clips_score_as_clips_that_are_there_so_often(

@@ -222,6 +222,7 @@ def test_recordings_that_bring_their_worker_down_cost_no_other_anything(
     assert len(recordings(out)) == 10
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended() -> None:
     program = (
         "import sys, time\nfrom satpipe.pipeline.recordings.probing import deadline\n"

@@ -205,6 +205,7 @@ def test_silence_in_a_background_is_not_digital_silence(clips: Path, tmp_path: P
     assert min(power_db(piece) for piece in scene(tmp_path / "out").reshape(-1, 1600)) > -71
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["long.flac", "long.m4a"])
 def test_a_long_background_is_entered_anywhere(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

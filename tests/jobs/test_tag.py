@@ -146,6 +146,7 @@ def test_bf16_changes_no_score_by_more_than_a_hundredth(satpipe_here: Satpipe, t
     assert 0 < difference.max() <= 0.01
 
 
+@pytest.mark.slow
 def test_the_script_cut_reads_two_seconds_at_a_time(satpipe_here: Satpipe, tmp_path: Path) -> None:
     name = "speech_16k_mono.WAV"
     assert satpipe_here("tag", EXAMPLES / name, "-o", tmp_path, "--cut", "script").returncode == 0
@@ -308,7 +309,7 @@ def test_what_cannot_work_is_one_clear_line(
     ]
     before = tags(out)
     for arguments, code, text in cases:
-        done = (satpipe if {"--device", "--address"} & set(arguments) else satpipe_here)(*arguments)
+        done = (satpipe if "--address" in arguments else satpipe_here)(*arguments)
         assert (done.returncode, text in done.stderr) == (code, True), (arguments, done.stderr)
     pd.testing.assert_frame_equal(tags(out), before)
 

@@ -221,6 +221,7 @@ def test_views_and_running_averages(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, satpipe_here: Satpipe) -> None:
     typo = satpipe_here(*arguments(folder, "typo", "warmup_epoch=1"), cwd=folder)
     assert typo.returncode == 1

@@ -432,6 +432,7 @@ def test_special_characters_are_escaped() -> None:
     assert r"**T_1 \<i>**" in markdown
 
 
+@pytest.mark.slow
 def test_several_results_share_the_tables(satpipe_here: Satpipe, made: Path, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("Bird\nSpeech\nMusic\n")
     options = EvaluateOptions(

@@ -200,6 +200,7 @@ def test_a_model_is_one_string(weights: Path, monkeypatch: pytest.MonkeyPatch) -
         resolve(f"ast:{weights.parent}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit_bytes", [300_000, 1_000_000, 2_500_000])
 def test_a_batch_takes_no_more_memory_than_it_may(limit_bytes: int) -> None:
     tagger = SATTagger(model_by_rule(SMALL))
@@ -325,6 +326,7 @@ def test_what_is_registered_must_be_a_tagger(tmp_path: Path, monkeypatch: pytest
         resolve(f"no-tagger:{tmp_path}")
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_it_is_named() -> None:
     code = (
         "import sys, satpipe.sat.weights.registry; print("

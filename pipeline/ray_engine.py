@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
+from satpipe.pipeline.local_ray import private
 from satpipe.sat.errors import ConfigError, SatpipeError
 
 log = logging.getLogger("satpipe")
@@ -132,45 +135,107 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         device: `cpu`, `cuda`, or `auto` for GPUs if the cluster has any.
 
     Raises:
-        ConfigError: No cluster answers at the address, Ray does not start, or it has no GPU.
+        ConfigError: No cluster answers at the address, this process uses another one, Ray does not start, or it has no
+            GPU.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a user's recordings leaves the machine
     # By default Ray retries a task that runs out of memory for ever; one large recording would block the run.
     os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
     os.environ.setdefault("RAY_preload_python_modules", "torch")  # imported while Ray itself starts
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address:
-        _reach(address)
-        options |= {"address": address}
-    else:
-        options |= {
-            "address": "local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
-            "num_cpus": workers,
-            "include_dashboard": False,
-            "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
-        }
-    ours = not ray.is_initialized()
-    if ours:
-        try:
-            ray.init(**options)
-        except Exception as error:  # if the start-up times out, Ray raises no more specific class
-            reason = str(error).strip().rstrip(".")
-            if address:
-                raise ConfigError(f"no Ray cluster answers at {address}: {reason}") from error
-            raise ConfigError(
-                f"Ray could not be started: {reason}. The machine may be busy or short of memory: stop other programs, "
-                "or use fewer --workers, and run the command again"
-            ) from error
-    try:
+    with _joined(address) if address else _started(workers):
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
         if device == "cuda" and not gpus:
             raise ConfigError("Ray found no GPU; use --device cpu")
         on_gpu = gpus and device != "cpu"
         yield Engine(1 / sharing(resources.get("CPU", 0), gpus) if on_gpu else 0, workers)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """Join a cluster, unless this process already uses it; leave it at the end."""
+    if ray.is_initialized():
+        used = ray.get_runtime_context().gcs_address
+        if not _same(address, used):
+            raise ConfigError(
+                f"this process already uses the Ray at {used}, not the one at {address}: omit the address, or call "
+                "ray.shutdown() first"
+            )
+        yield
+        return
+    _reach(address)
+    with _initialized(f"no Ray cluster answers at {address}", "", address=address):
+        yield
+
+
+@contextmanager
+def _started(workers: int | None) -> Iterator[None]:
+    """Start Ray on this machine, unless this process already uses a Ray; stop it at the end."""
+    if ray.is_initialized():
+        yield
+        return
+    advice = (
+        ". The machine may be busy or short of memory: stop other programs, or use fewer --workers, and run the "
+        "command again"
+    )
+    options = {
+        "address": "local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+    }
+    with private() as folder, _initialized("Ray could not be started", advice, _temp_dir=folder, **options):
+        yield
+
+
+@contextmanager
+def _initialized(problem: str, advice: str, **options: Any) -> Iterator[None]:
+    """Start or join Ray; stop or leave it at the end. If that fails, the error is `PROBLEM: REASON ADVICE`."""
+    try:
+        try:
+            with _end_on_sigterm_kept():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:  # if the start-up times out, Ray raises no more specific class
+            raise ConfigError(f"{problem}: {str(error).strip().rstrip('.')}{advice}") from error
+        yield
     finally:
-        if ours:
-            ray.shutdown()
+        ray.shutdown()
+
+
+@contextmanager
+def _end_on_sigterm_kept() -> Iterator[None]:
+    """Keep this program's own way to end on SIGTERM while Ray starts.
+
+    Ray installs two handlers: one that raises SystemExit, and one in C++ that prints a stack trace and aborts the
+    program if that has not ended three seconds later.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, received = signal.getsignal(signal.SIGTERM), False
+    try:
+        yield
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        received = True
+    finally:
+        signal.signal(signal.SIGTERM, before if callable(before) else signal.getsignal(signal.SIGTERM))
+    if received:
+        signal.alarm(0)  # the abort
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _same(address: str, used: str) -> bool:
+    """Return True if an address can be that of the Ray in use at HOST:PORT; a client's (ray://) cannot be compared."""
+    if address == "auto" or "://" in address:
+        return True
+    (host, _, port), (used_host, _, used_port) = address.rpartition(":"), used.rpartition(":")
+    try:
+        ip = socket.gethostbyname(host)
+    except OSError:
+        return False
+    return port == used_port and used_host in (ip, ray.util.get_node_ip_address() if ip.startswith("127.") else ip)
 
 
 def sharing(cpus: float, gpus: float) -> int:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -61,6 +62,23 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
         raise ConfigError(f"{url}: {scheme}:// is not a known scheme") from error
 
 
+def errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the classes of exceptions that reading and writing can raise, and `others`.
+
+    Clients of object stores have classes of their own, for example if the store cannot be reached.
+    """
+    own = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"))
+    return OSError, *others, *(getattr(sys.modules[module], name) for module, name in own if module in sys.modules)
+
+
+def described(error: Exception) -> str:
+    """Return the reason of an exception of `errors` in one line; for an object store, also what to check."""
+    if isinstance(error, OSError) and error.errno:
+        return error.strerror or str(error)
+    reason = " ".join(str(error).split()).rstrip(".")
+    return f"{reason}. Check the address of the object store, the network and your credentials"
+
+
 class RemoteFile(io.RawIOBase):
     """A file at a URL, read in ranges on demand.
 
@@ -79,7 +97,10 @@ class RemoteFile(io.RawIOBase):
         """
         super().__init__()
         self.error = ""
-        self._file = filesystem(url).open(url, "rb", block_size=block_bytes)
+        try:
+            self._file = filesystem(url).open(url, "rb", block_size=block_bytes)
+        except errors() as error:
+            raise error if isinstance(error, OSError) else OSError(described(error)) from error
 
     def readable(self) -> bool:
         """Return True."""
@@ -93,7 +114,7 @@ class RemoteFile(io.RawIOBase):
         """Read into a buffer; return the number of bytes, 0 at the end or if reading breaks off."""
         try:
             content = self._file.read(len(buffer))
-        except (OSError, ValueError, RuntimeError) as error:
+        except errors(ValueError, RuntimeError) as error:
             self.error = str(error) or type(error).__name__
             return 0
         buffer[: len(content)] = content
@@ -166,8 +187,8 @@ def output_file(location: Any, folder: Path | None = None) -> Iterator[Path]:
             (folder or location.parent).mkdir(parents=True, exist_ok=True)
         with written_whole(location) as path:
             yield path
-    except OSError as error:
-        raise OutputError(f"{folder or location} cannot be written: {error.strerror or error}") from error
+    except errors() as error:
+        raise OutputError(f"{folder or location} cannot be written: {described(error)}") from error
 
 
 def write_text(location: Any, text: str) -> None:

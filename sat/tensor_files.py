@@ -56,6 +56,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise CheckpointError(
                 f"{path} cannot be used: {name} is {kind}, but weights must be floating-point numbers"
             )
+        if tensor.layout != torch.strided or tensor.is_nested:
+            raise CheckpointError(f"{path} cannot be used: {name} is sparse or nested, but weights must be dense")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise CheckpointError(f"{path} is damaged: negative variances in {name}")
     return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, metadata

@@ -95,7 +95,7 @@ def ray_here() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def satpipe_here(ray_here: None) -> Satpipe:
     """Run a command in this process, on the Ray of `ray_here`; this is seconds faster than `satpipe`."""
-    from satpipe.jobs.commands.main import main
+    from satpipe.jobs.commands.main import run as run_command
 
     def run(*args: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         argv = [str(COMMAND), *map(str, args)]
@@ -105,10 +105,7 @@ def satpipe_here(ray_here: None) -> Satpipe:
             patch.setattr(sys, "argv", argv)
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
-            try:
-                main()
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            code = run_command()
         return subprocess.CompletedProcess(argv, code, stdout.getvalue(), stderr.getvalue())
 
     return run

@@ -1,13 +1,21 @@
 """The command line. Each group of commands has a module here; other modules of `jobs` do the work."""
 
+import atexit
 import io
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, ModuleType
+from typing import NoReturn
 
 import click
 from satpipe.jobs.commands import measure, models, results, tag, train
 from satpipe.jobs.commands.shared import log
 
 NOT_FINISHED = 1
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
 SECTIONS = (tag.group, results.group, train.group, measure.group, models.group)
 
 
@@ -40,23 +48,72 @@ def cli() -> None:
     """Tag long audio recordings with Streaming Audio Transformers, into Parquet."""
 
 
-def main() -> None:
-    """Run a command; print errors that are addressed to the user, without a traceback."""
+def main() -> NoReturn:
+    """Run the command in `sys.argv`, and end the program.
+
+    The end leaves out that of the interpreter: until Python 3.14, a thread of Arrow's that lets go of a Python object
+    then is ended by force, inside code that allows no exception, and aborts the program ("terminate called without an
+    active exception", https://github.com/apache/arrow/issues/34314).
+    """
+    code = run()
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def run() -> int:
+    """Run the command in `sys.argv`; print errors that are addressed to the user; return the exit code."""
     from satpipe.sat.errors import SatpipeError
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal cannot show
+    with _interrupted_by_sigterm() as terminated:
+        try:
+            code = cli.main(standalone_mode=False)
+            if sys.stdout:
+                sys.stdout.flush()
+            return code or 0
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+        except click.ClickException as error:
+            text = io.StringIO()
+            error.show(text)
+            log(*text.getvalue().rstrip("\n").split("\n"))
+            return error.exit_code
+        except SatpipeError as error:
+            log(*f"{type(error).__name__}: {error}".split("\n"))
+            return NOT_FINISHED
+        except (click.Abort, KeyboardInterrupt):
+            log("stopped; run the same command again to continue")
+            return TERMINATED if terminated else INTERRUPTED
+        except _storage().errors() as error:
+            file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            log(f"{type(error).__name__}: {file}{_storage().described(error)}")
+            return NOT_FINISHED
+
+
+def _storage() -> ModuleType:
+    from satpipe.pipeline import storage  # takes long to import
+
+    return storage
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[list[int]]:
+    """Let SIGTERM interrupt the command as Ctrl-C does; provide a list that is empty until then.
+
+    A second SIGTERM ends the program at once.
+    """
+    received = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        code = cli.main(standalone_mode=False)
-    except click.ClickException as error:
-        text = io.StringIO()
-        error.show(text)
-        log(*text.getvalue().rstrip("\n").split("\n"))
-        code = error.exit_code
-    except SatpipeError as error:
-        log(*f"{type(error).__name__}: {error}".split("\n"))
-        code = NOT_FINISHED
-    except (click.Abort, KeyboardInterrupt):
-        log("stopped; run the same command again to continue")
-        code = NOT_FINISHED
-    sys.exit(code)
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -30,11 +30,11 @@ def pull(name: str) -> None:
 
     The cache is in your home folder unless SATPIPE_CACHE names another folder; SATPIPE_HUB_URL selects a mirror.
     """
-    from satpipe.sat.weights import hub
+    from satpipe.sat.weights import download, hub
 
     with _shown_progress(name) as progress:
         path = hub.pull(name, progress)
-    say(f"{name} is in {path}")
+    say(f"{name} is in {path}; sha256 {download.recorded(path)['sha256']}")
 
 
 @group.group()

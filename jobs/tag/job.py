@@ -4,7 +4,7 @@ import logging
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -246,6 +246,18 @@ class _Line(logging.Formatter):
         return printable(super().format(record))
 
 
+class _RunLog(logging.FileHandler):
+    """A log in an output folder that may vanish: the run ends by itself, with an error about the tables."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Lose the line."""
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
     """Keep a log of the run in its output folder."""
@@ -253,7 +265,7 @@ def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
     log.setLevel(logging.INFO)
     log.propagate = False
     with output.log(name) as path:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _RunLog(path, encoding="utf-8")
         handler.setFormatter(_Line("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
         try:

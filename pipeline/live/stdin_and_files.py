@@ -33,10 +33,12 @@ class Pipe:
         """Read the header, if any, of `file` or standard input.
 
         Raises:
-            ConfigError: Standard input is a terminal, or an option is wrong.
+            ConfigError: Standard input is closed or a terminal, or an option is wrong.
             AudioError: The header cannot be read.
         """
         self.name, self.live = STDIN, options.live
+        if file is None and sys.stdin is None:
+            raise ConfigError("standard input is closed: pipe samples into it, or name another source")
         self._descriptor = (file or sys.stdin.buffer).fileno()
         if os.isatty(self._descriptor):
             raise ConfigError("standard input is a terminal: pipe samples into it, or name another source")

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from satpipe.pipeline.storage import filesystem, is_remote
+from satpipe.pipeline.storage import described, errors, filesystem, is_remote
 from satpipe.sat.errors import ConfigError
 
 # Read by libsndfile.
@@ -131,8 +131,8 @@ class Search:
                 root, found = path.rstrip("/"), store.find(given, detail=True)
         except FileNotFoundError:
             raise ConfigError(f"{given} not found") from None
-        except OSError as error:
-            raise ConfigError(f"{given} cannot be searched: {error}") from error
+        except errors() as error:
+            raise ConfigError(f"{given} cannot be searched: {described(error)}") from error
         for name in sorted(found):
             bare = name.partition("://")[2] if "://" in name else name
             if found[name]["type"] == "file" and (name == given or self._is_audio(bare)):

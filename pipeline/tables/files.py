@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.option import default_out
-from satpipe.pipeline.storage import locate, output_file
+from satpipe.pipeline.storage import described, errors, locate, output_file
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.sat.errors import DamageError, OutputError
 
@@ -43,10 +43,17 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DamageError(f"{path} is missing: {REPAIR}") from error
-    except (pa.ArrowException, OSError) as error:
-        failed = isinstance(error, OSError) and error.errno is not None and not isinstance(error, IsADirectoryError)
+    except errors(pa.ArrowException) as error:
+        failed = not _content(error)
         kind = OutputError if failed else DamageError
         raise kind(f"{path} cannot be read, or is not a satpipe table: {error}") from error
+
+
+def _content(error: Exception) -> bool:
+    """Return True if the content of a file is at fault, not the access to it."""
+    if isinstance(error, pa.ArrowException | IsADirectoryError):
+        return True
+    return type(error) is OSError and error.errno is None  # as Arrow raises it for content
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -59,8 +66,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         run = json.loads((folder / "run.json").read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{folder / 'run.json'} cannot be read: {error}") from error
+    except errors(ValueError) as error:
+        raise OutputError(f"{folder / 'run.json'} cannot be read: {described(error)}") from error
     wrong = not isinstance(run, dict) or any(not isinstance(run.get(key, kind()), kind) for key, kind in _RUN.items())
     if wrong or not all(isinstance(label, dict) for label in run.get("labels", [])):
         raise OutputError(

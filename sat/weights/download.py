@@ -60,7 +60,7 @@ class Source:
 
 def cache_folder() -> Path:
     """Return the folder of downloaded files; it need not exist."""
-    return Path(os.environ.get("SATPIPE_CACHE") or platformdirs.user_cache_dir("satpipe")).expanduser()
+    return Path(os.path.expanduser(os.environ.get("SATPIPE_CACHE") or platformdirs.user_cache_dir("satpipe")))
 
 
 def recorded(path: Path) -> dict[str, Any]:
@@ -89,6 +89,8 @@ def download(source: Source, path: Path, check: Callable[[Path], None], progress
     Raises:
         DownloadError: The file could not be downloaded or written, is too large, or is another file.
     """
+    if path.parts[0] == "~":
+        raise DownloadError("the home folder of this user is not known: set SATPIPE_CACHE to a folder for downloads")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):

@@ -20,6 +20,7 @@ BUNDLED_CONFIGS = {BUNDLED: "SAT_T_2s", "bundled_1s": "SAT_T_1s"}
 BUNDLED_LICENCE = "Apache-2.0"
 RECORD_URL = "https://zenodo.org/record/7964975"
 PUBLISHED_LICENCE = "see the Zenodo record"
+MAX_BYTES = 2**30  # the largest has 87 million parameters in float32
 
 BUNDLED_PATH = Path(__file__).parents[1] / "data" / "bundled.safetensors"
 
@@ -132,7 +133,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     if name not in PUBLISHED:
         raise not_found("published model", name, PUBLISHED)
     published = PUBLISHED[name]
-    source = Source(published.url, RECORD_URL, "SATPIPE_HUB_URL", f"the checkpoint of {name}")
+    source = Source(published.url, RECORD_URL, "SATPIPE_HUB_URL", f"the checkpoint of {name}", MAX_BYTES)
     download(source, published.path, lambda part: _validate(part, name), progress)
     return published.path
 

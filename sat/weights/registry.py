@@ -7,6 +7,7 @@ which is then downloaded from Hugging Face. Nothing is imported or downloaded be
 
 import hashlib
 import pickle
+import warnings
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -180,7 +181,8 @@ def _is_efficientat(path: str) -> bool:
     if not path.endswith(".pt") or not Path(path).is_file():
         return False
     try:
-        state = torch.load(path, map_location="meta", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about unusual tensors
+            state = torch.load(path, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError):
         return False  # `load_checkpoint` reports the problem
     return isinstance(state, dict) and _EFFICIENTAT_TENSOR in state

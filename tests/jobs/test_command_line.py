@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from conftest import COMMAND, Satpipe
@@ -32,6 +34,7 @@ OPTIONS_OF = {
     "synth": [measure.SynthOptions],
     "export": [models.ExportOptions],
 }
+SUPPORT = Path(__file__).parents[1] / "support"
 HEAVY = ("torch", "ray", "pandas", "numpy", "pyarrow", "rich", "requests")
 
 
@@ -171,6 +174,25 @@ def test_options_of_a_function_are_checked_and_have_the_value_of_their_variable(
     monkeypatch.setenv("SATPIPE_OUT", "elsewhere")
     assert function(1, text="x").out == "elsewhere"
     assert function(1, text="x", out="here").out == "here"
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("--help > /dev/full", "OSError: No space left on device"),
+        ("stream - <&-", "ConfigError: standard input is closed: pipe samples into it, or name another source"),
+    ],
+)
+def test_standard_streams_that_cannot_be_used_are_one_line(command: str, error: str) -> None:
+    done = subprocess.run(["bash", "-c", f"{COMMAND} {command}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"{error}\n")
+
+
+def test_threads_that_still_read_do_not_abort_the_end(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(1000)}), tmp_path / "table.parquet")
+    command = [sys.executable, SUPPORT / "reading_at_exit.py", "read", tmp_path / "table.parquet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "OutputError: as intended\n")
 
 
 def test_a_wrong_command_line_ends_with_2_and_an_error_with_1(satpipe: Satpipe, tmp_path: Path) -> None:

@@ -327,26 +327,28 @@ def test_overwrite_replaces_the_tables(satpipe_here: Satpipe, tagged: tuple[Path
 def test_the_same_command_continues_a_run_that_was_stopped(
     satpipe: Satpipe, satpipe_here: Satpipe, tmp_path: Path
 ) -> None:
-    """By Ctrl-C; of kill -9 see test_survival."""
+    """By Ctrl-C and by SIGTERM; of kill -9 see test_survival."""
     folder = make_recordings(tmp_path / "in", 40, 120)
     make_recordings(folder / "long", 1, 1500)
     arguments = ["tag", folder, "--span-s", "60", "-o"]
     assert satpipe_here(*arguments, tmp_path / "undisturbed").returncode == 0
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [str(COMMAND), *map(str, arguments), str(out)],
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("_staged/[!.]*.parquet"))) < 8 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert stderr.strip().splitlines()[-1] == "stopped; run the same command again to continue"
+    for number, code, files in ((signal.SIGINT, 130, 4), (signal.SIGTERM, 143, 8)):
+        process = subprocess.Popen(
+            [str(COMMAND), *map(str, arguments), str(out)],
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while len(list(out.glob("_staged/[!.]*.parquet"))) < files and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, number)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert stderr.strip().splitlines()[-1] == "stopped; run the same command again to continue"
+        assert "***" not in stderr, "the stack trace of Ray's own handler"
     staged = {path.name for path in out.glob("_staged/[!.]*.parquet")}
     finished = pd.read_parquet(out / "recordings").shape[0] if list(out.glob("recordings/*.parquet")) else 0
     assert staged or finished

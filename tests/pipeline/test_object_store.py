@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import without_ray
 from audio import noise, write
 from conftest import Satpipe
 from forked import Forked
+from s3fs import S3FileSystem
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
 from tag_tables import assert_same_tables, make_recordings
@@ -100,6 +102,57 @@ def test_what_does_not_exist_is_one_clear_line(store: str, tmp_path: Path) -> No
         done = without_ray.satpipe("tag", source, "-o", tmp_path / "out")
         assert (done.returncode, text in done.stderr) == (1, True), (source, done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The address of a store that refuses all."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_PUT = do_GET  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("keys", "answers", "reason"),
+    [
+        ("testing", False, "Could not connect to the endpoint URL"),
+        ("testing", True, "Forbidden"),
+        ("", True, "Unable to locate credentials"),
+    ],
+)
+def test_a_store_that_does_not_let_us_in_is_one_clear_line(
+    refusing: str, keys: str, answers: bool, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", refusing if answers else "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    S3FileSystem.clear_instance_cache()
+    folder = make_recordings(tmp_path / "in", 1, 1)
+    for source, out in [(folder, "s3://bucket/out"), ("s3://bucket/in", tmp_path / "out")]:
+        done = without_ray.satpipe("tag", source, "-o", out)
+        assert (done.returncode, "Check the address" in done.stderr) == (1, True), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert "s3://bucket/" in done.stderr
+    assert reason in without_ray.satpipe("status", "s3://bucket/out").stderr
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -257,6 +257,12 @@ class Trap:
         return Path.touch, (self.path,)
 
 
+def test_tensors_that_are_not_dense_are_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.eye(3).to_sparse()}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"model\.pt cannot be used: weight is sparse"):
+        load(tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("made_by_torch", [False, True], ids=["pickle", "torch"])
 def test_code_in_a_pickle_is_not_run(made_by_torch: bool, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"

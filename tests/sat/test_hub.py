@@ -248,6 +248,14 @@ def test_web_page_instead_of_the_file(server: Server) -> None:
     assert finals() == set()
 
 
+def test_a_file_that_is_too_large_is_not_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MAX_BYTES", 1_000_000)
+    with pytest.raises(DownloadError, match="has more than 1 MB"):
+        hub.pull(NAME)
+    assert finals() == set()
+    assert not list(hub.cache_folder().glob("*.part"))
+
+
 def test_not_found_is_not_retried(server: Server) -> None:
     server.always = 404
     with pytest.raises(DownloadError, match=f"{FILE}.* HTTP 404 .*SATPIPE_HUB_URL"):
@@ -345,7 +353,8 @@ def test_models_command(server: Server) -> None:
     pulled = runner.invoke(models, ["pull", NAME])
     assert pulled.exit_code == 0, pulled.output
     assert f"{NAME}: {len(server.body) / 1e6:.1f} of {len(server.body) / 1e6:.1f} MB" in pulled.output
-    assert pulled.output.endswith(f"{NAME} is in {download.cache_folder() / NAME}.pt{os.linesep}")
+    sha256 = hashlib.sha256(server.body).hexdigest()
+    assert pulled.output.endswith(f"{NAME} is in {download.cache_folder() / NAME}.pt; sha256 {sha256}{os.linesep}")
     listed = runner.invoke(models, [])
     assert listed.exit_code == 0, listed.output
     rows = {line.split()[0]: line for line in listed.output.splitlines() if line.strip()}

@@ -47,14 +47,10 @@ def without_ray() -> Iterator[None]:
 
 def main(*arguments: object) -> int:
     """Run the command `satpipe` with these arguments in this process; return its exit status."""
-    from satpipe.jobs.commands.main import main as command
+    from satpipe.jobs.commands.main import run
 
-    try:
-        with patch.object(sys, "argv", ["satpipe", *map(str, arguments)]):
-            command()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+    with patch.object(sys, "argv", ["satpipe", *map(str, arguments)]):
+        return run()
 
 
 def satpipe(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -64,7 +64,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """
     try:
         run = json.loads((folder / "run.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except errors(ValueError) as error:
         raise OutputError(f"{folder / 'run.json'} cannot be read: {described(error)}") from error

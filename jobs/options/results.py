@@ -88,7 +88,8 @@ class EvaluateOptions(Options):
         Option("Lengths in chunks of the median filter that --tune chooses from for each class.", metavar="N,N,..."),
     ] = "1"
     segment_s: Annotated[
-        float | None, Option("Length of segments in seconds; by default the model's chunk.", minimum=0, above=True)
+        float | None,
+        Option("Length of segments in seconds; by default that of a row of the tables.", minimum=0, above=True),
     ] = None
     collar_s: Annotated[float, Option("Collar of event metrics, in seconds.", minimum=0, above=True)] = 0.2
     offset_fraction: Annotated[

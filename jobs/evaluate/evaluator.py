@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,23 @@ class Evaluator:
             names = count_and_names(self.classes.unscored, "class", "classes")
             self.note(f"the model has no output for {names}: never detected")
         return replace(chunks, scores=self.classes.of_columns(chunks.scores))
+
+    def name_others(self, labels: Sequence[Label], label: Ints, what: str) -> None:
+        """Name the classes of the ground truth that are not evaluated, in a note and in the result.
+
+        Args:
+            labels: Classes of the ground truth.
+            label: Of each of its labels: position in `labels`, [n].
+            what: Its labels, in words.
+        """
+        evaluated = set(self.classes.labels)
+        numbers = zip(labels, np.bincount(label, minlength=len(labels)).tolist(), strict=True)
+        left_out = {each.name: number for each, number in numbers if number and each not in evaluated}
+        if left_out:
+            self.result["truth"][self.kind]["not_evaluated"] = left_out
+            most = [f"{name} ({left_out[name]:,})" for name in sorted(left_out, key=lambda name: -left_out[name])]
+            names = count_and_names(most, "class", "classes")
+            self.note(f"{sum(left_out.values()):,} {what} are not in the class set {self.classes.name}, of {names}")
 
     def limits(self, name: str, samples: Floats, mirrored: Any = None) -> dict[str, float | None]:
         """Return the interval of the figure of a class, limited to 0 to 1, as two columns of its row.

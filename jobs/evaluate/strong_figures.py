@@ -14,7 +14,6 @@ from satpipe.jobs.evaluate.branches import active_chunks, confusion
 from satpipe.jobs.evaluate.cross_check import THRESHOLDS, Case, cross_check
 from satpipe.jobs.evaluate.detection import Detector, on_grid
 from satpipe.jobs.evaluate.evaluator import Evaluator, as_number, named
-from satpipe.jobs.ground_truth.text_file import count_and_names
 from satpipe.jobs.metrics import counts, sed
 from satpipe.jobs.metrics.arrays import Floats, mean
 from satpipe.jobs.metrics.bootstrap import resample
@@ -101,19 +100,7 @@ class StrongEvaluator(Evaluator):
         described, number = self.result["truth"]["strong"], len(self.labels)
         with_truth = len(np.unique(everything.label))
         described |= {"classes": number, "classes_with_truth": with_truth, "events": len(everything)}
-        others = np.bincount(known.events.label, minlength=len(known.labels))
-        left_out = {
-            label.name: int(events)
-            for label, events in zip(known.labels, others, strict=True)
-            if events and label not in set(self.labels)
-        }
-        if left_out:
-            described["not_evaluated"] = left_out
-            most = [f"{name} ({left_out[name]:,})" for name in sorted(left_out, key=lambda name: -left_out[name])]
-            names = count_and_names(most, "class", "classes")
-            self.note(
-                f"{sum(left_out.values()):,} labelled events are not in the class set {self.classes.name}, of {names}"
-            )
+        self.name_others(known.labels, known.events.label, "labelled events")
         if known.judged is not None:
             pairs = len(np.unique(known.judged.clip.astype(np.int64) * len(known.labels) + known.judged.label))
             described["judged"] = pairs

@@ -8,6 +8,7 @@ from satpipe.jobs.evaluate.curves import PR_CLIPS, precision_recall
 from satpipe.jobs.evaluate.evaluator import Evaluator, as_number, named
 from satpipe.jobs.metrics.arrays import Bools, Floats
 from satpipe.jobs.metrics.ranking import RankingMetrics, clip_scores, ranking_metrics, resampled_metrics
+from satpipe.sat.errors import TruthError
 
 POSITIVE, BOTH = "classes with a positive", "classes with a positive and a negative"
 FIGURES = (  # name, average, attribute of `RankingMetrics`, attribute with the number of classes averaged, rule
@@ -34,6 +35,10 @@ class WeakEvaluator(Evaluator):
         labels = ground_truth.read_weak(path, self.options.unknown, self.aliases)
         match = self.join(path, labels)
         labels = labels.take(match.clip)
+        self.name_others(labels.labels, labels.label, "labels of clips")
+        if not ground_truth.positives(labels, self.classes.labels).any():
+            number = len(self.classes.labels)
+            raise TruthError(f"{path} has no clip of the {number} evaluated classes ({self.classes.name})")
         chunks, classes = self.read_scores(match), self.classes.labels
         means = np.zeros((len(labels.clips), len(classes)))
         means[:, self.classes.scored] = clip_scores(

@@ -13,6 +13,7 @@ LABEL = (
     "annotation", "annotations", "species", "tag", "tags", "tag 1", "class", "classes", "class name", "category",
     "sound class", "event", "display name", "name", "common name",
 )  # fmt: skip
+NAMES_FIRST = (*LABEL[4:], *LABEL[:4])  # mids last: names of other label sets stand in aliases
 CLIP = (
     "segment id", "filename", "file name", "file", "recording", "recording id", "clip", "clip id", "audio filename",
     "audiofilename", "audio file", "audio", "audio id", "fname", "filepath", "file path", "path", "ytid", "youtube id",
@@ -121,15 +122,15 @@ class Columns:
         return name
 
 
-def weak_columns(table: Table) -> Columns:
-    """Find the columns of weak labels.
+def weak_columns(table: Table, labels: Sequence[str] = LABEL) -> Columns:
+    """Find the columns of weak labels; `labels` are possible names of that of labels, the first match counts.
 
     Raises:
         TruthError: A column is missing.
     """
     if not table.header or any(map(is_number, table.header)):
         return Columns(0, 3, 1, 2, rest=True, dialect="AudioSet's segment list")
-    clip, label = table.column(CLIP), table.column(LABEL)
+    clip, label = table.column(CLIP), table.column(labels)
     if clip is None or label is None:
         what = "clips" if clip is None else "labels"
         raise TruthError(
@@ -143,14 +144,14 @@ def weak_columns(table: Table) -> Columns:
     )
 
 
-def strong_columns(table: Table) -> Columns:
-    """Find the columns of strong labels.
+def strong_columns(table: Table, labels: Sequence[str] = LABEL) -> Columns:
+    """Find the columns of strong labels; `labels` are possible names of that of labels, the first match counts.
 
     Raises:
         TruthError: A column is missing.
     """
     if not any(map(is_number, table.header)):
-        clip, label, onset, offset = (table.column(names) for names in (CLIP, LABEL, _ONSET, _OFFSET))
+        clip, label, onset, offset = (table.column(names) for names in (CLIP, labels, _ONSET, _OFFSET))
         missing = [n for n, c in (("onsets", onset), ("offsets", offset), ("labels", label)) if c is None]
         if not missing and label is not None:
             raven = clip is not None and table.header[clip] in ("begin path", "begin file")

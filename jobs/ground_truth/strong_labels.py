@@ -156,7 +156,7 @@ class _Reader:
                 raise TruthError(f"{path} is empty")
             self._clip(clip)
             return
-        columns = strong_columns(table)
+        columns = strong_columns(table, self._vocabulary.columns)
         self._dialects[columns.dialect] += 1
         self._frames |= columns.frames
         self._judged |= columns.judged is not None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from satpipe.jobs.ground_truth.aliases import Aliases, unknown_label
+from satpipe.jobs.ground_truth.columns import LABEL, NAMES_FIRST
 from satpipe.jobs.ground_truth.text_file import NO_VALUE
 from satpipe.jobs.metrics.arrays import Ints
 from satpipe.jobs.options.results import Unknown
@@ -18,11 +19,13 @@ class Vocabulary:
 
     Attributes:
         unknown: Labels left out, with their number of occurrences.
+        columns: Names of columns of labels, the first match counts.
     """
 
     def __init__(self, unknown: Unknown = "error", aliases: Aliases | None = None) -> None:
         self.unknown: Counter[str] = Counter()
         self._aliases = aliases
+        self.columns = LABEL if aliases is None else NAMES_FIRST
         self._skip = unknown == "skip"
         self._known: dict[str, Label | str] = {}  # the class, or the reason why none was found
 

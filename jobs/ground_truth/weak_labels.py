@@ -60,8 +60,8 @@ def read_weak(path: str | Path, unknown: Unknown = "error", aliases: Aliases | N
         LabelError: Labels are unknown to satpipe; the message gives their lines and similar names.
     """
     file = read_table(locate(path))
-    columns = weak_columns(file)
     vocabulary = Vocabulary(unknown, aliases)
+    columns = weak_columns(file, vocabulary.columns)
     clips: dict[str, int] = {}
     seen: dict[str, tuple[int, bool]] = {}  # by clip: its last line; True if more may follow
     pairs: list[tuple[int, Label]] = []

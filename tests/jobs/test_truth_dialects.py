@@ -300,6 +300,15 @@ def test_shipped_aliases_have_the_labels_of_their_sets() -> None:
     assert class_set(None, read_aliases("esc50")).unscored == ["drinking_sipping", "can_opening", "washing_machine"]
 
 
+def test_names_of_the_set_go_before_mids_and_a_truth_without_its_classes_is_an_error(out: Path, tmp_path: Path) -> None:
+    weak = write_text(tmp_path / "fsd.csv", 'fname,labels,mids\ndawn,"Human_voice,Dog","/m/09l8g,/m/0bt9lr"\n')
+    result = evaluate(out, weak=weak, aliases="fsd50k", bootstrap=0)
+    assert {row["label"] for row in result["classes"] if row["clips"]} == {"Human_voice", "Dog"}
+    write_text(weak, "fname,labels\ndawn,Siren\n")
+    with pytest.raises(TruthError, match=r"no clip of the 10 evaluated classes \(desed\)"):
+        evaluate(out, weak=weak, aliases="desed", bootstrap=0)
+
+
 def test_own_aliases_and_their_errors(out: Path, tmp_path: Path) -> None:
     own = write_text(tmp_path / "own.csv", "label,class\nhund,Dog\nhund,Bark\nton,\n")
     truth = write_text(

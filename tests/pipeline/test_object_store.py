@@ -91,6 +91,15 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
     assert again.returncode == 3
     assert "to tag: 0" in again.stdout
 
+    assert without_ray.satpipe("status", target, "--check").returncode == 0
+    lost = next(iter(bucket("out/scores").glob("*.parquet")))
+    lost.unlink()
+    check = without_ray.satpipe("status", target, "--check")
+    assert (check.returncode, check.stdout.splitlines()[0].startswith(f"{lost} is missing")) == (3, True)
+    again = without_ray.satpipe("tag", source, "-o", target, *options)
+    assert f"damaged: {lost} is missing" in again.stdout
+    assert_same_tables(download("out", tmp_path / "repaired"), local, same_files=False)
+
 
 def test_what_does_not_exist_is_one_clear_line(store: str, tmp_path: Path) -> None:
     for source, text in [

@@ -45,10 +45,13 @@ def exact_scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int,
 
 @cache
 def rows_are_computed_alike() -> bool:
-    """Whether a row of a product of matrices has the same bits here however many rows are computed with it."""
+    """Whether products of matrices and Fourier transforms give a row the same bits here whatever is beside it."""
     shapes = [(24, 72), (96, 24), (192, 576), (514, 64), (768, 192)]
     pairs = [(torch.randn(1600, inside), torch.randn(inside, outside)) for inside, outside in shapes]
-    return all(torch.equal(a[:rows] @ b, (a @ b)[:rows]) for a, b in pairs for rows in (MIN_ROWS, 48, 500))
+    alike = [torch.equal(a[:rows] @ b, (a @ b)[:rows]) for a, b in pairs for rows in (MIN_ROWS, 48, 500)]
+    frames = torch.randn(100, 512)
+    alike += [torch.equal(torch.fft.rfft(frames[:rows]), torch.fft.rfft(frames)[:rows]) for rows in range(1, 20)]
+    return all(alike)
 
 
 def assert_equal(scores: Tensor, expected: Tensor, tolerance: float) -> None:

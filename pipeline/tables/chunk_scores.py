@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from satpipe.pipeline.tables.files import DELETE, open_table
-from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, codes, side_by_side
+from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, all_numbers, codes, side_by_side
 from satpipe.sat.errors import DamageError
 from satpipe.sat.model.config import CLASSES
 
@@ -154,6 +154,8 @@ class _Filler:
             here = slice(*np.searchsorted(rows, (before, before + len(part))))
             values = part.flatten() if part.offset or part.null_count else part.values  # `values`: without a copy
             scores = values.to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+            if not all_numbers(scores):
+                raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
             chosen = scores if here.stop - here.start == len(scores) else scores[rows[here] - before]
             self.read.scores[to[here]] = chosen if self._all else chosen[:, self.read.columns]
             before += len(part)

@@ -25,7 +25,7 @@ from satpipe.pipeline.tables.files import (
     tables_of,
     unaccounted,
 )
-from satpipe.pipeline.tables.open_folder import codes, side_by_side
+from satpipe.pipeline.tables.open_folder import all_numbers, codes, side_by_side
 from satpipe.pipeline.tables.schemas import RECORDINGS, SCHEMAS
 from satpipe.sat.errors import DamageError
 from satpipe.sat.labels import weak_labels
@@ -169,8 +169,8 @@ def _content_problem(file: tuple[Path, pa.Table]) -> str:
                 if (recording < 0).any():
                     return f"{path} has rows of recordings of another batch: {DELETE}"
                 values = (scores if path.parent.name == "tags" else pc.list_flatten(scores)).to_numpy()
-                if not ((values >= 0) & (values <= 1)).all():
-                    return f"{path} has scores that are not numbers from 0 to 1: {DELETE}"
+                if not all_numbers(values):
+                    return f"{path} has scores that are not numbers: {DELETE}"
                 label = codes(rows["mid"], _LABELS) if "mid" in rows.column_names else np.zeros(1, np.int32)
                 keys.append((recording.astype(np.int64) << 42) | (rows["chunk"].to_numpy() * 2**10) | label)
     except DamageError as error:

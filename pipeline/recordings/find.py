@@ -57,7 +57,7 @@ class Search:
 
     inputs: tuple[str, ...]
     problems: list[str] = field(default_factory=list)
-    _others: set[str] = field(default_factory=set)  # paths of files that might be sound in a format that is not read
+    _others: set[str] = field(default_factory=set, init=False)  # paths of files that might be sound
 
     def __iter__(self) -> Iterator[Source]:
         """Yield the recordings, sorted by name within each input.

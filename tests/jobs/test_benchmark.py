@@ -183,7 +183,7 @@ def test_without_the_name_of_a_benchmark_it_is_that_of_tag() -> None:
     assert named.output == short.output
     assert "Usage: satpipe benchmark tag" in short.output.replace("cli", "satpipe")
     assert {*re.findall(r"^  ([a-z]+) ", group.output.partition("Commands:")[2], re.MULTILINE)} == {
-        "bundled", "consistency", "evaluate", "export", "soak", "stream", "tag", "taggers", "train"
+        "bundled", "consistency", "evaluate", "export", "grids", "soak", "stream", "tag", "taggers", "train"
     }  # fmt: skip
     assert "..." not in group.output.partition("Commands:")[2]
 

@@ -119,7 +119,7 @@ def test_evaluate_knows_the_ceiling_of_the_finer_grid(
     figures = {(each["name"], each["average"]): each for each in read(tmp_path)["figures"]}
     assert {each["grids"] for each in figures.values()} == {4}
     labels = read_strong(truth, "error")
-    events, seconds = select(labels, class_set("527")), np.full(SCENES, LENGTH_S)
+    events, seconds = select(labels, class_set("527").labels), np.full(SCENES, LENGTH_S)
     ceilings = {}
     for samples in (7_680, 30_720):
         best = on_grid(events, samples, seconds)

@@ -163,7 +163,7 @@ def test_what_evaluating_takes_is_measured_beside_sed_eval(figures: dict[str, An
     assert ours["figures"]["elapsed_s"] > 0
     assert 1e8 < ours["with_intervals"]["peak_bytes"] < 4e9
     text = readme.evaluation(figures | {"evaluation": ours})
-    assert "(60 clips, 490 events, 416 classes, PSDS at 50 thresholds)" in text
+    assert "(60 clips, 490 events, 416 classes, exact PSDS)" in text
 
 
 def test_a_folder_without_recordings_is_one_clear_line(satpipe_here: Satpipe, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from conftest import COMMAND, ROOT, Satpipe
 from helpers import assert_same_scores, model_by_rule, sound, stream
 from live_servers import AudioServer
 from rounding import assert_scores_of, exact_scores
-from satpipe.jobs.commands.main import cli, main
+from satpipe.jobs.commands.main import cli, run
 from satpipe.jobs.stream import StreamOptions, lines
 from satpipe.pipeline.live.reader_thread import TOO_SLOW
 from satpipe.pipeline.live.source import Gap
@@ -431,10 +431,9 @@ def test_an_error_is_one_clear_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["satpipe", "stream", *arguments])
     monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as ended:
-        main()
+    ended = run()
     out, errors = capsys.readouterr()
-    assert (ended.value.code, out) == (code, "")
+    assert (ended, out) == (code, "")
     assert message in errors
     assert code == 2 or errors.count("\n") == 1
 

@@ -40,12 +40,19 @@ def examine_ogg(file: IO[bytes], size_bytes: int) -> Contents:
 
 def _is_one_stream(file: IO[bytes], size_bytes: int) -> bool:
     """Compare pages from all over a file: in a single stream, they have one serial number and ascending numbers."""
-    places = [size_bytes * place // _SAMPLED for place in range(_SAMPLED)] + [size_bytes - _PAGE_BYTES]
-    pages = [_page_from(file, place) for place in places]
+    pages = [_page_from(file, size_bytes * place // _SAMPLED) for place in range(_SAMPLED)]
+    pages.append(_last_page(file, size_bytes))
     return all(
         before and after and before.serial == after.serial and before.number < after.number
         for before, after in pairwise(pages)
     )
+
+
+def _last_page(file: IO[bytes], size_bytes: int) -> _Page | None:
+    begin = size_bytes - _PAGE_BYTES
+    file.seek(begin)
+    at = file.read().rfind(MAGIC + b"\0")
+    return _page_at(file, begin + at) if at >= 0 else None
 
 
 def _begins(file: IO[bytes]) -> list[int]:

@@ -135,13 +135,13 @@ class RemoteFile(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: str, block_bytes: int | None = READ_BYTES) -> Iterator[IO[bytes]]:
-    """Open a file of this machine or an object in a store for reading; `block_bytes` is that of `RemoteFile`.
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """Open a file of this machine or an object in a store, to read little of it.
 
     Raises:
         OSError: The file cannot be opened, or its store cannot be read.
     """
-    raw = RemoteFile(path, block_bytes) if is_remote(path) else io.FileIO(path)
+    raw = RemoteFile(path, READ_BYTES) if is_remote(path) else io.FileIO(path)
     with io.BufferedReader(raw, READ_BYTES) as file:
         yield file
         if isinstance(raw, RemoteFile) and raw.error:

@@ -7,6 +7,7 @@ from satpipe.pipeline.recording_warnings import warning
 from satpipe.pipeline.recordings.libsndfile import SndFile
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.recordings.spliced import Contents, Layout
+from satpipe.pipeline.storage import READ_BYTES
 from satpipe.sat.errors import AudioError
 
 
@@ -28,7 +29,7 @@ class Chain:
         self.broken = False
         self.warnings: list[str] = []
         self._path, self._streams, self._skip = path, streams, 0
-        with closing(SndFile(path, streams[0])) as file:
+        with closing(SndFile(path, streams[0], READ_BYTES)) as file:
             self.rate_hz, self.channels = file.rate_hz, file.channels
             self.max_frames_per_byte = file.max_frames_per_byte
 
@@ -72,7 +73,7 @@ def readable(path: str, streams: Sequence[Layout]) -> Contents:
     frames, problem, form = 0, "", None
     for stream in streams:
         try:
-            with closing(SndFile(path, stream)) as file:
+            with closing(SndFile(path, stream, READ_BYTES)) as file:
                 found = file.rate_hz, file.channels
                 form = form or found
                 problem = file.problem

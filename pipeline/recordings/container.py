@@ -18,7 +18,7 @@ from typing import IO, NamedTuple
 
 from satpipe.pipeline.recording_warnings import warning
 from satpipe.pipeline.recordings.audiomoth import expanded, may_be_triggered
-from satpipe.pipeline.recordings.flac import flac_layout
+from satpipe.pipeline.recordings.flac import examine_flac
 from satpipe.pipeline.recordings.recording import is_known_size
 from satpipe.pipeline.recordings.spliced import Contents, Layout, Piece
 
@@ -160,8 +160,7 @@ def examine(file: IO[bytes], size_bytes: int, name: str) -> Contents:
     file.seek(0)
     magic = file.read(4)
     if magic == b"fLaC":
-        layout, texts, problem = flac_layout(file, size_bytes)
-        return Contents((layout,) if layout else (), texts, problem)
+        return examine_flac(file, size_bytes)
     find = _FINDERS.get(magic)
     found = find(file) if find else None
     if found is None or found.begin >= size_bytes:
@@ -194,20 +193,34 @@ def _expanded(file: IO[bytes], found: _Samples, contents: Contents, size_bytes: 
 
 
 def _contents(file: IO[bytes], found: _Samples, size_bytes: int) -> Contents:
-    end, block = _end(file, found, size_bytes), found.format.block
+    next_sound, block = _next_sound(file, found), found.format.block
+    end = found.begin + found.claimed if next_sound else _end(file, found, size_bytes)
     size = (end - found.begin) // block * block
     missing = found.begin + found.claimed - size_bytes if found.known else 0
     true = found.known and missing <= 0 and size == found.claimed // block * block
     # libsndfile may read chunks that follow the samples of a Wave64 file.
-    as_it_is = true and not found.rewrite and (found.style is not _W64 or end == size_bytes)
+    as_it_is = true and not (found.rewrite or next_sound) and (found.style is not _W64 or end == size_bytes)
     head = None if as_it_is else found.format.head(size)
     layouts = (Layout(head, (Piece(found.begin, size),)),) if head else ()
+    if next_sound:
+        return Contents(layouts, problem=f"another sound follows in the file, at byte {next_sound:,}: split it there")
     if missing > SLACK_BYTES:
         return Contents(layouts, problem=f"the header announces {missing:,} bytes more than the file has")
-    if not layouts or true or missing > 0 or not found.known:
+    if true or missing > 0 or not found.known:
         return Contents(layouts)
     details = f"the header states {found.claimed:,} bytes of samples, the file holds {size:,}"
+    if not layouts:
+        return Contents(problem=f"{details}, which cannot be read without a correct header")
     return Contents(layouts, (warning("size corrected", details),))
+
+
+def _next_sound(file: IO[bytes], found: _Samples) -> int:
+    """Return where another file, or more samples, begin after the samples; 0 if other bytes or none follow."""
+    if not found.known or not found.claimed:
+        return 0
+    end = found.begin + found.claimed
+    places = {end, end + -end % found.style.align if found.style else end}
+    return next((at for at in sorted(places) if _content(file, at, 4) in (*_FINDERS, b"data", b"SSND")), 0)
 
 
 def _end(file: IO[bytes], found: _Samples, size_bytes: int) -> int:
@@ -291,7 +304,9 @@ def _riff(file: IO[bytes]) -> _Samples | None:
             description = _content(file, begin, size)
         elif name == b"data" and len(description) >= 14:
             claimed = large if magic in (b"RF64", b"BW64") and size == WRAP - 1 else size
-            return _Samples(style, begin, claimed, _Wave(description, magic == b"RIFX"), rewrite=magic == b"BW64")
+            # libsndfile expects the padding byte that some programs do not write.
+            rewrite = magic == b"BW64" or begin % 2 == 1
+            return _Samples(style, begin, claimed, _Wave(description, magic == b"RIFX"), rewrite)
     return None
 
 
@@ -359,8 +374,10 @@ def _codec(codec: bytes, size: int, integers: tuple[bytes, ...], floats: tuple[b
 
 
 def _content(file: IO[bytes], begin: int, size: int) -> bytes:
+    if begin >= 2**63:  # no position in a file
+        return b""
     file.seek(begin)
-    return file.read(min(size, MAX_HEADER_BYTES))
+    return file.read(max(0, min(size, MAX_HEADER_BYTES)))  # -1 stands for an unknown size
 
 
 _FINDERS = {

@@ -28,8 +28,10 @@ class AvFile:
     exact_seek, problem = False, ""
     max_frames_per_byte = 8192  # some containers hold FLAC
 
-    def __init__(self, path: str, container: str) -> None:
+    def __init__(self, path: str, container: str, block_bytes: int | None = None) -> None:
         """Open a file with one of FFmpeg's demuxers and decode its first frame: the rate in headers is not reliable.
+
+        `block_bytes` is that of `RemoteFile`.
 
         Raises:
             AudioError: The file has no audio (`unreadable`) or no samples (`empty`).
@@ -39,7 +41,7 @@ class AvFile:
         with ExitStack() as opened:
             try:
                 # Without "file:" some names would be treated as addresses.
-                file = opened.enter_context(RemoteFile(path)) if is_remote(path) else f"file:{path}"
+                file = opened.enter_context(RemoteFile(path, block_bytes)) if is_remote(path) else f"file:{path}"
                 source = opened.enter_context(av.open(file, "r", container, metadata_errors="replace"))
                 stream = source.streams.best("audio")
                 if not isinstance(stream, av.AudioStream):

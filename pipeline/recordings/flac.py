@@ -8,7 +8,7 @@ import struct
 from typing import IO, NamedTuple
 
 from satpipe.pipeline.recording_warnings import warning
-from satpipe.pipeline.recordings.spliced import Layout, Piece
+from satpipe.pipeline.recordings.spliced import Contents, Layout, Piece
 
 WINDOWS_BYTES = (2**16, 2**22)  # searched from the end of the file; frames are rarely longer than 30 kB
 MAX_FRAME_SAMPLES, MAX_FRAME_BYTES = 2**16, 2**18
@@ -24,36 +24,37 @@ class _Frame(NamedTuple):
     """The sample after its last one."""
 
 
-def flac_layout(file: IO[bytes], size_bytes: int) -> tuple[Layout | None, tuple[str, ...], str]:
-    """Return how to read a FLAC file whose header states another length than its frames, else None.
+def examine_flac(file: IO[bytes], size_bytes: int, begin: int = 0) -> Contents:
+    """Find out whether a FLAC file holds as many samples as its header states.
 
-    Returns:
-        The layout, the warnings, and why the file is known to be cut off, or "".
+    Args:
+        file: The file.
+        size_bytes: Its size.
+        begin: Where FLAC begins, behind a tag.
 
     Raises:
         OSError: The file cannot be read.
     """
-    file.seek(0)
+    file.seek(begin)
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size or head[4] & 0x7F:
-        return None, (), ""  # the first block must be the one with the length
+        return Contents()  # the first block must be the one with the length
+    begin += _HEAD.size
     *_, shortest, longest, _, numbers = _HEAD.unpack(head)
     stated = numbers & _NUMBER
     for window in WINDOWS_BYTES:
-        begin = max(_HEAD.size, size_bytes - window)
-        file.seek(begin)
-        held = _length(file.read(size_bytes - begin), longest if shortest == longest else 0, stated)
-        if held or begin == _HEAD.size:
+        at = max(begin, size_bytes - window)
+        file.seek(at)
+        held = _length(file.read(size_bytes - at), longest if shortest == longest else 0, stated)
+        if held or at == begin:
             break
     if not held or held == stated or held > _NUMBER or 0 < stated - held < MAX_FRAME_SAMPLES:
-        return None, (), ""
-    layout = Layout(
-        head[:-8] + (numbers - stated + held).to_bytes(8, "big"), (Piece(_HEAD.size, size_bytes - _HEAD.size),)
-    )
+        return Contents()
+    layout = Layout(head[:-8] + (numbers - stated + held).to_bytes(8, "big"), (Piece(begin, size_bytes - begin),))
     if stated > held:
-        return layout, (), f"the header announces {stated - held:,} samples more than the file has"
+        return Contents((layout,), problem=f"the header announces {stated - held:,} samples more than the file has")
     details = f"the header states {stated:,} samples, the file holds {held:,}"
-    return layout, (warning("size corrected", details),) if stated else (), ""
+    return Contents((layout,), (warning("size corrected", details),) if stated else ())
 
 
 def _length(tail: bytes, block: int, stated: int) -> int:

@@ -30,8 +30,8 @@ class SndFile:
         warnings: From `satpipe.pipeline.recording_warnings`; `blocks` may add some.
     """
 
-    def __init__(self, path: str, layout: Layout | None = None) -> None:
-        """Open a file, to be read according to `layout` if given.
+    def __init__(self, path: str, layout: Layout | None = None, block_bytes: int | None = None) -> None:
+        """Open a file, to be read according to `layout` if given; `block_bytes` is that of `RemoteFile`.
 
         Raises:
             AudioError: The file cannot be opened, or is not audio that libsndfile reads.
@@ -39,7 +39,7 @@ class SndFile:
         self.broken = False
         self.warnings: list[str] = []
         self._path, self._layout, self._at = path, layout, 0
-        self._file = _open(path, layout)
+        self._file = _open(path, layout, block_bytes)
         self.frames, self.rate_hz, self.channels = self._file.frames, self._file.samplerate, self._file.channels
 
     @property
@@ -125,12 +125,12 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
             self._source.close()
 
 
-def _open(path: str, layout: Layout | None) -> _SoundFile:
+def _open(path: str, layout: Layout | None, block_bytes: int | None = None) -> _SoundFile:
     try:
         if layout:
-            return _SoundFile(SplicedFile(path, layout))
+            return _SoundFile(SplicedFile(path, layout, block_bytes))
         # By descriptor: given a name, libsndfile treats any file called .au, .snd, .vox or .gsm as audio.
-        return _SoundFile(RemoteFile(path) if is_remote(path) else os.open(path, os.O_RDONLY))
+        return _SoundFile(RemoteFile(path, block_bytes) if is_remote(path) else os.open(path, os.O_RDONLY))
     except soundfile.LibsndfileError as error:
         raise AudioError(f"not audio that libsndfile reads: {error.error_string.strip()}") from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:

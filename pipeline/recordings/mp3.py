@@ -34,6 +34,7 @@ _KBIT_S = {  # by MPEG 1 or not, and layer
 _LARGEST_FRAME = 2881  # bytes: layer II, 160 kbit/s, 8 kHz, padded
 _IN_A_ROW = 4  # frames that other bytes do not resemble by chance
 _BLOCK_BYTES = 2**20
+_FIRST_BYTES = 2**14  # where frames usually begin
 _FIRST_WITHIN = 2**24  # bytes in which the first frame must begin
 _SYNC = re.compile(rb"\xff[\xe2-\xff][^\xf0-\xff]", re.DOTALL)
 _VBRI_AT = 36  # in the first frame
@@ -267,21 +268,27 @@ def _run(file: IO[bytes], begin: int, form: _Format) -> _Run:
 
 def _next(file: IO[bytes], at: int, skipped: _Skipped, within: int | None = None) -> tuple[int, _Format] | None:
     """Return where the next frames begin, and their format, or None; note bytes that are neither frames nor tags."""
-    while tag := _tag_bytes(_read(file, at, 16)):
-        at += tag
-    begin, form = at, None
-    while not form and (block := _read(file, at, _BLOCK_BYTES + _IN_A_ROW * _LARGEST_FRAME)):
+    at = after_tags(file, at)
+    begin, form, size = at, None, _FIRST_BYTES
+    while not form and (block := _read(file, at, size + _IN_A_ROW * _LARGEST_FRAME)):
         if within and at - begin > within:
             return None
-        places = (match.start() for match in _SYNC.finditer(block, 0, _BLOCK_BYTES + 2))
+        places = (match.start() for match in _SYNC.finditer(block, 0, size + 2))
         place, form = next(
             ((place, form) for place in places if (form := _format_of_frames(block, place))),
-            (min(len(block), _BLOCK_BYTES), None),
+            (min(len(block), size), None),
         )
-        at += place
+        at, size = at + place, _BLOCK_BYTES
     if at - begin >= 4:
         skipped.add(begin, at)
     return (at, form) if form else None
+
+
+def after_tags(file: IO[bytes], at: int = 0) -> int:
+    """Return the position after the tags that begin at a position."""
+    while tag := _tag_bytes(_read(file, at, 16)):
+        at += tag
+    return at
 
 
 def _format_of_frames(block: bytes, at: int) -> _Format | None:

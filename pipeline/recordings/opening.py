@@ -9,11 +9,12 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from satpipe.pipeline.recordings.chain import Chain, readable
 from satpipe.pipeline.recordings.container import examine
+from satpipe.pipeline.recordings.flac import examine_flac
 from satpipe.pipeline.recordings.libsndfile import SndFile
-from satpipe.pipeline.recordings.mp3 import examine_mpeg
+from satpipe.pipeline.recordings.mp3 import after_tags, examine_mpeg
 from satpipe.pipeline.recordings.ogg import examine_ogg
 from satpipe.pipeline.recordings.spliced import Contents, Layout
-from satpipe.pipeline.storage import is_remote, opened
+from satpipe.pipeline.storage import READ_BYTES, is_remote, opened
 from satpipe.sat.errors import AudioError, install
 
 if TYPE_CHECKING:
@@ -60,23 +61,25 @@ def open_unknown(path: str) -> Opened:
     head = _head(path)
     container = _matching(_FFMPEG, head)
     if container:
-        return Opened(open_file(path, container), container, Contents())
+        return Opened(open_file(path, container, block_bytes=READ_BYTES), container, Contents())
     try:
         contents = _contents(path, head)
-        return Opened(open_file(path, "", contents.layouts), "", contents)
+        return Opened(open_file(path, "", contents.layouts, READ_BYTES), "", contents)
     except AudioError as error:
         return _second_try(path, head, error)
 
 
-def open_file(path: str, container: str, layouts: tuple[Layout, ...] = ()) -> "SndFile | Chain | AvFile":
-    """Open a file with what `open_unknown` has found out.
+def open_file(
+    path: str, container: str, layouts: tuple[Layout, ...] = (), block_bytes: int | None = None
+) -> "SndFile | Chain | AvFile":
+    """Open a file with what `open_unknown` has found out; `block_bytes` is that of `RemoteFile`.
 
     Raises:
         AudioError: The file cannot be opened, or its container needs an extra that is not installed.
     """
     if container:
-        return _ffmpeg(f"not audio that libsndfile reads, but {container}; to read it")(path, container)
-    return Chain(path, layouts) if len(layouts) > 1 else SndFile(path, *layouts)
+        return _ffmpeg(f"not audio that libsndfile reads, but {container}; to read it")(path, container, block_bytes)
+    return Chain(path, layouts) if len(layouts) > 1 else SndFile(path, next(iter(layouts), None), block_bytes)
 
 
 def _second_try(path: str, head: bytes, error: AudioError) -> Opened:
@@ -85,7 +88,7 @@ def _second_try(path: str, head: bytes, error: AudioError) -> Opened:
     if container:
         ffmpeg = _ffmpeg(f"{error}; FFmpeg may read it: for that")
         try:
-            file = ffmpeg(path, container)
+            file = ffmpeg(path, container, READ_BYTES)
         except AudioError as second:
             raise AudioError(f"{error}; {second}") from second
         if file.codec.startswith("pcm_"):  # which libsndfile would read if the header were right
@@ -95,7 +98,7 @@ def _second_try(path: str, head: bytes, error: AudioError) -> Opened:
     contents = _examined(path, examine_mpeg)
     if not contents.layouts:
         raise error
-    return Opened(open_file(path, "", contents.layouts), "", contents)
+    return Opened(open_file(path, "", contents.layouts, READ_BYTES), "", contents)
 
 
 def _ffmpeg(otherwise: str) -> "type[AvFile]":
@@ -110,13 +113,19 @@ def _contents(path: str, head: bytes) -> Contents:
     if _FFMPEG_AS_WELL["ogg"].match(head):
         contents = _examined(path, examine_ogg)
         return readable(path, contents.layouts) if contents.layouts else contents
-    return _examined(path, examine_mpeg) if _MPEG.match(head) else _examined(path, partial(examine, name=path))
+    return _examined(path, _tagged if _MPEG.match(head) else partial(examine, name=path))
+
+
+def _tagged(file: IO[bytes], size_bytes: int) -> Contents:
+    """Examine MPEG audio, or FLAC behind a tag."""
+    begin = after_tags(file)
+    file.seek(begin)
+    return examine_flac(file, size_bytes, begin) if file.read(4) == b"fLaC" else examine_mpeg(file, size_bytes)
 
 
 def _examined(path: str, how: Callable[[IO[bytes], int], Contents]) -> Contents:
     try:
-        # All of an MPEG file may be read, only little of others.
-        with opened(path, None) if how is examine_mpeg else opened(path) as file:
+        with opened(path) as file:
             return how(file, file.seek(0, 2))
     except OSError as error:
         raise AudioError(f"cannot be read: {error.strerror or error}") from error

@@ -64,8 +64,8 @@ class SplicedFile(io.RawIOBase):
         error: Why reading broke off, or "".
     """
 
-    def __init__(self, path: str, layout: Layout) -> None:
-        """Open the file.
+    def __init__(self, path: str, layout: Layout, block_bytes: int | None = None) -> None:
+        """Open the file; `block_bytes` is that of `RemoteFile`.
 
         Raises:
             ConfigError: The scheme of a URL needs an extra that is not installed.
@@ -73,7 +73,7 @@ class SplicedFile(io.RawIOBase):
         """
         super().__init__()
         self.error = ""
-        self._file: Any = RemoteFile(path) if is_remote(path) else io.FileIO(path)
+        self._file: Any = RemoteFile(path, block_bytes) if is_remote(path) else io.FileIO(path)
         self._layout, self._at = layout, 0
 
     def readable(self) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -201,6 +202,46 @@ def test_a_file_that_cannot_be_read_any_more_is_no_end_of_a_corrected_file(tmp_p
     reader = Reader(str(path), info)
     assert sum(map(len, reader.blocks())) == (100_000 - 44) // 2
     assert reader.broken_s == (100_000 - 44) // 2 / RATE_HZ
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.format != "AU"], ids=str)
+def test_a_file_after_the_samples_of_another_is_said(tmp_path: Path, kind: Kind) -> None:
+    path = write(tmp_path / "a", noise(RATE_HZ), RATE_HZ, format=kind.format, subtype="PCM_24")
+    content = path.read_bytes()
+    content = kind.magic + content[len(kind.magic) :]
+    path.write_bytes(content)
+    true, _ = read(path)
+    path.write_bytes(2 * content)
+    info = probed(path)
+    samples, _ = read(path)
+    np.testing.assert_array_equal(samples, true)
+    assert info.problem == f"another sound follows in the file, at byte {len(content):,}: split it there"
+
+
+def test_an_odd_chunk_before_the_samples_may_lack_its_padding(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(RATE_HZ))
+    true, _ = read(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:36] + chunk("<I", b"LIST", b"INFO, odd")[:-1] + content[36:])
+    assert probed(path).warnings == ()
+    np.testing.assert_array_equal(read(path)[0], true)
+
+
+def test_a_false_size_of_samples_that_only_their_own_header_describes_is_said(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "a.aiff", noise(RATE_HZ), format="AIFF", subtype="IMA_ADPCM").read_bytes())
+    at = content.index(b"SSND") + 4
+    content[at : at + 4] = struct.pack(">I", 348)
+    (tmp_path / "a.aiff").write_bytes(content)
+    assert re.fullmatch(r"the header states 340 bytes of .*, which cannot .*", probed(tmp_path / "a.aiff").problem)
+
+
+def test_a_tag_in_front_of_flac_hides_no_samples(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", noise(RATE_HZ))
+    true, _ = read(path)
+    content = claim_flac_frames(path, 1000).read_bytes()
+    path.write_bytes(b"ID3\3\0\0\0\0\1\0" + bytes(128) + content)
+    np.testing.assert_array_equal(read(path)[0], true)
+    assert probed(path).frames == RATE_HZ
 
 
 def test_chunks_before_the_samples_are_no_samples(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import without_ray
 from audio import noise, write
 from conftest import Satpipe
+from encoded import encode
 from forked import Forked
 from s3fs import S3FileSystem
 from satpipe.pipeline.recordings.decode import Reader, probe
@@ -205,8 +206,29 @@ def test_a_recording_is_read_over_http_in_ranges(web: tuple[str, list[str]], tmp
     start = 9_000_000
     samples = [np.concatenate(list(Reader(each.path, info, start=start).blocks())) for each in (local, remote)]
     np.testing.assert_array_equal(*samples)
-    bounds = [tuple(map(int, each.removeprefix("bytes=").split("-"))) for each in asked if each]
-    assert 0 < sum(last - first + 1 for first, last in bounds) < local.size_bytes / 2  # the end of it, not all
+    assert 0 < asked_bytes(asked) < local.size_bytes / 2  # the end of it, not all
+
+
+def asked_bytes(ranges: list[str]) -> int:
+    bounds = [tuple(map(int, each.removeprefix("bytes=").split("-"))) for each in ranges if each]
+    return sum(last - first + 1 for first, last in bounds)
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "mp3"])
+def test_a_header_is_read_and_checked_over_http_without_the_samples(
+    web: tuple[str, list[str]], tmp_path: Path, form: str
+) -> None:
+    address, asked = web
+    path, sound = tmp_path / f"a.{form}", noise(2_000_000)
+    if form == "mp3":
+        encode(path, sound, 32_000, form, "libmp3lame")
+    else:
+        write(path, sound)
+    size_bytes = path.stat().st_size
+    info = probe(f"{address}/{path.name}", size_bytes)
+    assert info == probe(str(path), size_bytes)
+    assert (abs(info.frames - 2_000_000) < 32, info.problem, info.warnings) == (True, "", ())
+    assert 0 < asked_bytes(asked) < 500_000 < size_bytes
 
 
 @pytest.mark.parametrize("kind", [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS")], ids=str)

@@ -193,7 +193,7 @@ def _expanded(file: IO[bytes], found: _Samples, contents: Contents, size_bytes: 
 
 
 def _contents(file: IO[bytes], found: _Samples, size_bytes: int) -> Contents:
-    next_sound, block = _next_sound(file, found), found.format.block
+    next_sound, block = _next_sound(file, found, size_bytes), found.format.block
     end = found.begin + found.claimed if next_sound else _end(file, found, size_bytes)
     size = (end - found.begin) // block * block
     missing = found.begin + found.claimed - size_bytes if found.known else 0
@@ -214,11 +214,11 @@ def _contents(file: IO[bytes], found: _Samples, size_bytes: int) -> Contents:
     return Contents(layouts, (warning("size corrected", details),))
 
 
-def _next_sound(file: IO[bytes], found: _Samples) -> int:
+def _next_sound(file: IO[bytes], found: _Samples, size_bytes: int) -> int:
     """Return where another file, or more samples, begin after the samples; 0 if other bytes or none follow."""
-    if not found.known or not found.claimed:
-        return 0
     end = found.begin + found.claimed
+    if not found.known or not found.claimed or end >= size_bytes:
+        return 0
     places = {end, end + -end % found.style.align if found.style else end}
     return next((at for at in sorted(places) if _content(file, at, 4) in (*_FINDERS, b"data", b"SSND")), 0)
 
@@ -374,8 +374,6 @@ def _codec(codec: bytes, size: int, integers: tuple[bytes, ...], floats: tuple[b
 
 
 def _content(file: IO[bytes], begin: int, size: int) -> bytes:
-    if begin >= 2**63:  # no position in a file
-        return b""
     file.seek(begin)
     return file.read(max(0, min(size, MAX_HEADER_BYTES)))  # -1 stands for an unknown size
 

@@ -172,6 +172,8 @@ def _content_problem(file: tuple[Path, pa.Table]) -> str:
                 if not all_numbers(values):
                     return f"{path} has scores that are not numbers: {DELETE}"
                 label = codes(rows["mid"], _LABELS) if "mid" in rows.column_names else np.zeros(1, np.int32)
+                if (label < 0).any():
+                    return f"{path} has rows of unknown classes: {DELETE}"
                 keys.append((recording.astype(np.int64) << 42) | (rows["chunk"].to_numpy() * 2**10) | label)
     except DamageError as error:
         return f"{str(error).removesuffix(f': {REPAIR}')}: {DELETE}"

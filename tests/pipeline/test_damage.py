@@ -191,6 +191,15 @@ def test_damage_within_a_file_is_found_by_a_check(
     assert tagged_again(out, before) == set(FIRST)
 
 
+def test_tags_of_unknown_classes_are_found_by_a_check(out: Path) -> None:
+    path = file_of(out, "tags", FIRST[0])
+    table = pq.read_table(path)
+    column = table.schema.get_field_index("mid")
+    mids = pa.array(["/m/none", *table["mid"].to_pylist()[1:]]).cast(table.schema.field(column).type)
+    rewrite(path, table.set_column(column, table.schema.field(column), mids))
+    assert reported(out)[0].startswith(f"{path} has rows of unknown classes: delete it")
+
+
 def as_the_version_before(out: Path) -> None:
     """Tables as they were before files stated their place."""
     for path in out.glob("*/*.parquet"):

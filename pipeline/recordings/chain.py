@@ -27,7 +27,6 @@ class Chain:
             AudioError: It cannot be opened.
         """
         self.broken = False
-        self.warnings: list[str] = []
         self._path, self._streams, self._skip = path, streams, 0
         with closing(SndFile(path, streams[0], READ_BYTES)) as file:
             self.rate_hz, self.channels = file.rate_hz, file.channels

@@ -5,7 +5,6 @@ from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
-from satpipe.pipeline.recording_warnings import of_file
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.levels import Levels
 from satpipe.pipeline.recordings.opening import open_file, open_unknown
@@ -35,7 +34,7 @@ def probe(path: str, size_bytes: int) -> AudioInfo:
             file.exact_seek,
             contents.problem or file.problem,
             container,
-            warnings=(*contents.warnings, *file.warnings),
+            warnings=contents.warnings,
             layouts=contents.layouts,
             quiet=contents.quiet,
         )
@@ -61,7 +60,6 @@ class Reader:
             Such samples are replaced with silence.
         broken_s: Position at which decoding failed before the end that the header announces; None if it did not.
         problem: Why a file of a deployment cannot be read beyond `broken_s`, or "".
-        warnings: Warnings of the files that are read, from opening and from decoding.
         levels: Counts of the frames that are read, if they are wanted.
     """
 
@@ -90,7 +88,6 @@ class Reader:
         self.invalid_s: float | None = None
         self.broken_s: float | None = None
         self.problem = ""
-        self.warnings: list[str] = []
         self.levels = levels
         self._info = info
         self._parts = info.parts or (Part(Source("", path, 0, 0), info, 0),)
@@ -146,7 +143,6 @@ class Reader:
                 raise
             self.problem, self.broken_s = str(error), self.frames_read / info.rate_hz
             return
-        self.warnings += [of_file(text, part.source.recording) if joined else text for text in file.warnings]
         missing_s = (part.end - self.frames_read) / info.rate_hz
         if file.broken or missing_s > (CONTAINER_ROUNDING_S if info.container else 0):
             self.broken_s = self.frames_read / info.rate_hz

@@ -22,7 +22,6 @@ class AvFile:
         frames: Approximate number of samples per channel, according to the container; 0 if it does not state it.
         codec: FFmpeg's name of the decoder.
         broken: True if `blocks` met data that cannot be decoded, or another rate or number of channels.
-        warnings: From `satpipe.pipeline.recording_warnings`; `blocks` may add some.
     """
 
     exact_seek, problem = False, ""
@@ -37,7 +36,6 @@ class AvFile:
             AudioError: The file has no audio (`unreadable`) or no samples (`empty`).
         """
         self.broken = False
-        self.warnings: list[str] = []
         with ExitStack() as opened:
             try:
                 # Without "file:" some names would be treated as addresses.

@@ -27,7 +27,6 @@ class SndFile:
     Attributes:
         frames: Samples per channel, according to the header.
         broken: True if `blocks` met data that cannot be decoded.
-        warnings: From `satpipe.pipeline.recording_warnings`; `blocks` may add some.
     """
 
     def __init__(self, path: str, layout: Layout | None = None, block_bytes: int | None = None) -> None:
@@ -37,7 +36,6 @@ class SndFile:
             AudioError: The file cannot be opened, or is not audio that libsndfile reads.
         """
         self.broken = False
-        self.warnings: list[str] = []
         self._path, self._layout, self._at = path, layout, 0
         self._file = _open(path, layout, block_bytes)
         self.frames, self.rate_hz, self.channels = self._file.frames, self._file.samplerate, self._file.channels

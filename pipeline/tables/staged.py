@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +36,6 @@ class SpanOutcome:
         broken: Decoding broke off before the end that the header announces, so that the header's length, and with it
             the number of spans, cannot be trusted.
         file: The file of a deployment in which decoding broke off; "" for a single file.
-        warnings: Warnings from decoding, in addition to those from the header.
         levels: Attributes of the span's `satpipe.pipeline.recordings.levels.Levels`.
     """
 
@@ -47,7 +46,6 @@ class SpanOutcome:
     reason: str = ""
     broken: bool = False
     file: str = ""
-    warnings: list[str] = field(default_factory=list)
     levels: dict[str, Any] | None = None
 
 

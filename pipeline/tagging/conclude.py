@@ -74,11 +74,9 @@ class OpenRecording:
         return Finished(row_of(self.recording.name, self.recording.source, status, reason, **known), staged)
 
     def _warnings(self) -> list[str]:
-        """Return the warnings from the header, from decoding, and about the samples, each once."""
-        outcomes = [span.outcome for span in self.staged]
-        levels = together(Levels(**outcome.levels) for outcome in outcomes if outcome.levels)
-        decoded = (text for outcome in outcomes for text in outcome.warnings)
-        return list(dict.fromkeys([*self.recording.info.warnings, *decoded, *(levels.warnings() if levels else ())]))
+        """Return the warnings from the header and about the samples."""
+        levels = together(Levels(**span.outcome.levels) for span in self.staged if span.outcome.levels)
+        return [*self.recording.info.warnings, *(levels.warnings() if levels else ())]
 
 
 def row_of(name: str, source: Source, status: str, reason: str, **known: Any) -> dict[str, Any]:

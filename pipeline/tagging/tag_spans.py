@@ -144,7 +144,6 @@ def _conclude(outcome: SpanOutcome, recording: Recording, reader: Reader) -> Non
     """Set the status of the recording at the end of the span: the most serious one that applies."""
     info = recording.info
     outcome.frames = reader.frames_read
-    outcome.warnings = reader.warnings
     if reader.broken_s is not None and (part := info.file_at(reader.broken_s)):
         outcome.file = part.source.recording
     if reader.frames_read == 0:

@@ -24,11 +24,11 @@ class Chosen:
     """What was chosen for each class."""
 
     thresholds: Floats
-    """`DEFAULT` for classes without a reference, [K]."""
+    """`DEFAULT` for classes that are not known, [K]."""
     filters: Ints
     """Length of the median filter in chunks, [K]."""
     known: npt.NDArray[np.bool_]
-    """Whether the class has a reference and scores, [K]."""
+    """Whether a threshold gives the class an F1 above 0, [K]."""
 
 
 def tuned(
@@ -42,6 +42,8 @@ def tuned(
 ) -> Chosen:
     """Choose for each class the threshold and median filter with the highest F1; of equals the lowest and the shortest.
 
+    Where F1 is 0 at every threshold, nothing can be chosen: the lowest one would detect the class everywhere.
+
     Args:
         chunks: Scores of the classes that have any.
         classes: The class set.
@@ -52,11 +54,10 @@ def tuned(
         min_s: Minimum duration of an event, seconds.
     """
     number = len(classes.labels)
-    best = np.full(number, -1.0)
+    best = np.zeros(number)
     chosen = Chosen(np.full(number, DEFAULT), np.ones(number, np.int32), np.zeros(number, bool))
     with_truth = np.bincount(reference.label, minlength=number) > 0
     columns = np.flatnonzero(with_truth[classes.scored])
-    chosen.known[classes.scored[columns]] = True
     for length in sorted(filters):
         scores = chunks.scores if length == 1 else median_filtered(chunks.clip, chunks.scores, length)
         for part in _parts(scores, columns):
@@ -71,7 +72,7 @@ def tuned(
                 f1 = counts.class_rates(counts.totals(count(true, found))).zero_f1[0, labels]
                 better = labels[f1 > best[labels]]
                 best[better] = f1[f1 > best[labels]]
-                chosen.thresholds[better], chosen.filters[better] = threshold, length
+                chosen.thresholds[better], chosen.filters[better], chosen.known[better] = threshold, length, True
     return chosen
 
 

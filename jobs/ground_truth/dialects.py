@@ -100,14 +100,14 @@ def _textgrid(path: Path) -> Iterator[list[str]]:
                     yield [repr(start_s), repr(end_s), label]
     except StopIteration:
         raise TruthError(f"{path} is not a complete TextGrid") from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter for a number of tiers or intervals such as 1e999
         raise TruthError(f"{path} is not a TextGrid: {error}") from error
 
 
 def _parquet(path: Path) -> Table:
     try:
         table = pq.read_table(pa.BufferReader(loaded(path)))
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:  # Arrow raises OSError for damaged content
         raise TruthError(f"{path} is not a Parquet file: {error}") from error
     columns = [["" if value is None else _text(value) for value in column.to_pylist()] for column in table.columns]
     rows = [list(cells) for cells in zip(*columns, strict=True)]

@@ -116,6 +116,16 @@ def test_lists_without_a_header(tmp_path: Path, text: str, dialect: str) -> None
     assert labels.dialect == dialect
 
 
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    pd.DataFrame({"recording": "dawn", "onset": [0.5], "offset": [2.25], "label": "Dog"}).to_parquet(path)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    path.write_bytes(whole[:footer] + bytes(len(whole) - 8 - footer) + whole[-8:])
+    with pytest.raises(TruthError, match=r"events\.parquet is not a Parquet file"):
+        read_strong(path)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five chunks each: a dog in two of them, an alarm by its parts, and a vacuum cleaner."""
@@ -144,6 +154,7 @@ def test_the_own_events_of_every_format_are_ground_truth(out: Path, tmp_path: Pa
         ("a.jams", '{"sandbox": {}}', "not a JAMS file: KeyError: 'annotations'"),
         ("a.TextGrid", 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n10\n<exists>\n1\n', "not a complete"),
         ("a.TextGrid", "onset\toffset\tlabel\n", "not a"),
+        ("a.TextGrid", '"ooTextFile" "TextGrid" 0 10 <exists> 1e999', "not a TextGrid"),
         ("a.parquet", "onset\toffset\tlabel\n", "not a Parquet file"),
         ("a.csv", "onset|offset|label\n1|2|Dog\n", r"separated by '\|': tabs, commas or semicolons are read"),
         ("a.txt", "1.0 2.0 Dog\n", "separated by spaces"),
@@ -289,6 +300,18 @@ def test_median_filters_of_events_reach_across_the_parts_that_are_read(
     monkeypatch.setattr(open_folder, "BLOCK_CHUNKS", 7)
     write_events(out, options, tmp_path / "parts.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "parts.csv"), expected)
+
+
+def test_a_class_that_no_threshold_detects_keeps_the_default(out: Path, tmp_path: Path) -> None:
+    truth = write_text(
+        tmp_path / "t.csv", "recording,onset,offset,label\ndawn.wav,0,3.84,Dog\ndusk.wav,3.5,4,Vacuum cleaner\n"
+    )
+    options = {"strong": truth, "bootstrap": 0, "psds_thresholds": "0"}
+    result = evaluate(out, **options, tune="all", tune_for="event-f1")
+    assert result["thresholds"]["thresholds"] == {"/m/0bt9lr": 0.001}
+    assert {row["label"]: row["threshold"] for row in result["classes"] if row["events"]} == {
+        "Dog": 0.001, "Vacuum cleaner": 0.5,
+    }  # fmt: skip
 
 
 def test_shipped_aliases_have_the_labels_of_their_sets() -> None:

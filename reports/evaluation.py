@@ -7,7 +7,7 @@ from typing import Any
 from rich import table as layouts
 from rich.console import Console
 from satpipe.jobs.evaluate.paired import Paired
-from satpipe.jobs.evaluate.result import EvaluationResult
+from satpipe.jobs.evaluate.result import ROW_FIGURES, EvaluationResult, shared
 from satpipe.reports import paper
 from satpipe.reports.tables import Table
 from satpipe.sat.model.config import grids_text
@@ -49,10 +49,9 @@ _Figure = dict[str, Any]
 def result_text(result: EvaluationResult) -> list[str]:
     """Return a description of the evaluation, then each figure, next to that of the paper if it has one."""
     model = result["model"]
-    grids = grids_text(model.get("grids", 1), model.get("combine", ""))  # earlier versions had one grid
     lines = [
         f"{result['out']}: {model['arch']}, {model['delay_s']:g} s delay, memory {model['memory']}, {model['cut']}"
-        f"{grids}, {model['precision']} (sha256 {model['sha256'][:12]})"
+        f"{_grids(model)}, {model['precision']} (sha256 {model['sha256'][:12]})"
     ]
     lines += [_ground_truth(kind, truth) for kind, truth in result["truth"].items()]
     lines += [f"note: {note}" for note in result["notes"]]
@@ -74,6 +73,11 @@ def result_text(result: EvaluationResult) -> list[str]:
         level, samples = result["options"]["level"], result["options"]["bootstrap"]
         lines.append(f"In brackets: {level:.0%} intervals of {samples} bootstrap samples of the recordings.")
     return lines
+
+
+def _grids(model: dict[str, Any]) -> str:
+    """Return the grids of a model in words; "" for one grid, as in the paper and in results of earlier versions."""
+    return grids_text(model.get("grids", 1), model.get("combine", ""))
 
 
 def _cross_check(check: dict[str, Any]) -> str:
@@ -146,7 +150,7 @@ def _published(figure: _Figure, model: dict[str, Any]) -> str:
     """Return the paper's figure for the same model, delay, classes and segments, in percent; "" if there is none."""
     name = figure["name"]
     tables = {"mAP": 1 if model["delay_s"] >= 10 else 2, "segment_f1": 3, "onset_f1": 3}
-    if name not in tables or not is_the_papers(figure, model):
+    if name not in tables or _grids(model) or not is_the_papers(figure, model):
         return ""
     row = paper.row(tables[name], model["arch"], model["delay_s"], model["memory"] == "on")
     return _percent(None if row is None else row.percent(name))
@@ -177,7 +181,7 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
     ours: dict[Any, EvaluationResult] = {}
     for result in results:
         model = result["model"]
-        ours[model["arch"], model["delay_s"], model["memory"] == "on"] = result
+        ours[model["arch"], model["delay_s"], model["memory"] == "on", _grids(model)] = result
     costs = ("#tokens", "memory", "GFLOPs") if number < 3 else ()
 
     def figures(result: EvaluationResult | None, row: paper.Row | None = None) -> list[str]:
@@ -187,12 +191,12 @@ def paper_table(results: list[EvaluationResult], number: int) -> Table:
     rows = []
     for row in paper.TABLES[number]:
         cost = (row.tokens, row.memory, "" if row.gflops is None else f"{row.gflops:g}") if costs else ()
-        evaluated = ours.pop((row.arch, row.delay_s, row.streaming), None)
+        evaluated = ours.pop((row.arch, row.delay_s, row.streaming, ""), None)
         rows.append((f"{row.delay_s} s", row.model, "yes" if row.streaming else "no", *cost, *figures(evaluated, row)))
     for result in ours.values():
         model = result["model"]
         if (model["delay_s"] >= 10) == (number == 1):
-            name = f"{model['arch']}, memory {model['memory']}"
+            name = f"{model['arch']}, memory {model['memory']}{_grids(model)}"
             streaming = "yes" if model["memory"] == "on" else "no"
             rows.append((f"{model['delay_s']:g} s", name, streaming, *[""] * len(costs), *figures(result)))
     note = f"Ours: {', '.join(result['out'] for result in results)}."
@@ -240,20 +244,21 @@ def comparison(
     `satpipe.jobs.evaluate.compare` must have accepted the results.
     """
     layout = _table("", "average", printable(first["out"]), printable(second["out"]), "difference", "p")
-    right = _by_name(second["figures"])
-    for figure in first["figures"]:
+    for figure, other in shared(first, second):
         name, average = figure["name"], figure["average"]
-        other = right.get(name, {}).get(average)
-        if other is not None:
-            values = (figure["value"], other["value"])
-            difference = "" if None in values else _number(name, values[1] - values[0])
-            both = differences.get((name, average))
-            if difference and both:
-                difference += f" [{_number(name, both.low)}, {_number(name, both.high)}]"
-            layout.add_row(
-                _title(name, figure), average, _cell(figure), _cell(other), difference, f"{both.p:.3f}" if both else ""
-            )
+        values = (figure["value"], other["value"])
+        difference = "" if None in values else _number(name, values[1] - values[0])
+        both = differences.get((name, average))
+        if difference and both:
+            difference += f" [{_number(name, both.low)}, {_number(name, both.high)}]"
+        layout.add_row(
+            _title(name, figure), average, _cell(figure), _cell(other), difference, f"{both.p:.3f}" if both else ""
+        )
     lines = _render(layout)
+    rows_s = [result["model"].get("chunk_s") for result in (first, second)]
+    if rows_s[0] != rows_s[1] and "strong" in first["truth"]:
+        names = ", ".join(_NAMES[name] for name in ROW_FIGURES)
+        lines.append(f"left out, as the rows are {rows_s[0]} s and {rows_s[1]} s long: {names}.")
     if differences:
         level, samples = first["options"]["level"], first["options"]["bootstrap"]
         lines.append(

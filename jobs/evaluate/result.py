@@ -25,6 +25,9 @@ CONDITIONS = (
 """Keys that two figures must share to be comparable. The number of classes averaged is a result: by sed_eval's rule it
 depends on what was detected."""
 
+ROW_FIGURES = ("segment_mAP", "segment_auc", "segment_d_prime", "calibration_error")
+"""Names of figures whose segments are rows of the tables, whatever `segment_s`."""
+
 
 class EvaluationResult(TypedDict):
     """The result of `evaluate`: the content of `evaluate.json`, and the curves."""
@@ -153,8 +156,16 @@ def _read_table(folder: str | Path, name: str) -> pa.Table:
         return pq.read_table(file)
 
 
+def shared(first: EvaluationResult, second: EvaluationResult) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the figures that two results have in common; `ROW_FIGURES` only if their rows are equally long."""
+    left_out = () if first["model"].get("chunk_s") == second["model"].get("chunk_s") else ROW_FIGURES
+    right = {(figure["name"], figure["average"]): figure for figure in second["figures"]}
+    keys = ((figure, (figure["name"], figure["average"])) for figure in first["figures"])
+    return [(figure, right[key]) for figure, key in keys if key in right and key[0] not in left_out]
+
+
 def compare(first: EvaluationResult, second: EvaluationResult) -> None:
-    """Make sure that the figures of two results are comparable.
+    """Make sure that the figures that two results have in common are comparable.
 
     Raises:
         ConfigError: They are not; the message gives the reasons.
@@ -166,18 +177,16 @@ def compare(first: EvaluationResult, second: EvaluationResult) -> None:
             reasons.append(f"different {kind} labels: {one['file']} and {other['file']}")
         elif one["clips_sha256"] != other["clips_sha256"]:
             reasons.append(f"different clips: {one['found']:,} and {other['found']:,} of {one['file']} were found")
-    right = {(figure["name"], figure["average"]): figure for figure in second["figures"]}
-    shared = [
-        (figure, right[key]) for figure in first["figures"] if (key := (figure["name"], figure["average"])) in right
-    ]
-    if not shared:
+    pairs = shared(first, second)
+    if not pairs:
         reasons.append("they have no figure in common")
-    differ = [
-        f"{key} of {one['name']}: {one.get(key)} and {other.get(key)}"
-        for one, other in shared
-        for key in one.keys() | other.keys()
-        if key in CONDITIONS and one.get(key) != other.get(key)
-    ]
-    reasons += list(dict.fromkeys(differ))[:EXAMPLES]
+    differ: dict[tuple[str, Any, Any], list[str]] = {}
+    for one, other in pairs:
+        for key in CONDITIONS:
+            if one.get(key) != other.get(key):
+                differ.setdefault((key, one.get(key), other.get(key)), []).append(one["name"])
+    for (key, left, right), names in [*differ.items()][:EXAMPLES]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        reasons.append(f"{key} of {names[0]}{more}: {left} and {right}")
     if reasons:
         raise ConfigError("the two results cannot be compared:", *(f"  {reason}" for reason in reasons))

@@ -1,15 +1,18 @@
 """`satpipe evaluate` from files to figures: equal to sed_eval, psds-eval and scikit-learn on the same files."""
 
 import json
+import re
 import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import exact_sets
 import numpy as np
+import outputs
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -29,6 +32,7 @@ from satpipe.jobs.metrics.sound_events import Events, detect
 from satpipe.reports import evaluation, paper
 from satpipe.sat.errors import ConfigError, OutputError, TruthError
 from satpipe.sat.labels import ancestors, find, strong_labels, weak_labels
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from scipy.stats import norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -582,17 +586,45 @@ def test_comparable_results_are_compared_and_others_are_refused_with_the_reason(
     assert done.returncode == 0, done.stderr
     assert "segment-F1, 1.92 s" in done.stdout
     for other, reason in {
-        "other threshold": "threshold of segment_f1: 0.5 and 0.4",
-        "other segment": "segment_s of segment_f1: 1.92 and 1.0",
-        "other classes": "class_set of segment_f1: 381 and 407",
+        "other threshold": r"threshold of segment_f1 and \d+ more: 0.5 and 0.4",
+        "other segment": r"segment_s of segment_f1 and \d+ more: 1.92 and 1.0",
+        "other classes": r"class_set of segment_mAP and \d+ more: 381 and 407",
         "other truth": "different strong labels",
         "weak": "no figure in common",
     }.items():
         done = satpipe_here("evaluate", "--compare", tmp_path / "same", tmp_path / other)
         assert done.returncode == 1
-        assert reason in done.stderr
+        assert re.search(reason, done.stderr)
     done = satpipe_here("evaluate", "--compare", tmp_path / "same", made)
     assert (done.returncode, "evaluate.json cannot be read" in done.stderr) == (1, True)
+
+
+def test_results_of_rows_of_other_lengths_are_compared_without_the_figures_of_rows(
+    satpipe_here: Satpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text("recording,onset,offset,label\na.wav,0,3.84,Dog\n")
+    for grids, samples in ((1, outputs.CHUNK_SAMPLES), (2, outputs.CHUNK_SAMPLES // 2)):
+        monkeypatch.setattr(outputs, "OPTIONS", replace(outputs.OPTIONS, chunk_samples=samples))
+        monkeypatch.setattr(outputs, "CHUNK_S", samples / SAMPLE_RATE_HZ)
+        run = {**outputs.RUN, "model": {"chunk_samples": samples}}
+        outputs.write_output(tmp_path / f"out{grids}", {"a.wav": outputs.scores_of(8, Dog=[0.9, 0.9])}, run=run)
+        result = evaluate(tmp_path / f"out{grids}", strong=tmp_path / "t.csv", bootstrap=0, segment_s=1.0)
+        write(result, tmp_path / str(grids))
+    done = satpipe_here("evaluate", "--compare", tmp_path / "1", tmp_path / "2")
+    assert done.returncode == 0, done.stderr
+    figures, left_out = done.stdout.split("left out, as the rows are 1.92 s and 0.96 s long: ")
+    assert "segment-F1, 1 s" in figures
+    assert "mAP (segments)" not in figures
+    assert left_out.startswith("mAP (segments), AUC (segments), d' (segments), ")
+
+
+def test_the_papers_figures_are_those_of_one_grid(result: EvaluationResult) -> None:
+    finer: EvaluationResult = {**result, "model": {**result["model"], "grids": 4, "combine": "geometric"}}
+    assert "8.6" in "\n".join(evaluation.result_text(result))
+    assert "8.6" not in "\n".join(evaluation.result_text(finer))
+    ours = evaluation.paper_table([result], 3).rows
+    assert evaluation.paper_table([result, finer], 3).rows[: len(ours)] == ours
+    assert evaluation.paper_table([result, finer], 3).rows[-1][1] == "SAT_T_2s, memory on, 4 grids"
 
 
 def test_the_papers_tables_have_their_figures_and_ours(result: EvaluationResult) -> None:

@@ -23,6 +23,7 @@ DELETE = "delete it, then `satpipe tag` with the same recordings repairs the tab
 REPAIR = "`satpipe tag` with the same recordings repairs it"
 _OURS = re.compile(r"[0-9a-f]{32}\.parquet|\.[0-9a-f]{32}|\..+\.parquet\.[0-9a-f]{8}")  # tables, and unfinished files
 _RUN = {"identity": dict, "model": dict, "labels": list, "batches": list}  # in run.json
+_LISTED = {"labels": dict, "batches": str}  # in its lists
 ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
 
 
@@ -69,7 +70,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     except errors(ValueError) as error:
         raise OutputError(f"{folder / 'run.json'} cannot be read: {described(error)}") from error
     wrong = not isinstance(run, dict) or any(not isinstance(run.get(key, kind()), kind) for key, kind in _RUN.items())
-    if wrong or not all(isinstance(label, dict) for label in run.get("labels", [])):
+    if wrong or any(not isinstance(each, kind) for key, kind in _LISTED.items() for each in run.get(key, [])):
         raise OutputError(
             f"{folder / 'run.json'} is not the file that `satpipe tag` wrote: restore it, or choose another folder"
         )

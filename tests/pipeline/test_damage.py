@@ -288,7 +288,17 @@ def test_what_a_running_run_is_writing_is_no_damage(out: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"[1, 2]", b"7", b"\xff", b'{"identity": 3}', b'{"labels": [1]}', b'{"model": []}', b'{"batches": "a"}', b""],
+    [
+        b"[1, 2]",
+        b"7",
+        b"\xff",
+        b'{"identity": 3}',
+        b'{"labels": [1]}',
+        b'{"model": []}',
+        b'{"batches": "a"}',
+        b'{"batches": [1]}',
+        b"",
+    ],
 )
 def test_a_run_file_of_another_kind_is_named(made: Path, out: Path, content: bytes) -> None:
     (out / "run.json").write_bytes(content)

@@ -116,12 +116,12 @@ def _title(name: str, figure: _Figure) -> str:
     if "_closed" in name:
         title += ", with parent classes"
     if "_ceiling" in name:
-        title = f"  upper bound of {title}"
+        title = f"  {title}: ground truth on the grid"
     return title
 
 
 def _plain(name: str) -> str:
-    """Return the name of a figure without the suffixes for upper bounds and parent classes."""
+    """Return the name of a figure without the suffixes for the ground truth on the grid and parent classes."""
     return name.replace("_ceiling", "").replace("_closed", "")
 
 

@@ -1,4 +1,4 @@
-"""Draw evaluation results: classes, curves, upper bounds and branches of the ontology."""
+"""Draw evaluation results: classes, curves, the ground truth on the grid and branches of the ontology."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -111,7 +111,7 @@ def _strong(
         yield "psd_roc"
     reliability(result, curves, place / "reliability")
     yield "reliability"
-    upper_bounds(result, classes, place / "ceilings")
+    beside_the_grid(result, classes, place / "ceilings")
     yield "ceilings"
     if result.get("branches", {}).get("rows"):
         branches(result, place / "branches")
@@ -178,8 +178,8 @@ def psd_roc(result: EvaluationResult, curves: pa.Table, classes: list[_Class], p
             axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), title="area", alignment="left")
 
 
-def upper_bounds(result: EvaluationResult, classes: list[_Class], place: Path) -> None:
-    """Draw F1 next to the upper bound of the chunk grid: for all classes together, and onset-F1 for each class."""
+def beside_the_grid(result: EvaluationResult, classes: list[_Class], place: Path) -> None:
+    """Draw F1 next to that of the ground truth on the grid: for all classes together, and onset-F1 for each class."""
     figures = {(figure["name"], figure["average"]): figure for figure in result["figures"]}
     with drawn(place, WIDTH_IN, 3.1) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])

@@ -142,7 +142,7 @@ class StrongEvaluator(Evaluator):
         return criteria, count
 
     def _rates(self, reference: Events, detected: Events, truth: str, rows: list[dict[str, Any]]) -> None:
-        """Add F1 and error rates with their upper bounds, and to `rows` those of each class."""
+        """Add F1 and error rates, with the F1 of the ground truth on the grid, and to `rows` those of each class."""
         suffix = "" if truth == "as is" else "_closed"
         gridded = on_grid(reference, self.model["chunk_samples"], self.duration_s)
         if self.judged is not None:

@@ -108,7 +108,7 @@ def _from_json(path: Path) -> Thresholds:
     for name, value in filters.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % 2 == 0:
             raise TruthError(f"{path}: the median filter of {name} must be an odd number of chunks, not {value!r}")
-    for mid in {*values, *(mid for mids, _ in groups.values() for mid in mids)} - groups.keys():
+    for mid in {*values, *filters, *(mid for mids, _ in groups.values() for mid in mids)} - groups.keys():
         try:
             find(mid)
         except LabelError as error:

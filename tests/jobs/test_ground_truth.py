@@ -707,6 +707,7 @@ def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -
         ('{"thresholds": {"/m/0bt9lr": "high"}}', TruthError, "threshold of /m/0bt9lr must be from 0 to 1, not 'high'"),
         ('{"thresholds": {"/m/x": 0.5}}', LabelError, "label '/m/x' not found"),
         ('{"default": 0.5, "median_filter": {"/m/0bt9lr": 2}}', TruthError, "must be an odd number of chunks, not 2"),
+        ('{"default": 0.5, "median_filter": {"Dogg": 3}}', LabelError, "label 'Dogg' not found"),
         ('{"groups": {"a/b": {"threshold": 1}}}', TruthError, "not a file of thresholds: KeyError: 'classes'"),
         ('{"sha256": "1"}', TruthError, "has no thresholds"),
         ('{"default": 0.5', TruthError, "is not a file of thresholds"),

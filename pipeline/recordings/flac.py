@@ -5,6 +5,7 @@ Source: RFC 9639.
 
 import re
 import struct
+from dataclasses import replace
 from typing import IO, NamedTuple
 
 from satpipe.pipeline.recording_warnings import warning
@@ -12,8 +13,10 @@ from satpipe.pipeline.recordings.spliced import Contents, Layout, Piece
 
 WINDOWS_BYTES = (2**16, 2**22)  # searched from the end of the file; frames are rarely longer than 30 kB
 MAX_FRAME_SAMPLES, MAX_FRAME_BYTES = 2**16, 2**18
+MAX_BLOCKS = 128  # of metadata
 MAX_FRAMES = 64  # examined from the end of the file
 _HEAD = struct.Struct(">4s4sHH6sQ")  # up to the number of samples; the last 36 bits are that number
+_MAGIC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # with the header of the block that must be the first one
 _NUMBER = 2**36 - 1
 _SYNC = re.compile(rb"\xff[\xf8\xf9][^\x00-\x0f]")
 
@@ -35,12 +38,13 @@ def examine_flac(file: IO[bytes], size_bytes: int, begin: int = 0) -> Contents:
     Raises:
         OSError: The file cannot be read.
     """
+    start = begin
     file.seek(begin)
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size or head[4] & 0x7F:
         return Contents()  # the first block must be the one with the length
     begin += _HEAD.size
-    *_, shortest, longest, _, numbers = _HEAD.unpack(head)
+    *_, shortest, longest, sizes, numbers = _HEAD.unpack(head)
     stated = numbers & _NUMBER
     for window in WINDOWS_BYTES:
         at = max(begin, size_bytes - window)
@@ -48,6 +52,13 @@ def examine_flac(file: IO[bytes], size_bytes: int, begin: int = 0) -> Contents:
         held = _length(file.read(size_bytes - at), longest if shortest == longest else 0, stated)
         if held or at == begin:
             break
+    most_bytes = int.from_bytes(sizes[3:], "big") * (held // max(1, shortest) + 2)
+    too_large = most_bytes and size_bytes - _frames_begin(file, start) > most_bytes
+    if (too_large or held != stated > 0) and (other := _next_file(file, begin)) and other < size_bytes:
+        first = examine_flac(file, other, start)
+        problem = f"another sound follows in the file, at byte {other:,}: split it there"
+        layouts = first.layouts or (Layout(head, (Piece(begin, other - begin),)),)
+        return replace(first, layouts=layouts, problem=problem)
     if not held or held == stated or held > _NUMBER or 0 < stated - held < MAX_FRAME_SAMPLES:
         return Contents()
     layout = Layout(head[:-8] + (numbers - stated + held).to_bytes(8, "big"), (Piece(begin, size_bytes - begin),))
@@ -55,6 +66,29 @@ def examine_flac(file: IO[bytes], size_bytes: int, begin: int = 0) -> Contents:
         return Contents((layout,), problem=f"the header announces {stated - held:,} samples more than the file has")
     details = f"the header states {stated:,} samples, the file holds {held:,}"
     return Contents((layout,), (warning("size corrected", details),) if stated else ())
+
+
+def _frames_begin(file: IO[bytes], begin: int) -> int:
+    """Return where the frames begin, behind all blocks of metadata."""
+    at = begin + 4
+    for _ in range(MAX_BLOCKS):
+        file.seek(at)
+        header = file.read(4).ljust(4, b"\x80")
+        at += 4 + int.from_bytes(header[1:], "big")
+        if header[0] & 0x80:  # the last one
+            break
+    return at
+
+
+def _next_file(file: IO[bytes], at: int) -> int:
+    """Return where the next FLAC file begins at or after a position; 0 if there is none."""
+    file.seek(at)
+    before = b""
+    while block := file.read(WINDOWS_BYTES[1]):
+        if found := _MAGIC.search(before + block):
+            return at - len(before) + found.start()
+        before, at = block[-7:], at + len(block)
+    return 0
 
 
 def _length(tail: bytes, block: int, stated: int) -> int:

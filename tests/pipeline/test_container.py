@@ -218,6 +218,20 @@ def test_a_file_after_the_samples_of_another_is_said(tmp_path: Path, kind: Kind)
     assert info.problem == f"another sound follows in the file, at byte {len(content):,}: split it there"
 
 
+@pytest.mark.parametrize("seconds", [(2, 2), (2, 3), (3, 2), (2, 2, 2)], ids=str)
+def test_a_flac_file_after_another_is_said(tmp_path: Path, seconds: tuple[int, ...]) -> None:
+    parts = [write(tmp_path / "a.flac", noise(s * RATE_HZ, seed=s)).read_bytes() for s in seconds]
+    path = write(tmp_path / "a.flac", noise(seconds[0] * RATE_HZ, seed=seconds[0]))
+    true, _ = read(path)
+    path.write_bytes(b"".join(parts))
+    problem = f"another sound follows in the file, at byte {len(parts[0]):,}: split it there"
+    assert probed(path).problem == problem
+    np.testing.assert_array_equal(read(path)[0], true)
+    claim_flac_frames(path, 1000)
+    assert probed(path).problem == problem
+    np.testing.assert_array_equal(read(path)[0], true)
+
+
 def test_an_odd_chunk_before_the_samples_may_lack_its_padding(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", noise(RATE_HZ))
     true, _ = read(path)

@@ -26,7 +26,7 @@ MAX_CHUNKS = 1000
 MAX_HEADER_BYTES = 4096  # of a chunk that describes the samples
 TAIL_BYTES = 2**20  # searched for the chunks after samples whose size is not known
 MAX_STARTS = 100  # places in it where a chunk seems to begin
-SLACK_BYTES = 64  # by which a header may exceed the file
+SLACK_BYTES = 64  # by which a header and the file may differ
 WRAP = 2**32
 _GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the names of Wave64's chunks
 _NAMES = (
@@ -209,6 +209,8 @@ def _contents(file: IO[bytes], found: _Samples, size_bytes: int) -> Contents:
     if true or missing > 0 or not found.known:
         return Contents(layouts)
     details = f"the header states {found.claimed:,} bytes of samples, the file holds {size:,}"
+    if not layouts and size - found.claimed <= SLACK_BYTES:  # padding behind packets
+        return Contents()
     if not layouts:
         return Contents(problem=f"{details}, which cannot be read without a correct header")
     return Contents(layouts, (warning("size corrected", details),))

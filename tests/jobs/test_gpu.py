@@ -152,7 +152,7 @@ def test_a_processor_without_bf16_is_noted(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     for precision in ("fp32", "bf16"):
         options = TagOptions(("examples/recordings",), "nowhere", precision=precision, device="cpu")
-        told = text.plan(plan(options), options.out, prune=False)
+        told = "\n".join(text.plan(plan(options), options.out, prune=False))
         assert ("note: this CPU has no bf16 arithmetic" in told) == (noted and precision == "bf16")
 
 

@@ -276,7 +276,7 @@ def _table(*columns: str) -> layouts.Table:
 
 
 def _render(layout: layouts.Table) -> list[str]:
-    console = Console(width=200, color_system=None)
+    console = Console(width=1000, color_system=None)  # no cell is cut off
     with console.capture() as capture:
         console.print(layout)
     return [line.rstrip() for line in capture.get().split("\n")[:-1]]

@@ -154,6 +154,7 @@ def test_a_store_that_does_not_let_us_in_is_one_clear_line(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     S3FileSystem.clear_instance_cache()
     folder = make_recordings(tmp_path / "in", 1, 1)
     for source, out in [(folder, "s3://bucket/out"), ("s3://bucket/in", tmp_path / "out")]:
@@ -228,7 +229,7 @@ def test_a_header_is_read_and_checked_over_http_without_the_samples(
     info = probe(f"{address}/{path.name}", size_bytes)
     assert info == probe(str(path), size_bytes)
     assert (abs(info.frames - 2_000_000) < 32, info.problem, info.warnings) == (True, "", ())
-    assert 0 < asked_bytes(asked) < 500_000 < size_bytes
+    assert 0 < asked_bytes(asked) < 10 * 2**16 < size_bytes  # blocks
 
 
 @pytest.mark.parametrize("kind", [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS")], ids=str)

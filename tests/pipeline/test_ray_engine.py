@@ -89,10 +89,13 @@ def test_without_a_folder_for_its_files_the_error_names_each_that_was_tried(
 
 
 def test_a_token_that_the_user_has_chosen_stays(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(short / "token"))
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with local_ray.private():
-        assert (os.environ["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN" in os.environ) == ("disabled", False)
+    with monkeypatch.context() as chosen:
+        chosen.setenv("RAY_AUTH_TOKEN_PATH", str(short / "token"))
+        chosen.setenv("RAY_AUTH_MODE", "disabled")
+        with local_ray.private():
+            assert (os.environ["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN" in os.environ) == ("disabled", False)
+    with local_ray.private():  # at its end Ray reads the environment again, as it was before this test
+        assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_a_process_that_uses_a_ray_joins_no_other(ray_here: None) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,8 @@ import pytest
 
 # Test files run in parallel; torch's threads would waste time spinning while others use their processor.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 MINUTES = ["test_survival.py", "test_tag.py", "test_train.py", "test_commands.py", "test_benchmark.py"]

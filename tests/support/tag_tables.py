@@ -57,3 +57,9 @@ def make_recordings(folder: Path, count: int, seconds: float) -> Path:
         piece = np.resize(np.roll(sound, -number * 40_000), length)
         soundfile.write(folder / f"{number:03}.wav", piece, 16_000, subtype="PCM_16")
     return folder
+
+
+def tagged_s(printed: str) -> float:
+    """Return the length that `satpipe tag` has tagged, from its closing lines."""
+    number, unit = printed.split("tagged ")[1].split()[:2]
+    return float(number) * {"s": 1, "h": 3600}[unit]

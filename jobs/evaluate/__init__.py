@@ -39,8 +39,8 @@ def evaluate(out: str | Path, options: EvaluateOptions) -> EvaluationResult:
     used that fit the names of the recordings.
 
     >>> result = satpipe.evaluate("out", strong="strong.tsv", classes="527", bootstrap=0)
-    >>> [(figure["name"], figure["average"], figure["value"]) for figure in result["figures"]][:2]
-    [('segment_f1', 'micro', 1.0), ('segment_f1', 'macro', 1.0)]
+    >>> [(each["average"], each["value"]) for each in result["figures"] if each["name"] == "segment_f1"][:2]
+    [('micro', 1.0), ('macro', 1.0)]
 
     Args:
         out: Output folder of `satpipe tag`, path or URL.

@@ -74,7 +74,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean of |share - score| over segments, 0 to 1; NaN without a segment."""
+        """Expected calibration error: the mean of `|share - score|` over segments, 0 to 1; NaN without one."""
         return float(ratio(np.sum(self.number * np.abs(self.share - self.score)), self.number.sum()))
 
 

@@ -33,7 +33,7 @@ napoleon_numpy_docstring = False
 # Types without a page here: those of other libraries, and internal ones of satpipe.
 nitpick_ignore_regex = [
     ("py:class", r"(collections|datetime|numpy|pandas|pathlib|pyarrow|torch)\..*"),
-    ("py:class", r"satpipe\.pipeline\..*|satpipe\.jobs\.(options|synth\.inputs|tag\.plan)\..*"),
+    ("py:class", r"satpipe\.pipeline\..*|satpipe\.jobs\.(options|synth\.inputs|tag\.plan|tag\.status)\..*"),
     ("py:class", r"satpipe\.sat\.model\.concurrent_streams\.Key"),  # a type variable
     ("py:class", r"FieldInfo|NoneType|Ge|Gt|Le|Lt"),  # of fields that pydantic checks
 ]

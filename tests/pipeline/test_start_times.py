@@ -165,7 +165,7 @@ def test_a_deployment_has_the_scores_of_one_long_recording(tmp_path: Path) -> No
     rows = recordings(out)
     assert sorted(rows.index) == [first, f"pond/{names[2]}", "whole.flac"]
     assert rows.status[first] == "truncated"
-    assert f"s of pond/{names[1]}" in rows.reason[first]
+    assert f"pond/{names[1]}: the header announces " in rows.reason[first]
     assert rows.duration_s[f"pond/{names[2]}"] == pytest.approx(25, abs=0.001)
     assert utc(out)[f"pond/{names[2]}"] == "2025-10-26 00:00:30"
     assert len(scores(out)) == rows.chunks.sum()

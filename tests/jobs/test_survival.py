@@ -113,8 +113,10 @@ def test_a_run_with_its_ray_is_killed_and_continues(
     for moment in (lambda: staged(out) >= 8, lambda: any(out.glob("tags/*")) or any(out.glob("tags/.*"))):
         process = Forked(tmp_path / "printed", tag, many, "-o", out, *small)
         assert process.wait_for(moment), process.printed()
+        rays = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         assert process.ends() == -signal.SIGKILL
+        psutil.wait_procs(rays, timeout=60)  # what a worker publishes meanwhile, the next run would tag again
     done = satpipe_here("tag", many, "-o", out, *small)
     assert done.returncode == 3, done.stderr
     assert_same_tables(out, many_undisturbed)

@@ -204,7 +204,7 @@ class StrongEvaluator(Evaluator):
 
 
 def _errors(rates: Rates) -> Floats:
-    """Return error rates; NaN instead of sed_eval's huge numbers where something was found, but there is no truth."""
+    """Return error rates; NaN for detections without ground truth, where sed_eval returns huge numbers."""
     return np.where((rates.reference > 0) | (rates.error_rate == 0), rates.error_rate, np.nan)
 
 

@@ -21,14 +21,14 @@ _ENTRIES = 1_000_000  # scores of several classes at once
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """What was chosen for each class."""
+    """The choice made for each class."""
 
     thresholds: Floats
     """`DEFAULT` for classes that are not known, [K]."""
     filters: Ints
     """Length of the median filter in chunks, [K]."""
     known: npt.NDArray[np.bool_]
-    """Whether a threshold gives the class an F1 above 0, [K]."""
+    """True if a threshold gives the class an F1 above 0, [K]."""
 
 
 def tuned(

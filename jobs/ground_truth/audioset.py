@@ -29,7 +29,7 @@ NAMES = (
     "of Audacity or Raven; --weak FILE, a table with the columns recording, label. --mapping FILE, a table with the",
     "columns recording, clip, assigns recordings with other names",
 )
-"""How AudioSet names its clips, and how to give other labels; the lines of a message."""
+"""Lines of a message: the names of AudioSet's clips, and the options for other labels."""
 COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
 EVENTS, CLIPS = 139_538, 16_996
 _MAX_BYTES = 50_000_000  # ten times the published file

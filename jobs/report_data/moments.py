@@ -93,7 +93,7 @@ class Excerpt:
     """The sound of a moment."""
 
     audio: bytes | None = None
-    """Ogg Opus; None without sound."""
+    """MP3; None without sound."""
     start_s: float = 0.0
     """Start in the recording."""
     silent: str = ""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from satpipe.jobs.events.levels import LOW_SHARE
 from satpipe.jobs.report_data import ReportData
-from satpipe.jobs.report_data.excerpts import MAX_GAIN
+from satpipe.pipeline.recordings.for_browsers import MAX_GAIN
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.reports.tables import Table
 from satpipe.sat.model.config import grids_text

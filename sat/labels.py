@@ -85,12 +85,22 @@ def find(key: Key) -> Label:
         return known[text]
     if text.removeprefix("-").isdecimal():
         raise LabelError(f"no label has the index {text}: indices are 0 to {len(weak_labels()) - 1}")
-    names = {name: label for name, label in known.items() if not name.isdecimal()}
-    parts = {part: label for name, label in names.items() for part in name.split(", ")}  # "Gunshot, gunfire"
-    called = parts | names
+    called = _called()
     near = [called[name] for name in get_close_matches(text, called, n=3, cutoff=0.5)]
     hints = dict.fromkeys(f"{label.name!r} ({label.mid})" for label in near)
     raise LabelError(f"label {key!r} not found" + (f"; did you mean {' or '.join(hints)}?" if hints else ""))
+
+
+def names() -> dict[str, str]:
+    """Return the display name of each mid, casefolded name, and part of a name such as "gunfire"."""
+    return {name: label.name for name, label in _called().items()}
+
+
+@cache
+def _called() -> dict[str, Label]:
+    names = {name: label for name, label in _known().items() if not name.isdecimal()}
+    parts = {part: label for name, label in names.items() for part in name.split(", ")}  # "Gunshot, gunfire"
+    return parts | names
 
 
 def choose(labels: Key | Iterable[Key]) -> tuple[int, ...]:
@@ -122,13 +132,14 @@ def separated(texts: Iterable[str], is_name: Callable[[str], object] = lambda te
         parts = text.split(",")
         while parts:
             whole = ((n, ",".join(parts[:n]).strip()) for n in range(len(parts), 1, -1))
-            number = next((n for n, name in whole if _is_known(name) or is_name(name)), 1)
+            number = next((n for n, name in whole if is_known(name) or is_name(name)), 1)
             labels.append(",".join(parts[:number]).strip())
             del parts[:number]
     return tuple(label for label in labels if label)
 
 
-def _is_known(text: str) -> bool:
+def is_known(text: str) -> bool:
+    """Return True if `choose` knows a class of this name, with or without `under:`."""
     return text.strip().casefold().removeprefix(UNDER).strip() in _known()
 
 

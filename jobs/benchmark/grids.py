@@ -90,7 +90,6 @@ class Scenes:
                 chunk=chunk,
                 start_s=chunk * hop_s,
                 end_s=np.minimum((chunk + 1) * hop_s, LENGTH_S),
-                columns=np.array(self.classes.columns),
                 scores=np.concatenate(rows).astype(np.float16),
             ),
             self.classes,
@@ -179,7 +178,7 @@ def _chunk_scores(loaded: LoadedTagger, grids: int, scenes: Scenes) -> list[list
             yield from ((place, chunk) for chunk in stream.finish())
 
     for (place, _), scores in score_grids(tagger.score, chunks(), grids):
-        found[place].append(scores[scenes.classes.columns])
+        found[place].append(scores[[target.columns[0] for target in scenes.classes.targets if target.columns]])
     return found
 
 

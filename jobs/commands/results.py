@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import OUT, log, named_out, options, say
+from satpipe.jobs.commands.shared import OUT, log, named_out, options, say, with_lists
 from satpipe.jobs.options.results import AUDIOSET, ConsistencyOptions, EvaluateOptions, EventOptions, ReportOptions
 
 group = click.Group("Results")
@@ -33,7 +33,7 @@ def events(*, out: str, to: str | None, format: str | None, **given: Any) -> int
     """
     from satpipe.jobs import events
 
-    say(*events.text(events.write(out, EventOptions(**_with_labels(given)), to, format)))
+    say(*events.text(events.write(out, EventOptions(**with_lists(given)), to, format)))
     return 0
 
 
@@ -50,7 +50,7 @@ def report(*, out: str, target: str | None, pictures: str | None, **given: Any) 
     from satpipe.jobs import report_data
     from satpipe.reports import maps, page
 
-    found = report_data.collect(out, ReportOptions(**_with_labels(given)))
+    found = report_data.collect(out, ReportOptions(**with_lists(given)))
     for note in found.notes:
         log(f"note: {note}")
     say(page.write(found, target or f"{out.rstrip('/')}/{page.NAME}"))
@@ -179,10 +179,3 @@ def _folders(given: dict[str, Any], outs: tuple[str, ...]) -> tuple[str, ...]:
         if given[kind] not in (None, AUDIOSET) and (locate(given[kind]) / "run.json").is_file():
             outs, given[kind] = outs if given[kind] in outs else (given[kind], *outs), AUDIOSET
     return outs or (named_out(),)
-
-
-def _with_labels(given: dict[str, Any]) -> dict[str, Any]:
-    """Split labels at commas."""
-    from satpipe.sat.labels import separated
-
-    return given | {"labels": separated(given["labels"] or ()) or None}

@@ -97,6 +97,19 @@ class _Pair(click.ParamType[tuple[str, str]]):
         return column, wanted
 
 
+def with_lists(given: dict[str, Any]) -> dict[str, Any]:
+    """Split the labels and groups of a selection at commas."""
+    from satpipe.pipeline.tables.targets import read_groups
+    from satpipe.sat.groups import is_group
+    from satpipe.sat.labels import separated
+
+    own = read_groups(given["groups"]) if given.get("groups") else {}
+    lists = {"labels": separated(given["labels"] or ()) or None}
+    if "group" in given:
+        lists["group"] = separated(given["group"] or (), lambda text: is_group(text, own)) or None
+    return given | lists
+
+
 def progress(what: str) -> Callable[[int, int], None]:
     """Return a function that prints the number of finished items."""
     return lambda done, total: log(f"{done} of {total} {what}")

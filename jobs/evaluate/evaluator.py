@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from satpipe.jobs.metrics.arrays import Floats, Ints
 from satpipe.jobs.metrics.bootstrap import interval, resample
 from satpipe.jobs.options.results import EvaluateOptions
 from satpipe.pipeline.storage import locate
-from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
+from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_targets
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
@@ -112,11 +111,11 @@ class Evaluator:
     def read_scores(self, match: ground_truth.Match) -> ChunkScores:
         """Read scores of the classes that have any: clip i of the result is the i-th clip found."""
         wanted = [self.recordings[recording] for recording in match.recording]
-        chunks = read_chunks(self.tables, wanted, self.classes.columns)
+        targets = [self.classes.targets[k] for k in self.classes.scored]
         if self.classes.unscored:
             names = count_and_names(self.classes.unscored, "class", "classes")
             self.note(f"the model has no output for {names}: never detected")
-        return replace(chunks, scores=self.classes.of_columns(chunks.scores))
+        return read_targets(self.tables, wanted, targets)
 
     def name_others(self, labels: Sequence[Label], label: Ints, what: str) -> None:
         """Name the classes of the ground truth that are not evaluated, in a note and in the result.

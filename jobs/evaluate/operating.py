@@ -76,13 +76,13 @@ def choose(evaluator: "StrongEvaluator") -> Operating:
         value = float(given)
     except ValueError:
         file = ground_truth.read_thresholds(str(given))
-        values = file.of(classes.labels)
+        values = file.of(classes.targets)
         if file.filters:
             if options.median_filter > 1:
                 raise ConfigError(f"--median-filter contradicts the median filters of {given}") from None
-            filters = file.filters_of(classes.labels)
-        if file.model_sha256 not in (None, evaluator.model["sha256"]):
-            evaluator.note(f"the thresholds of {given} were chosen for another model")
+            filters = file.filters_of(classes.targets)
+        if note := file.note(evaluator.model["sha256"]):
+            evaluator.note(note)
         how = {"threshold": _digest(values), "threshold_source": f"per class, {Path(str(given)).name}"}
         return Operating(values, filters, classes.scored, kept, how | _filter(filters))
     if not 0 <= value <= 1:

@@ -46,7 +46,7 @@ def events(out: str | Path, options: EventOptions) -> pd.DataFrame:
         TruthError: The table of thresholds cannot be read, or classes are missing in it.
     """
     finder = Finder(out, options)
-    for note in finder.tables.notes:
+    for note in finder.notes:
         warnings.warn(note, stacklevel=4)
     table = pa.concat_tables([EVENTS.empty_table(), *finder.events()]).unify_dictionaries()
     return table.to_pandas()  # type: ignore[no-any-return]

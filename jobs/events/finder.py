@@ -10,11 +10,9 @@ from satpipe.jobs.events.levels import levels
 from satpipe.jobs.metrics.median import filtered_by_class
 from satpipe.jobs.metrics.sound_events import Runs, find_runs, rounded_up
 from satpipe.jobs.options.results import EventOptions
-from satpipe.pipeline.tables.chunk_scores import read_chunks
+from satpipe.pipeline.tables.chunk_scores import read_targets
 from satpipe.pipeline.tables.open_folder import Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import EVENTS
-from satpipe.sat.labels import weak_labels
-from satpipe.sat.model.config import CLASSES
 
 
 class Finder:
@@ -23,7 +21,8 @@ class Finder:
     Attributes:
         tables: The folder.
         recordings: The chosen recordings, as positions in the tables, sorted by name.
-        levels: Classes and thresholds.
+        part: Their chosen chunks.
+        levels: Classes, groups and thresholds.
         notes: Restrictions on the use of the events.
     """
 
@@ -31,13 +30,16 @@ class Finder:
         """Open the folder; no score is read yet. Raises the errors of `events`."""
         self.levels = levels(options)
         self.tables = Tables(out)
-        self.notes = self.tables.notes
-        if self.levels.model_sha256 not in (None, self.tables.model["sha256"]):
-            self.notes = (*self.notes, f"the thresholds of {options.threshold} were chosen for another model")
+        selection = options.selection
+        self.notes = (*self.tables.notes, *selection.notes(self.tables))
+        if self.levels.file and (note := self.levels.file.note(self.tables.model["sha256"])):
+            self.notes = (*self.notes, note)
         self._by_name = self.tables.choose()
         self._rank = np.empty(len(self._by_name), np.int32)  # of each recording's name among all
         self._rank[self._by_name] = np.arange(len(self._by_name))
-        self.recordings = self._by_name[np.sort(self._rank[self.tables.choose(options.recordings)])]
+        part = selection.part(self.tables)
+        self.part = part.take(np.argsort(self._rank[part.recordings]))
+        self.recordings = self.part.recordings
         self._options = options
 
     def events(self) -> Iterator[pa.Table]:
@@ -46,14 +48,15 @@ class Finder:
         Raises:
             OutputError: A file of scores, named in the message, is damaged or has too few rows.
         """
-        blocks = list(self.tables.blocks(self.tables.part(self.recordings)))
+        blocks = list(self.tables.blocks(self.part))
+        last = dict(zip(self.part.recordings.tolist(), self.part.end.tolist(), strict=True))
         lowest_rank = [int(self._rank[block.recordings].min()) for block in blocks]
         to_come = np.minimum.accumulate([*lowest_rank, len(self._rank)][::-1])[::-1][1:]
         unfinished: list[Runs] = []  # of a recording that continues in the next block
         waiting: list[Runs] = []  # events of recordings that follow later ones by name
         for block, bound, runs in zip(blocks, to_come, side_by_side(self._runs, blocks), strict=True):
             unfinished.append(runs)
-            if block.end[-1] < self.tables.slots[block.recordings[-1]]:
+            if block.end[-1] < last[int(block.recordings[-1])]:
                 continue
             events = Runs.together([*waiting, self._events(Runs.together(unfinished))])
             ready = events.events.clip < bound
@@ -62,11 +65,10 @@ class Finder:
 
     def _runs(self, block: Part) -> Runs:
         """Return runs of chunks that reach the lower threshold; `clip` is the rank of the recording's name."""
-        columns = self.levels.columns
         reach = int(self.levels.filters.max(initial=1)) // 2  # chunks on both sides that the median filters need
         end = np.minimum(block.end + reach, self.tables.slots[block.recordings])
         part = Part(block.recordings, np.maximum(block.begin - reach, 0), end)
-        chunks = read_chunks(self.tables, part, None if columns == tuple(range(CLASSES)) else columns)
+        chunks = read_targets(self.tables, part, self.levels.targets)
         scores = filtered_by_class(chunks.clip, chunks.scores, self.levels.filters)
         inside = (chunks.chunk >= block.begin[chunks.clip]) & (chunks.chunk < block.end[chunks.clip])
         if not inside.all():
@@ -88,14 +90,14 @@ class Finder:
         events = runs.events
         ranks, recording = np.unique(events.clip, return_inverse=True)
         places, label = np.unique(events.label, return_inverse=True)
-        labels = [weak_labels()[self.levels.columns[place]] for place in places]
+        targets = [self.levels.targets[place] for place in places]
         rows = self._by_name[events.clip]
         columns = [
             _coded(recording, [self.tables.recordings[self._by_name[rank]] for rank in ranks]),
             events.onset_s,
             events.offset_s,
-            _coded(label, [each.mid for each in labels]),
-            _coded(label, [each.name for each in labels]),
+            _coded(label, [each.mid for each in targets]),
+            _coded(label, [each.label for each in targets]),
             runs.peak.astype(np.float32),
             (runs.total / runs.chunks).astype(np.float32),
             pa.array(self.tables.utc(rows, events.onset_s), EVENTS.field("time").type),

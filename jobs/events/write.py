@@ -24,7 +24,6 @@ from satpipe.pipeline.storage import locate, output_file, relative_path, write_t
 from satpipe.pipeline.tables.files import COMPRESSION
 from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 TABLES = ("parquet", "csv")
@@ -102,7 +101,7 @@ def write(out: str | Path, options: EventOptions, to: str | Path | None = None, 
 def _about(finder: Finder, options: EventOptions) -> dict[str, Any]:
     """Return the model and options that the events depend on."""
     tables, levels = finder.tables, finder.levels
-    mids = [weak_labels()[column].mid for column in levels.columns]
+    mids = [target.mid for target in levels.targets]
     return {
         "satpipe": version("satpipe"),
         "run": tables.run.get("id"),

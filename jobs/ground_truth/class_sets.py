@@ -18,6 +18,7 @@ from satpipe.jobs.ground_truth.weak_labels import WeakLabels
 from satpipe.jobs.metrics.arrays import Bools, Ints, repeats
 from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.targets import Target
 from satpipe.sat.errors import ConfigError, TruthError
 from satpipe.sat.labels import Label, ancestors, strong_labels, weak_labels
 
@@ -36,37 +37,27 @@ class ClassSet:
     """AudioSet's classes that each stands for: itself, or those of a target of aliases; its score is their maximum."""
 
     @cached_property
-    def scored(self) -> Ints:
-        """Positions of the classes that have scores, [S]: those with a member among the model's outputs."""
-        return np.array([k for k, outputs in enumerate(self._outputs) if outputs], np.int32)
+    def targets(self) -> tuple[Target, ...]:
+        """The outputs of the model behind each class, none if it has none, [K]."""
+        outputs = (tuple(each.index for each in several if each.index is not None) for several in self.members)
+        return tuple(
+            Target(label.mid, label.name, columns) for label, columns in zip(self.labels, outputs, strict=True)
+        )
 
     @cached_property
-    def columns(self) -> list[int]:
-        """The model's outputs that are needed."""
-        return list(dict.fromkeys(output for outputs in self._outputs for output in outputs))
-
-    @property
-    def _outputs(self) -> list[list[int]]:
-        return [[label.index for label in several if label.index is not None] for several in self.members]
+    def scored(self) -> Ints:
+        """Positions of the classes that have scores, [S]: those with a member among the model's outputs."""
+        return np.array([k for k, target in enumerate(self.targets) if target.columns], np.int32)
 
     @property
     def unscored(self) -> list[str]:
         """Names of the classes without scores."""
-        return [label.name for k, label in enumerate(self.labels) if k not in set(self.scored.tolist())]
+        return [target.label for target in self.targets if not target.columns]
 
     @property
     def is_audioset(self) -> bool:
         """True if each class is one of AudioSet's."""
         return all(members == (label,) for label, members in zip(self.labels, self.members, strict=True))
-
-    def of_columns(self, scores: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
-        """Return the scores of the classes that have scores [n, S], given those of `columns` [n, C]."""
-        outputs = [each for each in self._outputs if each]
-        if [[column] for column in self.columns] == outputs:
-            return scores
-        place = {column: position for position, column in enumerate(self.columns)}
-        groups = [[place[output] for output in each] for each in outputs]
-        return np.stack([scores[:, group].max(axis=1) for group in groups], axis=1)
 
 
 def class_set(name: str | Path | None, aliases: Aliases | None = None) -> ClassSet:

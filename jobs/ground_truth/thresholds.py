@@ -1,8 +1,9 @@
 """Thresholds of classes: a JSON file, or a table.
 
-The file has the keys `default` (of classes that it does not name), `thresholds` (by mid), `groups` (by name: `classes`,
-their mids, and the `threshold` of their maximum), `median_filter` (by mid or group: an odd number of chunks),
-`model_sha256` and `source` (where the thresholds come from). All but one of the first three may be left out.
+The file has the keys `default` (of classes that it does not name), `thresholds` (by mid; `group/NAME` for a group of
+`satpipe labels`), `groups` (by name: `classes`, their mids, and the `threshold` of their maximum), `median_filter` (by
+mid or group: an odd number of chunks), `model_sha256` and `source` (where the thresholds come from). All but one of the
+first three may be left out.
 """
 
 import json
@@ -17,8 +18,10 @@ from satpipe.jobs.ground_truth.text_file import NO_VALUE, TextFile, cell_at, cou
 from satpipe.jobs.ground_truth.vocabulary import Vocabulary
 from satpipe.jobs.metrics.arrays import Floats, Ints
 from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.targets import Target
 from satpipe.sat.errors import LabelError, TruthError
-from satpipe.sat.labels import Label, find
+from satpipe.sat.groups import PREFIX, find_group
+from satpipe.sat.labels import find
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,20 +47,22 @@ class Thresholds:
         groups = [self.values[name] for name, mids in self.members.items() if mid in mids]
         return self.values.get(mid, min(groups, default=self.default))
 
-    def of(self, labels: Sequence[Label]) -> Floats:
-        """Return the threshold of each class [K].
+    def of(self, targets: Sequence[Target]) -> Floats:
+        """Return the threshold of each class or group [T].
 
         Raises:
-            TruthError: A class has none.
+            TruthError: One has none, or a group of the file has other classes than the one asked for.
         """
-        found = [self.get(label.mid) for label in labels]
-        missing = [label.name for label, value in zip(labels, found, strict=True) if value is None]
+        for target in targets:
+            self._check_classes(target)
+        found = [self.get(target.mid) for target in targets]
+        missing = [target.label for target, value in zip(targets, found, strict=True) if value is None]
         if missing:
             raise TruthError(f"{self.path} has no threshold for {count_and_names(missing, 'class', 'classes')}")
         return np.array(found, np.float64)
 
-    def filters_of(self, labels: Sequence[Label]) -> Ints:
-        """Return the length of the median filter of each class [K], in chunks.
+    def filters_of(self, targets: Sequence[Target]) -> Ints:
+        """Return the length of the median filter of each class or group [T], in chunks.
 
         A class without a filter of its own has the longest of the groups that it is in.
         """
@@ -66,13 +71,37 @@ class Thresholds:
             groups = [self.filters.get(name, 1) for name, mids in self.members.items() if mid in mids]
             return self.filters.get(mid, max(groups, default=1))
 
-        return np.array([length(label.mid) for label in labels], np.int32)
+        return np.array([length(target.mid) for target in targets], np.int32)
 
-    def outputs(self) -> tuple[int, ...]:
-        """Return the model's outputs that have a threshold of their own or by a group."""
-        mids = {*self.values, *(mid for mids in self.members.values() for mid in mids)} - self.members.keys()
-        known = [find(mid).index for mid in mids]
-        return tuple(sorted(index for index in known if index is not None))
+    def targets(self) -> tuple[Target, ...]:
+        """Return what the file has a threshold of its own for: classes in the model's order, then groups.
+
+        Raises:
+            LabelError: A group is listed without its classes, and none that comes with satpipe has this name.
+        """
+        groups = [mid for mid in self.values if mid in self.members or mid.startswith(PREFIX)]
+        columns = [find(mid).index for mid in self.values if mid not in groups]
+        found = [Target.of_class(column) for column in sorted(each for each in columns if each is not None)]
+        for mid in groups:
+            name = mid.removeprefix(PREFIX)
+            outputs = self._outputs(mid) if mid in self.members else find_group(name).columns
+            if outputs:
+                found.append(Target(mid, name, outputs))
+        return tuple(found)
+
+    def note(self, model_sha256: str) -> str:
+        """Return a note for readers of results with these thresholds if they were chosen for another model; else ""."""
+        if self.model_sha256 in (None, model_sha256):
+            return ""
+        return f"the thresholds of {self.path} were chosen for another model"
+
+    def _outputs(self, group: str) -> tuple[int, ...]:
+        found = [find(mid).index for mid in self.members[group]]
+        return tuple(dict.fromkeys(column for column in found if column is not None))
+
+    def _check_classes(self, target: Target) -> None:
+        if target.mid in self.members and set(self._outputs(target.mid)) != set(target.columns):
+            raise TruthError(f"{self.path} has its threshold of {target.label!r} for a group of other classes")
 
 
 def read_thresholds(path: str | Path) -> Thresholds:
@@ -92,9 +121,15 @@ def read_thresholds(path: str | Path) -> Thresholds:
 def _from_json(path: Path) -> Thresholds:
     try:
         content = json.loads(loaded(path))
-        groups = {name: (tuple(each["classes"]), each["threshold"]) for name, each in content.get("groups", {}).items()}
+        groups = {
+            _group_key(name): (tuple(each["classes"]), each["threshold"])
+            for name, each in content.get("groups", {}).items()
+        }
         values = {str(mid): value for mid, value in content.get("thresholds", {}).items()}
-        filters = {str(name): each for name, each in content.get("median_filter", {}).items()}
+        filters = {
+            _group_key(name) if _group_key(name) in groups else str(name): each
+            for name, each in content.get("median_filter", {}).items()
+        }
         default, sha256 = content.get("default"), content.get("model_sha256")
         source = content.get("source", {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -110,12 +145,17 @@ def _from_json(path: Path) -> Thresholds:
             raise TruthError(f"{path}: the median filter of {name} must be an odd number of chunks, not {value!r}")
     for mid in {*values, *filters, *(mid for mids, _ in groups.values() for mid in mids)} - groups.keys():
         try:
-            find(mid)
+            find_group(mid.removeprefix(PREFIX)) if mid.startswith(PREFIX) else find(mid)
         except LabelError as error:
             raise LabelError(f"{path}: {error}") from error
     return Thresholds(
         str(path), values, default, {name: mids for name, (mids, _) in groups.items()}, filters, sha256, source
     )
+
+
+def _group_key(name: str) -> str:
+    """Return the `mid` of a group by name. What has a slash is one already: of a target of aliases."""
+    return name if "/" in name else PREFIX + name
 
 
 def _from_table(path: Path) -> dict[str, float]:

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from satpipe.pipeline.option import Option, Options
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import Key
+
+if TYPE_CHECKING:
+    from satpipe.pipeline.tables.selection import Selection
 
 Unknown = Literal["error", "skip"]
 """Treatment of an unknown label: raise an error, or skip and count it."""
@@ -16,6 +20,9 @@ EXACT = "exact"
 AUDIOSET = "audioset"
 """Value of `weak` and `strong`: AudioSet's own labels of its evaluation set."""
 
+DEFAULT_THRESHOLD = 0.5
+"""Minimum score of what counts as found, in `events`, `activity`, `report` and other commands on results."""
+
 Labels = Annotated[
     Key | Iterable[Key] | None,
     Option(
@@ -23,9 +30,49 @@ Labels = Annotated[
         metavar="LABEL[,LABEL]",
     ),
 ]
+GroupNames = Annotated[
+    str | Iterable[str] | None,
+    Option(
+        "Group of classes with one score, their maximum: a name of `satpipe labels`, or a class and all below it.",
+        metavar="NAME[,NAME]",
+    ),
+]
+GroupsFile = Annotated[
+    str | Path | None,
+    Option("Table of more groups, columns group and label; without --group, all of them are used.", metavar="FILE"),
+]
 Recordings = Annotated[
     str | Iterable[str] | None, Option("Only these recordings; a pattern such as `site1/*` is allowed.", metavar="NAME")
 ]
+Threshold = Annotated[
+    float | str | Path,
+    Option(
+        "Minimum of the highest score of an event, or a file of thresholds, see `evaluate --tune`.", metavar="S|FILE"
+    ),
+]
+"""A number, a file of thresholds (JSON), or a table with the columns label and threshold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions(Options):
+    """Options that select part of an output folder."""
+
+    labels: Labels = None
+    group: GroupNames = None
+    groups: GroupsFile = None
+    recordings: Recordings = None
+    since: Annotated[
+        str | date | None,
+        Option("Only what ends after this date or time, in UTC unless it has a time zone.", metavar="TIME"),
+    ] = None
+    until: Annotated[str | date | None, Option("Only what starts before this date or time.", metavar="TIME")] = None
+
+    @property
+    def selection(self) -> "Selection":
+        """The part of the folder."""
+        from satpipe.pipeline.tables.selection import Selection  # takes long to import
+
+        return Selection(self.recordings, self.labels, self.group, self.groups, since=self.since, until=self.until)
 
 
 @dataclass(frozen=True)
@@ -159,18 +206,11 @@ class EvaluateOptions(Options):
             raise ConfigError(f"--psds-thresholds must be {EXACT} or a whole number, not {self.psds_thresholds}")
 
 
-@dataclass(frozen=True)
-class EventOptions(Options):
+@dataclass(frozen=True, kw_only=True)
+class EventOptions(SelectionOptions):
     """Options of `satpipe events`."""
 
-    labels: Labels = None
-    threshold: Annotated[
-        float | str | Path,
-        Option(
-            "Minimum for the highest score of an event, or a file with one for each class, see `evaluate --tune`.",
-            metavar="S|FILE",
-        ),
-    ] = 0.5
+    threshold: Threshold = DEFAULT_THRESHOLD
     low: Annotated[
         float | None,
         Option(
@@ -183,7 +223,6 @@ class EventOptions(Options):
     merge_gap_s: Annotated[
         float, Option("Maximum gap in seconds between two events of a class that are merged.", minimum=0)
     ] = 0.0
-    recordings: Recordings = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +235,7 @@ class ConsistencyOptions(Options):
     ]
     threshold: Annotated[
         float, Option("Minimum score at which a label counts as found.", minimum=0, maximum=1, above=True)
-    ] = 0.5
+    ] = DEFAULT_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -210,6 +249,6 @@ class ReportOptions(Options):
         Option(
             "Minimum score at which a label counts as found; the page offers others.", minimum=0, maximum=1, above=True
         ),
-    ] = 0.5
+    ] = DEFAULT_THRESHOLD
     time_zone: Annotated[str, Option("Time zone of the times shown, such as Europe/Berlin.", metavar="NAME")] = "UTC"
     audio: Annotated[bool, Option("Include short excerpts of the recordings to listen to.")] = True

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from satpipe.pipeline.tables.files import DELETE, open_table
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, all_numbers, codes, side_by_side
+from satpipe.pipeline.tables.targets import Target, all_classes
 from satpipe.sat.errors import DamageError
 from satpipe.sat.model.config import CLASSES
 
@@ -18,7 +19,7 @@ _CHUNK = ["recording", "chunk", "start_s", "end_s"]
 
 @dataclass(frozen=True, eq=False)
 class ChunkScores:
-    """Scores of the chunks of some recordings, for some classes.
+    """Scores of the chunks of some recordings, for some classes or targets.
 
     The chunks of a recording are adjacent, in the order of time; the recordings are in the order they were asked for.
     Where a worker died or a recorder left out a quiet stretch, chunks are missing.
@@ -36,10 +37,8 @@ class ChunkScores:
     """From the recording's start, [n]."""
     end_s: Floats
     """From the recording's start; that of the last chunk is the recording's end, [n]."""
-    columns: npt.NDArray[np.int64]
-    """Positions of the classes in the model's outputs, [K]."""
     scores: npt.NDArray[np.float16]
-    """From 0 to 1, [n, K]."""
+    """From 0 to 1, in the order of the classes or targets asked for, [n, K]."""
 
     def __len__(self) -> int:
         """Number of chunks."""
@@ -61,8 +60,29 @@ def read_chunks(
     Raises:
         OutputError: A recording does not exist, or a file is damaged or incomplete; the message names it.
     """
+    outputs = None if columns is None else [(int(column),) for column in np.asarray(columns)]
+    return _read(tables, wanted, outputs)
+
+
+def read_targets(tables: Tables, wanted: Sequence[str] | Part | None, targets: Sequence[Target]) -> ChunkScores:
+    """Read scores of chunks for classes and groups; that of a group is the maximum over its classes.
+
+    Args:
+        tables: The folder.
+        wanted: Names of recordings, each once, or a part of them; None: all.
+        targets: From `satpipe.pipeline.tables.targets.choose_targets`.
+
+    Raises:
+        OutputError: A recording does not exist, or a file is damaged or incomplete; the message names it.
+    """
+    return _read(tables, wanted, None if targets == all_classes() else [target.columns for target in targets])
+
+
+def _read(
+    tables: Tables, wanted: Sequence[str] | Part | None, outputs: Sequence[tuple[int, ...]] | None
+) -> ChunkScores:
     part = wanted if isinstance(wanted, Part) else tables.part(tables.rows(wanted))
-    filler = _Filler(tables, part, np.arange(CLASSES) if columns is None else np.asarray(columns, np.int64))
+    filler = _Filler(tables, part, outputs)
     for _ in side_by_side(filler.fill, tables.by_file(part.recordings)):
         pass
     return filler.filled()
@@ -71,7 +91,7 @@ def read_chunks(
 class _Filler:
     """Puts the rows of files into their places."""
 
-    def __init__(self, tables: Tables, part: Part, columns: npt.NDArray[np.int64]) -> None:
+    def __init__(self, tables: Tables, part: Part, outputs: Sequence[tuple[int, ...]] | None) -> None:
         sizes = part.end - part.begin
         first = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
         count = int(first[-1])
@@ -82,12 +102,13 @@ class _Filler:
             chunk=(np.arange(count) - np.repeat(first[:-1] - part.begin, sizes)).astype(np.int32),
             start_s=np.empty(count),
             end_s=np.empty(count),
-            columns=columns,
-            scores=np.empty((count, len(columns)), np.float16),
+            scores=np.empty((count, CLASSES if outputs is None else len(outputs)), np.float16),
         )
+        self._outputs = outputs
+        self._columns = np.array([column for several in outputs or () for column in several], np.int64)
+        self._begin = np.cumsum([0, *map(len, outputs or ())])[:-1]  # of each group in `_columns`
         self._tables, self._part = tables, part
         self._place = {name: number for number, name in enumerate(self.read.recordings)}
-        self._all = np.array_equal(columns, np.arange(CLASSES))
         self._filled = np.zeros(count, bool)
 
     def fill(self, file: tuple[str, npt.NDArray[np.bool_]]) -> None:
@@ -157,8 +178,19 @@ class _Filler:
             if not all_numbers(scores):
                 raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
             chosen = scores if here.stop - here.start == len(scores) else scores[rows[here] - before]
-            self.read.scores[to[here]] = chosen if self._all else chosen[:, self.read.columns]
+            self.read.scores[to[here]] = self._of_outputs(chosen)
             before += len(part)
+
+    def _of_outputs(self, scores: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+        """Return the scores that are wanted [n, K], from those of all classes [n, 527]."""
+        if self._outputs is None:
+            return scores
+        some = scores[:, self._columns]
+        if len(self._columns) == len(self._outputs):
+            return some
+        if (some.view(np.int16) >= 0).all():  # positive numbers sort by their bits, and integers are compared faster
+            return np.maximum.reduceat(some.view(np.int16), self._begin, axis=1).view(np.float16)
+        return np.maximum.reduceat(some, self._begin, axis=1)
 
 
 def _may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:

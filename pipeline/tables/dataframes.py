@@ -20,11 +20,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from satpipe.pipeline.tables.chunk_scores import read_chunks
+from satpipe.pipeline.tables.chunk_scores import read_targets
 from satpipe.pipeline.tables.files import open_table
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import TAGS
-from satpipe.pipeline.tables.selection import Labels, Recordings, Selection, Time
+from satpipe.pipeline.tables.selection import Recordings, Selection, Time
+from satpipe.pipeline.tables.targets import Groups, Labels, all_classes
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
 
@@ -70,6 +71,8 @@ def read_tags(
     out: str | Path | None = None,
     *,
     labels: Labels | None = None,
+    group: Groups | None = None,
+    groups: str | Path | None = None,
     recordings: Recordings | None = None,
     min_score: float = 0.0,
     start_s: float | None = None,
@@ -91,14 +94,15 @@ def read_tags(
 
     Returns:
         Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
-        known), `mid`, `label` and `score`, sorted by recording and chunk, the highest score first.
+        known), `mid`, `label` and `score`, sorted by recording and chunk, the highest score first. A group has one row
+        for each chunk with one of its classes, with the highest of their scores; its `mid` is `group/NAME`.
 
     Raises:
         OutputError: `out` is not an output folder, is damaged (the message names the file) or has no such recording.
-        LabelError: A class does not exist.
+        LabelError: A class or group does not exist.
         ConfigError: A time is not valid, the start of no recording is known, or the frame would be too large.
     """
-    selection = Selection(recordings, labels, min_score, start_s, end_s, since, until)
+    selection = Selection(recordings, labels, group, groups, min_score, start_s, end_s, since, until)
     frames = _Frames(_open(out, selection, scores=False), selection)
     found, size = [frames.tags(TAGS.empty_table())], 0
     for frame in side_by_side(frames.read_tags, frames.tables.by_file(frames.part.recordings)):
@@ -113,6 +117,8 @@ def read_scores(
     out: str | Path | None = None,
     *,
     labels: Labels | None = None,
+    group: Groups | None = None,
+    groups: str | Path | None = None,
     recordings: Recordings | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -131,6 +137,9 @@ def read_scores(
         out: Output folder of `satpipe tag`, path or URL; by default SATPIPE_OUT, or `out` in the current folder.
         labels: One class or several: a name, a mid, or `under:` and one of these for a class and all below it in the
             ontology; by default all 527.
+        group: One group or several: a name of `satpipe labels`, or a class for itself and all below it. The score of a
+            group is the maximum over its classes.
+        groups: A file of groups, with the columns group and label; without `group`, all of its groups are read.
         recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
         start_s: Only chunks that end after this many seconds of their recording.
         end_s: Only chunks that start before this many seconds of their recording.
@@ -139,15 +148,15 @@ def read_scores(
 
     Returns:
         Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
-        known) and the names of the classes in the order they are asked for; sorted by recording and chunk.
+        known) and the names of the classes and groups in the order they are asked for; sorted by recording and chunk.
 
     Raises:
         OutputError: `out` is not an output folder, has no scores, is damaged (the message names the file) or has no
             such recording.
-        LabelError: A class does not exist.
+        LabelError: A class or group does not exist.
         ConfigError: A time is not valid, the start of no recording is known, or the frame would be too large.
     """
-    selection = Selection(recordings, labels, start_s=start_s, end_s=end_s, since=since, until=until)
+    selection = Selection(recordings, labels, group, groups, 0.0, start_s, end_s, since, until)
     frames = _Frames(_open(out, selection), selection)
     nothing = frames.scores(frames.part.take(np.zeros(0, np.int32)))
     size = len(frames.part) * (_ROW_BYTES + 4 * len(nothing.columns))
@@ -162,6 +171,8 @@ def scan_scores(
     out: str | Path | None = None,
     *,
     labels: Labels | None = None,
+    group: Groups | None = None,
+    groups: str | Path | None = None,
     recordings: Recordings | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -175,7 +186,7 @@ def scan_scores(
 
     The chunks of a recording come in the order of time, and recordings file by file, nearly in the order of names.
     """
-    selection = Selection(recordings, labels, start_s=start_s, end_s=end_s, since=since, until=until)
+    selection = Selection(recordings, labels, group, groups, 0.0, start_s, end_s, since, until)
     return _Frames(_open(out, selection), selection).blocks()
 
 
@@ -216,10 +227,11 @@ class _Frames:
 
     def __init__(self, tables: Tables, selection: Selection) -> None:
         self.tables, self.part = tables, selection.part(tables)
-        self._columns, self._min_score = selection.columns, selection.min_score
+        self._targets, self._min_score = selection.targets(), selection.min_score
         self._recordings = pd.Index([tables.recordings[row] for row in self.part.recordings], dtype=object)
-        self._mids = pd.Index([label.mid for label in weak_labels()])
-        self._labels = pd.Index([label.name for label in weak_labels()])
+        self._mids = pd.Index([target.mid for target in self._targets])
+        self._labels = pd.Index([target.label for target in self._targets])
+        self._classes = pd.Index([label.mid for label in weak_labels()])
         self._place = np.full(len(tables.recordings), -1, np.int32)  # in the part, of each recording
         self._place[self.part.recordings] = np.arange(len(self.part.recordings))
 
@@ -235,24 +247,39 @@ class _Frames:
 
     def scores(self, block: Part) -> pd.DataFrame:
         """Return a row for each chunk of a block of the part."""
-        chunks = read_chunks(self.tables, block, self._columns)
+        chunks = read_targets(self.tables, block, self._targets)
         clip = self._place[block.recordings][chunks.clip]
         about = self._about(clip, chunks.chunk, chunks.start_s, chunks.end_s)
-        scores = pd.DataFrame(chunks.scores.astype(np.float32), columns=self._labels[chunks.columns])
+        scores = pd.DataFrame(chunks.scores.astype(np.float32), columns=self._labels)
         return pd.concat([about, scores], axis=1)
 
     def tags(self, table: pa.Table) -> pd.DataFrame:
-        """Return a row for each row of a table of tags that belongs to the part."""
+        """Return a row for each row of a table of tags that belongs to the part; one for each chunk with a group."""
         clip = _codes(table["recording"], self._recordings)
-        chunk = table["chunk"].to_numpy()
-        kept = (chunk >= self.part.begin[clip]) & (chunk < self.part.end[clip])
-        label = _codes(table["mid"], self._mids)[kept]
-        start_s, end_s, score = (table[name].to_numpy()[kept] for name in ("start_s", "end_s", "score"))
-        frame = self._about(clip[kept], chunk[kept], start_s, end_s)
-        frame["mid"] = pd.Categorical.from_codes(label, self._mids)
-        frame["label"] = pd.Categorical.from_codes(label, self._labels)
-        frame["score"] = score
+        chunk, score = table["chunk"].to_numpy(), table["score"].to_numpy()
+        rows = np.flatnonzero((chunk >= self.part.begin[clip]) & (chunk < self.part.end[clip]))
+        rows, target = self._of_targets(rows, _codes(table["mid"], self._classes), clip, chunk, score)
+        start_s, end_s = (table[name].to_numpy()[rows] for name in ("start_s", "end_s"))
+        frame = self._about(clip[rows], chunk[rows], start_s, end_s)
+        frame["mid"] = pd.Categorical.from_codes(target, self._mids)
+        frame["label"] = pd.Categorical.from_codes(target, self._labels)
+        frame["score"] = score[rows]
         return frame
+
+    def _of_targets(self, rows: Any, label: Any, clip: Any, chunk: Ints, score: Any) -> tuple[Any, Any]:
+        """Return the rows of each target and its number; of the classes of a group, the highest in each chunk."""
+        if self._targets == all_classes():
+            return rows, label[rows]
+        best = rows[np.lexsort((-score[rows], chunk[rows], clip[rows]))]
+        found = []
+        for target in self._targets:
+            ours = best[np.isin(label[best], target.columns)]
+            first = np.ones(len(ours), bool)
+            first[1:] = (np.diff(chunk[ours]) != 0) | (np.diff(clip[ours]) != 0)
+            found.append(ours[first])
+        rows, number = np.concatenate(found), np.repeat(np.arange(len(found)), list(map(len, found)))
+        order = np.lexsort((-score[rows], chunk[rows], clip[rows]))
+        return rows[order], number[order]
 
     def read_tags(self, file: tuple[str, npt.NDArray[np.bool_]]) -> pd.DataFrame:
         """Return the tags of a file, given its name and a mask of the part's recordings that it contains."""
@@ -260,8 +287,9 @@ class _Frames:
         wanted = pc.field("recording").isin(self._recordings[here].tolist()) & (pc.field("score") >= self._min_score)
         wanted &= pc.field("chunk") >= self.part.begin[here].min()
         wanted &= pc.field("chunk") < self.part.end[here].max()
-        if self._columns is not None:
-            wanted &= pc.field("mid").isin(self._mids[self._columns].tolist())
+        if self._targets != all_classes():
+            columns = sorted({column for target in self._targets for column in target.columns})
+            wanted &= pc.field("mid").isin(self._classes[columns].tolist())
         path = self.tables.folder / "tags" / name
         with open_table(path, self.tables.promised[name]), path.open("rb") as opened:
             return self.tags(pq.read_table(opened, filters=wanted, page_checksum_verification=True))

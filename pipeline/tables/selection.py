@@ -1,17 +1,16 @@
-"""Select part of an output folder: recordings by name, chunks by seconds or time, classes, scores."""
+"""Select part of an output folder: recordings by name, chunks by seconds or time, classes, groups, scores."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables
+from satpipe.pipeline.tables.targets import Groups, Labels, Target, choose_targets
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.labels import Key, choose
 
-Labels = Key | Iterable[Key]
-"""One class or several: a name, a mid, or `under:` and one of these for all below it, see `sat.labels.choose`."""
 Recordings = str | Iterable[str]
 """A name, a pattern such as `site1/*`, or several."""
 Time = str | date | np.datetime64
@@ -26,7 +25,9 @@ class Selection:
 
     Attributes:
         recordings: A name, a pattern such as `site1/*`, or several; None: all, sorted by name.
-        labels: One class or several; None: all 527.
+        labels: One class or several; None: all 527, unless groups are chosen.
+        group: One group or several.
+        groups: A file of groups; without `group`, all of its groups are chosen.
         min_score: Minimum score.
         start_s: Only chunks that end after this many seconds of their recording.
         end_s: Only chunks that start before this many seconds of their recording.
@@ -36,20 +37,22 @@ class Selection:
 
     recordings: Recordings | None = None
     labels: Labels | None = None
+    group: Groups | None = None
+    groups: str | Path | None = None
     min_score: float = 0.0
     start_s: float | None = None
     end_s: float | None = None
     since: Time | None = None
     until: Time | None = None
 
-    @property
-    def columns(self) -> list[int] | None:
-        """Positions of the classes in the model's outputs; None: all.
+    def targets(self) -> tuple[Target, ...]:
+        """Return the classes and groups that are chosen.
 
         Raises:
-            LabelError: A class does not exist.
+            LabelError: A class or group is unknown, or the file of groups has an invalid line.
+            ConfigError: The file of groups cannot be read, or a class and a group have the same name.
         """
-        return None if self.labels is None else list(choose(self.labels))
+        return choose_targets(self.labels, self.group, self.groups)
 
     def part(self, tables: Tables) -> Part:
         """Return the chunks of a folder that are selected.

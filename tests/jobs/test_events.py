@@ -93,6 +93,51 @@ def test_gaps_are_closed_before_short_events_are_left_out(out: Path) -> None:
     assert mean[1] == pytest.approx((0.3 + 0.6 + 0.4 + 0.35 + 0.9 + 0.9) / 6, abs=1e-3)
 
 
+def test_a_group_has_one_event_where_its_classes_take_turns(tmp_path: Path) -> None:
+    turns = {"Bird": [0.2, 0.4], "Crow": [0, 0, 0.6], "Crowing, cock-a-doodle-doo": [0, 0, 0, 0.9, 0.2], "Dog": [0.7]}
+    write_output(tmp_path / "out", {"a.wav": scores_of(6, **turns)})
+    found = events(tmp_path / "out", group=["birds", "Bird"], low=0.3)
+    assert rows(found) == [("a.wav", 1, 4, "birds"), ("a.wav", 1, 3, "Bird")]
+    assert list(found.mid) == ["group/birds", "group/Bird"]
+    np.testing.assert_allclose(found.peak_score, [0.9, 0.6], atol=1e-3)
+    np.testing.assert_allclose(found.mean_score, [(0.4 + 0.6 + 0.9) / 3, 0.5], atol=1e-3)
+    both = events(tmp_path / "out", labels="Dog", group="birds")
+    assert list(both.label) == ["Dog", "birds"]
+
+
+def test_groups_come_from_a_file_and_their_thresholds_too(tmp_path: Path, satpipe_here: Satpipe) -> None:
+    write_output(tmp_path / "out", {"a.wav": scores_of(4, Frog=[0.4], Cricket=[0, 0, 0.6], Car=[0, 0.3])})
+    (tmp_path / "own.csv").write_text("group,label\npond,Frog\npond,Cricket\nroad,Car\n")
+    groups = {"groups": tmp_path / "own.csv"}
+    assert rows(events(tmp_path / "out", **groups, threshold=0.3)) == [
+        ("a.wav", 0, 1, "pond"), ("a.wav", 1, 2, "road"), ("a.wav", 2, 3, "pond"),
+    ]  # fmt: skip
+    pond = {"classes": [find("Frog").mid, find("Cricket").mid], "threshold": 0.5}
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps({"thresholds": {"group/birds": 0.1}, "groups": {"pond": pond}, "default": 0.2}))
+    assert rows(events(tmp_path / "out", **groups, group=["pond", "birds", "road"], threshold=path)) == [
+        ("a.wav", 1, 2, "road"), ("a.wav", 2, 3, "pond"),
+    ]  # fmt: skip
+    path.write_text(json.dumps({"groups": {"pond": pond}}))
+    assert rows(events(tmp_path / "out", threshold=path)) == [("a.wav", 2, 3, "pond")]
+    path.write_text(json.dumps({"groups": {"road": pond}}))
+    with pytest.raises(TruthError, match="has its threshold of 'road' for a group of other classes"):
+        events(tmp_path / "out", **groups, group="road", threshold=path)
+    with pytest.raises(ConfigError, match="both a class and a group are called 'Bird': leave out one of them"):
+        events(tmp_path / "out", labels="Bird", group="Bird")
+    done = satpipe_here("events", tmp_path / "out", "--groups", tmp_path / "own.csv", "--group", "pond,birds")
+    assert (done.returncode, "classes: pond (1)" in done.stdout) == (0, True)
+    done = satpipe_here("events", tmp_path / "out", "--groups", tmp_path / "no.csv")
+    assert f"ConfigError: the file of groups {tmp_path}/no.csv cannot be read: No such file" in done.stderr
+
+
+def test_events_between_two_times_end_there(out: Path) -> None:
+    set_clock(out, {"pond/b.wav": (datetime(2025, 5, 1, 4, tzinfo=UTC), None)})
+    with pytest.warns(UserWarning, match="are left out: their start is not known"):
+        found = events(out, labels=BIRD, since="2025-05-01T04:00:02", until="2025-05-01T04:00:12")
+    assert rows(found) == [("pond/b.wav", 1, 3, BIRD)]
+
+
 @pytest.fixture(scope="module")
 def random(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Random scores of recordings whose names are not in the order of their files."""
@@ -204,7 +249,7 @@ def test_classes_are_chosen_and_have_thresholds_of_their_own(out: Path, tmp_path
         ({"low": 0.0}, ConfigError, "--low must be above 0 and at most 1, not 0"),
         ({"min_s": -1}, ConfigError, "--min-s must be at least 0, not -1"),
         ({"merge_gap_s": float("nan")}, ConfigError, "--merge-gap-s must be at least 0, not nan"),
-        ({"labels": []}, ConfigError, "no class is chosen"),
+        ({"labels": []}, ConfigError, "--labels and --group select nothing"),
         ({"labels": ["Brid"]}, LabelError, "did you mean 'Bird'"),
         ({"threshold": "no/such.csv"}, TruthError, "no/such.csv cannot be read"),
         ({"recordings": "pond/c.wav"}, OutputError, "has no recording pond/c.wav; did you mean pond/b.wav"),

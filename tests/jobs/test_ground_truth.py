@@ -38,6 +38,7 @@ from satpipe.pipeline.tables.chunk_scores import read_chunks
 from satpipe.pipeline.tables.files import PLACE
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
+from satpipe.pipeline.tables.targets import Target, choose_targets
 from satpipe.sat.errors import ConfigError, LabelError, OutputError, SatpipeError, TruthError
 from satpipe.sat.labels import Label, ancestors, find, strong_labels, weak_labels
 from satpipe.sat.model.config import CLASSES
@@ -673,7 +674,7 @@ def test_what_is_wrong_with_a_class_set_is_said(
 
 
 def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None:
-    classes = (find("Speech"), find("Dog"))
+    classes = choose_targets(["Speech", "Dog"])
     path = write(tmp_path, "label,threshold\nDog,0.25\nMusic,1\nSpeech,0.5\n")
     assert read_thresholds(path).of(classes).tolist() == [0.5, 0.25]
     path = write(tmp_path, "mid\tname\tthreshold\n/m/0bt9lr\t?\t0.25\n/m/09x0r\t?\tnan\n")
@@ -683,7 +684,7 @@ def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None
 
 
 def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -> None:
-    dog, bark, speech, music = (find(name) for name in ("Dog", "Bark", "Speech", "Music"))
+    dog, bark, speech = (find(name) for name in ("Dog", "Bark", "Speech"))
     content = {
         "thresholds": {dog.mid: 0.2},
         "groups": {"set/animal": {"classes": [dog.mid, bark.mid], "threshold": 0.3},
@@ -692,10 +693,12 @@ def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -
         "default": 0.7,
     }  # fmt: skip
     given = read_thresholds(write(tmp_path, json.dumps(content), "t.json"))
-    assert given.of([dog, bark, speech, music]).tolist() == [0.2, 0.1, 0.1, 0.7]
-    assert given.of([Label("set/animal", "animal", None)]).tolist() == [0.3]
-    assert given.filters_of([dog, bark]).tolist() == [3, 1]
-    assert set(given.outputs()) == {dog.index, bark.index, speech.index}
+    classes = choose_targets(["Dog", "Bark", "Speech", "Music"])
+    animal = Target("set/animal", "animal", (dog.index, bark.index))
+    assert given.of(classes).tolist() == [0.2, 0.1, 0.1, 0.7]
+    assert given.of([animal]).tolist() == [0.3]
+    assert given.filters_of(classes[:2]).tolist() == [3, 1]
+    assert [target.mid for target in given.targets()] == [dog.mid, "set/animal", "set/loud"]
 
 
 @pytest.mark.parametrize(
@@ -718,7 +721,7 @@ def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -
 )
 def test_what_is_wrong_with_thresholds_is_said(tmp_path: Path, text: str, error: type[SatpipeError], says: str) -> None:
     with pytest.raises(error, match=says):
-        read_thresholds(write(tmp_path, text)).of(weak_labels())
+        read_thresholds(write(tmp_path, text)).of(choose_targets())
 
 
 # Scores

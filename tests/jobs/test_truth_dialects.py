@@ -368,12 +368,3 @@ def test_what_was_skipped_or_is_not_evaluated_is_named(out: Path, tmp_path: Path
     assert left_out in result["notes"]
     assert f"1 labelled events are not in the class set {classes}, of 1 class: Siren (1)" in result["notes"]
     assert result["truth"]["strong"]["unknown"] == {"Nonsense": 2, "Quatsch": 1}
-
-
-def test_scores_of_a_target_are_the_maximum_of_its_classes() -> None:
-    classes = class_set(None, read_aliases("desed"))
-    scores = np.random.default_rng(0).random((7, len(classes.columns))).astype(np.float16)
-    found = classes.of_columns(scores)
-    for place, k in enumerate(classes.scored):
-        columns = [classes.columns.index(label.index) for label in classes.members[k] if label.index is not None]
-        np.testing.assert_array_equal(found[:, place], scores[:, columns].max(axis=1))

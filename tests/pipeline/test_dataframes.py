@@ -80,6 +80,22 @@ def test_tags_are_those_of_the_table(out: Path) -> None:
     assert set(found.label.cat.categories) == set(found.label)
 
 
+def test_a_group_has_the_highest_score_of_its_classes(out: Path, everything: pd.DataFrame, tmp_path: Path) -> None:
+    birds = [weak_labels()[column].name for column in choose(["under:Bird", "under:Fowl"])]
+    expected = everything[birds].max(axis=1)
+    found = read_scores(out, labels="Dog", group=["birds", "Cat"])
+    assert list(found.columns) == [*ABOUT, "Dog", "birds", "Cat"]
+    np.testing.assert_array_equal(found.birds, expected)
+    tags = read_tags(out)
+    best = tags[tags.label.isin(birds)].groupby(["recording", "chunk"], observed=True).score.max().reset_index()
+    found = read_tags(out, group="birds")
+    assert len(found) == len(best) > 0
+    assert (set(found.mid), set(found.label)) == ({"group/birds"}, {"birds"})
+    np.testing.assert_array_equal(found.score, best.score)
+    (tmp_path / "own.csv").write_text("group,label\nmine,Dog\n")
+    assert list(next(scan_scores(out, groups=tmp_path / "own.csv")).columns) == [*ABOUT, "mine"]
+
+
 def test_recordings_with_their_clock(out: Path) -> None:
     found = read_recordings(out)
     assert found.recording.tolist() == sorted(WAVES)

@@ -1,0 +1,85 @@
+"""Targets: the classes and groups that a command looks for.
+
+Every command and reader chooses its targets with `choose_targets` and gets their scores from
+`satpipe.pipeline.tables.chunk_scores.read_targets`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from satpipe.pipeline.storage import described, errors, locate
+from satpipe.sat.errors import ConfigError
+from satpipe.sat.groups import Group, find_group, parse
+from satpipe.sat.labels import Key, choose, weak_labels
+
+Labels = Key | Iterable[Key]
+"""One class or several: a name, a mid, or `under:` and one of these for all below it, see `sat.labels.choose`."""
+Groups = str | Iterable[str]
+"""One group or several: its name, or a class for its branch of the ontology, see `sat.groups.find_group`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A class or a group; its score in a chunk is the maximum over its classes."""
+
+    mid: str
+    """AudioSet's identifier of a class; `group/NAME` for a group."""
+    label: str
+    """Name of the class or group."""
+    columns: tuple[int, ...]
+    """Positions of its classes in the model's outputs."""
+
+    @staticmethod
+    def of_class(column: int) -> "Target":
+        """Return the target of an output of the model."""
+        label = weak_labels()[column]
+        return Target(label.mid, label.name, (column,))
+
+
+@cache
+def all_classes() -> tuple[Target, ...]:
+    """Return the targets of the model's outputs, in their order."""
+    return tuple(map(Target.of_class, range(len(weak_labels()))))
+
+
+def choose_targets(
+    labels: Labels | None = None, group: Groups | None = None, groups: str | Path | None = None
+) -> tuple[Target, ...]:
+    """Return the classes and then the groups that are asked for, each once; without any choice, all 527 classes.
+
+    Args:
+        labels: Classes.
+        group: Groups, by name.
+        groups: A file of groups, see `satpipe.sat.groups.parse`. Without `group`, all of its groups are chosen.
+
+    Raises:
+        LabelError: A class or group is unknown, the message suggests similar ones; or the file has an invalid line.
+        ConfigError: The file cannot be read, or a class and a group have the same name.
+    """
+    own = {} if groups is None else read_groups(groups)
+    wanted = tuple(own) if group is None and own else (group,) if isinstance(group, str) else tuple(group or ())
+    if labels is None and not wanted:
+        return all_classes()
+    found = [] if labels is None else [Target.of_class(column) for column in choose(labels)]
+    found += [Target(each.mid, each.name, each.columns) for each in (find_group(name, own) for name in wanted)]
+    targets = tuple(dict.fromkeys(found))
+    names: dict[str, Target] = {}
+    for target in targets:
+        if names.setdefault(target.label, target) != target:
+            raise ConfigError(f"both a class and a group are called {target.label!r}: leave out one of them")
+    return targets
+
+
+def read_groups(path: str | Path) -> dict[str, Group]:
+    """Return the groups of a file, by name.
+
+    Raises:
+        ConfigError: The file cannot be read.
+        LabelError: It has an invalid line, which the message names.
+    """
+    try:
+        return parse(locate(path).read_text("utf-8-sig"), path)
+    except errors(UnicodeDecodeError) as error:
+        raise ConfigError(f"the file of groups {path} cannot be read: {described(error)}") from error

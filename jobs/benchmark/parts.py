@@ -116,7 +116,7 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
 
     with torch.inference_mode(), threads(1):
         _, memory = consecutive(model, chunks)
-        seconds = _medians({"model": lambda: consecutive(model, chunks, memory), "products": products})
+        seconds = _medians({"model": lambda: model.scores(consecutive(model, chunks, memory)[0]), "products": products})
     rate = sum(2 * rows * x.shape[1] * out.shape[1] for x, _, out in operands) / seconds["products"]
     played_s = MODEL_CHUNKS * config.chunk_samples / SAMPLE_RATE_HZ
     bound = config.chunk_samples / SAMPLE_RATE_HZ * rate / chunk_flops(config)

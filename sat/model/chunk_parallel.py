@@ -22,7 +22,7 @@ def consecutive(
     first: Sequence[int] = (),
     keep: Sequence[int] = (-1,),
 ) -> tuple[Tensor, Memory]:
-    """Tag C consecutive whole chunks.
+    """Read C consecutive whole chunks.
 
     Args:
         model: In evaluation mode.
@@ -32,7 +32,7 @@ def consecutive(
         keep: The K chunks after which memory is returned; by default the last one.
 
     Returns:
-        Scores [C, 527], and the memory after each chunk of `keep` (B = K).
+        Embeddings [C, D], of which `SAT.scores` gives the scores, and the memory after each chunk of `keep` (B = K).
 
     Raises:
         ValueError: The configuration does not allow it (`allows_consecutive`), or the chunks are not whole.
@@ -53,7 +53,7 @@ def consecutive(
         # Block 0 adds positions to its memory a second time, so its memory is not the previous chunk itself.
         positions = model.memory_positions(stream.past) if index == 0 else None
         stream.add(block, positions, mask)
-    return model.head(stream.chunks), Memory(kept)
+    return model.pool(stream.chunks), Memory(kept)
 
 
 class _Stream:

@@ -10,6 +10,7 @@ from satpipe.sat.model.config import Cut
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.grids import Stretches
 from satpipe.sat.model.network import SAT, Memory
+from satpipe.sat.model.outputs import join, split
 from satpipe.sat.model.streaming import Chunk, ChunkStream, no_memories
 from torch import Tensor
 
@@ -24,11 +25,13 @@ class Scored(Generic[Key]):
         stream: Key under which the samples were pushed.
         index: Position of the chunk in its recording.
         scores: [527], float32, on the CPU.
+        embedding: [D], float32, on the CPU; D is 0 unless embeddings are wanted.
     """
 
     stream: Key
     index: int
     scores: Tensor
+    embedding: Tensor
 
 
 @dataclass
@@ -56,9 +59,10 @@ class BatchTagger(Generic[Key]):
         [('garden', 0), ('street', 0)]
     """
 
-    def __init__(self, model: SAT, cut: Cut = "gapless") -> None:
+    def __init__(self, model: SAT, cut: Cut = "gapless", *, embeddings: bool = False) -> None:
         self.model = model
         self.cut: Cut = cut
+        self._embeddings = embeddings
         self._log_mel = LogMel()
         self._streams: dict[Key, _Stream] = {}
 
@@ -103,14 +107,16 @@ class BatchTagger(Generic[Key]):
     def _score(self, batch: list[tuple[Key, Chunk, Memory | None]]) -> list[Scored[Key]]:
         memories = [memory for _, _, memory in batch if memory]
         log_mel = torch.stack([chunk.log_mel for _, chunk, _ in batch])
-        scores, left = self.model(log_mel, Memory.stack(memories) if memories else None)
+        embedded, left = self.model.embeddings(log_mel, Memory.stack(memories) if memories else None)
+        scores = self.model.scores(embedded).float()
+        outputs = join(scores, embedded) if self._embeddings else scores
         rows = []
-        for place, ((key, chunk, _), row) in enumerate(zip(batch, scores.float(), strict=True)):
+        for place, ((key, chunk, _), row) in enumerate(zip(batch, outputs, strict=True)):
             state = self._streams[key]
             # A copy, since a view would keep the memories of the whole batch alive while one stream is idle.
             state.memories.append(Memory([b.clone() for b in left.select(place).blocks]) if left else None)
             if chunk.index >= 0:
-                rows.append(Scored(key, chunk.index, state.stretches.add(row, chunk.overlaps)))
+                rows.append(Scored(key, chunk.index, *split(state.stretches.add(row, chunk.overlaps))))
         return rows
 
     def _forget(self) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from satpipe.sat.model.config import ChunkConfig, Combine
+from satpipe.sat.model.outputs import join, split
 from torch import Tensor
 
 Keyed = tuple[Any, Any]
 """A key chosen by the caller, and a chunk with `index` and `overlaps`."""
 Score = Callable[[Iterable[Keyed]], Iterator[tuple[Any, Tensor]]]
-"""Yields the key and the scores [classes] of each chunk."""
+"""Yields the key and the outputs (`satpipe.sat.model.outputs`) of each chunk."""
 SMALLEST = 2.0**-24
 """The smallest positive number of half precision, in which scores are written."""
 
@@ -47,26 +48,32 @@ def combined(scores: Tensor, combine: Combine = "geometric") -> Tensor:
 
 
 class Stretches:
-    """Turns the scores of the chunks of one recording, in order, into those of its stretches.
+    """Turns the outputs for the chunks of one recording, in order, into those for its stretches.
 
     Attributes:
-        recent: Scores [classes] of the latest chunks, at most one less than there are grids.
+        recent: Outputs [527 + D] for the latest chunks, at most one less than there are grids.
     """
 
     def __init__(self, config: ChunkConfig) -> None:
         self.recent: deque[Tensor] = deque(maxlen=config.grids - 1)
         self._combine = config.combine
 
-    def add(self, scores: Tensor, overlaps: int) -> Tensor:
-        """Take the scores of a chunk and return those of the stretch that starts with it.
+    def add(self, outputs: Tensor, overlaps: int) -> Tensor:
+        """Take the outputs for a chunk and return those for the stretch that starts with it.
 
         Args:
-            scores: [classes].
+            outputs: [527 + D].
             overlaps: Number of earlier chunks that cover the stretch, as in `Chunk`.
+
+        Returns:
+            The combined scores and the mean of the embeddings.
         """
-        covering = [*islice(self.recent, len(self.recent) - overlaps, None), scores]
-        self.recent.append(scores)
-        return combined(torch.stack(covering), self._combine) if overlaps else scores
+        covering = [*islice(self.recent, len(self.recent) - overlaps, None), outputs]
+        self.recent.append(outputs)
+        if not overlaps:
+            return outputs
+        scores, embeddings = split(torch.stack(covering))
+        return join(combined(scores, self._combine), embeddings.float().mean(0))
 
 
 def score_stretches(score: Score, chunks: Iterable[Keyed], config: ChunkConfig) -> Iterator[tuple[Any, Tensor]]:
@@ -78,7 +85,7 @@ def score_stretches(score: Score, chunks: Iterable[Keyed], config: ChunkConfig) 
         config: Of the tagger.
 
     Yields:
-        The key of each chunk and the scores [classes] of the stretch that starts with it, in the order given.
+        The key of each chunk and the outputs for the stretch that starts with it, in the order given.
     """
     stretches = Stretches(config)
     for (key, chunk), scores in score_grids(score, chunks, config.grids):
@@ -94,7 +101,7 @@ def score_grids(score: Score, chunks: Iterable[Keyed], grids: int) -> Iterator[t
         grids: Number of grids.
 
     Yields:
-        The pairs in the order given, each with the scores [classes] of its chunk.
+        The pairs in the order given, each with the outputs for its chunk.
     """
     source = iter(chunks)
     waiting: list[deque[Keyed]] = [deque() for _ in range(grids)]

@@ -149,16 +149,16 @@ class SAT(nn.Module):
         Raises:
             ValueError: There are fewer than 16 frames, or more than the model has positions for.
         """
-        x, memory = self._tokens(log_mel, memory)
-        return self.head(x), memory
+        embeddings, memory = self.embeddings(log_mel, memory)
+        return self.scores(embeddings), memory
 
     def logits(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
         """Tag a chunk as `forward` does, but return logits instead of scores."""
-        x, memory = self._tokens(log_mel, memory)
-        return self.head_logits(x), memory
+        embeddings, memory = self.embeddings(log_mel, memory)
+        return self.outputlayer(embeddings), memory
 
-    def _tokens(self, log_mel: Tensor, memory: Memory | None) -> tuple[Tensor, Memory | None]:
-        """Return the tokens after the last block, [B, T, D], and the memory for the next chunk."""
+    def embeddings(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        """Read a chunk as `forward` does, but return the embeddings [B, D] from which `scores` computes the scores."""
         x = self.embed(log_mel)
         tokens = self.config.memory_tokens
         kept = []
@@ -170,7 +170,7 @@ class SAT(nn.Module):
             seen = x if past is None else torch.cat([past, x], dim=1)
             kept.append(seen[:, -tokens:].detach())
             x = block(x, past)
-        return x, Memory(kept) if tokens else None
+        return self.pool(x), Memory(kept) if tokens else None
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Normalise, cut into patches, embed and add positions.
@@ -206,19 +206,14 @@ class SAT(nn.Module):
         positions = self.time_pos_embed[..., -times:] + self.freq_pos_embed  # [1, D, 4, times]
         return positions.flatten(2)[0].T[-tokens:]
 
-    def head(self, x: Tensor) -> Tensor:
-        """Shape: [B, T, D] -> scores [B, 527]."""
-        pooled = self._pool(x)
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """Shape: [B, D] -> scores [B, 527]."""
         # The last few numbers of the last row, too, are computed by another kernel: hence at least one row is added.
-        padded = F.pad(pooled, (0, 0, 0, max(1, MIN_ROWS - len(pooled))))
-        return torch.sigmoid(self.outputlayer(padded))[: len(pooled)]
+        padded = F.pad(embeddings, (0, 0, 0, max(1, MIN_ROWS - len(embeddings))))
+        return torch.sigmoid(self.outputlayer(padded))[: len(embeddings)]
 
-    def head_logits(self, x: Tensor) -> Tensor:
-        """Shape: [B, T, D] -> logits [B, 527]."""
-        return self.outputlayer(self._pool(x))  # type: ignore[no-any-return]
-
-    def _pool(self, x: Tensor) -> Tensor:
-        """Shape: [B, T, D] -> [B, D]."""
+    def pool(self, x: Tensor) -> Tensor:
+        """Shape: tokens after the last block [B, T, D] -> embeddings [B, D], float32."""
         x = self.norm(x.to(self.norm.weight.dtype))
         return x[:, 0] if self.config.class_token else x.mean(1)
 

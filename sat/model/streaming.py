@@ -18,6 +18,7 @@ from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.frontend import LogMel, LogMelStream, clamp_dynamic_range, to_device
 from satpipe.sat.model.grids import Stretches
 from satpipe.sat.model.network import SAT, Memory
+from satpipe.sat.model.outputs import join
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -168,6 +169,9 @@ def no_memories(config: ModelConfig) -> deque[Memory | None]:
 class StreamingTagger:
     """Tags one recording online, as its samples arrive.
 
+    With `embeddings`, the embedding [D] of each chunk follows its scores: `push` and `finish` return [C, 527 + D], see
+    `satpipe.sat.model.outputs`.
+
     Example:
         >>> from satpipe.sat.model.config import get_config
         >>> tagger = StreamingTagger(SAT(get_config("SAT_T_2s")).eval())
@@ -177,8 +181,9 @@ class StreamingTagger:
         torch.Size([1, 527])
     """
 
-    def __init__(self, model: SAT, cut: Cut = "gapless", start_chunk: int = 0) -> None:
+    def __init__(self, model: SAT, cut: Cut = "gapless", start_chunk: int = 0, *, embeddings: bool = False) -> None:
         self._model = model
+        self._embeddings = embeddings
         self._chunks = ChunkStream(LogMel(), model.config, cut, start_chunk)
         self._memories = no_memories(model.config)
         self._stretches = Stretches(model.config)
@@ -192,26 +197,29 @@ class StreamingTagger:
             ValueError: The samples are not a floating-point vector, or the recording was finished.
             CheckpointError: A score is not a number.
         """
-        return self._score(self._chunks.push(samples))
+        return self._outputs(self._chunks.push(samples))
 
     def finish(self) -> Tensor:
         """End the recording and return the scores [C, 527] of the remaining chunks, C of 0 to one more than the grids.
 
         A complete chunk waits for half a window of samples after it, so it can remain beside the incomplete ones.
         """
-        return self._score(self._chunks.finish())
+        return self._outputs(self._chunks.finish())
 
     @torch.inference_mode()
-    def _score(self, chunks: list[Chunk]) -> Tensor:
-        scores = [torch.empty(0, self._model.config.classes)]
+    def _outputs(self, chunks: list[Chunk]) -> Tensor:
+        config = self._model.config
+        rows = [torch.empty(0, config.classes + (config.width if self._embeddings else 0))]
         for chunk in chunks:
             memory = self._memories.popleft()
-            score, memory = self._model(chunk.log_mel[None], None if chunk.first else memory)
+            embedding, memory = self._model.embeddings(chunk.log_mel[None], None if chunk.first else memory)
             self._memories.append(memory)
-            check_finite(score, self._model, lambda _, chunk=chunk: f"chunk {chunk.index}")  # type: ignore[misc]
+            scores = self._model.scores(embedding).float()
+            check_finite(scores, self._model, lambda _, chunk=chunk: f"chunk {chunk.index}")  # type: ignore[misc]
             if chunk.index >= 0:
-                scores.append(self._stretches.add(score[0].float(), chunk.overlaps)[None])
-        return torch.cat(scores)
+                outputs = join(scores, embedding) if self._embeddings else scores
+                rows.append(self._stretches.add(outputs[0], chunk.overlaps)[None])
+        return torch.cat(rows)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state between two pushes as tensors, for `load_state_dict`; safetensors can store it."""

@@ -46,7 +46,17 @@ class AST(Tagger):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: [B, 1024, 128] -> scores [B, outputs]."""
-        return torch.sigmoid(self.model(input_values=features).logits)
+        return self.forward_and_embed(features)[0]
+
+    def forward_and_embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Also return the mean of the two class tokens, which the classifier reads: [B, D]."""
+        pooled = self.model.audio_spectrogram_transformer(input_values=features).pooler_output
+        return torch.sigmoid(self.model.classifier(pooled)), pooled
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of the transformer."""
+        return int(self.model.config.hidden_size)
 
     def tokens(self, samples: int) -> int:
         """Return the number of overlapping patches in the padded log-mel."""

@@ -48,7 +48,17 @@ class BEATs(Tagger):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: [B, F, 128] -> scores [B, outputs]."""
-        return torch.sigmoid(self.model(features))
+        return self.forward_and_embed(features)[0]
+
+    def forward_and_embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Also return the mean of the tokens, which has the mean logits of the tokens: [B, D]."""
+        pooled = self.model.embeddings(features)
+        return torch.sigmoid(self.model.predictor(pooled)), pooled
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of the transformer."""
+        return self.model.predictor.in_features
 
     def tokens(self, samples: int) -> int:
         """Return the number of whole patches of a segment."""
@@ -68,9 +78,12 @@ class Network(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Shape: [B, F, 128] -> logits [B, classes]."""
+        return self.predictor(self.embeddings(log_mel))  # type: ignore[no-any-return]
+
+    def embeddings(self, log_mel: Tensor) -> Tensor:
+        """Shape: [B, F, 128] -> mean of the tokens [B, D]."""
         x = self.patch_embedding(log_mel[:, None]).flatten(2).transpose(1, 2)  # [B, T, E], bands within time
-        x = self.encoder(self.post_extract_proj(self.layer_norm(x)))
-        return self.predictor(x).mean(1)  # type: ignore[no-any-return]
+        return self.encoder(self.post_extract_proj(self.layer_norm(x))).mean(1)  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):

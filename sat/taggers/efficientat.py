@@ -84,7 +84,17 @@ class EfficientAT(Tagger):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: [B, 128, F] -> scores [B, 527]."""
-        return torch.sigmoid(self.model(features).float())
+        return self.forward_and_embed(features)[0]
+
+    def forward_and_embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Also return what the last layer reads, [B, D]."""
+        embeddings = self.model.embeddings(features)
+        return torch.sigmoid(self.model.classifier[-1](embeddings).float()), embeddings
+
+    @property
+    def embedding_size(self) -> int:
+        """Inputs of the last layer."""
+        return self.model.classifier[-1].in_features  # type: ignore[return-value]
 
 
 class Network(nn.Module):
@@ -108,8 +118,12 @@ class Network(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Shape: [B, 128, F] -> logits [B, 527]."""
+        return self.classifier[-1](self.embeddings(log_mel))  # type: ignore[no-any-return]
+
+    def embeddings(self, log_mel: Tensor) -> Tensor:
+        """Shape: [B, 128, F] -> outputs of all layers but the last, [B, D]."""
         x = self.features(log_mel[:, None].contiguous(memory_format=torch.channels_last))
-        return self.classifier(x)  # type: ignore[no-any-return]
+        return self.classifier[:-1](x)  # type: ignore[no-any-return]
 
     def fold_norms(self) -> None:
         """Fold each batch-norm into its convolution."""

@@ -60,7 +60,17 @@ class HTSAT(Tagger):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: [B, 1, frames, 64] -> scores [B, 527]."""
-        return torch.sigmoid(self.model(features))
+        return self.forward_and_embed(features)[0]
+
+    def forward_and_embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Also return the mean of the tokens over time and frequency, [B, 768]."""
+        tokens = self.model.tokens(features)
+        return torch.sigmoid(self.model.logits(tokens)), tokens.flatten(2).mean(2)
+
+    @property
+    def embedding_size(self) -> int:
+        """Channels of the last tokens."""
+        return self.model.tscam_conv.in_channels
 
     def tokens(self, samples: int) -> int:
         """Return the number of 4x4 patches at the first of four stages; each stage merges four into one."""
@@ -76,8 +86,15 @@ class Network(nn.Module):
         self.tscam_conv = nn.Conv2d(768, CLASSES, (2, 3), padding=(0, 1))
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Shape: [B, 1, frames, 64] -> logits [B, 527], the mean over time."""
-        tokens = self.encoder(input_features=log_mel).last_hidden_state  # [B, 768, 2, 32]
+        """Shape: [B, 1, frames, 64] -> logits [B, 527]."""
+        return self.logits(self.tokens(log_mel))
+
+    def tokens(self, log_mel: Tensor) -> Tensor:
+        """Shape: [B, 1, frames, 64] -> [B, 768, 2, 32]."""
+        return self.encoder(input_features=log_mel).last_hidden_state  # type: ignore[no-any-return]
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Shape: [B, 768, 2, 32] -> logits [B, 527], the mean over time."""
         return self.tscam_conv(tokens).flatten(2).mean(2)  # type: ignore[no-any-return]
 
 

@@ -22,6 +22,7 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.batching import batches
 from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig, Combine, Cut, check_grids
 from satpipe.sat.model.grids import score_stretches
+from satpipe.sat.model.outputs import join, split
 from satpipe.sat.model.precision import dtype_for
 from satpipe.sat.taggers.waveform_chunks import Chunks, WaveformChunkStream
 from torch import Tensor, nn
@@ -145,6 +146,8 @@ class Tagger(ABC):
     """Chunks per batch; set by `prepared`."""
     device: torch.device = CPU
     """Device of the model; set by `prepared`."""
+    embeddings: bool = False
+    """True if the embedding of a chunk follows its scores (`satpipe.sat.model.outputs`); set by `prepared`."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -153,6 +156,19 @@ class Tagger(ABC):
         Shape:
             result of `features` for B segments -> scores in 0 to 1, [B, outputs]
         """
+
+    @property
+    def embedding_size(self) -> int:
+        """Number of values of an embedding; 0: the tagger has none, and no `forward_and_embed`."""
+        return 0
+
+    def forward_and_embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Score segments as `forward` does, and also return their embeddings.
+
+        Shape:
+            result of `features` for B segments -> scores [B, outputs], embeddings [B, `embedding_size`]
+        """
+        raise NotImplementedError
 
     def features(self, waveforms: Tensor) -> Tensor:
         """Compute the input of `forward`, on the device of the waveforms; by default the waveforms themselves.
@@ -215,29 +231,36 @@ class Tagger(ABC):
             chunks: Pairs of a key chosen by the caller and a chunk, in order.
 
         Yields:
-            The key and the scores [527] (float32, on the CPU) of each chunk, in the order given.
+            The key and the scores [527] of each chunk or, with `embeddings`, its outputs [527 + D] (float32, on the
+            CPU), in the order given.
         """
         for batch in batches(chunks, self.batch_chunks):
-            scores = [torch.empty(0)] * len(batch)
+            outputs = [torch.empty(0)] * len(batch)
             by_length: dict[int, list[int]] = {}
             for place, (_, chunk) in enumerate(batch):
                 by_length.setdefault(len(chunk.waveform), []).append(place)
             for places in by_length.values():
-                together = self.scores(torch.stack([batch[place][1].waveform for place in places]))
-                for place, score in zip(places, together, strict=True):
-                    scores[place] = score
-            yield from zip((key for key, _ in batch), scores, strict=True)
+                together = self._outputs(torch.stack([batch[place][1].waveform for place in places]))
+                for place, row in zip(places, together, strict=True):
+                    outputs[place] = row
+            yield from zip((key for key, _ in batch), outputs, strict=True)
 
-    @torch.no_grad()
     def scores(self, waveforms: Tensor) -> Tensor:
         """Score segments independently, in the order of AudioSet's 527 classes.
 
         Shape:
             [B, n] samples at `rate_hz` -> [B, 527], float32, on the CPU
         """
+        return split(self._outputs(waveforms))[0]
+
+    @torch.no_grad()
+    def _outputs(self, waveforms: Tensor) -> Tensor:
         shortest = -(-self.shortest_ms * self.rate_hz // 1000)
-        padded = F.pad(waveforms, (0, max(0, shortest - waveforms.shape[-1])))
-        return self.in_order(self.forward(self._input(padded)))
+        features = self._input(F.pad(waveforms, (0, max(0, shortest - waveforms.shape[-1]))))
+        if not self.embeddings:
+            return self.in_order(self.forward(features))
+        scores, embeddings = self.forward_and_embed(features)
+        return join(self.in_order(scores), embeddings.cpu())
 
     def _input(self, waveforms: Tensor) -> Tensor:
         return self.features(waveforms.to(self.front_end_device)).to(self.device, self.dtype)
@@ -280,7 +303,15 @@ class Tagger(ABC):
         parameters = iter(()) if self.model is None else self.model.parameters()
         return next((parameter.dtype for parameter in parameters), torch.float32)
 
-    def prepared(self, config: ChunkConfig, device: torch.device, precision: str, batch_chunks: int | None) -> "Tagger":
+    def prepared(
+        self,
+        config: ChunkConfig,
+        device: torch.device,
+        precision: str,
+        batch_chunks: int | None,
+        *,
+        embeddings: bool = False,
+    ) -> "Tagger":
         """Return a copy of this tagger, ready to tag with `config` on `device`.
 
         Raises:
@@ -289,7 +320,7 @@ class Tagger(ABC):
         if self.model is None and precision != "fp32":
             raise ConfigError(f"{config.name} does not support --precision {precision}; omit the option")
         prepared = copy.copy(self)
-        prepared.config, prepared.device = config, device
+        prepared.config, prepared.device, prepared.embeddings = config, device, embeddings
         prepared.batch_chunks = batch_chunks or self.batch_chunks
         if self.model is not None:
             self.model.to(device, dtype_for(precision, device))
@@ -323,6 +354,8 @@ class LoadedTagger(ABC):
         device: torch.device = CPU,
         precision: str = "fp32",
         batch_chunks: int | None = None,
+        *,
+        embeddings: bool = False,
     ) -> Tagger:
         """Return the tagger, ready to tag.
 
@@ -331,14 +364,24 @@ class LoadedTagger(ABC):
             device: Where the model runs.
             precision: One of `satpipe.sat.model.precision.PRECISIONS`.
             batch_chunks: Chunks per batch; by default the number that suits the tagger and the device.
+            embeddings: Also give the embedding of each chunk, after its scores (`satpipe.sat.model.outputs`).
 
         Raises:
-            ConfigError: The tagger or the device does not support that precision.
+            ConfigError: The tagger or the device does not support that precision, or the tagger has no embeddings.
         """
-        return self._prepared(cut, device, precision, batch_chunks)
+        if embeddings and not self.embedding_size:
+            raise ConfigError(f"{self.config.name} has no embeddings: a SAT, AST, BEATs, EfficientAT or HTS-AT has")
+        return self._prepared(cut, device, precision, batch_chunks, embeddings=embeddings)
+
+    @property
+    @abstractmethod
+    def embedding_size(self) -> int:
+        """Number of values of an embedding; 0: the tagger has none."""
 
     @abstractmethod
-    def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> Tagger: ...
+    def _prepared(
+        self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None, *, embeddings: bool
+    ) -> Tagger: ...
 
     def adapted(
         self, delay_s: float | None = None, *, memory: bool = True, grids: int = 1, combine: Combine = "geometric"
@@ -372,5 +415,12 @@ class LoadedExternalTagger(LoadedTagger):
         """True if the tagger can carry something from chunk to chunk, even where `config` switches it off."""
         return self.instance.warmup_chunks > 0
 
-    def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> Tagger:
-        return self.instance.prepared(self.config, device, precision, batch_chunks)
+    @property
+    def embedding_size(self) -> int:
+        """Number of values of an embedding; 0: the tagger has none."""
+        return self.instance.embedding_size
+
+    def _prepared(
+        self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None, *, embeddings: bool
+    ) -> Tagger:
+        return self.instance.prepared(self.config, device, precision, batch_chunks, embeddings=embeddings)

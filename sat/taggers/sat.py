@@ -24,11 +24,17 @@ class SATTagger(Tagger):
     model: SAT
 
     def __init__(
-        self, model: SAT, cut: Cut = "gapless", device: torch.device = CPU, batch_chunks: int = BATCH_CHUNKS
+        self,
+        model: SAT,
+        cut: Cut = "gapless",
+        device: torch.device = CPU,
+        batch_chunks: int = BATCH_CHUNKS,
+        *,
+        embeddings: bool = False,
     ) -> None:
         self.model, self.config = model, model.config
         self.cut: Cut = cut
-        self.device, self.batch_chunks = device, batch_chunks
+        self.device, self.batch_chunks, self.embeddings = device, batch_chunks, embeddings
         self.log_mel = LogMel().to(device)
 
     @property
@@ -39,6 +45,11 @@ class SATTagger(Tagger):
     def context_samples(self, start_chunk: int) -> int:
         """Return the samples before its start that the first frame of a chunk covers."""
         return context_samples(self.cut, start_chunk)
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of the model."""
+        return self.model.config.width
 
     def network_input(self, chunk: Any) -> Tensor:
         """Shape: [1, 64, F]."""
@@ -54,7 +65,7 @@ class SATTagger(Tagger):
 
     def score(self, chunks: Iterable[Keyed]) -> Iterator[tuple[Any, Tensor]]:
         """Score chunks, layer by layer within a recording if the configuration allows it."""
-        return score_chunks(self.model, chunks, self.batch_chunks, device=self.device)
+        return score_chunks(self.model, chunks, self.batch_chunks, device=self.device, embeddings=self.embeddings)
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: log-mel [B, 64, F], clamped -> scores [B, 527] with an empty memory."""

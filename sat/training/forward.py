@@ -68,7 +68,7 @@ def full_context_logits(
             stays = (torch.rand(len(x), 1, 1, generator=generator) >= probability).to(x)
             y = x + (y - x) * stays / (1 - probability)
         x = y
-    return model.head_logits(x)
+    return model.outputlayer(model.pool(x))  # type: ignore[no-any-return]
 
 
 def _some(count: int, left_out: float, generator: torch.Generator) -> Tensor:

@@ -49,9 +49,16 @@ class Checkpoint(LoadedTagger):
         """True if the model can carry memory from chunk to chunk, even where `config` switches it off."""
         return get_config(self.config.name).streaming
 
-    def _prepared(self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None) -> SATTagger:
+    @property
+    def embedding_size(self) -> int:
+        """Width of the model."""
+        return self.config.width
+
+    def _prepared(
+        self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None, *, embeddings: bool
+    ) -> SATTagger:
         model = self.model().to(device).with_precision(dtype_for(precision, device))
-        return SATTagger(model, cut, device, batch_chunks or batch_chunks_for(device))
+        return SATTagger(model, cut, device, batch_chunks or batch_chunks_for(device), embeddings=embeddings)
 
 
 def load(path: str | Path, arch: str | None = None) -> Checkpoint:

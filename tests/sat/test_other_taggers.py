@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import assert_same_scores
+from helpers import assert_same_scores, outputs_of_noise
 from rounding import tolerance
 from satpipe.sat.errors import CheckpointError, LabelError
 from satpipe.sat.labels import weak_labels
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
 MIDS = [label.mid for label in weak_labels()]
 SHUFFLED = [int(place) for place in np.random.default_rng(0).permutation(527)]
+SHUFFLED_BACK = np.argsort(SHUFFLED).tolist()
 
 
 def noise(seconds: float, rate_hz: int = 16_000, pieces: int = 2) -> Tensor:
@@ -72,6 +73,9 @@ def test_ast_scores_are_those_of_its_own_front_end_and_network(ast_folder: Path,
     assert theirs.std() > 0.01
     assert_same_scores(scores[:, SHUFFLED], exact, tolerance(theirs, exact))
     assert tagger.tokens(16_000) == 12 * 25
+    if seconds == 4.0:
+        tagger, scores, embeddings = outputs_of_noise(external(f"ast:{ast_folder}").adapted(1.0))
+        assert_same_scores(model.classifier(embeddings).sigmoid()[:, SHUFFLED_BACK], scores, 1e-6)
 
 
 def test_an_ast_that_is_not_whole_is_refused(ast_folder: Path, tmp_path: Path) -> None:
@@ -120,6 +124,8 @@ def test_beats_is_read_from_a_published_file_with_its_classes(tmp_path: Path) ->
     assert expected.std() > 0.01
     assert_same_scores(tagger.scores(waveforms)[:, SHUFFLED], exact, tolerance(expected, exact))
     assert tagger.scores(waveforms[:, :100]).shape == (2, 527)  # padded to one patch
+    _, scores, embeddings = outputs_of_noise(external(f"beats:{tmp_path / 'beats.pt'}").adapted(1.0))
+    assert_same_scores(network.predictor(embeddings).sigmoid()[:, SHUFFLED_BACK], scores, 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,12 @@ def test_htsat_is_read_from_a_published_file(htsat: LoadedExternalTagger, tmp_pa
     path = tmp_path / "htsat.ckpt"
     torch.save({"epoch": 3, "state_dict": state | thirds}, path)
     waveforms = noise(1.0, 32_000, pieces=1)
-    scores = external(f"htsat:{path}").tagger().scores(waveforms)
+    again = external(f"htsat:{path}")
+    scores = again.tagger().scores(waveforms)
+    with torch.no_grad():  # its head is a convolution over tokens, whose mean is its embedding
+        tokens = htsat.instance.model.tokens(htsat.instance.features(waveforms))  # type: ignore[union-attr, operator]
+    _, embeddings = again.tagger(embeddings=True).forward_and_embed(htsat.instance.features(waveforms))
+    assert torch.equal(embeddings, tokens.mean((2, 3)))
     assert torch.equal(scores, htsat.tagger().scores(waveforms))
     torch.save({"state_dict": state}, path)
     with pytest.raises(CheckpointError, match="is not an HTS-AT network: 'layers.0.blocks.0.attn.qkv.weight'"):

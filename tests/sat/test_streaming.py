@@ -292,12 +292,12 @@ def test_layer_by_layer_gives_the_memory_after_every_chunk_that_is_asked_for(con
     log_mel = 10 * torch.randn(7, MEL_BANDS, config.chunk_frames) - 30
     with torch.inference_mode():
         _, before = model(log_mel[:1])
-        scores, kept = consecutive(model, log_mel[1:], before, first=[2], keep=[0, 2, 5])
+        embeddings, kept = consecutive(model, log_mel[1:], before, first=[2], keep=[0, 2, 5])
         usual_memory, memory, expected = before, in_float64(model)(log_mel[:1].double())[1], []
         for place, chunk in enumerate(log_mel[1:]):
             usual, usual_memory = model(chunk[None], None if place == 2 else usual_memory)
             exact, memory = in_float64(model)(chunk[None].double(), None if place == 2 else memory)
-            assert_same_scores(scores[place : place + 1], exact, tolerance(usual, exact))
+            assert_same_scores(model.scores(embeddings[place : place + 1]), exact, tolerance(usual, exact))
             expected.append((torch.cat(usual_memory.blocks), torch.cat(memory.blocks)))
     for found, place in enumerate((0, 2, 5)):
         ours, (usual, exact) = torch.cat(kept.select(found).blocks), expected[place]

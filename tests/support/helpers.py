@@ -11,7 +11,9 @@ import torch
 from satpipe.sat.model.config import HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ, Cut, ModelConfig, get_config
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT, Memory
+from satpipe.sat.model.outputs import split
 from satpipe.sat.model.streaming import ChunkStream, StreamingTagger
+from satpipe.sat.taggers.interface import LoadedExternalTagger, Tagger
 from satpipe.sat.weights.checkpoint import from_published, published_shapes
 from torch import Tensor
 from torch.nn.functional import pad
@@ -103,6 +105,19 @@ def scores_of_pieces(model: SAT, recording: Tensor, cut: Cut, frames: int, sampl
         waveforms = [pad(piece, (0, max(0, PATCH_SAMPLES - len(piece)))) for piece in recording.split(samples)]
         pieces = tuple(front_end(waveform) for waveform in waveforms)
     return torch.cat([model(clamp_dynamic_range(piece)[None, :, :frames])[0] for piece in pieces])
+
+
+def outputs_of_noise(loaded: LoadedExternalTagger) -> tuple[Tagger, Tensor, Tensor]:
+    """Return a tagger with embeddings, and the scores and embeddings of three chunks of noise; check their shapes."""
+    tagger, plain = loaded.tagger(embeddings=True), loaded.tagger()
+    chunks = tagger.chunks()
+    samples = 0.2 * torch.randn(5 * tagger.chunk_samples // 2, generator=torch.Generator().manual_seed(1))
+    keyed = list(enumerate(chunks.push(samples) + chunks.finish()))
+    outputs, scores = (torch.stack([row for _, row in each.score_rows(keyed)]) for each in (tagger, plain))
+    assert outputs.shape == (3, 527 + loaded.embedding_size)
+    assert torch.equal(split(outputs)[0], scores)
+    assert split(outputs)[1].std(0).max() > 1e-4
+    return tagger, *split(outputs)
 
 
 def assert_same_scores(scores: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:

@@ -76,6 +76,6 @@ class CountingSAT(SAT):
         super().__init__(config)
         self.batches: list[int] = []
 
-    def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+    def embeddings(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
         self.batches.append(len(log_mel))
-        return super().forward(log_mel, memory)
+        return super().embeddings(log_mel, memory)

@@ -135,7 +135,7 @@ def test_events_between_two_times_end_there(out: Path) -> None:
     set_clock(out, {"pond/b.wav": (datetime(2025, 5, 1, 4, tzinfo=UTC), None)})
     with pytest.warns(UserWarning, match="are left out: their start is not known"):
         found = events(out, labels=BIRD, since="2025-05-01T04:00:02", until="2025-05-01T04:00:12")
-    assert rows(found) == [("pond/b.wav", 1, 3, BIRD)]
+    assert rows(found) == [("pond/b.wav", 1, 3, BIRD), ("pond/b.wav", 5, 7, BIRD)]
 
 
 @pytest.fixture(scope="module")

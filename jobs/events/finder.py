@@ -29,9 +29,9 @@ class Finder:
     def __init__(self, out: str | Path, options: EventOptions) -> None:
         """Open the folder; no score is read yet. Raises the errors of `events`."""
         self.levels = levels(options)
-        self.tables = Tables(out)
+        self.tables = Tables(out, scores=False)
         selection = options.selection
-        self.notes = (*self.tables.notes, *selection.notes(self.tables))
+        self.notes = (*self.tables.notes, *self.tables.check_scores(), *selection.notes(self.tables))
         if self.levels.file and (note := self.levels.file.note(self.tables.model["sha256"])):
             self.notes = (*self.notes, note)
         self._by_name = self.tables.choose()

@@ -1,4 +1,4 @@
-"""Read scores from an output folder: only the selected chunks and classes are loaded into memory."""
+"""Read scores of chunks from an output folder: only the selected chunks and classes are loaded into memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,11 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from satpipe.pipeline.tables.files import DELETE, open_table
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, all_numbers, codes, side_by_side
+from satpipe.pipeline.tables.schemas import chunk_times
+from satpipe.pipeline.tables.tag_rows import read_tag_rows
 from satpipe.pipeline.tables.targets import Target, all_classes
 from satpipe.sat.errors import DamageError
+from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import CLASSES
 
 SAME_S = 1e-6  # times that differ by less are the same
@@ -67,6 +70,8 @@ def read_chunks(
 def read_targets(tables: Tables, wanted: Sequence[str] | Part | None, targets: Sequence[Target]) -> ChunkScores:
     """Read scores of chunks for classes and groups; that of a group is the maximum over its classes.
 
+    If the folder has no table of scores, those in the table of tags are read; others are 0, see `Tables.check_scores`.
+
     Args:
         tables: The folder.
         wanted: Names of recordings, each once, or a part of them; None: all.
@@ -95,6 +100,7 @@ class _Filler:
         sizes = part.end - part.begin
         first = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
         count = int(first[-1])
+        shape = count, CLASSES if outputs is None else len(outputs)
         self.read = ChunkScores(
             recordings=tuple(tables.recordings[row] for row in part.recordings),
             first=first,
@@ -102,7 +108,7 @@ class _Filler:
             chunk=(np.arange(count) - np.repeat(first[:-1] - part.begin, sizes)).astype(np.int32),
             start_s=np.empty(count),
             end_s=np.empty(count),
-            scores=np.empty((count, CLASSES if outputs is None else len(outputs)), np.float16),
+            scores=(np.empty if tables.has_scores else np.zeros)(shape, np.float16),
         )
         self._outputs = outputs
         self._columns = np.array([column for several in outputs or () for column in several], np.int64)
@@ -117,11 +123,41 @@ class _Filler:
         part = self._part.take(here)
         if not len(part):
             return
+        if not self._tables.has_scores:
+            self._fill_from_tags(part, name)
+            return
         path = self._tables.folder / "scores" / name
         with open_table(path, self._tables.promised[name]) as table:
             for group in range(table.num_row_groups):
                 if _may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
                     self._fill_group(table, group, path)
+
+    def _fill_from_tags(self, part: Part, name: str) -> None:
+        """Take the scores of the tags of a file; those of all other classes stay 0."""
+        tables, read = self._tables, self.read
+        whole = tables.slots[part.recordings] == tables.chunks[part.recordings]
+        table = read_tag_rows(tables, part, name, self._columns if self._outputs and whole.all() else None)
+        recording, chunk = codes(table["recording"], self._place), table["chunk"].to_numpy()
+        rows = np.flatnonzero(
+            (recording >= 0) & (chunk >= self._part.begin[recording]) & (chunk < self._part.end[recording])
+        )
+        score = table["score"].to_numpy()[rows]
+        rows, score = rows[np.argsort(score)], np.sort(score)  # the highest score of a group is written last
+        to = read.first[recording[rows]] + chunk[rows] - self._part.begin[recording[rows]]
+        column = codes(table["mid"], {label.mid: place for place, label in enumerate(weak_labels())})[rows]
+        if self._outputs is None:
+            read.scores[to, column] = score
+        for place, columns in enumerate(self._outputs or ()):
+            ours = np.isin(column, columns)
+            read.scores[to[ours], place] = score[ours]
+        clips = np.fromiter((self._place[tables.recordings[row]] for row in part.recordings), np.int64)
+        for clip in clips[whole]:
+            self._filled[read.first[clip] : read.first[clip + 1]] = True
+        self._filled[to] = True
+        ours = np.isin(read.clip, clips)
+        duration_s = tables.duration_s[self._part.recordings][read.clip[ours]]
+        times = chunk_times(read.chunk[ours], tables.model["chunk_samples"], duration_s)
+        read.start_s[ours], read.end_s[ours] = times
 
     def filled(self) -> ChunkScores:
         """Return the scores after the last file.

@@ -19,12 +19,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from satpipe.pipeline.tables.chunk_scores import read_targets
-from satpipe.pipeline.tables.files import open_table
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import TAGS
 from satpipe.pipeline.tables.selection import Recordings, Selection, Time
+from satpipe.pipeline.tables.tag_rows import read_tag_rows
 from satpipe.pipeline.tables.targets import Groups, Labels, all_classes
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
@@ -284,15 +283,10 @@ class _Frames:
     def read_tags(self, file: tuple[str, npt.NDArray[np.bool_]]) -> pd.DataFrame:
         """Return the tags of a file, given its name and a mask of the part's recordings that it contains."""
         name, here = file
-        wanted = pc.field("recording").isin(self._recordings[here].tolist()) & (pc.field("score") >= self._min_score)
-        wanted &= pc.field("chunk") >= self.part.begin[here].min()
-        wanted &= pc.field("chunk") < self.part.end[here].max()
+        columns = None
         if self._targets != all_classes():
             columns = sorted({column for target in self._targets for column in target.columns})
-            wanted &= pc.field("mid").isin(self._classes[columns].tolist())
-        path = self.tables.folder / "tags" / name
-        with open_table(path, self.tables.promised[name]), path.open("rb") as opened:
-            return self.tags(pq.read_table(opened, filters=wanted, page_checksum_verification=True))
+        return self.tags(read_tag_rows(self.tables, self.part.take(here), name, columns, self._min_score))
 
 
 def _codes(column: pa.ChunkedArray, names: pd.Index) -> npt.NDArray[np.intp]:

@@ -64,6 +64,7 @@ class Tables:
     Attributes:
         folder: Its location, a path or a URL.
         run: Content of `run.json`.
+        has_scores: True if it has a table of scores.
         table: The recordings table, with the columns of `satpipe.pipeline.tables.schemas.RECORDINGS`.
         recordings: Names of all recordings in the tables, also of those that could not be tagged.
         duration_s: Length of each recording; NaN where nothing could be decoded, [R].
@@ -87,6 +88,7 @@ class Tables:
             DamageError: A file is damaged, missing, or not where it belongs; the message names it.
         """
         self.folder, self.run = open_run(out)
+        self.has_scores = bool(self.run.get("identity", {}).get("scores", False))
         if scores:
             self._check_scores()
         paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)
@@ -229,8 +231,24 @@ class Tables:
             raise OutputError(f"{self.folder} has no recording {', '.join(unknown[:SHOWN])}{more}")
         return np.array([self._place[name] for name in names], np.int32)
 
+    def check_scores(self) -> tuple[str, ...]:
+        """Check that the scores can be read; return a note if there are none, so that those in the tags are used.
+
+        Raises:
+            OutputError: The scores are of other classes than those of this version, or of an unknown model.
+        """
+        if self.has_scores:
+            self._check_scores()
+            return ()
+        identity = self.run.get("identity", {})
+        gaps = "; in a recording with gaps, only chunks with tags count" if (self.slots > self.chunks).any() else ""
+        return (
+            f"{self.folder} has no scores, so tags are used: scores below {identity.get('threshold', 'a minimum')} and "
+            f"below the {identity.get('top_k', 'first')} highest of a chunk count as 0{gaps}",
+        )
+
     def _check_scores(self) -> None:
-        if not self.run.get("identity", {}).get("scores", False):
+        if not self.has_scores:
             raise OutputError(
                 f"{self.folder} has no scores of chunks: run `satpipe tag ... --scores` into another folder"
             )

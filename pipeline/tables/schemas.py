@@ -159,8 +159,11 @@ def staged_table(spans: list[int], chunks: list[int], scores: npt.NDArray[np.flo
     return pa.table([pa.array(spans, pa.int32()), pa.array(chunks, pa.int32()), _lists(scores)], schema=STAGED)
 
 
-def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: float) -> tuple[Any, Any]:
-    """Return start and end of chunks in seconds: integer samples divided once; the last end is the recording's end."""
+def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: Any) -> tuple[Any, Any]:
+    """Return start and end of chunks in seconds: integer samples divided once; the last end is the recording's end.
+
+    The duration is that of the recording, or of the recording of each chunk [n].
+    """
     index = chunks.astype(np.int64)
     start_s = index * chunk_samples / SAMPLE_RATE_HZ
     end_s = np.minimum((index + 1) * chunk_samples / SAMPLE_RATE_HZ, duration_s)

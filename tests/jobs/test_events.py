@@ -19,7 +19,7 @@ import pytest
 from conftest import Satpipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outputs import CHUNK_S, RUN, scores_of, set_clock, write_output
+from outputs import CHUNK_S, IDENTITY, RUN, scores_of, set_clock, write_output
 from parselmouth.praat import call
 from satpipe.jobs.evaluate import EvaluateOptions, evaluate
 from satpipe.jobs.events import FORMATS, EventOptions, events, write
@@ -129,6 +129,27 @@ def test_groups_come_from_a_file_and_their_thresholds_too(tmp_path: Path, satpip
     assert (done.returncode, "classes: pond (1)" in done.stdout) == (0, True)
     done = satpipe_here("events", tmp_path / "out", "--groups", tmp_path / "no.csv")
     assert f"ConfigError: the file of groups {tmp_path}/no.csv cannot be read: No such file" in done.stderr
+
+
+def test_without_scores_the_events_are_those_of_the_tags(tmp_path: Path) -> None:
+    rng, names = np.random.default_rng(2), ("b.wav", "a.wav", "died.wav")
+    waves = {name: np.maximum(rng.random((30, 527), np.float32) * 2.5 - 1.5, 0) for name in names}
+    bare = {"scores": False, "threshold": 0.2, "top_k": 400}
+    died = {"died.wav": range(7, 12)}
+    write_output(tmp_path / "scores", waves, {"one.wav": waves["a.wav"][:4]}, died=died)
+    write_output(
+        tmp_path / "tags", waves, {"one.wav": waves["a.wav"][:4]}, died=died, run=RUN | {"identity": IDENTITY | bare}
+    )
+    assert not (tmp_path / "tags" / "scores").exists()
+    chosen = {"labels": ["Dog", "Purr"], "group": ["birds", "Cat"], "threshold": 0.4, "low": 0.2}
+    with pytest.warns(UserWarning, match="no scores, so tags are used: scores below 0.2 and below the 400 highest of"):
+        found = events(tmp_path / "tags", **chosen)
+    expected = events(tmp_path / "scores", **chosen)
+    assert len(expected) > 20
+    pd.testing.assert_frame_equal(found.astype({"recording": str}), expected.astype({"recording": str}))
+    with pytest.warns(UserWarning, match="in a recording with gaps, only chunks with tags count"):
+        everything = events(tmp_path / "tags", threshold=0.3, low=0.3)
+    pd.testing.assert_frame_equal(everything, events(tmp_path / "scores", threshold=0.3, low=0.3))
 
 
 def test_events_between_two_times_end_there(out: Path) -> None:

@@ -1,6 +1,7 @@
 """Output folders with scores that a test chooses, written as `satpipe tag` does."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def write_output(
         done: Finish the run: nothing stays staged.
         died: Chunks of recordings that are missing because a worker died.
     """
-    output = Output(folder)
+    output, identity = Output(folder), run.get("identity", {})
+    options = replace(OPTIONS, **{key: identity[key] for key in ("threshold", "top_k", "scores") if key in identity})
     with output.claim(run):
         for batch in batches:
             there = {n: np.setdiff1d(np.arange(len(s)), list((died or {}).get(n, ()))) for n, s in batch.items()}
@@ -65,7 +67,7 @@ def write_output(
                 Finished(_row(name, len(scores), len(there[name])), [spans[name]] if name in spans else [])
                 for name, scores in batch.items()
             ]
-            output.batches.publish(finished, OPTIONS, new_name())
+            output.batches.publish(finished, options, new_name())
         if done:
             output.finish()
     return output

@@ -17,12 +17,12 @@ OUTS = click.argument("outs", nargs=-1, required=True, metavar="OUT...")
     "-o",
     "--to",
     metavar="FILE|DIR",
-    help="Table to write, or folder of files; by default events.parquet, events.csv or events_FORMAT in OUT.",
+    help="Table (.parquet, .csv, .tsv) or folder of files to write; by default events.parquet or events_FORMAT in OUT.",
 )
 @click.option(
     "--format",
-    type=click.Choice(["parquet", "csv", "audacity", "raven", "textgrid", "jams"]),
-    help="parquet, csv: one table; others: a file for each recording. By default parquet, or csv if FILE ends in .csv.",
+    type=click.Choice(["parquet", "csv", "tsv", "audacity", "raven", "textgrid", "jams"]),
+    help="The first three: one table. Others: a file for each recording; with raven, one for all if -o ends in .txt.",
 )
 @options(EventOptions)
 def events(*, out: str, to: str | None, format: str | None, **given: Any) -> int:

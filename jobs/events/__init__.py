@@ -36,8 +36,8 @@ def events(out: str | Path, options: EventOptions) -> pd.DataFrame:
 
     Returns:
         A row for each event, sorted by recording, start and class, with the columns `recording`, `start_s`, `end_s`
-        (from the recording's start), `mid`, `label`, `peak_score`, `mean_score`, `time` and `end_time` (UTC, missing
-        if the recording's start is unknown).
+        (from the recording's start), `mid`, `label`, `peak_score`, `mean_score`, `time` (UTC), `time_local` (the
+        same in the time zone of the run) and `end_time` (UTC); times are missing if the recording's start is unknown.
 
     Raises:
         OutputError: `out` is not an output folder, has no scores or no such recording, or a file is damaged.
@@ -49,4 +49,5 @@ def events(out: str | Path, options: EventOptions) -> pd.DataFrame:
     for note in finder.notes:
         warnings.warn(note, stacklevel=4)
     table = pa.concat_tables([EVENTS.empty_table(), *finder.events()]).unify_dictionaries()
-    return table.to_pandas()  # type: ignore[no-any-return]
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.assign(time_local=frame["time"].dt.tz_convert(finder.tables.zone))

@@ -11,6 +11,7 @@ from satpipe.jobs.metrics.median import filtered_by_class
 from satpipe.jobs.metrics.sound_events import Runs, find_runs, rounded_up
 from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.tables.chunk_scores import read_targets
+from satpipe.pipeline.tables.local_time import with_offset
 from satpipe.pipeline.tables.open_folder import Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import EVENTS
 
@@ -92,6 +93,7 @@ class Finder:
         places, label = np.unique(events.label, return_inverse=True)
         targets = [self.levels.targets[place] for place in places]
         rows = self._by_name[events.clip]
+        time = self.tables.utc(rows, events.onset_s)
         columns = [
             _coded(recording, [self.tables.recordings[self._by_name[rank]] for rank in ranks]),
             events.onset_s,
@@ -100,7 +102,8 @@ class Finder:
             _coded(label, [each.label for each in targets]),
             runs.peak.astype(np.float32),
             (runs.total / runs.chunks).astype(np.float32),
-            pa.array(self.tables.utc(rows, events.onset_s), EVENTS.field("time").type),
+            pa.array(time, EVENTS.field("time").type),
+            with_offset(time, self.tables.zone),
             pa.array(self.tables.utc(rows, events.offset_s), EVENTS.field("end_time").type),
         ]
         return pa.table(columns, schema=EVENTS)

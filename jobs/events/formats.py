@@ -18,8 +18,10 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
 RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Annotation",
-    "Mid", "Peak Score", "Mean Score",
+    "Mid", "Peak Score", "Mean Score", "Local Time",
 )  # fmt: skip
+RAVEN_FILE_COLUMNS = ("Begin File", "Begin Path", "File Offset (s)")
+"""Further columns of a table for several files; its times run through all of them."""
 NO_EVENTS = "no events"  # name of a tier, since a TextGrid needs at least one
 _JAMS_VERSION = "0.3.5"
 
@@ -33,6 +35,17 @@ class Event(NamedTuple):
     label: str
     peak_score: float
     mean_score: float
+    time_local: str | None = None
+
+
+class InFile(NamedTuple):
+    """The file of an event among several files, one after the other."""
+
+    path: str
+    start_s: float
+    """Its start in the recording; 0 unless several files were joined."""
+    begin_s: float
+    """Its start in the sequence of files."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +64,32 @@ class Found:
 
 
 def audacity(found: Found) -> str:
-    """Render a label track: start, end and label, separated by tabs."""
-    return "".join(f"{event.start_s:.6f}\t{event.end_s:.6f}\t{event.label}\n" for event in found.events)
+    """Render a label track: start, end, and the label with its highest score, separated by tabs."""
+    return "".join(
+        f"{event.start_s:.6f}\t{event.end_s:.6f}\t{event.label} {event.peak_score:.2f}\n" for event in found.events
+    )
 
 
 def raven(found: Found) -> str:
     """Render a selection table; selections cover the frequencies that the model receives."""
+    lines = (raven_selection(found, number, event) for number, event in enumerate(found.events, 1))
+    return "\n".join(["\t".join(RAVEN_COLUMNS), *lines]) + "\n"
+
+
+def raven_selection(found: Found, number: int, event: Event, file: InFile | None = None) -> str:
+    """Return a line of a selection table; with the file of the event, of a table for several files."""
     channel = re.search(r"#ch(\d+)$", found.recording)
     high_hz = min(found.rate_hz, SAMPLE_RATE_HZ) / 2
-    lines = ["\t".join(RAVEN_COLUMNS)]
-    for number, event in enumerate(found.events, 1):
-        cells = [
-            str(number), "Spectrogram 1", channel[1] if channel else "1", f"{event.start_s:.6f}", f"{event.end_s:.6f}",
-            "0.0", f"{high_hz:.1f}", event.label, event.mid, f"{event.peak_score:.4f}", f"{event.mean_score:.4f}",
-        ]  # fmt: skip
-        lines.append("\t".join(cells))
-    return "\n".join(lines) + "\n"
+    shift_s = file.begin_s - file.start_s if file else 0.0
+    cells = [
+        str(number), "Spectrogram 1", channel[1] if channel else "1", f"{event.start_s + shift_s:.6f}",
+        f"{event.end_s + shift_s:.6f}", "0.0", f"{high_hz:.1f}", event.label, event.mid, f"{event.peak_score:.4f}",
+        f"{event.mean_score:.4f}", event.time_local or "",
+    ]  # fmt: skip
+    if file:
+        path = re.sub(r"[\t\r\n]", " ", file.path)  # cells cannot be quoted
+        cells += [path.rpartition("/")[2], path, f"{event.start_s - file.start_s:.6f}"]
+    return "\t".join(cells)
 
 
 def textgrid(found: Found) -> str:

@@ -2,35 +2,31 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import groupby
+from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import csv
 from satpipe.jobs.events.finder import Finder
-from satpipe.jobs.events.formats import RENDERERS, Event, Found
+from satpipe.jobs.events.formats import RAVEN_COLUMNS, RAVEN_FILE_COLUMNS, RENDERERS, Event, Found, raven_selection
+from satpipe.jobs.events.sequence import Sequence
 from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.storage import locate, output_file, relative_path, write_text
-from satpipe.pipeline.tables.files import COMPRESSION
 from satpipe.pipeline.tables.schemas import EVENTS
+from satpipe.pipeline.tables.table_files import ROW_GROUP, TABLE_FORMATS, table_format, table_writer
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
-TABLES = ("parquet", "csv")
-FORMATS = (*TABLES, *RENDERERS)
-ROW_GROUP = 100_000
+FORMATS = (*TABLE_FORMATS, *RENDERERS)
 SHOWN = 5  # classes named in the closing line
 _ABOUT = b"satpipe.events"
+_ONE_FILE = ".txt"  # ending of a Raven table for all recordings
 
 
 @dataclass
@@ -73,29 +69,43 @@ def write(out: str | Path, options: EventOptions, to: str | Path | None = None, 
     Args:
         out: Output folder of `satpipe tag`, path or URL.
         options: Definition of an event.
-        to: A file for `parquet` and `csv`, else a folder, path or URL; by default `events.parquet` or `events.csv`, or
-            a folder such as `events_raven`, in `out`, where no run of `tag` touches it.
-        format: One of `FORMATS`; by default `csv` if `to` ends in `.csv`, else `parquet`.
+        to: A file for tables, else a folder, path or URL; for `raven`, a name that ends in `.txt` is one file for all
+            recordings. By default `events.parquet`, `events.csv` or `events.tsv`, or a folder such as `events_raven`,
+            in `out`, where no run of `tag` touches it.
+        format: One of `FORMATS`; by default what the ending of `to` says, else `parquet`.
 
     Raises:
         OutputError: The folder cannot be read, or a file cannot be written.
-        ConfigError: A threshold, length or format is not valid.
+        ConfigError: A threshold, length or format is not valid, or the ending of `to` is of no table or another one.
         LabelError: A class is unknown.
         TruthError: The table of thresholds cannot be read, or classes are missing in it.
     """
-    kind = format or ("csv" if str(to).lower().endswith(".csv") else "parquet")
-    if kind not in FORMATS:
-        raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, not '{kind}'")
+    kind = _kind(to, format)
     finder = Finder(out, options)
-    name = f"events.{kind}" if kind in TABLES else f"events_{kind}"
+    name = f"events.{kind}" if kind in TABLE_FORMATS else f"events_{kind}"
     place = finder.tables.folder / name if to is None else locate(to)
     written = Written(place, int((finder.tables.chunks[finder.recordings] > 0).sum()), finder.notes)
     found = map(written.count, finder.events())
-    if kind in TABLES:
+    if kind in TABLE_FORMATS:
         _write_table(found, place, kind, _about(finder, options))
+    elif kind == "raven" and place.suffix.lower() == _ONE_FILE:
+        _write_raven(found, place, finder, _about(finder, options))
     else:
         _write_files(found, place, kind, finder, _about(finder, options))
     return written
+
+
+def _kind(to: str | Path | None, format: str | None) -> str:
+    """Return the format to write, one of `FORMATS`. Raises the ConfigErrors of `write` about it."""
+    if format is not None and format not in FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, not '{format}'")
+    if to is None or format in RENDERERS:
+        return format or TABLE_FORMATS[0]
+    others = f"; for files of other programs, add --format {', '.join(RENDERERS)}"
+    kind = table_format(to, "" if format else others)
+    if format not in (None, kind):
+        raise ConfigError(f"{to} is not a name for --format {format}: leave out --format, or end the name in .{format}")
+    return kind
 
 
 def _about(finder: Finder, options: EventOptions) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def _one_or_each(mids: list[str], values: Floats) -> float | dict[str, float]:
 
 
 def _write_table(found: Iterable[pa.Table], place: Path, kind: str, about: dict[str, Any]) -> None:
-    with output_file(place) as path, _writer(path, kind, about) as add:
+    with table_writer(place, kind, EVENTS, {_ABOUT: json.dumps(about).encode()}) as add:
         rows = [EVENTS.empty_table()]
         for table in found:
             rows.append(table)
@@ -130,47 +140,40 @@ def _write_table(found: Iterable[pa.Table], place: Path, kind: str, about: dict[
             add(pa.concat_tables(rows).unify_dictionaries())
 
 
-@contextmanager
-def _writer(path: Path, kind: str, about: dict[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
-    if kind == "parquet":
-        schema = EVENTS.with_metadata({_ABOUT: json.dumps(about).encode()})
-        with pq.ParquetWriter(path, schema, compression=COMPRESSION) as writer:
-            yield lambda table: writer.write_table(table.replace_schema_metadata(schema.metadata), ROW_GROUP)
-        return
-    with csv.CSVWriter(str(path), _plain(EVENTS.empty_table()).schema) as lines:
-        yield lambda table: lines.write_table(_plain(table))
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Return a table of events as text and numbers: times in ISO 8601, scores rounded as half precision allows."""
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string())
-        elif pa.types.is_timestamp(column.type):
-            column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")
-        elif pa.types.is_float32(column.type):
-            column = pc.round(column, 4)
-        columns[name] = column
-    return pa.table(columns)
-
-
 def _write_files(found: Iterable[pa.Table], folder: Path, kind: str, finder: Finder, about: dict[str, Any]) -> None:
     """Write a file for each recording with chunks, also for one without events."""
-    tables, (render, suffix) = finder.tables, RENDERERS[kind]
+    render, suffix = RENDERERS[kind]
+    for each in _by_recording(found, finder, about):
+        write_text(folder / relative_path(each.recording, suffix), render(each))
+
+
+def _write_raven(found: Iterable[pa.Table], place: Path, finder: Finder, about: dict[str, Any]) -> None:
+    """Write one selection table for the files of all recordings."""
+    sequence = Sequence(finder.tables, finder.recordings)
+    with output_file(place) as path, path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("\t".join((*RAVEN_COLUMNS, *RAVEN_FILE_COLUMNS)) + "\n")
+        numbers = count(1)
+        for each in _by_recording(found, finder, about):
+            for event in each.events:
+                where = sequence.find(each.recording, event.start_s)
+                file.write(raven_selection(each, next(numbers), event, where) + "\n")
+
+
+def _by_recording(found: Iterable[pa.Table], finder: Finder, about: dict[str, Any]) -> Iterator[Found]:
+    """Yield the events of each recording with chunks: first the recordings with events, then those without."""
+    tables = finder.tables
     tagged = {tables.recordings[row]: row for row in finder.recordings if tables.chunks[row]}
 
-    def write_file(recording: str, events: list[Event]) -> None:
+    def of(recording: str, events: list[Event]) -> Found:
         row = tagged.pop(recording)
         rate_hz = tables.table["rate_hz"][row].as_py() or SAMPLE_RATE_HZ
         time = None if np.isnat(tables.time[row]) else f"{tables.time[row]}Z"
-        content = Found(recording, float(tables.duration_s[row]), rate_hz, time, about, events)
-        write_text(folder / relative_path(recording, suffix), render(content))
+        return Found(recording, float(tables.duration_s[row]), rate_hz, time, about, events)
 
     for table in found:
         columns = [table[name].to_pylist() for name in Event._fields]
         names = table["recording"].to_pylist()
         for recording, rows in groupby(zip(names, *columns, strict=True), key=itemgetter(0)):
-            write_file(recording, [Event(*values) for _, *values in rows])
+            yield of(recording, [Event(*values) for _, *values in rows])
     for recording in list(tagged):
-        write_file(recording, [])
+        yield of(recording, [])

@@ -1,5 +1,6 @@
 """The columns of label files."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ _AUDIOSET = {
     ("segment id", "start time", "end time", "label"): "AudioSet's strong labels",
     ("segment id", "start time", "end time", "label", "present"): "AudioSet's framed labels",
 }  # by header
+_SCORE = re.compile(r"\s[01]\.\d+$")  # that `satpipe events` puts behind Audacity's labels
 _ONSET = ("onset", "event onset", "onset time", "start", "start time", "starttime", "begin", "begin time")
 _OFFSET = ("offset", "event offset", "offset time", "end", "end time", "endtime", "stop", "stop time")
 
@@ -42,6 +44,7 @@ class Columns:
     offset: int | None = None
     header: bool = False  # True if the file has one
     rest: bool = False  # True if labels may continue in the next cells, since their commas are not quoted
+    scored: bool = False  # True if a score may follow the label in its cell
     in_file: int | None = None  # Raven's start of the event in its file
     selection: tuple[int, int] | None = None  # Raven's number and view of the selection
     sequence: bool = False  # True if Raven's times run through several files
@@ -56,6 +59,8 @@ class Columns:
 
     def label_cell(self, cells: list[str]) -> str:
         """Return the label or labels; a number behind them, such as a confidence, is not one."""
+        if self.scored:
+            return _SCORE.sub("", cell_at(cells, self.label))
         if not self.rest:
             return cell_at(cells, self.label)
         last = len(cells)
@@ -188,7 +193,8 @@ def _without_header(table: Table) -> Columns:
                 audacity = not rest and onset == 0 and len(row) == 3
                 dialect = "Audacity labels" if audacity else f"list of {before}onset, offset, label"
                 label = onset + 2
-                return Columns(0 if onset else None, label, onset, onset + 1, rest=rest, dialect=dialect)
+                clip = 0 if onset else None
+                return Columns(clip, label, onset, onset + 1, rest=rest, scored=audacity, dialect=dialect)
     raise TruthError(
         f"{table.path} has no strong labels in a format that satpipe reads: a table with columns for onset, offset, "
         "label (and clip), a Raven selection table with annotations, Audacity labels (onset, offset, label), a list of "

@@ -30,7 +30,7 @@ from satpipe.sat.labels import weak_labels
 
 MOST_BYTES = 4 << 30  # of one data frame
 _LESS = "choose labels, recordings or a time"
-_ROW_BYTES = 8  # in addition to four for each column
+_ROW_BYTES = 16  # in addition to four for each column
 
 
 def read_recordings(
@@ -54,7 +54,8 @@ def read_recordings(
         until: Only recordings that start before this time.
 
     Returns:
-        The columns of the recordings table; `time` and `clock_rate` are missing where they are not known.
+        The columns of the recordings table, and `time_local`, which is `time` in the time zone of the run; `time`,
+        `time_local` and `clock_rate` are missing where they are not known.
 
     Raises:
         OutputError: `out` is not an output folder, is damaged (the message names the file) or has no such recording.
@@ -63,6 +64,7 @@ def read_recordings(
     selection = Selection(recordings, since=since, until=until)
     tables = _open(out, selection, scores=False)
     frame: pd.DataFrame = tables.table.take(pa.array(selection.within(tables)[0])).to_pandas()
+    frame.insert(tables.table.column_names.index("time") + 1, "time_local", frame["time"].dt.tz_convert(tables.zone))
     return frame
 
 
@@ -93,8 +95,9 @@ def read_tags(
 
     Returns:
         Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
-        known), `mid`, `label` and `score`, sorted by recording and chunk, the highest score first. A group has one row
-        for each chunk with one of its classes, with the highest of their scores; its `mid` is `group/NAME`.
+        known), `time_local` (the same in the time zone of the run), `mid`, `label` and `score`, sorted by recording and
+        chunk, the highest score first. A group has one row for each chunk with one of its classes, with the highest of
+        their scores; its `mid` is `group/NAME`.
 
     Raises:
         OutputError: `out` is not an output folder, is damaged (the message names the file) or has no such recording.
@@ -127,10 +130,10 @@ def read_scores(
     """Read the scores of chunks, with one column per class.
 
     >>> satpipe.read_scores("out", labels=["Bird", "Speech"], recordings="birds.*").round(1)
-       recording  chunk  start_s  end_s time  Bird  Speech
-    0  birds.wav      0      0.0    1.9  NaT   0.6     0.0
-    1  birds.wav      1      1.9    3.8  NaT   0.8     0.0
-    2  birds.wav      2      3.8    4.0  NaT   0.7     0.0
+       recording  chunk  start_s  end_s time time_local  Bird  Speech
+    0  birds.wav      0      0.0    1.9  NaT        NaT   0.6     0.0
+    1  birds.wav      1      1.9    3.8  NaT        NaT   0.8     0.0
+    2  birds.wav      2      3.8    4.0  NaT        NaT   0.7     0.0
 
     Args:
         out: Output folder of `satpipe tag`, path or URL; by default SATPIPE_OUT, or `out` in the current folder.
@@ -147,7 +150,8 @@ def read_scores(
 
     Returns:
         Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
-        known) and the names of the classes and groups in the order they are asked for; sorted by recording and chunk.
+        known), `time_local` (the same in the time zone of the run) and the names of the classes and groups in the order
+        they are asked for; sorted by recording and chunk.
 
     Raises:
         OutputError: `out` is not an output folder, has no scores, is damaged (the message names the file) or has no
@@ -236,9 +240,11 @@ class _Frames:
 
     def _about(self, clip: Any, chunk: Ints, start_s: Floats, end_s: Floats) -> pd.DataFrame:
         """Return the columns that identify chunks; `clip` is the position of a chunk's recording in the part."""
-        time = pd.DatetimeIndex(self.tables.utc(self.part.recordings[clip], start_s), tz="UTC")
         recording = pd.Categorical.from_codes(clip, self._recordings)
-        return pd.DataFrame({"recording": recording, "chunk": chunk, "start_s": start_s, "end_s": end_s, "time": time})
+        frame = pd.DataFrame({"recording": recording, "chunk": chunk, "start_s": start_s, "end_s": end_s})
+        frame["time"] = pd.DatetimeIndex(self.tables.utc(self.part.recordings[clip], start_s), tz="UTC")
+        frame["time_local"] = frame["time"].dt.tz_convert(self.tables.zone)
+        return frame
 
     def blocks(self) -> Iterator[pd.DataFrame]:
         """Yield the scores of the part, block by block."""

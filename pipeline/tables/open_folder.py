@@ -14,10 +14,12 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from satpipe.pipeline.start_times.resolver import find_zone
 from satpipe.pipeline.tables.batches import read_recordings
 from satpipe.pipeline.tables.files import REPAIR, open_run, promise, unaccounted
 from satpipe.pipeline.tables.schemas import RECORDINGS
@@ -143,6 +145,16 @@ class Tables:
             }
         except (KeyError, TypeError, ConfigError) as error:
             raise OutputError(f"{self.folder}: run.json does not contain the model of the scores: {error}") from error
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """Time zone of local times: the option `--time-zone` of the last run, else UTC."""
+        return find_zone(self.zone_given)
+
+    @property
+    def zone_given(self) -> str | None:
+        """The option `--time-zone` of the last run; None if it was not given."""
+        return (self.run.get("clock") or {}).get("time_zone")
 
     @cached_property
     def slots(self) -> Ints:

@@ -106,6 +106,7 @@ EVENTS = pa.schema(
         pa.field("peak_score", pa.float32(), nullable=False),  # the highest one
         pa.field("mean_score", pa.float32(), nullable=False),  # of the chunks that reach the lower threshold
         pa.field("time", pa.timestamp("us", tz="UTC")),  # of the start; null where the recording's is not known
+        pa.field("time_local", pa.string()),  # the same in the run's time zone, ISO 8601 with the offset from UTC
         pa.field("end_time", pa.timestamp("us", tz="UTC")),
     ]
 )

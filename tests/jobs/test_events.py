@@ -27,6 +27,7 @@ from satpipe.jobs.events.formats import RENDERERS, Event, Found, textgrid
 from satpipe.pipeline.tables import open_folder as results
 from satpipe.pipeline.tables.files import PLACE
 from satpipe.pipeline.tables.schemas import EVENTS
+from satpipe.pipeline.tables.table_files import TABLE_FORMATS
 from satpipe.sat.errors import ConfigError, LabelError, OutputError, TruthError
 from satpipe.sat.labels import descendants, find, weak_labels
 from upath import UPath
@@ -326,10 +327,25 @@ def test_a_table_says_what_made_it(out: Path) -> None:
     assert table.schema.equals(EVENTS)
     about = json.loads(table.schema.metadata[b"satpipe.events"])
     assert (about["threshold"], about["low"], about["run"], about["model"]["arch"]) == (0.5, 0.3, "one", "SAT_T_2s")
-    pd.testing.assert_frame_equal(pd.read_parquet(out / "events.parquet"), events(out, labels=[BIRD, DOG]))
+    found = events(out, labels=[BIRD, DOG])
+    read = pd.read_parquet(out / "events.parquet")
+    pd.testing.assert_frame_equal(read.drop(columns="time_local"), found.drop(columns="time_local"))
     assert {path: path.read_bytes() for path in before} == before  # the tables are unchanged
     write_output(out, {"more.wav": scores_of(1)}, run={**RUN, "id": "one"})  # and tag can continue
     assert len(pd.read_parquet(out / "events.parquet")) == 3
+
+
+def test_local_times_are_written_with_their_offset(tmp_path: Path) -> None:
+    run = {**RUN, "clock": {"time_zone": "America/St_Johns"}}
+    waves = {"a.wav": scores_of(3, Dog=[0.9], Bird=[0, 0.9]), "b.wav": scores_of(1, Dog=[0.9])}
+    write_output(tmp_path / "out", waves, run=run)
+    set_clock(tmp_path / "out", {"a.wav": (datetime(2025, 1, 1, 2, tzinfo=UTC), None)})
+    written = ["2024-12-31T22:30:00.000-03:30", "2024-12-31T22:30:01.920-03:30", None]
+    write(tmp_path / "out", EventOptions())
+    write(tmp_path / "out", EventOptions(), tmp_path / "events.csv")
+    for table in (pd.read_parquet(tmp_path / "out" / "events.parquet"), pd.read_csv(tmp_path / "events.csv")):
+        assert table.time_local.replace({np.nan: None}).tolist() == written
+    assert [pd.Timestamp(each) for each in written[:2]] == events(tmp_path / "out").time_local.tolist()[:2]
 
 
 def test_a_table_as_text(out: Path, tmp_path: Path) -> None:
@@ -372,11 +388,13 @@ def test_audacity_labels(files: tuple[pd.DataFrame, Path]) -> None:
     found, folder = files
     assert names(folder) == ["a.wav.txt", "pond/b.wav.txt", "still.wav.txt"]
     assert (folder / "still.wav.txt").read_bytes() == b""
-    assert (folder / "a.wav.txt").read_bytes() == b"0.000000\t1.920000\tBeep, bleep\n3.840000\t6.720000\tBeep, bleep\n"
+    assert (folder / "a.wav.txt").read_bytes() == (
+        b"0.000000\t1.920000\tBeep, bleep 0.50\n3.840000\t6.720000\tBeep, bleep 0.70\n"
+    )
     read = crowsetta.formats.by_name("aud-seq").from_file(folder / "pond" / "b.wav.txt")
     assert read.start_times.tolist() == found.start_s[2:].tolist()
     np.testing.assert_allclose(read.end_times, found.end_s[2:])
-    assert list(read.labels) == found.label[2:].tolist()
+    assert list(read.labels) == [f"{e.label} {e.peak_score:.2f}" for e in found[2:].itertuples()]
 
 
 @pytest.mark.parametrize("files", ["raven"], indirect=True)
@@ -469,14 +487,78 @@ def test_jams_files(files: tuple[pd.DataFrame, Path]) -> None:
     assert len(jams.load(str(folder / "still.wav.jams")).annotations[0].data) == 0
 
 
-@pytest.mark.parametrize("kind", ["audacity", "raven"])
-def test_evaluate_reads_the_files_again(out: Path, tmp_path: Path, kind: str) -> None:
-    write(out, EventOptions(threshold=0.5, low=0.5), tmp_path / "files", kind)
-    options = EvaluateOptions(strong=tmp_path / "files", classes="527", threshold="0.5", bootstrap=0, psds_thresholds=0)
+@pytest.mark.parametrize(
+    ("to", "kind"), [("files", "audacity"), ("files", "raven"), ("all.txt", "raven"), ("events.tsv", None)]
+)
+def test_evaluate_reads_the_files_again(out: Path, tmp_path: Path, to: str, kind: str | None) -> None:
+    write(out, EventOptions(threshold=0.5, low=0.5), tmp_path / to, kind)
+    options = EvaluateOptions(strong=tmp_path / to, classes="527", threshold="0.5", bootstrap=0, psds_thresholds=0)
     card = evaluate(out, **vars(options))
-    assert card["truth"]["strong"]["found"] == 3
+    assert card["truth"]["strong"]["found"] == (3 if to == "files" else 2)  # one table has only recordings with events
     figures = {(each["name"], each["average"]): each["value"] for each in card["figures"]}
     assert figures["segment_f1", "micro"] == figures["onset_f1", "micro"] == figures["event_f1", "micro"] == 1
+
+
+def test_a_raven_table_for_all_files_runs_through_them(tmp_path: Path) -> None:
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    for name in ("a.wav", "b/c.wav"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    waves = {
+        "b/c.wav": scores_of(4, Dog=[0, 0.9]),
+        "a.wav": scores_of(8, Bird=[0.9]),
+        "gone.wav": scores_of(1, Dog=[1]),
+    }
+    write_output(tmp_path / "out", waves, run={**RUN, "inputs": [str(tmp_path / "in")]})
+    write(tmp_path / "out", EventOptions(), tmp_path / "all.selections.txt", "raven")
+    table = pd.read_csv(tmp_path / "all.selections.txt", sep="\t", keep_default_na=False)
+    assert table["Selection"].tolist() == [1, 2, 3]
+    assert table["Begin File"].tolist() == ["a.wav", "c.wav", "gone.wav"]
+    assert table["Begin Path"].tolist() == [f"{tmp_path}/in/a.wav", f"{tmp_path}/in/b/c.wav", "gone.wav"]
+    np.testing.assert_allclose(table["File Offset (s)"], [0, CHUNK_S, 0])
+    np.testing.assert_allclose(table["Begin Time (s)"] / CHUNK_S, [0, 7.5 + 1, 7.5 + 3.5])
+    np.testing.assert_allclose((table["End Time (s)"] - table["Begin Time (s)"]) / CHUNK_S, [1, 1, 0.5])
+
+
+def test_in_a_raven_table_joined_files_have_their_own_names_and_channels_share_one(tmp_path: Path) -> None:
+    waves = {"d.wav#ch1": scores_of(4, Dog=[0, 0, 0.9]), "d.wav#ch2": scores_of(4, Dog=[0.9])}
+    run = {**RUN, "identity": {**IDENTITY, "channels": "split"}}
+    (path,) = (write_output(tmp_path / "out", waves, run=run).folder / "recordings").iterdir()
+    table = pq.read_table(path)
+    part = {"size_bytes": 1, "modified": 0, "header": None, "header_time": None}
+    files = [part | {"file": name, "start_s": start_s, "duration_s": 3.36} for name, start_s in (("d", 0), ("e", 3.36))]
+    at = table.column_names.index("files")
+    joined = pa.array([files, None]).cast(table.schema.field("files").type)
+    pq.write_table(table.set_column(at, table.schema.field("files"), joined), path)
+    write(tmp_path / "out", EventOptions(), tmp_path / "all.txt", "raven")
+    found = pd.read_csv(tmp_path / "all.txt", sep="\t")
+    assert found["Channel"].tolist() == [1, 2]
+    assert found["Begin File"].tolist() == ["e", "d.wav"]
+    np.testing.assert_allclose(found["File Offset (s)"], [2 * CHUNK_S - 3.36, 0])
+    np.testing.assert_allclose(found["Begin Time (s)"], [2 * CHUNK_S, 2 * 3.36])
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "says"),
+    [
+        (
+            "x.xlsx",
+            None,
+            r"x.xlsx: the name of a table must end in .parquet, .csv or .tsv; for files of other programs",
+        ),
+        ("x", None, "must end in .parquet, .csv or .tsv; .* add --format audacity, raven, textgrid, jams"),
+        ("x.txt", "csv", "must end in .parquet, .csv or .tsv$"),
+        ("x.TSV", "csv", "x.TSV is not a name for --format csv: leave out --format, or end the name in .csv"),
+    ],
+)
+def test_a_table_is_what_its_ending_says_or_refused(
+    out: Path, tmp_path: Path, name: str, format: Any, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        write(out, EventOptions(), tmp_path / name, format)
+    assert not (tmp_path / name).exists()
+    write(out, EventOptions(), tmp_path / "x.TSV")
+    assert (tmp_path / "x.TSV").read_text().startswith("recording\tstart_s\t")
+    assert rows(pd.read_csv(tmp_path / "x.TSV", sep="\t")) == rows(events(out))
 
 
 def test_recordings_of_one_name_have_files_of_their_own(tmp_path: Path) -> None:
@@ -506,7 +588,7 @@ def test_folders_in_an_object_store(kind: str) -> None:
     folder = f"memory://events_{kind}"
     write_output(folder, {"x/a.wav": scores_of(2, Bird=[0.9])})
     place = write(folder, EventOptions(), None, kind).place
-    written = [UPath(place)] if kind in ("parquet", "csv") else list(UPath(place).rglob("a.wav.*"))
+    written = [UPath(place)] if kind in TABLE_FORMATS else list(UPath(place).rglob("a.wav.*"))
     assert [path.is_file() for path in written] == [True]
 
 
@@ -544,7 +626,7 @@ def test_what_cannot_be_written_is_said(out: Path, tmp_path: Path) -> None:
         write(out, EventOptions(), tmp_path / "file" / "events.parquet")
     with pytest.raises(OutputError, match=r"file/a.wav.Table.1.selections.txt cannot be written"):
         write(out, EventOptions(), tmp_path / "file", "raven")
-    with pytest.raises(ConfigError, match="one of parquet, csv, audacity, raven, textgrid, jams, not 'elan'"):
+    with pytest.raises(ConfigError, match="one of parquet, csv, tsv, audacity, raven, textgrid, jams, not 'elan'"):
         write(out, EventOptions(), format="elan")
 
 

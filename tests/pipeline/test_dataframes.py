@@ -23,7 +23,8 @@ from satpipe.sat.errors import ConfigError, LabelError, OutputError
 from satpipe.sat.labels import choose, weak_labels
 
 START = datetime(2025, 5, 1, 4, 0, 0, tzinfo=UTC)
-ABOUT = ["recording", "chunk", "start_s", "end_s", "time"]
+TIMES = ["time", "time_local"]
+ABOUT = ["recording", "chunk", "start_s", "end_s", *TIMES]
 
 
 def wave(seed: int, chunks: int) -> Any:
@@ -56,9 +57,9 @@ def everything(out: Path) -> pd.DataFrame:
 def test_scores_are_columns_under_the_names_of_their_classes(out: Path, everything: pd.DataFrame) -> None:
     found = read_scores(out)
     assert list(found.columns) == ABOUT + [label.name for label in weak_labels()]
-    pd.testing.assert_frame_equal(found.drop(columns="time").astype({"recording": str}), everything)
+    pd.testing.assert_frame_equal(found.drop(columns=TIMES).astype({"recording": str}), everything)
     found = read_scores(out, labels=["Dog", "under:Speech"], recordings="pond/*")
-    assert list(found.columns)[5:8] == ["Dog", "Speech", "Male speech, man speaking"]
+    assert list(found.columns)[6:9] == ["Dog", "Speech", "Male speech, man speaking"]
     pond = everything[everything.recording.str.startswith("pond/")].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[["Dog", "Speech"]], pond[["Dog", "Speech"]])
     assert found.recording.cat.categories.tolist() == ["pond/a.wav", "pond/b.wav"]
@@ -69,7 +70,7 @@ def test_tags_are_those_of_the_table(out: Path) -> None:
     table = table.sort_values(["recording", "chunk", "score"], ascending=[True, True, False], kind="stable")
     found = read_tags(out)
     assert list(found.columns) == [*ABOUT, "mid", "label", "score"]
-    plain = found.drop(columns="time").astype({name: str for name in ("recording", "mid", "label")})
+    plain = found.drop(columns=TIMES).astype({name: str for name in ("recording", "mid", "label")})
     pd.testing.assert_frame_equal(plain, table.reset_index(drop=True))
     several = [table.label.iloc[0], "under:Music"]
     wanted = table[table.label.isin([weak_labels()[n].name for n in choose(several)]) & (table.score >= 0.999)]
@@ -123,6 +124,22 @@ def test_times_of_chunks(out: Path) -> None:
     assert found["pond/a.wav", 3] == pd.Timestamp(START) + pd.Timedelta(seconds=3 * CHUNK_S)
     assert found["pond/b.wav", 20] == pd.Timestamp(START) + pd.Timedelta(hours=1, seconds=20 * CHUNK_S * 1.5)
     assert found["street/a.wav"].isna().all()
+
+
+def test_local_times_are_those_of_the_runs_time_zone(tmp_path: Path) -> None:
+    run = {**RUN, "clock": {"time_zone": "Europe/Berlin"}}
+    write_output(tmp_path, {"a.wav": wave(0, 3), "b.wav": wave(0, 1)}, run=run)
+    change = datetime(2025, 10, 26, 0, 59, 58, tzinfo=UTC)  # 2 s later, at 03:00, clocks are set back to 02:00
+    set_clock(tmp_path, {"a.wav": (change, None)})
+    for frame in (read_scores(tmp_path, labels="Dog"), read_tags(tmp_path).drop_duplicates(["recording", "chunk"])):
+        assert [each.isoformat() for each in frame.time_local[:3]] == [
+            "2025-10-26T02:59:58+02:00", "2025-10-26T02:59:59.920000+02:00", "2025-10-26T02:00:01.840000+01:00",
+        ]  # fmt: skip
+        assert frame.time_local.isna().tolist() == [False, False, False, True]
+    found = read_recordings(tmp_path)
+    assert list(found.columns).index("time_local") == list(found.columns).index("time") + 1
+    assert found.time_local[0].isoformat() == "2025-10-26T02:59:58+02:00"
+    assert str(read_recordings(tmp_path, recordings="b.wav").time_local.dtype) == "datetime64[us, Europe/Berlin]"
 
 
 SECONDS = st.none() | st.floats(-5, 70) | st.integers(-2, 32).map(lambda chunk: chunk * CHUNK_S)

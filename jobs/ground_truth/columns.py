@@ -100,7 +100,9 @@ class Columns:
             raise TruthError(f"time {earliest_s:g} s is negative")
         if offset_s < onset_s:
             raise TruthError(f"offset {offset_s:g} s is before onset {onset_s:g} s")
-        return (onset_s, offset_s) if self.in_file is None else (in_file_s, in_file_s + (offset_s - onset_s))
+        if self.in_file is None:
+            return onset_s, offset_s
+        return in_file_s, round(in_file_s + (offset_s - onset_s), 9)  # without the error of the sums
 
     def clip_name(self, cells: list[str]) -> str:
         """Return the name of a clip with weak labels, followed by start and end if it was cut from a video.

@@ -70,6 +70,11 @@ class SourceFiles:
             else:
                 yield [_File(0.0, file_and_channel(name, split=self._split)[0], size_bytes, modified_ns)]
 
+    def paths(self, recording: str) -> list[tuple[float, str]]:
+        """Return start in the recording, in seconds, and path of each of its files; the name of a file that is gone."""
+        found = ((file, self._found.get(file.name)) for file in self._files[recording])
+        return [(file.start_s, str(source.path) if source else file.name) for file, source in found]
+
     def channel(self, recording: str) -> int | None:
         """Return the channel that was tagged, counted from 1; None for the mean of all."""
         return self._number or file_and_channel(recording, split=self._split)[1]

@@ -534,7 +534,7 @@ def test_in_a_raven_table_joined_files_have_their_own_names_and_channels_share_o
     assert found["Channel"].tolist() == [1, 2]
     assert found["Begin File"].tolist() == ["e", "d.wav"]
     np.testing.assert_allclose(found["File Offset (s)"], [2 * CHUNK_S - 3.36, 0])
-    np.testing.assert_allclose(found["Begin Time (s)"], [2 * CHUNK_S, 2 * 3.36])
+    np.testing.assert_allclose(found["Begin Time (s)"], [2 * CHUNK_S, 3.5 * CHUNK_S])
 
 
 @pytest.mark.parametrize(

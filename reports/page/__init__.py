@@ -5,15 +5,9 @@ requests and all scripts except its own.
 """
 
 import base64
-import hashlib
-import json
 import zlib
-from collections.abc import Iterable
 from html import escape
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -22,9 +16,10 @@ from satpipe.jobs.report_data.contents import SCORE_STEPS
 from satpipe.pipeline.storage import locate, write_text
 from satpipe.reports.colours import ramp
 from satpipe.reports.page import words
+from satpipe.reports.page.parts import filled, json_text, sounds_text, terms
 
 NAME = "report.html"
-SCRIPTS = ("data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
+SCRIPTS = ("shared.js", "data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
 _SECTION = """<section id="{id}" aria-labelledby="{id}-head" tabindex="-1">
 <h2 id="{id}-head">{head}</h2>
 <p class="about">{about}</p>
@@ -45,7 +40,6 @@ def write(found: ReportData, place: str | Path) -> Path:
 
 def page(found: ReportData) -> str:
     """Return the page."""
-    style, script = _file("page.css"), "\n".join(map(_file, SCRIPTS))
     sounds = {moment.excerpt.audio: None for moment in found.moments if moment.excerpt.audio}
     tables = (words.problems(found), words.warnings(found))
     sections = [
@@ -54,42 +48,21 @@ def page(found: ReportData) -> str:
         ("moments", "Listen", words.listen(found)),
         ("recordings", "Recordings", words.recordings(found)),
     ]
-    return Template(_file("page.html")).substitute(
-        policy=(
-            f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; media-src blob:; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-        generator=f"satpipe {version('satpipe')}",
+    return filled(
+        "page.html",
+        ("page.css",),
+        SCRIPTS,
         title=escape(words.title(found)),
-        style=style,
         lead=escape(words.lead(found)),
-        figures=_terms(words.figures(found)),
+        figures=terms(words.figures(found)),
         notes="\n".join(f'<p class="note" role="note">{escape(note)}</p>' for note in found.notes),
         sections="\n".join(_SECTION.format(id=id, head=head, about=escape(about)) for id, head, about in sections),
         problems="\n".join(table.html() for table in tables if table),
-        made=_terms(words.made(found)),
-        about=_json(_about(found, list(sounds))),
+        made=terms(words.made(found)),
+        about=json_text(_about(found, list(sounds))),
         numbers=base64.b64encode(zlib.compress(_numbers(found), 9)).decode(),
-        sounds=_json([base64.b64encode(sound).decode() for sound in sounds]),
-        script=script,
+        sounds=sounds_text(sounds),
     )
-
-
-def _file(name: str) -> str:
-    return files("satpipe.reports.page").joinpath(name).read_text("utf-8")
-
-
-def _hash(content: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
-
-
-def _terms(pairs: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in pairs)
-
-
-def _json(value: Any) -> str:
-    """Return JSON that cannot close the HTML element around it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _numbers(found: ReportData) -> bytes:

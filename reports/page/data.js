@@ -1,8 +1,5 @@
 // The unpacked data of the page, and functions that format them.
 
-const byId = (id) => document.getElementById(id);
-const about = JSON.parse(byId("about").textContent);
-const sounds = JSON.parse(byId("sounds").textContent);
 const { labels, levels, grid } = about;
 const rows = grid.rows.length;
 const columns = grid.columns.length;
@@ -32,9 +29,6 @@ for (const recording of about.recordings) {
 
 const state = { matches: [], level: about.level, shown: { ...MORE } };
 const drawings = new Set(); // functions that draw the maps that are shown
-const urls = new Map();
-const dark = matchMedia("(prefers-color-scheme: dark)");
-let printing = false;
 
 async function unpacked(text) {
   const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -42,46 +36,6 @@ async function unpacked(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// Elements and texts
-
-function element(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key in made) made[key] = value;
-    else made.setAttribute(key, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-const rounded = (value, digits) =>
-  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-
-function length(seconds) {
-  const [each, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : [3600, "h"];
-  return `${rounded(seconds / each, seconds / each < 100 ? 1 : 0)} ${unit}`;
-}
-
-/** Format a time in a recording as minutes and seconds, preceded by hours if there are any. */
-function place(seconds) {
-  const whole = Math.floor(seconds + 1e-6);
-  const two = (number) => String(number).padStart(2, "0");
-  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
-  return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(whole % 60)}`;
-}
-
-function percent(share) {
-  const value = 100 * share;
-  if (value > 0 && value < 0.05) return "<0.1 %";
-  return `${rounded(value, value > 0 && value < 10 ? 1 : 0)} %`;
-}
-
-function day(text, withYear = true) {
-  const options = { day: "numeric", month: "short", timeZone: "UTC", ...(withYear && { year: "numeric" }) };
-  return new Date(`${text.slice(0, 10)}T00:00Z`).toLocaleDateString("en-GB", options);
-}
-
-const moment = (text) => `${day(text)}, ${text.slice(11, 19)}`;
 const threshold = () => levels[state.level];
 
 // Labels and shares

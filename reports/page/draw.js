@@ -1,12 +1,5 @@
 // Draw maps of cells.
 
-const scheme = () => (dark.matches && !printing ? about.colours.dark : about.colours.light);
-
-function colour(value) {
-  const colours = scheme();
-  return colours[Math.round(Math.min(1, Math.max(0, value)) * (colours.length - 1))];
-}
-
 function hatch(context, width, height) {
   context.fillStyle = scheme() === about.colours.dark ? "#23282d" : "#f2f3f4";
   context.fillRect(0, 0, width, height);
@@ -18,12 +11,6 @@ function hatch(context, width, height) {
     context.lineTo(x + height, 0);
   }
   context.stroke();
-}
-
-function sized(canvas) {
-  canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
-  canvas.height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio));
-  return canvas.getContext("2d");
 }
 
 /**

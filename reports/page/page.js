@@ -90,11 +90,7 @@ function together(kind) {
 
 function player(each, name) {
   if (each.sound < 0) return each.silent ? [element("p", { className: "small quiet" }, `No sound: ${each.silent}`)] : [];
-  if (!urls.has(each.sound)) {
-    const bytes = Uint8Array.from(atob(sounds[each.sound]), (character) => character.charCodeAt(0));
-    urls.set(each.sound, URL.createObjectURL(new Blob([bytes], { type: "audio/mpeg" })));
-  }
-  const audio = element("audio", { controls: true, preload: "none", src: urls.get(each.sound) });
+  const audio = element("audio", { controls: true, preload: "none", src: urlOf(each.sound) });
   audio.setAttribute("aria-label", `${name}, ${each.recording} at ${place(each.start)}`);
   return [audio];
 }

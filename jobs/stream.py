@@ -23,11 +23,12 @@ from satpipe.pipeline.tables.schemas import best_labels
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.concurrent_streams import BatchTagger
-from satpipe.sat.model.config import MEL_BANDS, SAMPLE_RATE_HZ
+from satpipe.sat.model.config import AUTO, MEL_BANDS, SAMPLE_RATE_HZ
 from satpipe.sat.model.cutting import chunk_samples
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
 from satpipe.sat.printable import printable
+from satpipe.sat.taggers.fastest import compare
 from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
@@ -75,10 +76,11 @@ def lines(options: StreamOptions) -> Iterator[Line]:
     )
     if not isinstance(checkpoint, Checkpoint):
         raise ConfigError(f"{checkpoint.config.name} cannot tag live audio: `satpipe stream` needs a SAT model")
-    tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, options.precision), options.cut)
+    precision = _precision(checkpoint, options)
+    tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, precision), options.cut)
     sources = [open_source(name, options) for name in names]
     for source in sources:
-        yield _start(source, checkpoint, options)
+        yield _start(source, checkpoint, options, precision)
     with _stoppable() as stopped:
         for found in tag_sources(sources, tagger, stopped, options.max_lag_s):
             match found:
@@ -90,8 +92,18 @@ def lines(options: StreamOptions) -> Iterator[Line]:
                     yield {"event": "end", **vars(found), "source": found.source.name}
 
 
+def _precision(checkpoint: Checkpoint, options: StreamOptions) -> str:
+    """Return the precision to use, and note on standard error which is the fastest, where it matters."""
+    if options.precision == "fp32":
+        return "fp32"
+    found = compare(checkpoint, options.precision, options.cut, CPU, batch_chunks=1)
+    if note := found.note(options.precision):
+        print(f"note: {note}", file=sys.stderr)
+    return found.fastest if options.precision == AUTO else options.precision
+
+
 def _model(checkpoint: Checkpoint, precision: str) -> SAT:
-    model = checkpoint.model().with_precision(dtype_for(precision, CPU))
+    model = checkpoint.model().to_precision(dtype_for(precision, CPU))
     log_mel = torch.zeros(1, MEL_BANDS, checkpoint.config.chunk_frames)
     with torch.inference_mode():  # the first pass takes several times as long
         _, memory = model(log_mel)
@@ -116,7 +128,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions) -> Line:
+def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions, precision: str) -> Line:
     config = checkpoint.config
     chunk_s = chunk_samples(config, options.cut) / SAMPLE_RATE_HZ
     return {
@@ -130,6 +142,7 @@ def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions) -
         "wait_s": (config.grids - 1)
         * chunk_s,  # from the end of a line's audio to that of the last chunk that covers it
         "memory": config.streaming,
+        "precision": precision,
         "rate_hz": source.rate_hz,
         "channels": source.channels,
         "live": source.live,

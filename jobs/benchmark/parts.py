@@ -102,7 +102,7 @@ def model_parts(model: SAT, precision: str) -> dict[str, float]:
         if it computed only these products, at that rate.
     """
     dtype, config = PRECISIONS[precision], model.config
-    model.with_precision(dtype)
+    model.to_precision(dtype)
     chunks = 10 * torch.randn(MODEL_CHUNKS, MEL_BANDS, config.chunk_frames) - 30
     rows, width = MODEL_CHUNKS * config.chunk_tokens, config.width
     operands = [

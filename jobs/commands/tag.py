@@ -3,7 +3,7 @@
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import OUT, SOME_FAILED, options, say
+from satpipe.jobs.commands.shared import OUT, SOME_FAILED, log, options, say
 from satpipe.jobs.options.tag import StreamOptions, TagOptions
 
 group = click.Group("Tag")
@@ -31,7 +31,7 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     if dry_run:
         return 0
     with progress.shown(quiet=quiet) as report:
-        summary = job.run(options, plan, report)
+        summary = job.run(options, plan, report, (lambda note: None) if quiet else log)
     if not quiet:
         say(*messages.summary(summary, options.out))
     return 0 if summary.complete else SOME_FAILED

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from satpipe.pipeline.live.source import MAX_LAG_S, SourceOptions
 from satpipe.pipeline.option import OUT, OUT_VARIABLE, Option, Options
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.model.config import BUNDLED, CLASSES, Combine, Cut
+from satpipe.sat.model.config import BUNDLED, CLASSES, Combine, Cut, Precision
 
 CHANNELS = "mix: mean of all channels; split: each as a separate recording; N: only channel N, counted from 1."
 MODEL = "See `satpipe models`; for ast, beats, efficientat, htsat or another registered tagger, add its weights."
@@ -45,7 +45,9 @@ class ModelOptions(Options):
     combine: Annotated[Combine, Option("How grids are combined. sharp: onsets are more exact, and scores lower.")] = (
         "geometric"
     )
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], Option("Number format of the model.")] = "fp32"
+    precision: Annotated[
+        Precision, Option("Number format of the model. auto: the fastest on this machine; kept when the run continues.")
+    ] = "fp32"
 
     def __post_init__(self) -> None:
         """Check the options.

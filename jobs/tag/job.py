@@ -19,6 +19,7 @@ from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.plan import plan as make_plan
+from satpipe.jobs.tag.precision import recorded, settled
 from satpipe.jobs.tag.status import EXAMPLES, Warnings, counts, problems, warnings
 from satpipe.jobs.tag.time_options import joined
 from satpipe.pipeline import ray_engine
@@ -110,13 +111,16 @@ def tag(*inputs: str | Path, **options: Any) -> Summary:
     return run(given, make_plan(given), lambda progress: None)
 
 
-def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> Summary:
+def run(
+    options: TagOptions, plan: Plan, report: Callable[[Progress], None], tell: Callable[[str], None] = lambda note: None
+) -> Summary:
     """Tag the recordings that remain.
 
     Args:
         options: The options of the run.
         plan: The plan for these options.
         report: Called with the progress from time to time.
+        tell: Called with notes to the user, one line each.
 
     Raises:
         OutputError: The output cannot be written, or contains other tables.
@@ -124,6 +128,7 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
     """
     output = Output(options.out)
     progress, elapsed_s = Progress(), 0.0
+    options = recorded(options, output)
     description = describe(options, plan.checkpoint)
     damage = plan.damage
     claim = output.claim(description, overwrite=options.overwrite, damaged=damage.batches)
@@ -135,6 +140,9 @@ def run(options: TagOptions, plan: Plan, report: Callable[[Progress], None]) -> 
         if plan.remaining:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
                 begun = perf_counter()
+                options = settled(ray, options, plan.checkpoint, tell)
+                description["identity"]["precision"] = options.precision
+                output.note(description)
                 tagged = AlreadyTagged(output.batches.recordings(), options)
                 sources = tagged.remaining(list(plan.search), plan.resolver.names)
                 if options.join:

@@ -1,10 +1,8 @@
 """Plan a run: the model, the recordings, and those that remain to be tagged. Nothing is written."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.messages import some
@@ -17,7 +15,7 @@ from satpipe.pipeline.start_times.resolver import StartTimeResolver
 from satpipe.pipeline.tables.damage import NO_DAMAGE, Damage, find_damage
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError, OutputError
-from satpipe.sat.model.precision import processor_has_bf16
+from satpipe.sat.model.config import AUTO
 from satpipe.sat.taggers.cost import largest_batch
 from satpipe.sat.taggers.interface import LoadedTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
@@ -99,7 +97,7 @@ def plan(options: TagOptions) -> Plan:
         without_files=tagged.without_files(sources),
         damage=damage,
         resolver=resolver,
-        notes=(*unmatched(resolver, options, [source.recording for source in sources]), *_notes(options)),
+        notes=tuple(unmatched(resolver, options, [source.recording for source in sources])),
         batch_chunks=_batch_chunks(checkpoint, options),
     )
 
@@ -121,12 +119,6 @@ def _damage(options: TagOptions, sources: list[Source]) -> Damage:
     return damage
 
 
-def _notes(options: TagOptions) -> Iterator[str]:
-    on_cpu = options.device == "cpu" or not torch.cuda.is_available()
-    if options.precision == "bf16" and options.address is None and on_cpu and not processor_has_bf16():
-        yield "this CPU has no bf16 arithmetic (AVX512_BF16 or AMX): --precision fp32 is faster here"
-
-
 def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:
     """Return the number of chunks per batch that fit in the memory given, measured on this machine."""
     if options.max_batch_memory is None:
@@ -136,4 +128,5 @@ def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:
         raise ConfigError(f"--max-batch-memory must be a size such as 256MB or 1.5GB, not '{options.max_batch_memory}'")
     limit_bytes = int(float(given[1]) * _UNIT_BYTES[given[2].upper()])
     one_grid = checkpoint.adapted()  # a batch has chunks of one grid
-    return largest_batch(one_grid.tagger(options.cut, precision=options.precision), limit_bytes)
+    precision = "fp32" if options.precision == AUTO else options.precision  # whose batches need the most memory
+    return largest_batch(one_grid.tagger(options.cut, precision=precision), limit_bytes)

@@ -24,6 +24,7 @@ from satpipe.pipeline.tables.files import read_run, write_run
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
 from satpipe.sat.errors import OutputError
+from satpipe.sat.model.config import AUTO
 
 
 class Output:
@@ -75,6 +76,8 @@ class Output:
                 )
             return
         there = {"grids": 1, "combine": "geometric"} | run.get("identity", {})  # earlier versions had one grid
+        if there.get("precision") == AUTO:  # the run ended before it chose one, and made no tables
+            there["precision"] = identity.get("precision")
         differ = [
             f"{key} {there.get(key)!r}, now {identity[key]!r}" for key in identity if there.get(key) != identity[key]
         ]

@@ -14,6 +14,7 @@ from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.pipeline.tagging.spans import Span
 from satpipe.pipeline.tagging.tag_spans import tag_task
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
+from satpipe.sat.taggers.fastest import Comparison, compare
 from satpipe.sat.taggers.interface import LoadedTagger, Tagger
 
 TASK_LIMIT_S = 600.0  # in addition to the length of the task; a worker that takes longer hangs and is ended
@@ -60,6 +61,16 @@ def tag_and_stage(
         return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
 
 
+def compare_precisions(shared: list[Any], asked: str, cut: Cut, cuda: bool) -> Comparison:
+    """Compare precisions on a worker; the arguments are those of `satpipe.sat.taggers.fastest.compare`.
+
+    Raises:
+        ConfigError: The model or the device does not support the precision.
+    """
+    loaded: LoadedTagger = fetch(shared)
+    return compare(loaded, asked, cut, _device(cuda))
+
+
 def publish(folder: str, batch: list[Finished], options: TableOptions, name: str) -> None:
     """Write finished recordings into the tables; runs on a worker."""
     Batches(locate(folder)).publish(batch, options, name)
@@ -80,6 +91,10 @@ def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
 
 def make_tagger(checkpoint: LoadedTagger, options: WorkerOptions) -> Tagger:
     """Build the model in the requested precision, on the requested device."""
+    return checkpoint.tagger(options.cut, _device(options.cuda), options.precision, options.batch_chunks)
+
+
+def _device(cuda: bool) -> torch.device:
+    """Return the device of a worker."""
     torch.set_num_threads(1)  # there is a worker for each processor
-    device = torch.device("cuda" if options.cuda else "cpu")
-    return checkpoint.tagger(options.cut, device, options.precision, options.batch_chunks)
+    return torch.device("cuda" if cuda else "cpu")

@@ -36,6 +36,10 @@ memory, if the model has one, warmed up with digital silence. This is what the p
 """
 CUTS: tuple[Cut, ...] = get_args(Cut)
 
+AUTO = "auto"
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+"""Number format of a model; `auto`: the fastest (`satpipe.sat.taggers.fastest`)."""
+
 Combine = Literal["geometric", "sharp"]
 """How a score is made of those of the chunks, one of each grid, that cover a stretch (`satpipe.sat.model.grids`).
 

@@ -128,8 +128,11 @@ class SAT(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.classes))
 
-    def with_precision(self, dtype: torch.dtype) -> "SAT":
-        """Run the blocks in `dtype`; the input is still normalised, and scores are computed, in float32."""
+    def to_precision(self, dtype: torch.dtype) -> "SAT":
+        """Convert this model, in place as `to` does, and return it.
+
+        Blocks run in `dtype`; the input is still normalised, and scores are computed, in float32.
+        """
         for part in (self.patch_embed, *self.blocks):
             part.to(dtype)
         for positions in self.parameters(recurse=False):

@@ -1,5 +1,7 @@
 """The number formats a model can compute in, and which devices support them."""
 
+from contextlib import suppress
+
 import torch
 from satpipe.sat.errors import ConfigError
 
@@ -22,9 +24,11 @@ def dtype_for(precision: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def processor_has_bf16() -> bool:
-    """Return True if this machine's CPU multiplies in bf16; other CPUs emulate it and are slower than in fp32."""
-    capabilities = torch.cpu.get_capabilities()
-    if capabilities.get("architecture") == "x86_64":
-        return bool(capabilities.get("avx512_bf16"))
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def supported(device: torch.device) -> list[str]:
+    """Return the precisions that a device supports; some processors support bf16 but are slower in it than in fp32."""
+    found = []
+    for precision in PRECISIONS:
+        with suppress(ConfigError):
+            dtype_for(precision, device)
+            found.append(precision)
+    return found

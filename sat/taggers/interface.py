@@ -23,7 +23,7 @@ from satpipe.sat.model.batching import batches
 from satpipe.sat.model.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, ChunkConfig, Combine, Cut, check_grids
 from satpipe.sat.model.grids import score_stretches
 from satpipe.sat.model.outputs import join, split
-from satpipe.sat.model.precision import dtype_for
+from satpipe.sat.model.precision import dtype_for, supported
 from satpipe.sat.taggers.waveform_chunks import Chunks, WaveformChunkStream
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -323,7 +323,9 @@ class Tagger(ABC):
         prepared.config, prepared.device, prepared.embeddings = config, device, embeddings
         prepared.batch_chunks = batch_chunks or self.batch_chunks
         if self.model is not None:
-            self.model.to(device, dtype_for(precision, device))
+            dtype = dtype_for(precision, device)
+            model = self.model if dtype == torch.float32 else copy.deepcopy(self.model)  # whose weights are not rounded
+            prepared.model = model.to(device, dtype)
         return prepared
 
 
@@ -347,6 +349,10 @@ class LoadedTagger(ABC):
     @abstractmethod
     def has_memory(self) -> bool:
         """True if the tagger can carry something from chunk to chunk, even where `config` switches it off."""
+
+    def precisions(self, device: torch.device) -> list[str]:
+        """Return the precisions that the tagger and a device support."""
+        return supported(device)
 
     def tagger(
         self,
@@ -419,6 +425,10 @@ class LoadedExternalTagger(LoadedTagger):
     def embedding_size(self) -> int:
         """Number of values of an embedding; 0: the tagger has none."""
         return self.instance.embedding_size
+
+    def precisions(self, device: torch.device) -> list[str]:
+        """Return the precisions that the tagger and a device support; one without a network only computes in fp32."""
+        return ["fp32"] if self.instance.model is None else super().precisions(device)
 
     def _prepared(
         self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None, *, embeddings: bool

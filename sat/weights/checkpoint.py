@@ -57,7 +57,7 @@ class Checkpoint(LoadedTagger):
     def _prepared(
         self, cut: Cut, device: torch.device, precision: str, batch_chunks: int | None, *, embeddings: bool
     ) -> SATTagger:
-        model = self.model().to(device).with_precision(dtype_for(precision, device))
+        model = self.model().to(device).to_precision(dtype_for(precision, device))
         return SATTagger(model, cut, device, batch_chunks or batch_chunks_for(device), embeddings=embeddings)
 
 

@@ -12,7 +12,6 @@ import torch
 from conftest import Satpipe
 from helpers import model_by_rule, sound
 from satpipe.jobs.options.tag import TagOptions
-from satpipe.jobs.tag import messages as text
 from satpipe.jobs.tag.plan import plan
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
@@ -66,7 +65,7 @@ def test_what_goes_to_a_gpu_is_pinned_and_waited_for_by_nobody() -> None:
 
 def test_fp16_changes_no_score_by_more_than_a_hundredth() -> None:
     log_mel = 10 * torch.randn(4, MEL_BANDS, SMALL.chunk_frames) - 30
-    models = model_by_rule(SMALL), model_by_rule(SMALL).with_precision(torch.float16)
+    models = model_by_rule(SMALL), model_by_rule(SMALL).to_precision(torch.float16)
     expected, found = (model.scores(consecutive(model, log_mel)[0]) for model in models)
     assert 0 < (found.float() - expected).abs().max() < 0.01
 
@@ -136,24 +135,6 @@ def test_a_precision_that_the_device_is_not_made_for_is_refused(monkeypatch: pyt
         dtype_for("int4", CPU)
     with pytest.raises(ConfigError, match="needs --device cuda"):
         plan(TagOptions(("examples/recordings",), "out", precision="fp16"))
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "noted"),
-    [
-        ({"architecture": "x86_64", "avx512_bf16": True}, False),
-        ({"architecture": "x86_64", "avx512_bf16": False}, True),
-        ({"architecture": "x86_64"}, True),
-    ],
-)
-def test_a_processor_without_bf16_is_noted(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], noted: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    for precision in ("fp32", "bf16"):
-        options = TagOptions(("examples/recordings",), "nowhere", precision=precision, device="cpu")
-        told = "\n".join(text.plan(plan(options), options.out, prune=False))
-        assert ("note: this CPU has no bf16 arithmetic" in told) == (noted and precision == "bf16")
 
 
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="run on a machine with a GPU and torch with CUDA")

@@ -132,7 +132,7 @@ def test_streams_side_by_side_have_the_embeddings_they_have_alone() -> None:
 
 def test_in_bf16_embeddings_are_float32_and_point_the_same_way() -> None:
     exact = by_definition(model_of(TINY), RECORDING, "gapless")
-    rounded = batched(model_by_rule(TINY).with_precision(torch.bfloat16), RECORDING, "gapless", 32)[1]
+    rounded = batched(model_by_rule(TINY).to_precision(torch.bfloat16), RECORDING, "gapless", 32)[1]
     assert rounded.dtype == torch.float32
     assert float(torch.cosine_similarity(exact, rounded).min()) > 0.999
     assert not torch.equal(rounded, exact)

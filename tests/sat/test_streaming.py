@@ -577,7 +577,7 @@ def test_no_recording_leaves_memory_to_the_next() -> None:
 
 @pytest.mark.slow
 def test_bfloat16_scores_of_the_bundled_model_stay_within_a_hundredth() -> None:
-    half = load_checkpoint("bundled").model().with_precision(torch.bfloat16)
+    half = load_checkpoint("bundled").model().to_precision(torch.bfloat16)
     full = load_checkpoint("bundled").model()
     seconds = torch.arange(120_000) / 16_000
     chord = torch.sin(2 * torch.pi * torch.tensor([[220], [277.2], [329.6], [1760]]) * seconds).sum(0)
@@ -590,7 +590,7 @@ def test_bfloat16_scores_of_the_bundled_model_stay_within_a_hundredth() -> None:
 
 def test_what_stays_in_float32_is_not_rounded() -> None:
     full = model_by_rule(TINY)
-    half = model_by_rule(TINY).with_precision(torch.bfloat16)
+    half = model_by_rule(TINY).to_precision(torch.bfloat16)
     assert {p.dtype for p in half.parameters()} == {torch.float32, torch.bfloat16}
     for name, tensor in half.state_dict().items():
         if tensor.dtype == torch.float32:
@@ -598,7 +598,7 @@ def test_what_stays_in_float32_is_not_rounded() -> None:
 
 
 def test_a_half_precision_state_is_saved_and_continued_exactly(tmp_path: Path) -> None:
-    model = model_by_rule(TINY).with_precision(torch.bfloat16)
+    model = model_by_rule(TINY).to_precision(torch.bfloat16)
     first = StreamingTagger(model)
     scores = [first.push(RECORDING[:20_000])]
     save_file(first.state_dict(), tmp_path / "state.safetensors")

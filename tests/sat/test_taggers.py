@@ -33,7 +33,8 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
 from satpipe.sat.taggers.cost import MARGIN, TensorMemory, batch_bytes, largest_batch, noise_chunks
 from satpipe.sat.taggers.efficientat import EfficientAT
-from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger
+from satpipe.sat.taggers.fastest import compare
+from satpipe.sat.taggers.interface import CPU, ExternalConfig, LoadedExternalTagger, Tagger
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.taggers.waveform_chunks import WaveformChunk
 from satpipe.sat.weights.registry import resolve
@@ -342,5 +343,11 @@ def test_a_peer_runs_in_half_precision(weights: Path) -> None:
     full = peer.tagger().scores(waveforms)
     assert full.std() > 0.03
     assert_same_scores(peer.tagger(precision="bf16").scores(waveforms), full, 0.02)
+    assert torch.equal(peer.tagger().scores(waveforms), full)  # its weights are not rounded
     with pytest.raises(ConfigError, match="peer does not support --precision bf16; omit the option"):
         Level().prepared(ExternalConfig("peer", 22_050, 1000, 1000), CPU, "bf16", None)
+    assert {*compare(peer, "auto", "gapless", CPU, 1).speeds} == {"bf16"}
+    level = LoadedExternalTagger(
+        config=ExternalConfig("peer", 22_050, 1000, 1000), sha256="", source="", metadata={}, instance=Level()
+    )
+    assert compare(level, "auto", "gapless", CPU).fastest == "fp32"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import Group
-from satpipe.pipeline.training_data.feed import Batch, Feed, labelled_segments, whole_clips
+from satpipe.pipeline.training_data.feed import Batch, Examples, Feed, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.shards import CLIP_S, Shards
 from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.pipeline.training_data.views import Views
@@ -26,23 +26,27 @@ def make_feed(settings: TrainConfig, group: Group) -> Feed | Views:
         TrainingError: The labelled segments are not as long as two chunks of the model.
     """
     shards, config = Shards(settings.data), get_config(settings.arch)
-    sizes = {"batch": settings.batch, "per_epoch": settings.clips_per_epoch}
+    sizes = {"batch": settings.step_batch, "per_epoch": settings.clips_per_epoch}
     place = {"seed": settings.seed, "rank": group.rank, "world": group.world}
     drawn = {"balance": settings.balance, "floor": settings.frequency_floor}
+
+    def feed(examples: Examples, crop_samples: int = CLIP_SAMPLES) -> Feed:
+        return Feed(examples, crop_samples=crop_samples, replacement=settings.replacement, **sizes, **place)
+
     if settings.stage == "mae":
-        return Feed(whole_clips(shards, labelled=False), crop_samples=CLIP_SAMPLES, **sizes, **place)
+        return feed(whole_clips(shards, labelled=False))
     if not settings.labels:
-        return Feed(whole_clips(shards, labelled=True, **drawn), crop_samples=CLIP_SAMPLES, **sizes, **place)
+        return feed(whole_clips(shards, labelled=True, **drawn))
     segments = Segments(settings.labels, shards)
     examples = labelled_segments(shards, segments, **drawn)
     if settings.stage == "full":
-        return Feed(examples, crop_samples=CLIP_SAMPLES, **sizes, **place)
+        return feed(examples)
     if settings.teacher:
         return Views(
             examples, load_teacher(settings.teacher, group.device), chunk_frames=config.chunk_frames,
             reuse=settings.reuse, mix=settings.mix, device=group.device, **sizes, **place,
         )  # fmt: skip
-    return Feed(examples, crop_samples=_two_chunks(segments, config.chunk_samples), **sizes, **place)
+    return feed(examples, _two_chunks(segments, config.chunk_samples))
 
 
 def _two_chunks(segments: Segments, chunk_samples: int) -> int:

@@ -11,9 +11,12 @@ from satpipe.jobs.train.job import Report, train
 from satpipe.jobs.train.prepare import Prepared, label, prepare
 from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.sat.errors import ConfigError
+from satpipe.sat.model.config import CLASSES
 from satpipe.sat.weights.hub import BUNDLED_PATH
 
 Where = tuple[tuple[str, str], ...]
+SEGMENTS = SegmentOptions(hop_s=2.0, top_k=CLASSES, min_score=0.003)
+"""Segments that overlap, with all that the teacher hears, since the corpus is small."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
 
 
 def _label(shards: Path, labels: Path, teacher: str | Path, where: Where = ()) -> None:
-    _, missing = label(str(shards), labels, str(teacher), SegmentOptions(), where=where)
+    _, missing = label(str(shards), labels, str(teacher), SEGMENTS, where=where)
     if missing:
         raise ConfigError(f"{teacher} does not contain {len(missing):,} of the clips, such as {missing[0]}")
 

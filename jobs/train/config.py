@@ -44,11 +44,11 @@ class TrainConfig(BaseModel):
     clips_per_epoch: int = 0
     """Clips (or segments, or views) per epoch; 0: all."""
     batch: Count = 32
-    """Clips per step and worker."""
+    """Clips per update, over all workers; `workers` times `accumulate` must divide it."""
     accumulate: Count = 1
-    """Steps whose gradients are accumulated for one update."""
+    """Number of parts in which each worker processes its share of a batch; more parts need less memory."""
     workers: Count = 1
-    """Processes that train, each on its own part of a batch."""
+    """Processes that train, each on its own share of a batch."""
     threads: Count = 1
     """Processors per worker."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -58,8 +58,8 @@ class TrainConfig(BaseModel):
     seed: int = 0
     """Random seed."""
 
-    optimizer: Literal["adamw", "adam8bit"] = "adamw"
-    """adamw, or adam8bit (bitsandbytes)."""
+    optimizer: Literal["adamw", "adam8bit", "adamw8bit"] = "adamw"
+    """adamw; or adam8bit or adamw8bit, whose state takes a quarter of the memory (bitsandbytes)."""
     lr: Annotated[float, Field(gt=0)]
     """Highest learning rate."""
     lr_end: float = 0.0
@@ -67,22 +67,32 @@ class TrainConfig(BaseModel):
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises linearly from 0 to `lr`."""
     schedule: Literal["cosine", "flat"] = "cosine"
-    """cosine: half a cosine from the warm-up to the end; flat: `lr` until the last `decay_epochs`, then linear."""
+    """cosine: half a cosine from `lr` to `lr_end` after the warm-up; flat: `lr` until the last `decay_epochs`, then
+    linear to `lr_end`."""
+    cosine_epochs: float = 0.0
+    """Length of the half cosine; the end of the run cuts off a longer one. 0: to the end of the run."""
     decay_epochs: float = 0.0
     """Length of the decay of the flat schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of Adam's running means of gradients and of their squares."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
+    """Weight decay: decoupled from the gradient in adamw and adamw8bit, part of it in adam8bit."""
     clip_norm: float = 1.0
     """Maximum norm of the gradient; 0: no clipping."""
     ema: Share = 0.0
     """Decay of the running average of the weights that is validated and exported; 0: no average."""
     input_norm: Literal["batch", "fixed"] = "batch"
     """Statistics of the mel bands. batch: learned as in any batch-norm; fixed: computed once from the data."""
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of a batch in the running statistics of the mel bands, for `input_norm: batch`."""
+    initialisation: Literal["normal", "xavier"] = "normal"
+    """Random initial weights. normal: standard deviation 0.02, biases 0; xavier: uniform by a layer's size (Glorot and
+    Bengio), with scores that begin near 0.01."""
 
     balance: float = 0.0
     """How strongly clips with rare labels are favoured: exponent of a label's inverse frequency; 0: not at all."""
+    replacement: bool = False
+    """Draw clips with replacement. With `balance`, this is also done if an epoch is not smaller than the set."""
     frequency_floor: float = 1.0
     """Added to a label's frequency, so that the rarest labels do not outweigh all others."""
     shift: bool = False
@@ -94,15 +104,20 @@ class TrainConfig(BaseModel):
     mixup_alpha: float = 0.0
     """Parameter of mixup's beta distribution; 0: no mixup."""
     mask_frames: int = 0
-    """Maximum width of the random mask in time."""
+    """Width of the random mask in time."""
     mask_bands: int = 0
-    """Maximum width of the random mask in frequency."""
+    """Width of the random mask in frequency."""
+    mask_width: Literal["fixed", "uniform"] = "fixed"
+    """fixed: masks have this width; uniform: it is their maximum."""
     patch_out: Share = 0.0
     """Share of the time and frequency positions left out in stage full."""
     drop_path: Share = 0.0
-    """Probability that a clip skips the last block in stage full; it skips earlier blocks less often."""
+    """Probability that a clip skips the attention or, independently, the perceptron of the last block in stage full; it
+    skips those of earlier blocks less often."""
     decoder_depth: int = 8
     """Blocks of the MAE's decoder."""
+    mae_class_token: bool = True
+    """Train the MAE with a class token, also for models that have none; it is not exported for these."""
 
     teacher: str = ""
     """Stage sat: EfficientAT's weights (or a SAT model) that label augmented and mixed views during training. `labels`
@@ -117,7 +132,8 @@ class TrainConfig(BaseModel):
     checkpoint_steps: int = 0
     """Updates between checkpoints within an epoch; 0: only at the end of each epoch."""
     average_best: Count = 1
-    """Number of best checkpoints whose weights are averaged for the export; 1: the last one is exported."""
+    """Number of best checkpoints whose weights are averaged for the export; 1: the last one is exported. The best have
+    the highest mAP on the validation set, in stage mae the lowest loss."""
     half: bool = False
     """Export in half precision."""
     max_failures: int = 3
@@ -145,11 +161,26 @@ class TrainConfig(BaseModel):
             raise ConfigError(f"arch must be a {kind} model for stage {self.stage} ({names}), not {self.arch!r}")
         if self.warmup_epochs + self.decay_epochs > self.epochs:
             raise ConfigError(f"warmup_epochs and decay_epochs must add up to at most the {self.epochs} epochs")
+        if self.batch % (self.workers * self.accumulate):
+            raise ConfigError(
+                f"batch must be a multiple of workers times accumulate, {self.workers} x {self.accumulate}, not "
+                f"{self.batch}"
+            )
+        if self.average_best > 1 and not self.validation:
+            raise ConfigError(
+                f"average_best={self.average_best} ranks checkpoints on a validation set: add --set validation=FOLDER, "
+                "or --set average_best=1"
+            )
         if not self.data:
             raise ConfigError("data must name the folder of a training set, as in --set data=FOLDER")
         if streaming and not self.labels:
             raise ConfigError("labels must name the folder of a teacher's labels (`satpipe psl`) for stage sat")
         return self
+
+    @property
+    def step_batch(self) -> int:
+        """Clips that a worker processes at once."""
+        return self.batch // (self.workers * self.accumulate)
 
 
 def load_config(stage: str, config: str, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -12,6 +12,8 @@ from satpipe.sat.taggers.interface import CPU
 from torch import nn
 
 STATE = "state.pt"  # file in a checkpoint's folder
+SCORE = "score"  # by which checkpoints are ranked
+_LOWEST = -1e9  # of a checkpoint that was not validated
 
 
 class Group:
@@ -50,8 +52,8 @@ class RayGroup(Group):
 
     def save(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Hand a checkpoint to Ray, which publishes it only when it is complete; every worker must call this."""
-        ranked_by = metrics.get("map", math.nan)
-        metrics = {**metrics, "map": -1.0 if math.isnan(ranked_by) else ranked_by}
+        score = metrics.get("map", -metrics.get("validation_loss", math.nan))
+        metrics = {**metrics, SCORE: _LOWEST if math.isnan(score) else score}
         if self.rank:
             ray.train.report(metrics)
             return

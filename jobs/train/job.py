@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from satpipe.jobs.train.config import TrainConfig
-from satpipe.jobs.train.group import STATE
+from satpipe.jobs.train.group import SCORE, STATE
 from satpipe.jobs.train.log import METRICS, lines
 from satpipe.jobs.train.worker import ERROR, train_worker
 from satpipe.pipeline import ray_engine
@@ -124,7 +124,7 @@ def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
             worker_runtime_env={"env_vars": _KEEP_MEMORY},
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(
-                num_to_keep=kept, checkpoint_score_attribute="map" if kept > 1 else None
+                num_to_keep=kept, checkpoint_score_attribute=SCORE if kept > 1 else None
             ),
         ),
     )
@@ -135,7 +135,7 @@ def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
     if (out / ERROR).exists():
         raise _failure(out, TrainingError())
     if kept > 1 and result.best_checkpoints:
-        best = sorted(result.best_checkpoints, key=lambda pair: pair[1]["map"], reverse=True)
+        best = sorted(result.best_checkpoints, key=lambda pair: pair[1][SCORE], reverse=True)
         return [Path(saved.path) for saved, _ in best[:kept]]
     if result.checkpoint is None:
         raise TrainingError("the run wrote no checkpoint")
@@ -158,11 +158,11 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
     for folder in checkpoints:
         saved = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         prefix = "autoencoder.model." if settings.stage == "mae" else "tagger."
-        trained = {n.removeprefix(prefix): t for n, t in saved["objective"].items() if n.startswith(prefix)}
-        states.append(saved["average"] or trained)
+        latest = {n.removeprefix(prefix): t for n, t in saved["objective"].items() if n.startswith(prefix)}
+        states.append(saved["average"] or latest)
         seen, seconds = max(seen, saved["progress"]["seen"]), max(seconds, saved["progress"]["seconds"])
-    model = SAT(get_config(settings.arch))
-    model.load_state_dict(average(states))
+    model, trained = SAT(get_config(settings.arch)), average(states)
+    model.load_state_dict({name: trained[name] for name in model.state_dict()})  # without the MAE's class token
     shards = Shards(settings.data)
     measured = [line for line in lines(out / METRICS) if "map" in line] if (out / METRICS).exists() else []
     metadata = {

@@ -11,7 +11,6 @@ from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import RayGroup
 from satpipe.jobs.train.objective import Objective
 from satpipe.sat.errors import TrainingError, install
-from satpipe.sat.model.network import SAT
 from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor, nn
 
@@ -78,7 +77,7 @@ class Learner:
         return True
 
     @contextmanager
-    def evaluated(self) -> Iterator[SAT]:
+    def evaluated(self) -> Iterator[Objective]:
         """Provide the model as it is validated and exported: averaged, and in evaluation mode, within the block."""
         tagger = self.objective.tagger
         before = {name: tensor.clone() for name, tensor in tagger.state_dict().items()}
@@ -86,7 +85,7 @@ class Learner:
             tagger.load_state_dict(self._average)
         self._module.eval()
         try:
-            yield tagger
+            yield self.objective
         finally:
             tagger.load_state_dict(before)
             self._module.train()
@@ -97,10 +96,12 @@ def _optimizer(settings: TrainConfig, objective: Objective) -> torch.optim.Optim
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, lr=settings.lr, betas=settings.betas)
     try:
+        from bitsandbytes.optim.adam import Adam8bit
         from bitsandbytes.optim.adamw import AdamW8bit
     except ImportError as error:
-        raise TrainingError(f"adam8bit needs bitsandbytes; {install('train')}") from error
-    optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=settings.lr, betas=settings.betas)
+        raise TrainingError(f"{settings.optimizer} needs bitsandbytes; {install('train')}") from error
+    kind = Adam8bit if settings.optimizer == "adam8bit" else AdamW8bit
+    optimizer: torch.optim.Optimizer = kind(groups, lr=settings.lr, betas=settings.betas)
     return optimizer
 
 
@@ -112,6 +113,7 @@ def learning_rate(settings: TrainConfig, epoch: float) -> float:
         left = settings.epochs - epoch
         share = min(1.0, left / settings.decay_epochs) if settings.decay_epochs else 1.0
     else:
-        done = (epoch - settings.warmup_epochs) / max(1e-9, settings.epochs - settings.warmup_epochs)
+        length = settings.cosine_epochs or settings.epochs - settings.warmup_epochs
+        done = (epoch - settings.warmup_epochs) / max(1e-9, length)
         share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return settings.lr_end + (settings.lr - settings.lr_end) * max(0.0, share)

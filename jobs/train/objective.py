@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -43,12 +44,14 @@ class Objective(nn.Module):
         self.log_mel = LogMel()
         self.autoencoder: MaskedAutoencoder | None = None
         if settings.stage == "mae":
-            self.autoencoder = MaskedAutoencoder(config, settings.decoder_depth)
+            class_token = config.class_token or settings.mae_class_token
+            self.autoencoder = MaskedAutoencoder(replace(config, class_token=class_token), settings.decoder_depth)
         self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         # In a list: as a submodule, it would register the weights a second time.
         self._crop_loss = [CropLoss(self.tagger, self.dtype)]
-        parameters.initialise(self.tagger)
+        parameters.initialise(self.autoencoder or self.tagger, settings.initialisation)
+        self.tagger.init_bn.momentum = settings.norm_momentum
         if settings.init:
             start = checkpoint.load(settings.init)
             parameters.start_from(self.tagger, start.state, head=start.metadata.get("stage") != "mae")
@@ -99,7 +102,8 @@ class Objective(nn.Module):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         frames = self.frames(inputs)
         if settings.mask_frames or settings.mask_bands:
-            frames = augment.mask(frames, rng, max_frames=settings.mask_frames, max_bands=settings.mask_bands)
+            widths = {"frames": settings.mask_frames, "bands": settings.mask_bands}
+            frames = augment.mask(frames, rng, **widths, fixed=settings.mask_width == "fixed")
         if settings.stage == "sat":
             loss: Tensor = self._crop_loss[0](frames, labels)
             return loss

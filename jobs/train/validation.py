@@ -1,4 +1,4 @@
-"""Average precision of a tagger over a validation set, against its teacher or weak labels."""
+"""Figures of a model over a validation set: average precision against a teacher or weak labels, or the MAE's loss."""
 
 import math
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import torch
 from satpipe.jobs.train.batches import CLIP_SAMPLES
 from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import Group
+from satpipe.jobs.train.objective import Objective
 from satpipe.pipeline.training_data.feed import Examples, in_order, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments
@@ -40,6 +41,10 @@ class Validation:
     by_teacher: bool
     group: Group
 
+    def of(self, objective: Objective) -> dict[str, Any]:
+        """Return the metrics of the model in training."""
+        return self.measure(objective.tagger, objective.log_mel)
+
     def measure(self, model: SAT, log_mel: LogMel) -> dict[str, Any]:
         """Return the metrics of a model, among them `map`, by which checkpoints are ranked.
 
@@ -66,11 +71,31 @@ class Validation:
         return [part[order] for part in found], labels[order]
 
 
-def make_validation(settings: TrainConfig, group: Group) -> Validation | None:
+@dataclass(frozen=True)
+class Reconstruction:
+    """A validation set of clips for stage mae."""
+
+    examples: Examples
+    group: Group
+
+    def of(self, objective: Objective) -> dict[str, float]:
+        """Return the mean loss of the autoencoder, with the same masks each time."""
+        group, losses = self.group, []
+        with torch.inference_mode():
+            for numbers, batch in in_order(self.examples, CLIP_SAMPLES, BATCH, group.rank, group.world):
+                rng = np.random.default_rng(int(numbers[0]))
+                losses.append((len(numbers), float(objective(batch.inputs.to(group.device), None, rng))))
+        counts, means = zip(*group.gather(losses), strict=True)
+        return {"validation_loss": float(np.average(means, weights=counts))}
+
+
+def make_validation(settings: TrainConfig, group: Group) -> Validation | Reconstruction | None:
     """Return the validation set of a run, if it has one."""
-    if not settings.validation or settings.stage == "mae":
+    if not settings.validation:
         return None
     shards = Shards(settings.validation)
+    if settings.stage == "mae":
+        return Reconstruction(whole_clips(shards, labelled=False), group)
     if settings.validation_labels:
         return taught(shards, Segments(settings.validation_labels, shards), group)
     return Validation(whole_clips(shards, labelled=True), CLIP_SAMPLES, False, group)

@@ -34,8 +34,8 @@ def train_worker(given: dict[str, Any]) -> None:
     run = Path(given["run"])
     if (run / ERROR).exists():  # another attempt would fail too
         raise TrainingError("the run has failed before")
+    settings = TrainConfig(**given["settings"])
     try:
-        settings = TrainConfig(**given["settings"])
         with threads(settings.threads, flush_denormal=True):
             Worker(settings, run, RayGroup()).train()
     except DivergedError as error:  # raised on every worker, so none waits for another; Ray must not repeat the run
@@ -49,8 +49,8 @@ def train_worker(given: dict[str, Any]) -> None:
         ):
             raise
         message = (
-            f"a batch of {given['settings']['batch']} does not fit into memory: for the same result with less memory, "
-            f"lower batch and raise accumulate by the same factor ({str(error).splitlines()[0]})"
+            f"{settings.step_batch} clips at once do not fit into memory: for the same result with less memory, raise "
+            f"accumulate ({str(error).splitlines()[0]})"
         )
         _note_error(run, TrainingError.__name__, message)
         raise TrainingError(message) from error
@@ -91,7 +91,7 @@ class Worker:
         torch.manual_seed(settings.seed)
         objective = Objective(settings).to(group.device)
         if group.device.type == "cuda" and settings.stage == "sat" and group.world == settings.accumulate == 1:
-            objective.train().record(settings.batch)  # before another thread uses the GPU
+            objective.train().record(settings.step_batch)  # before another thread uses the GPU
         self._feed = make_feed(settings, group)
         self._updates_per_epoch = max(1, self._feed.steps // settings.accumulate)
         state = group.restored()
@@ -111,8 +111,8 @@ class Worker:
             metrics: dict[str, Any] = {}
             last = progress.epoch == settings.epochs
             if self._validation and (last or progress.epoch % settings.validate_every == 0):
-                with self._learner.evaluated() as model:
-                    metrics = self._validation.measure(model, self._learner.objective.log_mel)
+                with self._learner.evaluated() as objective:
+                    metrics = self._validation.of(objective)
                 self._write(metrics)
             self._save(metrics)
         if self._log:

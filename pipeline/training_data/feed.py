@@ -112,30 +112,37 @@ class Feed:
     """
 
     def __init__(
-        self, examples: Examples, *, crop_samples: int, batch: int, per_epoch: int, seed: int, rank: int, world: int
-    ) -> None:
+        self, examples: Examples, *, crop_samples: int, batch: int, per_epoch: int, seed: int, rank: int, world: int,
+        replacement: bool = False,
+    ) -> None:  # fmt: skip
         """Count the batches.
 
         Args:
             examples: Examples to draw from.
             crop_samples: Length of a crop at 16 kHz; shorter clips are padded with silence.
             batch: Crops per batch of this worker.
-            per_epoch: Examples per epoch, over all workers, drawn without replacement; 0: all.
+            per_epoch: Examples per epoch, over all workers; 0: as many as there are.
             seed: Random seed.
             rank: Number of this worker.
             world: Number of workers.
+            replacement: Draw with replacement. Weighted examples are also drawn in this way if an epoch has as many as
+                there are: a draw of all without replacement would ignore the weights.
 
         Raises:
-            ConfigError: There are fewer examples than one batch for each worker.
+            ConfigError: An epoch has fewer examples than one batch for each worker.
         """
         self._examples = examples
         self._crop_samples = crop_samples
         self._batch, self._rank, self._world, self._seed = batch, rank, world, seed
-        self._per_epoch = min(per_epoch or len(examples), len(examples))
+        weighted = examples.weights is not None
+        self._replacement = replacement or (weighted and not 0 < per_epoch < len(examples))
+        self._per_epoch = per_epoch or len(examples)
+        if not self._replacement:
+            self._per_epoch = min(self._per_epoch, len(examples))
         self.steps = self._per_epoch // (batch * world)
         if not self.steps:
             raise ConfigError(
-                f"{self._per_epoch} examples are fewer than a batch of {batch} for each of {world} workers; lower batch"
+                f"an epoch has {self._per_epoch:,} examples, fewer than a batch of {batch * world}: lower batch"
             )
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
@@ -159,13 +166,14 @@ class Feed:
     def _order(self, epoch: int) -> Indices:
         """Return the examples of each batch of this worker, [steps, batch]."""
         rng = np.random.default_rng((self._seed, epoch))
-        examples = self._examples
-        if self._per_epoch == len(examples):
-            drawn = rng.permutation(len(examples))
-        elif examples.weights is None:
-            drawn = rng.permutation(len(examples))[: self._per_epoch]
+        count, weights = len(self._examples), self._examples.weights
+        if self._replacement:
+            chances = None if weights is None else weights / weights.sum()
+            drawn = rng.choice(count, self._per_epoch, p=chances)
+        elif weights is None:
+            drawn = rng.permutation(count)[: self._per_epoch]
         else:  # the largest of weighted Gumbel keys: a weighted draw without replacement
-            keys = np.log(examples.weights + 1e-30) + rng.gumbel(size=len(examples))
+            keys = np.log(weights + 1e-30) + rng.gumbel(size=count)
             drawn = rng.permutation(np.argpartition(-keys, self._per_epoch)[: self._per_epoch])
         whole = self.steps * self._batch * self._world
         return drawn[:whole].reshape(self.steps, self._world, self._batch)[:, self._rank]

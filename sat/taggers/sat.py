@@ -78,9 +78,9 @@ class SATTagger(Tagger):
 
 
 def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
-    """Return the mean scores over the chunks of each segment; the memory is empty at the start of a segment.
+    """Return the mean scores over the whole chunks of each segment; the memory is empty at the start of a segment.
 
-    A full-context model reads a segment of up to its chunk length as one chunk.
+    A segment shorter than a chunk is read as one chunk, as a full-context model reads one of up to its chunk length.
 
     Shape:
         [B, n] samples at 16 kHz -> [B, 527]
@@ -90,8 +90,8 @@ def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:
     frames = frames[..., : samples // HOP_SAMPLES]
     memory, chunk_scores = None, []
     for chunk in frames.split(model.config.chunk_frames, dim=-1):
-        if chunk.shape[-1] < min(PATCH_SAMPLES // HOP_SAMPLES, frames.shape[-1]):
-            break  # what remains is shorter than a patch
+        if chunk.shape[-1] < min(model.config.chunk_frames, frames.shape[-1]):
+            break  # what remains is shorter than a chunk
         scores, memory = model(clamp_dynamic_range(chunk), memory)
         chunk_scores.append(scores)
     mean = torch.stack(chunk_scores).mean(0)

@@ -42,12 +42,20 @@ def mixup(waveforms: Tensor, labels: Tensor, rng: np.random.Generator, alpha: fl
     return mixed, share * labels + (1 - share) * labels[other]
 
 
-def mask(log_mel: Tensor, rng: np.random.Generator, *, max_frames: int, max_bands: int) -> Tensor:
-    """Replace a range of frames and a range of bands with the item's mean (SpecAugment, Park et al. 2019)."""
-    items, bands, frames = log_mel.shape
+def mask(log_mel: Tensor, rng: np.random.Generator, *, frames: int, bands: int, fixed: bool = True) -> Tensor:
+    """Replace a range of frames and a range of bands with the item's mean (SpecAugment, Park et al. 2019).
+
+    Args:
+        log_mel: [B, 64, F].
+        rng: Source of random numbers.
+        frames: Width of the range of frames; at most all of an item's are replaced.
+        bands: Width of the range of bands.
+        fixed: True: all ranges have these widths; False: widths are drawn uniformly from 0 to these.
+    """
+    items, all_bands, all_frames = log_mel.shape
     hidden = torch.zeros(1, dtype=torch.bool, device=log_mel.device)
-    for axis, size, most in ((2, frames, max_frames), (1, bands, max_bands)):
-        widths = rng.integers(0, min(most, size) + 1, items)
+    for axis, size, most in ((2, all_frames, min(frames, all_frames)), (1, all_bands, min(bands, all_bands))):
+        widths = np.full(items, most) if fixed else rng.integers(0, most + 1, items)
         starts = rng.integers(0, size - widths + 1)
         places = torch.arange(size, device=log_mel.device)
         first, end = torch.from_numpy(np.stack([starts, starts + widths])[..., None]).to(log_mel.device)

@@ -47,8 +47,8 @@ def full_context_logits(
         log_mel: [B, 64, F].
         generator: Source of random numbers.
         patch_out: Share of the time steps, and of the frequencies, whose patches are left out (Koutini et al. 2022).
-        drop_path: Probability that a clip skips the last block; the probability is lower for earlier blocks (stochastic
-            depth).
+        drop_path: Probability that a clip skips the attention of the last block, and independently its perceptron; it
+            rises linearly from 0 in the first block (stochastic depth, Huang et al. 2016).
 
     Returns:
         Logits [B, 527].
@@ -62,13 +62,19 @@ def full_context_logits(
         x = torch.cat([x[:, :head], x[:, grid.flatten().to(x.device)]], dim=1)
     depth = len(model.blocks)
     for index, block in enumerate(model.blocks):
-        y = block(x, None)
         probability = drop_path * index / max(1, depth - 1)
         if probability:
-            stays = (torch.rand(len(x), 1, 1, generator=generator) >= probability).to(x)
-            y = x + (y - x) * stays / (1 - probability)
-        x = y
+            x = x + block.attn(block.norm1(x), None) * _stays(x, probability, generator)
+            x = x + block.mlp(block.norm2(x)) * _stays(x, probability, generator)
+        else:
+            x = block(x, None)
     return model.outputlayer(model.pool(x))  # type: ignore[no-any-return]
+
+
+def _stays(x: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Return the factors of a branch that each clip skips with a probability, [B, 1, 1]; their mean is 1."""
+    stays = torch.rand(len(x), 1, 1, generator=generator) >= probability
+    return stays.to(x) / (1 - probability)
 
 
 def _some(count: int, left_out: float, generator: torch.Generator) -> Tensor:

@@ -26,7 +26,7 @@ class MaskedAutoencoder(nn.Module):
         """Create the encoder and the decoder.
 
         Args:
-            config: A full-context configuration.
+            config: A full-context configuration; with a class token, the encoder reads it besides the patches.
             decoder_depth: Blocks of the decoder: 4 for the tiny model, 8 for the larger ones.
             decoder_width: Channels of the decoder's tokens.
         """
@@ -34,9 +34,9 @@ class MaskedAutoencoder(nn.Module):
         self.model = SAT(config)
         self.model.outputlayer.requires_grad_(False)
         self.decoder_embed = nn.Linear(config.width, decoder_width)
-        self.mask_token = nn.Parameter(torch.randn(decoder_width) * 0.02)
-        self.decoder_time = nn.Parameter(torch.randn(decoder_width, 1, config.time_positions) * 0.02)
-        self.decoder_frequency = nn.Parameter(torch.randn(decoder_width, FREQUENCY_PATCHES, 1) * 0.02)
+        self.mask_token = nn.Parameter(torch.randn(1, decoder_width) * 0.02)
+        places = config.time_positions * FREQUENCY_PATCHES + config.class_token
+        self.decoder_positions = nn.Parameter(torch.randn(places, decoder_width) * 0.02)
         self.decoder_blocks = nn.ModuleList(Block(decoder_width, DECODER_HEADS) for _ in range(decoder_depth))
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=NORM_EPS)
         self.decoder_out = nn.Linear(decoder_width, PATCH_VALUES)
@@ -60,11 +60,11 @@ class MaskedAutoencoder(nn.Module):
         for block in self.model.blocks:
             x = block(x, None)
         x = self.decoder_embed(self.model.norm(x))
-        positions = (self.decoder_time[..., : count // FREQUENCY_PATCHES] + self.decoder_frequency).flatten(1).T
-        positions = positions.expand(batch, -1, -1)
         front, shown_tokens = x.tensor_split([head.shape[1]], dim=1)
+        first, positions = self.decoder_positions.tensor_split([head.shape[1]])
+        positions = positions[:count].expand(batch, -1, -1)
         masked = (self.mask_token + _take(positions, hidden)).to(x.dtype)
-        x = torch.cat([front, shown_tokens + _take(positions, kept), masked], dim=1)
+        x = torch.cat([front + first, shown_tokens + _take(positions, kept), masked], dim=1)
         for decoder_block in self.decoder_blocks:
             x = decoder_block(x, None)
         guess = self.decoder_out(self.decoder_norm(x[:, -hidden.shape[1] :]))

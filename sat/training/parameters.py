@@ -1,7 +1,7 @@
 """A model's parameters in training: initial values, groups for the optimiser, averages."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from satpipe.sat.errors import CheckpointError
@@ -9,17 +9,30 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.weights.checkpoint import fit_time_positions
 from torch import Tensor, nn
 
+Initialisation = Literal["normal", "xavier"]
+INITIAL_STD = 0.02
 
-def initialise(model: SAT) -> None:
-    """Set random initial weights; scores begin near 0.01, which is about the mean of the labels."""
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2:
-            nn.init.xavier_uniform_(parameter)
-        elif name.endswith("bias"):
+
+def initialise(module: nn.Module, kind: Initialisation = "normal") -> None:
+    """Set the random initial weights of a SAT or an autoencoder.
+
+    Args:
+        module: The module; normalisation keeps its initial values.
+        kind: "normal": weights and positions with standard deviation 0.02 and biases 0; "xavier": weights by the size
+            of their layer (Glorot and Bengio 2010), and a classifier whose scores begin near 0.01, which is about the
+            mean of the labels.
+    """
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
             nn.init.zeros_(parameter)
-    out: Any = model.outputlayer[1]
-    nn.init.normal_(out.weight, std=0.01)
-    nn.init.constant_(out.bias, -4.6)
+        elif kind == "normal" and parameter.ndim >= 2:
+            nn.init.normal_(parameter, std=INITIAL_STD)
+        elif parameter.ndim == 2:
+            nn.init.xavier_uniform_(parameter)
+    if kind == "xavier" and isinstance(module, SAT):
+        out: Any = module.outputlayer[1]
+        nn.init.normal_(out.weight, std=0.01)
+        nn.init.constant_(out.bias, -4.6)
 
 
 def start_from(model: SAT, state: Mapping[str, Tensor], *, head: bool = True) -> list[str]:

@@ -54,7 +54,7 @@ def sets(*given: str) -> list[str]:
 
 
 def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
-    given = ("data=set", "labels=labels", "epochs=2", "schedule=flat", "clips_per_epoch=6", "batch=1", "workers=2")
+    given = ("data=set", "labels=labels", "epochs=2", "schedule=flat", "clips_per_epoch=6", "batch=2", "workers=2")
     return ["train", "sat", "smoke_sat", "-o", str(folder / out), *sets(*given, *overrides)]
 
 
@@ -189,7 +189,7 @@ def test_full_context_with_everything_the_paper_names(folder: Path, satpipe_here
     write_labels(bare, folder / "bare-labels", folder / "teacher.safetensors")
     given = (
         "data=bare", "labels=bare-labels", "validation=bare", "validation_labels=bare-labels",
-        "epochs=3", "clips_per_epoch=4", "batch=1", "workers=2", "accumulate=2", "optimizer=adam8bit",
+        "epochs=3", "clips_per_epoch=4", "batch=4", "workers=2", "accumulate=2", "optimizer=adam8bit",
         "average_best=4", "init=teacher.safetensors",
     )  # fmt: skip
     done = satpipe_here("train", "full", "smoke_full", "-o", folder / "full", *sets(*given), cwd=folder)
@@ -238,10 +238,8 @@ def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr(train_worker, "Worker", full)
     monkeypatch.setattr(train_worker, "RayGroup", lambda: None)
-    settings = load_config("sat", "sat_tiny_2s", ["data=a", "labels=b"]).model_dump()
-    with pytest.raises(
-        TrainingError, match="a batch of 32 does not fit into memory: .*, lower batch and raise accumulate"
-    ):
+    settings = load_config("sat", "sat_tiny_2s", ["data=a", "labels=b", "validation=c"]).model_dump()
+    with pytest.raises(TrainingError, match="32 clips at once do not fit into memory: .*, raise accumulate"):
         train_worker.train_worker({"settings": settings, "run": str(tmp_path)})
     with pytest.raises(TrainingError, match="the run has failed before"):  # another try by Ray ends at once
         train_worker.train_worker({"settings": settings, "run": str(tmp_path)})
@@ -302,6 +300,38 @@ def test_the_autoencoder_learns_what_is_masked(name: str) -> None:
     assert found[-1] < 0.5 * found[0]
 
 
+def test_a_clip_skips_attention_and_perceptron_independently() -> None:
+    model = model_by_rule(replace(get_config("audiotransformer_tiny"), depth=2))
+    last = model.blocks[1]
+    tokens: list[torch.Tensor] = []  # before the last block, after its attention, after it
+    for module in (last.norm1, last.norm2, model.norm):
+        module.register_forward_pre_hook(lambda _, given: tokens.append(given[0]))
+    clips = torch.randn(400, 64, 16)
+    with torch.no_grad():
+        forward.full_context_logits(model, clips, torch.Generator().manual_seed(RNG), drop_path=0.5)
+    before, between, after = tokens
+    attention, perceptron = ((a != b).flatten(1).any(1) for a, b in ((before, between), (between, after)))
+    for stays in (attention, perceptron, attention & ~perceptron, ~attention & perceptron):
+        assert 0.18 < float(stays.float().mean()) < 0.58
+    assert float((attention & perceptron).float().mean()) == pytest.approx(0.25, abs=0.07)
+
+
+def test_an_autoencoder_is_ranked_by_its_loss_and_exported_without_its_class_token(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    given = ("data=set", "validation=set", "epochs=2", "clips_per_epoch=2", "average_best=2")
+    settings, group = load_config("mae", "smoke_mae", given), Alone(folder / "mae" / "checkpoints")
+    Worker(settings, folder / "mae", group).train()
+    measured = [line["validation_loss"] for line in lines(folder / "mae") if "validation_loss" in line]
+    assert len(measured) == 2
+    assert measured[0] != measured[1]
+    assert [metrics["validation_loss"] for metrics in group.metrics] == measured
+    saved = torch.load(group.checkpoints[0] / "state.pt", weights_only=True)["objective"]
+    assert "autoencoder.model.cls_token" in saved
+    assert load(export(settings, folder / "mae", group.checkpoints)).config.name == "audiotransformer_tiny"
+
+
 def test_patches_are_in_the_order_of_the_tokens() -> None:
     log_mel = torch.arange(64 * 48.0).view(1, 64, 48)
     cut = patches(log_mel)
@@ -324,14 +354,17 @@ def test_augmentation_does_what_it_says() -> None:
     mixed, soft = augment.mixup(waveforms, labels, rng, 0.3)
     torch.testing.assert_close(soft.sum(1), torch.ones(4))
     torch.testing.assert_close(mixed, soft @ waveforms, atol=1e-4, rtol=1e-4)
-    masked = augment.mask(torch.randn(2, 64, 400), rng, max_frames=192, max_bands=24)
+    masked = augment.mask(torch.randn(2, 64, 400), rng, frames=192, bands=24)
     assert masked.shape == (2, 64, 400)
     assert float(augment.level(waveforms * 9, rng, 6.0).abs().max()) <= 1.0001
 
 
 def test_masks_are_a_stripe_of_time_and_one_of_bands() -> None:
     log_mel = torch.randn(50, 64, 400)
-    masked = augment.mask(log_mel, np.random.default_rng(RNG), max_frames=30, max_bands=8)
+    fixed = augment.mask(log_mel, np.random.default_rng(RNG), frames=30, bands=8) != log_mel
+    assert {int(n) for n in fixed.all(1).sum(1)} == {30}
+    assert {int(n) for n in fixed.all(2).sum(1)} == {8}
+    masked = augment.mask(log_mel, np.random.default_rng(RNG), frames=30, bands=8, fixed=False)
     hidden = masked != log_mel
     assert bool((masked == log_mel.mean((1, 2), keepdim=True))[hidden].all())
     for item in hidden:

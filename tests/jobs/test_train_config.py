@@ -8,7 +8,7 @@ from satpipe.jobs.train.config import CONFIG_FOLDER, load_config
 from satpipe.jobs.train.learner import learning_rate
 from satpipe.sat.errors import ConfigError
 
-GIVEN = ("data=clips", "labels=labels")
+GIVEN = ("data=clips", "labels=labels", "validation=others")
 SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 
 
@@ -76,6 +76,8 @@ def test_overrides_and_files(tmp_path: Path) -> None:
         ),
         ("stage=full", "is for stage full, not sat"),
         ("warmup_epochs=900", "warmup_epochs and decay_epochs must add up to at most the 250 epochs"),
+        ("workers=3", "batch must be a multiple of workers times accumulate, 3 x 1, not 32"),
+        ("validation=", "average_best=4 ranks checkpoints on a validation set: add --set validation=FOLDER"),
         ("data=", "data must name the folder of a training set"),
         ("labels=", "labels must name the folder of a teacher's labels .* for stage sat"),
         ("lr", "--set must be key=value, not 'lr'"),
@@ -106,7 +108,10 @@ def test_learning_rates() -> None:
     assert learning_rate(mae, 3) == pytest.approx(2e-4)
     assert learning_rate(mae, 3 + 47 / 2) == pytest.approx(1.1e-4)
     assert learning_rate(mae, 50) == pytest.approx(2e-5)
-    flat = load_config("sat", "sat_tiny_2s", [*GIVEN, "schedule=flat", "decay_epochs=50"])
+    cut_off = load_config("full", "full_tiny", GIVEN)  # warm-up, then a half cosine as long as the run
+    assert learning_rate(cut_off, 60 + 90) == pytest.approx(5e-5 + 4.5e-4 / 2)
+    assert learning_rate(cut_off, 180) == pytest.approx(5e-5 + 4.5e-4 * (1 + math.cos(math.pi * 120 / 180)) / 2)
+    flat = load_config("sat", "sat_tiny_2s", [*GIVEN, "schedule=flat", "decay_epochs=50", "lr_end=0"])
     assert learning_rate(flat, 199) == learning_rate(flat, 100) == 5e-4
     assert learning_rate(flat, 225) == pytest.approx(2.5e-4)
     assert math.isclose(learning_rate(flat, 250), 0, abs_tol=1e-12)

@@ -273,10 +273,15 @@ def test_rare_labels_are_drawn_more_often(tmp_path: Path) -> None:
     drawn = Counter(clip for epoch in range(60) for batch in rare.epoch(epoch) for clip in batch.clips)
     assert drawn["005.flac"] > 2.5 * max(count for clip, count in drawn.items() if clip != "005.flac")
     assert all(batch.clips[0] != batch.clips[1] for epoch in range(60) for batch in rare.epoch(epoch))
+    for per_epoch in (0, 12, 24):  # the whole set, or more: drawn with replacement
+        repeated = feed(shards, balance=1.0, per_epoch=per_epoch)
+        assert repeated.steps == (per_epoch or 12) // 2
+        drawn = Counter(clip for epoch in range(20) for batch in repeated.epoch(epoch) for clip in batch.clips)
+        assert drawn["005.flac"] > 0.35 * sum(drawn.values())
 
 
 def test_too_few_examples_for_a_batch(shards: Shards) -> None:
-    with pytest.raises(ConfigError, match="4 examples are fewer than a batch of 2 for each of 3 workers; lower batch"):
+    with pytest.raises(ConfigError, match="an epoch has 4 examples, fewer than a batch of 6: lower batch"):
         feed(shards, world=3, per_epoch=4)
 
 

@@ -34,7 +34,7 @@ def write_labels(shards: Shards, out: Path, teacher: Path) -> Segments:
     out.mkdir()
     for shard in range(len(shards.files)):
         location = out / f"psl-{shard:05d}-of-{len(shards.files):05d}.parquet"
-        label_shard(shards.folder, shard, str(teacher), SegmentOptions(), location)
+        label_shard(shards.folder, shard, str(teacher), SegmentOptions(hop_s=2.0), location)
     return Segments(out, shards)
 
 

@@ -12,7 +12,7 @@ from satpipe.jobs.train.batches import CLIP_SAMPLES
 from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import Group
 from satpipe.jobs.train.objective import Objective
-from satpipe.pipeline.training_data.feed import Examples, in_order, labelled_segments, whole_clips
+from satpipe.pipeline.training_data.feed import Examples, Indices, in_order, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
@@ -52,19 +52,24 @@ class Validation:
         `teacher_figures` over the most frequent classes, or NaN if no class is frequent enough.
         """
         if not self.by_teacher:
-            (scores,), labels = self._scores(lambda waveforms: [segment_scores(model, log_mel, waveforms)])
+            (scores,), labels = self._scores(lambda waveforms, ends: [clip_scores(model, log_mel, waveforms, ends)])
             return {"map": mean_average_precision(scores, labels >= TRUE_SCORE, 1)[0]}
-        (on, off), labels = self._scores(lambda waveforms: with_and_without_memory(model, log_mel, waveforms))
+        (on, off), labels = self._scores(lambda waveforms, _: with_and_without_memory(model, log_mel, waveforms))
         metrics = teacher_figures(on, off, labels)
         known = (metrics[f"teacher_map_{count}"] for count in TRUE_SEGMENTS)
         return metrics | {"map": next((value for value in known if not math.isnan(value)), math.nan)}
 
-    def _scores(self, tag: Callable[[Tensor], list[Tensor]]) -> tuple[list[Scores], Scores]:
-        """Return the scores of all examples, of which each worker tags its share, and their labels."""
-        group, parts = self.group, []
+    def _scores(self, tag: Callable[[Tensor, Indices], list[Tensor]]) -> tuple[list[Scores], Scores]:
+        """Return the scores of all examples, of which each worker tags its share, and their labels.
+
+        Args:
+            tag: Called with waveforms, padded with silence to one length, and the lengths without it, in samples.
+        """
+        examples, group, parts = self.examples, self.group, []
+        ends = np.rint(examples.shards.durations_s[examples.clips] * SAMPLE_RATE_HZ).astype(np.int64)
         with torch.inference_mode():
-            for numbers, batch in in_order(self.examples, self.samples, BATCH, group.rank, group.world):
-                scores = [part.cpu().numpy() for part in tag(batch.inputs.to(group.device))]
+            for numbers, batch in in_order(examples, self.samples, BATCH, group.rank, group.world):
+                scores = [part.cpu().numpy() for part in tag(batch.inputs.to(group.device), ends[numbers])]
                 parts.append((numbers, batch.labels.numpy(), *scores))  # type: ignore[union-attr]  # all are labelled
         every, labels, *found = (np.concatenate(column) for column in zip(*group.gather(parts), strict=True))
         order = np.argsort(every)
@@ -105,6 +110,19 @@ def taught(shards: Shards, segments: Segments, group: Group) -> Validation:
     """Return a validation set that a teacher has labelled."""
     samples = round(segments.segment_s * SAMPLE_RATE_HZ)
     return Validation(labelled_segments(shards, segments), samples, True, group)
+
+
+def clip_scores(model: SAT, log_mel: LogMel, waveforms: Tensor, ends: Indices) -> Tensor:
+    """Return the scores of clips of several lengths, the same as `satpipe evaluate` computes from their tables.
+
+    Shape:
+        [B, n] samples at 16 kHz, of which row i ends at `ends[i]` -> [B, 527]
+    """
+    scores = waveforms.new_empty(len(waveforms), model.config.classes)
+    for end in np.unique(ends).tolist():
+        rows = torch.from_numpy(np.flatnonzero(ends == end)).to(waveforms.device)
+        scores[rows] = segment_scores(model, log_mel, waveforms[rows, :end])
+    return scores
 
 
 def with_and_without_memory(model: SAT, log_mel: LogMel, waveforms: Tensor) -> list[Tensor]:

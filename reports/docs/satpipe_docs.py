@@ -2,7 +2,8 @@
 
 `schema NAME`: the columns of a table in `satpipe.pipeline.tables.schemas`. `statuses`: the possible statuses of a
 recording. `warnings`: the kinds of warnings of a recording. `configurations models` or `configurations training`: the
-configurations that come with satpipe. `cost`: the measured cost of models.
+configurations that come with satpipe. `paper-training`: the paper's training next to that of the configurations.
+`cost`: the measured cost of models.
 """
 
 import inspect
@@ -15,15 +16,17 @@ from typing import Any
 import pyarrow as pa
 import yaml
 from docutils import nodes
-from satpipe.jobs.train.config import CONFIG_FOLDER, STAGES
+from satpipe.jobs.train.config import CONFIG_FOLDER, STAGES, Stage, load_config
 from satpipe.pipeline import recording_warnings
 from satpipe.pipeline.tables import schemas
+from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.reports import profile_tables
 from satpipe.reports.tables import markdown_text
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+STAGE_NAMES = {"mae": "MAE", "full": "full", "sat": "SAT"}
 _FIELD = re.compile(r'pa\.field\("(?P<name>\w+)".*?\),?(?:\s+# (?P<comment>.*))?$')
 _START = re.compile(r"^(?P<table>\w+) = (?:pa\.schema\()?\[?")
 
@@ -72,6 +75,19 @@ class Configurations(SphinxDirective):
         return self.parse_text_to_nodes(_models() if self.arguments[0] == "models" else _training())
 
 
+class PaperTraining(SphinxDirective):
+    """The paper's training, the authors' published values, and the recipes'."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        rows = yaml.safe_load(Path(self.env.srcdir, "reference", "paper_training.yaml").read_text())
+        cells = (
+            (row["what"], row.get("paper", ""), row.get("published", ""), _recipes(row), row.get("reason", ""))
+            for row in rows
+        )
+        return self.parse_text_to_nodes(_table(("", "paper (section)", "published", "satpipe", "why"), cells))
+
+
 class Cost(SphinxDirective):
     """The cost of models and other taggers, next to the paper's figures."""
 
@@ -79,6 +95,30 @@ class Cost(SphinxDirective):
         """Return the tables."""
         figures = json.loads(Path(profile_tables.__file__).with_name("profile.json").read_text())
         return self.parse_text_to_nodes(markdown_text(profile_tables.tables(figures)))
+
+
+def _recipes(row: dict[str, Any]) -> str:
+    """Return what the recipes have for one row of the table: the text of the row, or the values of its keys."""
+    if "satpipe" in row:
+        return str(row["satpipe"])
+    if "options" in row:
+        return ", ".join(f"`{name}={getattr(SegmentOptions, name):g}`" for name in row["options"])
+    return "; ".join(
+        ", ".join(_values(stage, key) for key in keys) + f" ({STAGE_NAMES[stage]})"
+        for stage, keys in row["keys"].items()
+    )
+
+
+def _values(stage: Stage, key: str) -> str:
+    """Return the value of a key in the recipes of a stage; those of the sizes T, S and B if they differ."""
+    chosen = (f"{stage}_{size}" + "_2s" * (stage == "sat") for size in ("tiny", "small", "base"))
+    given = ("data=a", "labels=b", "validation=c")
+    values = [_short(getattr(load_config(stage, name, given), key)) for name in chosen]
+    return f"`{key}={values[0] if len(set(values)) == 1 else ' / '.join(values)}`"
+
+
+def _short(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _models() -> str:
@@ -180,6 +220,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "warnings": Warnings,
         "configurations": Configurations,
         "cost": Cost,
+        "paper-training": PaperTraining,
     }
     for name, directive in directives.items():
         app.add_directive(name, directive)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 import torch
 from conftest import COMMAND, Satpipe
 from helpers import model_by_rule
+from satpipe.jobs.evaluate import evaluate
 from satpipe.jobs.train import worker as train_worker
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.job import export
@@ -93,9 +93,12 @@ def test_a_run_leaves_figures_and_a_model_that_tags(
     assert len(json.loads(exported.metadata["labels"])) == 527
     assert json.loads(exported.metadata["data"])["clips"] == CLIPS
     assert json.loads(exported.metadata["settings"])["data"] == "set"  # without its path
-    done = satpipe_here("tag", folder / "audio" / "000.flac", "-o", tmp_path, "--model", run / "model.safetensors")
+    done = satpipe_here("tag", folder / "audio", "-o", tmp_path, "--model", run / "model.safetensors")
     assert done.returncode == 0, done.stderr
-    assert len(pd.read_parquet(tmp_path / "scores")) > 0
+    figures = evaluate(tmp_path, weak=folder / "labels.csv")["figures"]
+    found = next(each["value"] for each in figures if (each["name"], each["average"]) == ("mAP", "macro"))
+    validated = [line["map"] for line in lines(run) if "map" in line][-1]
+    assert validated == pytest.approx(found, abs=1e-3)
 
 
 def updates(run: Path) -> int:

@@ -68,7 +68,7 @@ def test_overrides_and_files(tmp_path: Path) -> None:
         ("batch=0", "batch must be greater than or equal to 1, not 0"),
         ("patch_out=1", "patch_out must be less than 1, not 1"),
         ("lr=0", "lr must be greater than 0, not 0"),
-        ("optimizer=sgd", "optimizer must be 'adamw' or 'adam8bit', not 'sgd'"),
+        ("optimizer=sgd", "optimizer must be 'adamw', 'adam8bit' or 'adamw8bit', not 'sgd'"),
         ("arch=SAT_T_3s", "configuration 'SAT_T_3s' not found; did you mean SAT_T_"),
         (
             "arch=audiotransformer_tiny",

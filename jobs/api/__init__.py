@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from satpipe.jobs.activity import activity
     from satpipe.jobs.evaluate import evaluate
     from satpipe.jobs.events import events
     from satpipe.jobs.tag.job import tag
@@ -48,6 +49,7 @@ __all__ = [
     "TrainingError",
     "TruthError",
     "__version__",
+    "activity",
     "evaluate",
     "events",
     "labels",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 _PLACES = {
     "StreamingTagger": "sat.model.streaming:StreamingTagger",
+    "activity": "jobs.activity:activity",
     "evaluate": "jobs.evaluate:evaluate",
     "events": "jobs.events:events",
     "labels": "sat.labels:weak_labels",

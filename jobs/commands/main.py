@@ -11,11 +11,12 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 import click
-from satpipe.jobs.commands import measure, models, results, tag, train
+from satpipe.jobs.commands import activity, measure, models, results, tag, train
 from satpipe.jobs.commands.shared import log
 
 NOT_FINISHED = 1
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
+results.group.add_command(activity.activity)
 SECTIONS = (tag.group, results.group, train.group, measure.group, models.group)
 
 

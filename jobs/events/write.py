@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -15,7 +14,6 @@ import pyarrow as pa
 from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.events.formats import RAVEN_COLUMNS, RAVEN_FILE_COLUMNS, RENDERERS, Event, Found, raven_selection
 from satpipe.jobs.events.sequence import Sequence
-from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.storage import locate, output_file, relative_path, write_text
 from satpipe.pipeline.tables.schemas import EVENTS
@@ -87,11 +85,11 @@ def write(out: str | Path, options: EventOptions, to: str | Path | None = None, 
     written = Written(place, int((finder.tables.chunks[finder.recordings] > 0).sum()), finder.notes)
     found = map(written.count, finder.events())
     if kind in TABLE_FORMATS:
-        _write_table(found, place, kind, _about(finder, options))
+        _write_table(found, place, kind, finder.about())
     elif kind == "raven" and place.suffix.lower() == _ONE_FILE:
-        _write_raven(found, place, finder, _about(finder, options))
+        _write_raven(found, place, finder, finder.about())
     else:
-        _write_files(found, place, kind, finder, _about(finder, options))
+        _write_files(found, place, kind, finder, finder.about())
     return written
 
 
@@ -106,26 +104,6 @@ def _kind(to: str | Path | None, format: str | None) -> str:
     if format not in (None, kind):
         raise ConfigError(f"{to} is not a name for --format {format}: leave out --format, or end the name in .{format}")
     return kind
-
-
-def _about(finder: Finder, options: EventOptions) -> dict[str, Any]:
-    """Return the model and options that the events depend on."""
-    tables, levels = finder.tables, finder.levels
-    mids = [target.mid for target in levels.targets]
-    return {
-        "satpipe": version("satpipe"),
-        "run": tables.run.get("id"),
-        "model": {key: tables.model[key] for key in ("arch", "sha256", "cut", "memory", "delay_s", "grids", "combine")},
-        "threshold": _one_or_each(mids, levels.threshold),
-        "low": _one_or_each(mids, levels.low),
-        "min_s": options.min_s,
-        "merge_gap_s": options.merge_gap_s,
-    }
-
-
-def _one_or_each(mids: list[str], values: Floats) -> float | dict[str, float]:
-    rounded = [round(value, 6) for value in values.tolist()]
-    return rounded[0] if len(set(rounded)) == 1 else dict(zip(mids, rounded, strict=True))
 
 
 def _write_table(found: Iterable[pa.Table], place: Path, kind: str, about: dict[str, Any]) -> None:

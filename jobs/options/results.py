@@ -1,7 +1,7 @@
 """Options of `satpipe evaluate`, `events` and `report`."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -20,6 +20,8 @@ EXACT = "exact"
 AUDIOSET = "audioset"
 """Value of `weak` and `strong`: AudioSet's own labels of its evaluation set."""
 
+BY = HOUR, DAY, RECORDING, FOLDER, LABEL = ("hour", "day", "recording", "folder", "label")
+"""What the rows of an activity table can tell apart."""
 DEFAULT_THRESHOLD = 0.5
 """Minimum score of what counts as found, in `events`, `activity`, `report` and other commands on results."""
 
@@ -223,6 +225,42 @@ class EventOptions(SelectionOptions):
     merge_gap_s: Annotated[
         float, Option("Maximum gap in seconds between two events of a class that are merged.", minimum=0)
     ] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivityOptions(EventOptions):
+    """Options of `satpipe activity`."""
+
+    by: Annotated[
+        str | Iterable[str],
+        Option(
+            "What rows tell apart besides classes and groups; label: only these.",
+            metavar="hour|day|recording|folder|label",
+        ),
+    ] = ("hour",)
+    time_zone: Annotated[
+        str | None,
+        Option("Time zone of hours and days, such as Europe/Berlin; by default that of the run.", metavar="ZONE"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: A value is not allowed.
+        """
+        super().__post_init__()
+        given = [self.by] if isinstance(self.by, str) else self.by
+        by = tuple(dict.fromkeys(each.strip() for text in given for each in text.split(",")))
+        for each in by:
+            if each not in BY:
+                raise ConfigError(f"--by must be {', '.join(BY[:-1])} or {BY[-1]}, or several of them, not {each!r}")
+        object.__setattr__(self, "by", by)
+
+    @property
+    def selection(self) -> "Selection":
+        """The part of the folder; for hours and days, recordings must have a date."""
+        return replace(super().selection, dated=HOUR in self.by or DAY in self.by)
 
 
 @dataclass(frozen=True)

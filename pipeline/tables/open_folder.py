@@ -177,8 +177,8 @@ class Tables:
         time: npt.NDArray[np.datetime64] = self.time[recordings] + np.rint(true_us).astype("timedelta64[us]")
         return time
 
-    def seconds(self, recordings: Ints, utc: np.datetime64) -> Floats:
-        """Return the seconds from the start of recordings, by position, to a time in UTC; NaN if unknown, [n]."""
+    def seconds(self, recordings: Ints, utc: np.datetime64 | npt.NDArray[np.datetime64]) -> Floats:
+        """Return the seconds from the start of recordings, by position, to times in UTC; NaN if unknown, [n]."""
         return (utc - self.time[recordings]) / np.timedelta64(1, "s") / self._clock_rate[recordings]
 
     def choose(self, recordings: str | Iterable[str] | None = None) -> Ints:

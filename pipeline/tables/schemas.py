@@ -7,6 +7,7 @@ staged       float32 scores of spans, written by workers before they are publish
 clips        training sets: one row per clip, with its compressed audio
 segments     scores by a teacher: one row per segment of a clip
 events       one row per sound event
+activity     one row per hour, day, recording or folder, and class or group
 curves       of an evaluation: one row per point of a curve
 """
 
@@ -108,6 +109,23 @@ EVENTS = pa.schema(
         pa.field("time", pa.timestamp("us", tz="UTC")),  # of the start; null where the recording's is not known
         pa.field("time_local", pa.string()),  # the same in the run's time zone, ISO 8601 with the offset from UTC
         pa.field("end_time", pa.timestamp("us", tz="UTC")),
+    ]
+)
+ACTIVITY = pa.schema(  # columns of places and times are there if rows tell them apart
+    [
+        pa.field("recording", _NAME, nullable=False),
+        pa.field("folder", _NAME, nullable=False),  # of the recording, "" for the input folder itself
+        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),  # start of the hour or day
+        pa.field("time_local", _NAME, nullable=False),  # the same in local time, ISO 8601 with the offset from UTC
+        pa.field("date", pa.date32(), nullable=False),  # in local time
+        pa.field("hour", pa.int8(), nullable=False),  # in local time, 0 to 23
+        pa.field("mid", _NAME, nullable=False),
+        pa.field("label", _NAME, nullable=False),
+        pa.field("recorded_s", pa.float64(), nullable=False),  # length of the tagged audio, the effort; never 0
+        pa.field("events", pa.int32(), nullable=False),  # that begin there
+        pa.field("active_s", pa.float64(), nullable=False),  # length of events there, of those that begin before, too
+        pa.field("share", pa.float64(), nullable=False),  # active_s / recorded_s
+        pa.field("peak_score", pa.float32(), nullable=False),  # the highest one, also below the threshold
     ]
 )
 CURVES = pa.schema(

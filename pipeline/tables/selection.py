@@ -33,6 +33,7 @@ class Selection:
         end_s: Only chunks that start before this many seconds of their recording.
         since: Only chunks that end after this time.
         until: Only chunks that start before this time.
+        dated: Only recordings whose start is known.
     """
 
     recordings: Recordings | None = None
@@ -44,6 +45,7 @@ class Selection:
     end_s: float | None = None
     since: Time | None = None
     until: Time | None = None
+    dated: bool = False
 
     def targets(self) -> tuple[Target, ...]:
         """Return the classes and groups that are chosen.
@@ -78,7 +80,10 @@ class Selection:
         if self._by_clock:
             known = ~np.isnat(tables.time[rows])
             if not known.any():
-                raise ConfigError(f"{tables.folder} does not show when these recordings started: they have no time")
+                raise ConfigError(
+                    f"{tables.folder}: the start times of these recordings are unknown, so they have neither dates nor "
+                    "times to select or sort them by"
+                )
             rows = rows[known]
         low_s = np.full(len(rows), 0.0 if self.start_s is None else self.start_s)
         high_s = np.full(len(rows), np.inf if self.end_s is None else self.end_s)
@@ -100,7 +105,7 @@ class Selection:
 
     @property
     def _by_clock(self) -> bool:
-        return self.since is not None or self.until is not None
+        return self.dated or self.since is not None or self.until is not None
 
 
 def _utc(time: Time) -> np.datetime64:

@@ -1,14 +1,20 @@
-"""A Ray on this machine for one run: closed to others, with its files where this user may write."""
+"""A Ray on this machine for this process: closed to others, with its files where this user may write."""
 
+import atexit
+import logging
 import os
 import secrets
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
+import psutil
+import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from satpipe.sat.errors import ConfigError
@@ -17,29 +23,148 @@ SOCKET_BYTES = len("/ray-abcdefgh/r/session_2026-01-01_00-00-00_000000_4194304/s
 MAX_PARENT_BYTES = (103 if sys.platform == "darwin" else 107) - SOCKET_BYTES  # a system limits the paths of sockets
 REMOVAL_TRIES = 50
 MIN_FREE_BYTES = 32 * 2**20  # for sockets and logs
+OBJECT_STORE_BYTES = 512 * 2**20  # for the model's weights; everything else is small
+OUT_OF_MEMORY_RETRIES = 2
+NO_PORT = -1  # without a port Ray starts no dashboard; otherwise it would wait a second for one that shows nothing
+CHECK_EVERY_S = 0.2  # for the end of Ray; faster than the user can end it and start another
+END_WITHIN_S = 3.0  # time for this process to leave its Ray
+
+_ours: "LocalRay | None" = None
+
+
+def ours(cpus: int | None) -> "LocalRay":
+    """Return the Ray of this process; if there is none with so many processors, start it in the background.
+
+    Args:
+        cpus: Number of tasks that Ray runs simultaneously; None: one per processor.
+    """
+    global _ours
+    if not (_ours and _ours.usable and _ours.cpus == cpus):
+        end()
+        _ours = LocalRay(cpus)
+    return _ours
+
+
+def others() -> bool:
+    """Return True if this process uses a Ray that it has not started here, but the user elsewhere."""
+    return ray.is_initialized() and not (_ours and _ours.usable)
+
+
+@atexit.register
+def end() -> None:
+    """End the Ray of this process, if it has started one."""
+    global _ours
+    if _ours and _ours.process == os.getpid():
+        _ours.end()
+    _ours = None
+
+
+class LocalRay:
+    """The Ray that this process has started; all its runs use it, and it ends with the process.
+
+    It lives in a thread of its own: the caller can go on while it starts, which is mostly waiting; and Linux kills
+    Ray's processes when the thread that started them ends, which must not be one of the user's.
+    """
+
+    def __init__(self, cpus: int | None) -> None:
+        """Start Ray in the background; `cpus` is that of `ours`."""
+        self.cpus = cpus
+        self.process = os.getpid()
+        self._folder = self._address = ""
+        self._error: Exception | None = None
+        self._started, self._to_end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._live, name="satpipe-ray", daemon=True)
+        self._thread.start()
+
+    @property
+    def usable(self) -> bool:
+        """True while this process uses this Ray, or will when it has started."""
+        return self.process == os.getpid() and (not self._started.is_set() or self._in_use)
+
+    def wait(self) -> None:
+        """Wait until Ray has started.
+
+        Raises:
+            ConfigError: There is no folder for its sockets and logs.
+            Exception: It could not be started.
+        """
+        self._started.wait()
+        if self._error:
+            raise self._error
+
+    def end(self) -> None:
+        """End Ray and its processes, at once: Ray itself would end one after the other, which takes a second."""
+        complete = self._started.is_set()
+        self._to_end.set()
+        deadline = time.monotonic() + END_WITHIN_S
+        while complete and self._in_use and time.monotonic() < deadline:  # this process must leave first
+            time.sleep(0.002)
+        if self._folder:
+            _kill(self._folder)
+        if complete:
+            self._thread.join(END_WITHIN_S)
+        elif self._folder:  # Ray waits for processes that are gone, and would at the end of the program
+            atexit.unregister(ray.shutdown)
+            _remove(self._folder)
+
+    @property
+    def _in_use(self) -> bool:
+        return ray.is_initialized() and ray.get_runtime_context().gcs_address == self._address
+
+    def _live(self) -> None:
+        try:
+            with folder() as self._folder, _loopback():
+                with private():
+                    initialize(
+                        address="local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
+                        num_cpus=self.cpus,
+                        include_dashboard=False,
+                        dashboard_port=NO_PORT,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        _temp_dir=os.path.join(self._folder, "r"),  # Ray opens its own folder to all users
+                    )
+                self._address = ray.get_runtime_context().gcs_address
+                self._started.set()
+                while self._in_use and not self._to_end.wait(CHECK_EVERY_S):
+                    pass
+                if self._in_use:  # otherwise the user has called `ray.shutdown`
+                    ray.shutdown()
+                _read_environment_again()
+        except Exception as error:  # noqa: BLE001  (if the start-up times out, Ray raises no more specific class)
+            self._error = error
+        finally:
+            self._started.set()
+
+
+def initialize(**options: Any) -> None:
+    """Start or join Ray, outside the main thread, so that SIGTERM goes on to do what it does in this program.
+
+    In the main thread Ray would install a handler that raises SystemExit, and anywhere one in C++ that prints a stack
+    trace and aborts the program if that has not ended three seconds later.
+    """
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+    ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
 
 
 @contextmanager
-def private() -> Iterator[str]:
-    """Let `ray.init` start a Ray for this user only; provide the folder for its `_temp_dir`.
+def private() -> Iterator[None]:
+    """Let `ray.init` start a Ray for this user only.
 
     Its processes listen on the loopback interface. They answer callers that know a token made for this Ray, unless the
-    environment variables RAY_AUTH_MODE, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH say otherwise. The folder with its
-    sockets and logs is closed to others and removed at the end, unless RAY_TMPDIR names the folder to keep it in.
-
-    Raises:
-        ConfigError: There is no folder for sockets and logs.
+    environment variables RAY_AUTH_MODE, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH say otherwise. Nothing is reported to
+    Ray's makers. Workers have the niceness of this process, and import torch when they start.
     """
-    variables = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    variables = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # added to that of this process; by default 15
+        "RAY_preload_python_modules": "torch",
+        # By default Ray retries a task that runs out of memory for ever; one large recording would block the run.
+        "RAY_task_oom_retries": str(OUT_OF_MEMORY_RETRIES),
+    }
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):  # Ray itself would write a token to the home, which may not exist
         variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    with _folder() as folder, _environment(variables), _loopback():
-        yield folder
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables that are not set, for this process and those it starts."""
     added = [name for name in variables if not os.environ.get(name)]
     os.environ.update({name: variables[name] for name in added})
     _read_environment_again()
@@ -48,7 +173,6 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
-        _read_environment_again()
 
 
 def _read_environment_again() -> None:
@@ -72,21 +196,26 @@ def _loopback() -> Iterator[None]:
 
 
 @contextmanager
-def _folder() -> Iterator[str]:
-    """Make a folder for sockets and logs where this user may write, there is space, and the path is short enough."""
+def folder() -> Iterator[str]:
+    """Make a folder for sockets and logs where this user may write, there is space, and the path is short enough.
+
+    It is closed to others and removed at the end, unless RAY_TMPDIR names the folder to keep it in.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
     kept, temporary, of_user = (os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR", "XDG_RUNTIME_DIR"))
     problems = []
     for parent in filter(None, (kept, temporary, "/tmp", "/var/tmp", of_user, "/dev/shm")):
         try:
-            folder = _made_in(os.path.abspath(parent))
+            made = _made_in(os.path.abspath(parent))
         except OSError as error:
             problems.append(f"{parent}: {error.strerror or error}")
             continue
         try:
-            yield os.path.join(folder, "r")  # Ray opens its own folder to all users
+            yield made
         finally:
-            if parent != kept:
-                _remove(folder)
+            _remove(made)
         return
     raise ConfigError(
         f"Ray needs a folder for its sockets and logs, but none can be used ({'; '.join(problems)}). Free space, or "
@@ -105,10 +234,24 @@ def _made_in(parent: str) -> str:
     return tempfile.mkdtemp(prefix="ray-", dir=parent)
 
 
-def _remove(folder: str) -> None:
-    """Remove a folder to which Ray's processes may still write while they end."""
+def _remove(made: str) -> None:
+    """Remove a folder, which Ray's processes may still write to while they end, unless it is to be kept."""
+    if os.path.dirname(made) == os.path.abspath(os.environ.get("RAY_TMPDIR") or "/"):
+        return
     for _ in range(REMOVAL_TRIES):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.exists(folder):
+        shutil.rmtree(made, ignore_errors=True)
+        if not os.path.exists(made):
             return
         time.sleep(0.1)
+
+
+def _kill(made: str) -> None:
+    """Kill the processes of the Ray that has this folder, and all that these have started."""
+    killed: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(made in word for word in child.cmdline()):
+                killed += [child, *child.children(recursive=True)]
+    for process in killed:
+        with suppress(psutil.Error):
+            process.kill()

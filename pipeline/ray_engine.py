@@ -1,27 +1,23 @@
 """Run functions on Ray; this module does not know what they do."""
 
 import logging
-import os
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
-from satpipe.pipeline.local_ray import private
+from satpipe.pipeline import local_ray
 from satpipe.sat.errors import ConfigError, SatpipeError
 
 log = logging.getLogger("satpipe")
 
 RETRIES = 2  # of a task whose worker is lost
 REACH_TIMEOUT_S = 10.0
-OUT_OF_MEMORY_RETRIES = 2
 MAX_WORKERS_PER_GPU = 8  # each needs half a gigabyte of the GPU in addition to model and batch
-LOCAL_OBJECT_STORE_BYTES = 512 * 2**20  # for the model's weights; everything else is small
 
 
 @dataclass(frozen=True)
@@ -113,6 +109,12 @@ class Engine:
             else:
                 yield ticket, result
 
+    def cancel(self) -> None:
+        """End the tasks that have no result yet, whatever they are doing."""
+        for reference in self._pending:
+            ray.cancel(reference, force=True)
+        self._pending.clear()
+
     def share(self, value: Any) -> list[Any]:
         """Store a large value once for all workers; they pass the returned reference to `fetch`."""
         return [ray.put(value)]
@@ -125,9 +127,11 @@ def fetch(shared: list[Any]) -> Any:
 
 @contextmanager
 def start(address: str | None, workers: int | None, device: str) -> Iterator[Engine]:
-    """Start Ray on this machine or join a cluster; stop or leave it at the end.
+    """Start Ray on this machine or join a cluster, which is left at the end.
 
-    If this process has already started or joined a Ray, that one is used and left running.
+    A Ray that is started here runs until the process ends, for its next runs; it is started again for another number
+    of workers. If the user has started or joined a Ray in this process, that one is used and left running. Tasks that
+    have not finished at the end, as after an error, are cancelled.
 
     Args:
         address: Address of a running cluster; None: start Ray here.
@@ -138,23 +142,29 @@ def start(address: str | None, workers: int | None, device: str) -> Iterator[Eng
         ConfigError: No cluster answers at the address, this process uses another one, Ray does not start, or it has no
             GPU.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a user's recordings leaves the machine
-    # By default Ray retries a task that runs out of memory for ever; one large recording would block the run.
-    os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
-    os.environ.setdefault("RAY_preload_python_modules", "torch")  # imported while Ray itself starts
     with _joined(address) if address else _started(workers):
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
         if device == "cuda" and not gpus:
             raise ConfigError("Ray found no GPU; use --device cpu")
         on_gpu = gpus and device != "cpu"
-        yield Engine(1 / sharing(resources.get("CPU", 0), gpus) if on_gpu else 0, workers)
+        engine = Engine(1 / sharing(resources.get("CPU", 0), gpus) if on_gpu else 0, workers)
+        try:
+            yield engine
+        finally:
+            engine.cancel()
+
+
+def prepare(address: str | None, workers: int | None) -> None:
+    """Let Ray start in the background if `start` with these arguments will need it to; return at once."""
+    if not address and not local_ray.others():
+        local_ray.ours(workers)
 
 
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
     """Join a cluster, unless this process already uses it; leave it at the end."""
-    if ray.is_initialized():
+    if local_ray.others():
         used = ray.get_runtime_context().gcs_address
         if not _same(address, used):
             raise ConfigError(
@@ -163,67 +173,38 @@ def _joined(address: str) -> Iterator[None]:
             )
         yield
         return
+    local_ray.end()
     _reach(address)
-    with _initialized(f"no Ray cluster answers at {address}", "", address=address):
-        yield
-
-
-@contextmanager
-def _started(workers: int | None) -> Iterator[None]:
-    """Start Ray on this machine, unless this process already uses a Ray; stop it at the end."""
-    if ray.is_initialized():
-        yield
-        return
-    advice = (
-        ". The machine may be busy or short of memory: stop other programs, or use fewer --workers, and run the "
-        "command again"
-    )
-    options = {
-        "address": "local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
-        "num_cpus": workers,
-        "include_dashboard": False,
-        "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
-    }
-    with private() as folder, _initialized("Ray could not be started", advice, _temp_dir=folder, **options):
-        yield
-
-
-@contextmanager
-def _initialized(problem: str, advice: str, **options: Any) -> Iterator[None]:
-    """Start or join Ray; stop or leave it at the end. If that fails, the error is `PROBLEM: REASON ADVICE`."""
+    with _described(f"no Ray cluster answers at {address}"), ThreadPoolExecutor(1) as thread:
+        thread.submit(local_ray.initialize, address=address).result()
     try:
-        try:
-            with _end_on_sigterm_kept():
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # if the start-up times out, Ray raises no more specific class
-            raise ConfigError(f"{problem}: {str(error).strip().rstrip('.')}{advice}") from error
         yield
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def _end_on_sigterm_kept() -> Iterator[None]:
-    """Keep this program's own way to end on SIGTERM while Ray starts.
+def _started(workers: int | None) -> Iterator[None]:
+    """Use the Ray that the user has started or joined in this process, or else its own, which runs on."""
+    if not local_ray.others():
+        advice = (
+            ". The machine may be busy or short of memory: stop other programs, or use fewer --workers, and run the "
+            "command again"
+        )
+        with _described("Ray could not be started", advice):
+            local_ray.ours(workers).wait()
+    yield
 
-    Ray installs two handlers: one that raises SystemExit, and one in C++ that prints a stack trace and aborts the
-    program if that has not ended three seconds later.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before, received = signal.getsignal(signal.SIGTERM), False
+
+@contextmanager
+def _described(problem: str, advice: str = "") -> Iterator[None]:
+    """Make an error of Ray's a ConfigError: `PROBLEM: REASON ADVICE`."""
     try:
         yield
-    except SystemExit as end:
-        if end.code != signal.SIGTERM:
-            raise
-        received = True
-    finally:
-        signal.signal(signal.SIGTERM, before if callable(before) else signal.getsignal(signal.SIGTERM))
-    if received:
-        signal.alarm(0)  # the abort
-        signal.raise_signal(signal.SIGTERM)
+    except ConfigError:
+        raise
+    except Exception as error:  # if the start-up times out, Ray raises no more specific class
+        raise ConfigError(f"{problem}: {str(error).strip().rstrip('.')}{advice}") from error
 
 
 def _same(address: str, used: str) -> bool:

@@ -1,5 +1,6 @@
 """Commands that tag recordings and live audio."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,10 +22,15 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     are tagged; 3: finished, but some recordings are not tagged from start to end (see the recordings table); 1: not
     finished.
     """
+    from satpipe.pipeline import ray_engine
+
+    options = TagOptions(**given)
+    if not dry_run and not Path(options.out, "run.json").exists():  # otherwise nothing may remain to be tagged
+        ray_engine.prepare(options.address, options.workers)  # while the run is planned
+
     from satpipe.jobs.tag import job, messages, progress
     from satpipe.jobs.tag.plan import plan as make_plan
 
-    options = TagOptions(**given)
     plan = make_plan(options)
     if not quiet:
         say(*messages.plan(plan, options.out, prune=options.prune))

@@ -126,6 +126,8 @@ def run(
         OutputError: The output cannot be written, or contains other tables.
         ConfigError: Ray cannot be reached, or the device does not exist.
     """
+    if plan.remaining:
+        ray_engine.prepare(options.address, options.workers)
     output = Output(options.out)
     progress, elapsed_s = Progress(), 0.0
     options = recorded(options, output)

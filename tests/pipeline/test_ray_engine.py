@@ -19,8 +19,8 @@ def test_if_ray_does_not_start_the_error_says_what_to_do(monkeypatch: pytest.Mon
     def init(**_: object) -> None:
         raise Exception("The current node timed out during startup.")  # the class that Ray raises
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with (
         pytest.raises(ConfigError, match=r"not be started: .* timed out during startup\. .* use fewer --workers"),
         ray_engine.start(None, 1, "cpu"),
@@ -49,7 +49,17 @@ def test_a_ray_of_this_machine_is_closed_and_needs_neither_home_nor_a_short_tmpd
     assert not seen["folder"].startswith(str(long))
     assert (seen["mode"], seen["left"]) == ("0o700", False)
     assert seen["token"] == "token"
-    assert not [name for name in seen["added"] if "TOKEN" in name or "AUTH" in name or "CLUSTER" in name]
+    assert not [name for name in seen["added"] if name.startswith("RAY_")]
+
+
+@pytest.mark.slow
+def test_runs_of_a_process_share_a_ray_that_ends_with_it(tmp_path: Path) -> None:
+    process = Forked(tmp_path / "printed", private_ray.use_again_and_again, tmp_path / "seen", fresh=True)
+    assert process.ends() == 0, process.printed()
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert seen["addresses"][0] == seen["addresses"][1]
+    assert seen["niceness"] == [5, 5]  # of a worker, and of the process
+    assert seen["kept"]  # the Ray that the user has started after ending this one
 
 
 @pytest.fixture
@@ -63,14 +73,14 @@ def short() -> Iterator[Path]:
 def test_files_of_ray_stay_in_the_folder_that_its_variable_names(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(short / "new"))
     monkeypatch.setenv("TMPDIR", str(short))
-    with local_ray.private() as folder:
-        assert Path(folder).parents[1] == short / "new"
-    assert Path(folder).parent.exists()
+    with local_ray.folder() as folder:
+        assert Path(folder).parent == short / "new"
+    assert Path(folder).exists()
     (short / "new").rename(short / "moved")
     (short / "new").touch()  # not a folder
-    with local_ray.private() as folder:
-        assert Path(folder).parents[1] == short
-    assert not Path(folder).parent.exists()
+    with local_ray.folder() as folder:
+        assert Path(folder).parent == short
+    assert not Path(folder).exists()
 
 
 def test_without_a_folder_for_its_files_the_error_names_each_that_was_tried(
@@ -83,7 +93,7 @@ def test_without_a_folder_for_its_files_the_error_names_each_that_was_tried(
         pytest.raises(
             ConfigError, match=r"/proc/none: No such .*x: its path is longer than .* /tmp: only .* set RAY_TMP"
         ),
-        local_ray.private(),
+        local_ray.folder(),
     ):
         pass
 
@@ -94,8 +104,9 @@ def test_a_token_that_the_user_has_chosen_stays(short: Path, monkeypatch: pytest
         chosen.setenv("RAY_AUTH_MODE", "disabled")
         with local_ray.private():
             assert (os.environ["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN" in os.environ) == ("disabled", False)
-    with local_ray.private():  # at its end Ray reads the environment again, as it was before this test
+    with local_ray.private():
         assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_TOKEN" not in os.environ
 
 
 def test_a_process_that_uses_a_ray_joins_no_other(ray_here: None) -> None:

@@ -16,7 +16,8 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.cost import batch_bytes, cost, noise_chunks
 from satpipe.sat.taggers.interface import LoadedTagger, Tagger
 from satpipe.sat.weights.checkpoint import Checkpoint
-from satpipe.sat.weights.registry import EXTERNAL_TAGGERS, resolve
+from satpipe.sat.weights.external import EXTERNAL_TAGGERS
+from satpipe.sat.weights.registry import resolve
 
 DELAYS_S = (10.0, 2.0, 1.0)  # of the paper's Tables 1 and 2
 TIMED_S = 1.0  # minimum

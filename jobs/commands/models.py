@@ -77,7 +77,7 @@ def _print_models() -> None:
     from rich.console import Console
     from rich.table import Table
     from satpipe.sat.weights import download, hub
-    from satpipe.sat.weights import registry as taggers
+    from satpipe.sat.weights.external import external_taggers
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
@@ -98,7 +98,7 @@ def _print_models() -> None:
     console.print(
         "mAP: as published, on AudioSet's evaluation set.\n"
         f"`satpipe models pull NAME` downloads a published model from {hub.RECORD_URL} to {download.cache_folder()}\n"
-        f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(taggers.external_taggers())}",
+        f"Other taggers, named with their weights as NAME:WEIGHTS: {', '.join(external_taggers())}",
         soft_wrap=True,
         highlight=False,
         markup=False,

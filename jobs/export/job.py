@@ -28,8 +28,9 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.exportable import BEFORE_SAMPLES, ChunkTagger, window_samples
 from satpipe.sat.weights.checkpoint import Checkpoint
+from satpipe.sat.weights.external import external_taggers
 from satpipe.sat.weights.hub import PUBLISHED, PUBLISHED_LICENCE
-from satpipe.sat.weights.registry import external_taggers, load_checkpoint
+from satpipe.sat.weights.registry import load_checkpoint
 
 TOLERANCE = 1e-4
 """Maximum difference between a score of the file, unless it is int8, and that of the Python model."""

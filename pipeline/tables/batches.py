@@ -225,7 +225,8 @@ def read_recordings(path: Path) -> pa.Table:
         OutputError: The file cannot be read for another reason.
     """
     with reading(path), path.open("rb") as file:
-        table = schemas.complete(pq.read_table(file, page_checksum_verification=True))
+        # Not `pq.read_table`, which imports pandas.
+        table = schemas.complete(pq.ParquetFile(file, page_checksum_verification=True).read())
         if not set(schemas.RECORDINGS.names) <= set(table.column_names):
             remedy = REPAIR if is_ours(path) else "move it elsewhere"
             raise DamageError(f"{path} is not a recordings table of satpipe: {remedy}")

@@ -131,6 +131,17 @@ class ModelConfig:
         return self.memory_tokens > 0
 
     @property
+    def parameters(self) -> int:
+        """Number of the network's parameters, without building it."""
+        width = self.width
+        norm = 2 * width
+        block = 2 * norm + (12 * width + 9) * width  # 4 products of vectors by matrices: to and from attention and MLP
+        patches = (PATCH_BANDS * PATCH_FRAMES + 1) * width
+        positions = (self.time_positions + FREQUENCY_PATCHES + 2 * self.class_token) * width
+        head = 2 * norm + (width + 1) * self.classes
+        return 2 * MEL_BANDS + patches + positions + self.depth * block + head
+
+    @property
     def chunk_samples(self) -> int:
         """Samples of a whole chunk, counted at 16 kHz."""
         return self.chunk_frames * HOP_SAMPLES

@@ -8,11 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from satpipe.sat.errors import CheckpointError, ConfigError
 from satpipe.sat.model.config import BUNDLED, CONFIGS, not_found
-from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import load
 from satpipe.sat.weights.download import Progress, Source, cache_folder, download, intact, recorded
 
 BUNDLED_CONFIGS = {BUNDLED: "SAT_T_2s", "bundled_1s": "SAT_T_1s"}
@@ -85,11 +82,11 @@ class ModelRow:
 def list_models() -> list[ModelRow]:
     """Return the bundled model with both delays, and the published models."""
     bundled = [
-        ModelRow(name, config, _parameters(config), None, BUNDLED_LICENCE, True)
+        ModelRow(name, config, CONFIGS[config].parameters, None, BUNDLED_LICENCE, True)
         for name, config in BUNDLED_CONFIGS.items()
     ]
     return bundled + [
-        ModelRow(name, name, _parameters(name), published.map_percent, PUBLISHED_LICENCE, published.present)
+        ModelRow(name, name, CONFIGS[name].parameters, published.map_percent, PUBLISHED_LICENCE, published.present)
         for name, published in PUBLISHED.items()
     ]
 
@@ -138,17 +135,14 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return published.path
 
 
-def _parameters(config: str) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in SAT(CONFIGS[config]).parameters())
-
-
 def _validate(path: Path, name: str) -> None:
     """Check that a file is the model called `name`.
 
     Raises:
         CheckpointError: The file is another model, or not a checkpoint.
     """
+    from satpipe.sat.weights.checkpoint import load  # imports torch
+
     try:
         found = load(path).config.name
     except CheckpointError:  # its shapes may be ambiguous: those of SAT_S_1s and SAT_S_2s are the same

@@ -9,7 +9,7 @@ import hashlib
 import pickle
 import warnings
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
 import torch
@@ -20,14 +20,8 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, LoadedTagger, Tagger
 from satpipe.sat.weights import hub
 from satpipe.sat.weights.checkpoint import Checkpoint, load
+from satpipe.sat.weights.external import external_taggers
 
-GROUP = "satpipe.taggers"
-EXTERNAL_TAGGERS = {
-    "ast": "satpipe.sat.taggers.ast:AST",
-    "beats": "satpipe.sat.taggers.beats:BEATs",
-    "efficientat": "satpipe.sat.taggers.efficientat:EfficientAT",
-    "htsat": "satpipe.sat.taggers.htsat:HTSAT",
-}
 _HUB = "hf://"
 _EFFICIENTAT_TENSOR = "features.0.0.weight"  # occurs in no other model's file
 
@@ -97,7 +91,7 @@ def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Loa
         LabelError: The outputs are not AudioSet's 527 classes.
     """
     name, colon, weights = model.partition(":")
-    external = _external()
+    external = external_taggers()
     if name in external:
         if arch:
             raise ConfigError(f"--arch applies only to SAT; omit it for '{name}'")
@@ -107,16 +101,6 @@ def resolve(model: str, arch: str | None = None, *, random: bool = False) -> Loa
     if arch is None and _is_efficientat(model):
         return _load(external["efficientat"], model, random=False)
     return load_checkpoint(model, arch)
-
-
-def external_taggers() -> list[str]:
-    """Return the names of all taggers other than SAT, registered ones included."""
-    return list(_external())
-
-
-def _external() -> dict[str, EntryPoint]:
-    ours = {name: EntryPoint(name, target, GROUP) for name, target in EXTERNAL_TAGGERS.items()}
-    return {entry.name: entry for entry in entry_points(group=GROUP)} | ours
 
 
 def _load(entry: EntryPoint, weights: str | None, *, random: bool) -> LoadedExternalTagger:

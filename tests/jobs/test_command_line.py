@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from conftest import COMMAND, Satpipe
+from outputs import scores_of, write_output
 from satpipe.jobs.commands.main import SECTIONS, cli
 from satpipe.jobs.commands.shared import options
 from satpipe.jobs.options import measure, models, results, tag, train
@@ -73,6 +74,17 @@ def test_help_loads_no_large_package(arguments: list[str]) -> None:
     )
     printed = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
     assert printed.splitlines()[-1] == "[]"
+
+
+def test_commands_that_need_no_model_load_neither_torch_nor_ray_nor_pandas(tmp_path: Path) -> None:
+    write_output(tmp_path / "out", {"a.wav": scores_of(2, Speech=[0.9, 0.9])})
+    code = (
+        "import sys; from satpipe.jobs.commands.main import run; assert run() == 0; "
+        "print(sorted({'torch', 'ray', 'pandas'} & set(sys.modules)))"
+    )
+    for arguments in (["models"], ["status", tmp_path / "out"]):
+        printed = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
+        assert printed.splitlines()[-1] == "[]", arguments
 
 
 @pytest.mark.parametrize("name", OPTIONS_OF)

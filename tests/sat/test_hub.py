@@ -360,6 +360,9 @@ def test_models_command(server: Server) -> None:
     rows = {line.split()[0]: line for line in listed.output.splitlines() if line.strip()}
     for row in hub.list_models():
         assert row.licence in rows[row.name]
+        with torch.device("meta"):
+            network = SAT(CONFIGS[row.config])
+        assert row.parameters == sum(parameter.numel() for parameter in network.parameters())
         assert rows[row.name].split()[-1] == ("yes" if row.name in (NAME, *hub.BUNDLED_CONFIGS) else "no")
     assert "43.34" in rows[NAME]
     assert "5.5 M" in rows[NAME]

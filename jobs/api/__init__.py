@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from satpipe.jobs.evaluate import evaluate
     from satpipe.jobs.events import events
     from satpipe.jobs.tag.job import tag
+    from satpipe.jobs.verify import verify
     from satpipe.pipeline.tables.dataframes import read_recordings, read_scores, read_tags, scan_scores
+    from satpipe.reports.review import clips
     from satpipe.sat.errors import (
         AudioError,
         CheckpointError,
@@ -50,6 +52,7 @@ __all__ = [
     "TruthError",
     "__version__",
     "activity",
+    "clips",
     "evaluate",
     "events",
     "labels",
@@ -59,10 +62,12 @@ __all__ = [
     "read_tags",
     "scan_scores",
     "tag",
+    "verify",
 ]
 _PLACES = {
     "StreamingTagger": "sat.model.streaming:StreamingTagger",
     "activity": "jobs.activity:activity",
+    "clips": "reports.review:clips",
     "evaluate": "jobs.evaluate:evaluate",
     "events": "jobs.events:events",
     "labels": "sat.labels:weak_labels",
@@ -72,6 +77,7 @@ _PLACES = {
     "read_tags": "pipeline.tables.dataframes:read_tags",
     "scan_scores": "pipeline.tables.dataframes:scan_scores",
     "tag": "jobs.tag.job:tag",
+    "verify": "jobs.verify:verify",
 }
 
 

@@ -11,12 +11,13 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 import click
-from satpipe.jobs.commands import activity, measure, models, results, tag, train
+from satpipe.jobs.commands import activity, clips, measure, models, results, tag, train
 from satpipe.jobs.commands.shared import log
 
 NOT_FINISHED = 1
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
-results.group.add_command(activity.activity)
+for command in (activity.activity, clips.clips, clips.verify):
+    results.group.add_command(command)
 SECTIONS = (tag.group, results.group, train.group, measure.group, models.group)
 
 

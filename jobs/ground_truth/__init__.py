@@ -6,7 +6,7 @@ mid, or by name where a file has no mids; a clip is matched with a recording by 
 Formats: AudioSet's segment lists (Gemmeke et al., ICASSP 2017) and strong labels (Hershey et al., ICASSP 2021), tables
 with a header as in DCASE and sed_eval, or as Parquet, Raven's selection tables, Audacity's label files, lists
 without a header, JAMS, TextGrid, verification sheets; `read_strong` describes them. Text files are UTF-8; lines that
-start with # are comments; the decimal separator is a point.
+start with # are comments; the decimal separator is a point, or a comma where cells are not separated by commas.
 """
 
 from satpipe.jobs.ground_truth.aliases import Aliases, read_aliases

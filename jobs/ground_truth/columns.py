@@ -23,7 +23,7 @@ CLIP = (
 _JUDGED = ("correct", "present")
 _ANSWERS = {
     "yes": True, "present": True, "true": True, "1": True, "no": False, "not present": False, "false": False,
-    "0": False, "unsure": None, "": None,
+    "0": False, "y": True, "n": False, "unsure": None, "?": None, "": None,
 }  # fmt: skip
 _AUDIOSET = {
     ("segment id", "start time", "end time", "label"): "AudioSet's strong labels",
@@ -74,13 +74,7 @@ class Columns:
         Raises:
             TruthError: The answer is none of those known.
         """
-        if self.judged is None:
-            return True
-        text = cell_at(cells, self.judged)
-        known = plain(text)
-        if known not in _ANSWERS:
-            raise TruthError(f"{text!r} must be yes, no, unsure or empty, or PRESENT or NOT_PRESENT")
-        return _ANSWERS[known]
+        return True if self.judged is None else read_answer(cell_at(cells, self.judged))
 
     def timeless(self, cells: list[str]) -> bool:
         """Return True if a row has neither onset nor offset."""
@@ -127,6 +121,18 @@ class Columns:
         if start_s or segment:
             raise TruthError(f"{name} from {start_s:g} s to {end_s:g} s: weak labels must be of whole clips")
         return name
+
+
+def read_answer(text: str) -> bool | None:
+    """Return the answer in a cell; None if it is unsure or empty.
+
+    Raises:
+        TruthError: The answer is none of those known.
+    """
+    known = plain(text)
+    if known not in _ANSWERS:
+        raise TruthError(f"{text!r} must be yes, no, unsure or empty, or PRESENT or NOT_PRESENT")
+    return _ANSWERS[known]
 
 
 def weak_columns(table: Table, labels: Sequence[str] = LABEL) -> Columns:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import re
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
@@ -15,6 +16,11 @@ from satpipe.sat.errors import LabelError, TruthError
 SHOWN = 5  # invalid lines, or names, in one message
 NO_VALUE = ("", "nan", "NaN")  # pandas writes the latter two for an empty cell
 _DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+\Z")
+SHEET = ("clip", "recording", "start_s", "end_s", "time_local", "label", "mid", "score", "correct")
+"""The first columns of a verification sheet."""
+FORMULA = "=+-@\t\r'"
+"""First characters of a text that get an apostrophe in front of them in a sheet."""
 _UNIT = re.compile(r" *(\( *s(ec(onds)?)? *\)| s| sec| seconds)$")
 
 
@@ -111,18 +117,23 @@ class TextFile(Table):
             TruthError: The file cannot be read.
         """
         super().__init__(path)
+        data = loaded(path)
         try:
-            text = loaded(path).decode("utf-8-sig")
+            text = data.decode("utf-16" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig")
         except UnicodeDecodeError as error:
-            raise TruthError(f"{path} is not UTF-8 text: {error}") from error
+            raise TruthError(f"{path} is not UTF-8 text, in Excel `CSV UTF-8`: {error}") from error
         lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self.lines = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
         first = self.lines[0][1] if self.lines else ""
         self.delimiter = "\t" if "\t" in first else ";" if ";" in first.partition(",")[0] else ","
         for number, line in self.lines:
             with self.line(number):
-                self.rows.append((number, self._cells(line)))
+                cells = self._cells(line)
+                if any(cells):  # a spreadsheet may end with rows of empty cells
+                    self.rows.append((number, cells))
         self.header = [_plain(cell) for cell in self.rows[0][1]] if self.rows else []
+        if {_plain(name) for name in SHEET} <= set(self.header):
+            self.rows = [(number, list(map(_without_apostrophe, cells))) for number, cells in self.rows]
 
     def delimiter_hint(self) -> str:
         """Return the end of a message if cells do not seem to be separated by a delimiter that is read; else ""."""
@@ -185,28 +196,37 @@ def unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
+def _without_apostrophe(cell: str) -> str:
+    """Return a cell of a sheet without the apostrophe that kept it from being a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] and cell[1] in FORMULA else cell
+
+
 def is_number(text: str) -> bool:
     """Return True if a cell contains a number."""
     try:
-        float(text)
+        float(_with_point(text))
     except ValueError:
         return False
     return text not in NO_VALUE
 
 
 def read_number(text: str, what: str) -> float:
-    """Return the finite number in a cell.
+    """Return the finite number in a cell; its decimal separator is a point or a comma.
 
     Raises:
         TruthError: The cell has none; the message calls it `what`.
     """
     try:
-        number = float(text)
+        number = float(_with_point(text))
     except ValueError:
         number = np.nan
     if not isfinite(number) or "_" in text:
         raise TruthError(f"{what} {text!r} is not a number" if text else f"the {what} is missing")
     return number
+
+
+def _with_point(text: str) -> str:
+    return text.replace(",", ".") if _DECIMAL_COMMA.match(text) else text
 
 
 def count_and_names(names: Sequence[str], one: str, many: str) -> str:

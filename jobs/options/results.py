@@ -264,6 +264,56 @@ class ActivityOptions(EventOptions):
 
 
 @dataclass(frozen=True)
+class ClipsOptions(EventOptions):
+    """Options of `satpipe clips`."""
+
+    to: Annotated[
+        str | Path, Option("New folder for the clips, their sheet and the page.", metavar="DIR", flags=("-o", "--to"))
+    ] = "clips"
+    per_class: Annotated[int, Option("Maximum number of clips of each class.", minimum=1, metavar="N")] = 50
+    sample: Annotated[
+        Literal["stratified", "top"],
+        Option(
+            "stratified: at random, equally many from each part of the range of scores, for precision and thresholds; "
+            "top: the highest scores."
+        ),
+    ] = "stratified"
+    seed: Annotated[int, Option("Random seed of the draw.", minimum=0)] = 0
+    pad_s: Annotated[float, Option("Seconds before and after each event.", minimum=0)] = 1.0
+    length_s: Annotated[
+        float, Option("Maximum length of a clip in seconds; of a longer event, its middle is cut.", minimum=0.5)
+    ] = 10.0
+    stretches: Annotated[
+        str | Path | None,
+        Option("Cut these stretches, not events: columns recording, start_s, end_s, label[, score].", metavar="FILE"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: An option cannot work.
+        """
+        super().__post_init__()
+        if 2 * self.pad_s >= self.length_s:
+            raise ConfigError(f"--length-s must be more than twice --pad-s, which is {self.pad_s:g} s")
+
+
+@dataclass(frozen=True)
+class VerifyOptions(Options):
+    """Options of `satpipe verify`."""
+
+    precision: Annotated[
+        float, Option("Precision that the thresholds are to reach.", minimum=0, maximum=1, above=True)
+    ] = 0.9
+    level: Annotated[float, Option("Confidence level of the intervals.", minimum=0.5, maximum=1, below=True)] = 0.95
+    groups: Annotated[
+        str | Path | None,
+        Option("Table of the groups that `clips` was given, for the file of thresholds.", metavar="FILE"),
+    ] = None
+
+
+@dataclass(frozen=True)
 class ConsistencyOptions(Options):
     """Options of `satpipe report-consistency`."""
 

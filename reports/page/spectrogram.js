@@ -3,7 +3,7 @@
 const SPECTROGRAM_HZ = 16000;
 const WINDOW = 512; // samples: 32 ms
 const RANGE_DB = 55; // below the loudest level: what is darker is lost
-const QUANTILE = 0.5; // of the levels: what is below is background
+const QUANTILE = 0.75; // of the levels: what is below is background
 
 /** Return the samples of a sound, by its number, at SPECTROGRAM_HZ. */
 async function decoded(sound) {

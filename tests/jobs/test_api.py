@@ -15,13 +15,16 @@ import pytest
 import satpipe
 import soundfile
 from conftest import ROOT, Satpipe
-from satpipe.jobs.options.results import EvaluateOptions, EventOptions
+from satpipe.jobs.options.results import ClipsOptions, EvaluateOptions, EventOptions, VerifyOptions
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.pipeline.option import declared
 from satpipe.sat import errors
 
 EXAMPLES = ROOT / "examples" / "recordings"
-FUNCTIONS = {"tag": TagOptions, "evaluate": EvaluateOptions, "events": EventOptions}
+FUNCTIONS = {
+    "tag": TagOptions, "evaluate": EvaluateOptions, "events": EventOptions, "clips": ClipsOptions,
+    "verify": VerifyOptions,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,9 @@ def folder(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_names_are_these() -> None:
     assert satpipe.__all__ == [
         "AudioError", "CheckpointError", "ConfigError", "DamageError", "DownloadError", "LabelError", "OutputError",
-        "SatpipeError", "StreamingTagger", "TrainingError", "TruthError", "__version__", "evaluate", "events", "labels",
-        "load_model", "read_recordings", "read_scores", "read_tags", "scan_scores", "tag",
+        "SatpipeError", "StreamingTagger", "TrainingError", "TruthError", "__version__", "activity", "clips",
+        "evaluate", "events", "labels", "load_model", "read_recordings", "read_scores", "read_tags", "scan_scores",
+        "tag", "verify",
     ]  # fmt: skip
     assert set(satpipe.__all__) == set(dir(satpipe))
     assert all(hasattr(satpipe, name) for name in satpipe.__all__)

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 from audio import noise, write
 from click.testing import CliRunner
 from encoded import encode
 from images import pixels, texts
-from outputs import CHUNK_S, IDENTITY, RUN, scores_of, set_clock, write_output
+from outputs import CHUNK_S, IDENTITY, RUN, scores_of, set_clock, set_files, write_output
 from satpipe.jobs.commands.main import cli
 from satpipe.jobs.report_data import (
     CERTAIN,
@@ -237,13 +235,7 @@ def heard(tmp_path: Path) -> Callable[..., ReportData]:
         shutil.rmtree(out, ignore_errors=True)
         write_output(out, {name: scores_of(10, Bird=[0.0] * 5 + [0.9])}, run=run)
         known = status or os.stat(given)
-        (path,) = (out / "recordings").glob("*.parquet")
-        table = pq.read_table(path)
-        state = {"size_bytes": known.st_size, "modified": known.st_mtime_ns, "files": files}
-        for column, value in state.items():
-            field = table.schema.field(column)
-            table = table.set_column(table.schema.names.index(column), field, pa.array([value]).cast(field.type))
-        pq.write_table(table, path)
+        set_files(out, {name: {"size_bytes": known.st_size, "modified": known.st_mtime_ns, "files": files}})
         return collect(out, ReportOptions())
 
     return look

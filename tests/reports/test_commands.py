@@ -23,6 +23,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import satpipe
 import soundfile
 import torch
 from conftest import Satpipe
@@ -296,6 +297,46 @@ def check_scenes(folder: Path, printed: str) -> None:
     assert len(list((folder / "scenes" / "audio").iterdir())) == 20
 
 
+def check_clips(folder: Path, printed: str) -> None:
+    assert "clips/review.html; then: satpipe verify" in printed
+    sheet = pd.read_csv(folder / "clips" / "sheet.csv")
+    assert {path.name for path in (folder / "clips" / "audio").iterdir()} == {Path(clip).name for clip in sheet["clip"]}
+    # The truth answers, as the page on verification lets it.
+    (answer,) = (block for block in blocks(TEXTS[VERIFICATION], "python") if "strong.tsv" in block)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(compile(answer, VERIFICATION, "exec"), {})
+
+
+def check_verification(folder: Path, printed: str) -> None:
+    assert all(f"| {label} |" in printed for label in ("Bird", "Speech", "Thunder"))
+    verified = satpipe.verify(folder / "clips" / "sheet.csv").set_index("mid")
+    truth = pd.read_csv(folder / "scenes" / "strong.tsv", sep="\t").dropna()
+    found = satpipe.events(folder / "out_scenes", labels=list(verified.index), threshold=0.1)
+    both = found.reset_index().merge(truth, left_on=["recording", "mid"], right_on=["filename", "event_label"])
+    right = both[(both.onset < both.end_s) & (both.offset > both.start_s)]["index"]
+    precision = found.index.isin(right)
+    for mid, events in found.groupby("mid", observed=True):
+        low, high = verified.loc[mid, ["low", "high"]]
+        assert low - 0.005 <= precision[events.index].mean() <= high + 0.005
+
+
+def check_verified_events(folder: Path, printed: str) -> None:
+    assert 0 < len(pd.read_csv(folder / "events.csv")) < len(satpipe.events(folder / "out_scenes", threshold=0.1))
+
+
+def check_answers_as_truth(folder: Path, printed: str) -> None:
+    assert "pairs of clip and class were judged: nothing else counts" in printed
+
+
+def check_answers(names: dict[str, Any], printed: str, block: str) -> None:
+    assert set(names["sheet"]["correct"]) <= {"yes", "no"}
+
+
+def check_clips_of_examples(names: dict[str, Any], printed: str, block: str) -> None:
+    assert set(pd.read_csv("clips_of_examples/sheet.csv")["label"]) == {"Bird", "Speech"}
+
+
 def check_tagged_scenes(folder: Path, printed: str) -> None:
     assert len(pd.read_parquet(folder / "out_scenes" / "recordings")) == 20
 
@@ -324,6 +365,9 @@ PULL = "satpipe models pull SAT_T_2s"
 EVALUATE_BOTH = "satpipe evaluate out out_alone --strong -o compared --table2 --table3"
 SYNTH = "satpipe synth -o scenes --foreground examples/sounds.csv --scenes 20 --length-s 30"
 TAG_SCENES = "satpipe tag scenes/audio -o out_scenes"
+VERIFICATION = "reports/docs/howto/verification.md"
+CLIPS = "satpipe clips out_scenes -o clips --labels Bird --labels Speech --labels Thunder --threshold 0.1"
+VERIFY = "satpipe verify clips/sheet.csv -o thresholds.json"
 EXPORT = "satpipe export bundled -o sat.onnx --check examples/recordings"
 
 COMMANDS = {
@@ -384,6 +428,10 @@ COMMANDS = {
     ),
     SYNTH: Command(check_scenes),
     TAG_SCENES: Command(check_tagged_scenes, (SYNTH,)),
+    CLIPS: Command(check_clips, (TAG_SCENES,)),
+    VERIFY: Command(check_verification, (CLIPS,)),
+    "satpipe events out_scenes --threshold thresholds.json -o events.csv": Command(check_verified_events, (VERIFY,)),
+    "satpipe evaluate out_scenes --strong clips/sheet.csv --bootstrap 0": Command(check_answers_as_truth, (VERIFY,)),
     "satpipe evaluate out_scenes --strong scenes/strong.tsv --weak scenes/weak.csv -o results_scenes": Command(
         prints("20 of 20 clips found"), (TAG_SCENES,)
     ),
@@ -548,6 +596,8 @@ JOIN = "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join"
 PYTHON: dict[str, tuple[Callable[[dict[str, Any], str, str], None], tuple[str, ...]]] = {
     'tags = pd.read_parquet("out/tags")  #': (check_reading, ("make tag",)),
     "satpipe.tag(": (check_frames, ("make tag",)),
+    "scenes/strong.tsv": (check_answers, (CLIPS,)),
+    "satpipe.clips(": (check_clips_of_examples, ("make tag",)),
     "satpipe.evaluate(": (check_evaluation, (TAG,)),
     "satpipe.StreamingTagger(": (check_streaming, ()),
     "in_files(": (check_files, (JOIN,)),

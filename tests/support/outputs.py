@@ -80,6 +80,18 @@ def _row(name: str, chunks: int, there: int) -> dict[str, Any]:
     return schemas.recording_row(name, 1, 1, "ok" if chunks == there else "worker died", "", **known)
 
 
+def set_files(folder: str | Path, states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set the columns `size_bytes`, `modified` (nanoseconds) and `files` of all recordings in a folder's table."""
+    for path in (Path(folder) / "recordings").glob("*.parquet"):
+        table = pq.read_table(path)
+        names = table["recording"].to_pylist()
+        for column in ("size_bytes", "modified", "files"):
+            field = table.schema.field(column)
+            values = pa.array([states[name][column] for name in names]).cast(field.type)
+            table = table.set_column(table.schema.names.index(column), field, values)
+        pq.write_table(table, path)
+
+
 def set_clock(folder: str | Path, clock: Mapping[str, tuple[datetime, float | None]]) -> None:
     """Set the start times and clock rates of recordings in the table."""
     for path in (locate(folder) / "recordings").glob("*.parquet"):

@@ -1,0 +1,58 @@
+"""Commands that have people check results."""
+
+import time
+from typing import Any
+
+import click
+from satpipe.jobs.commands.shared import OUT, SOME_FAILED, log, options, say, with_lists
+from satpipe.jobs.options.results import ClipsOptions, VerifyOptions
+
+LOG_S = 5.0  # between lines of progress
+
+
+@click.command()
+@OUT
+@options(ClipsOptions)
+def clips(*, out: str, **given: Any) -> int:
+    """Cut events from recordings, to listen and check.
+
+    Writes each clip as WAV, a page to listen and answer whether the class is right, and a sheet for the answers, which
+    `satpipe verify` turns into the precision of each class.
+    """
+    from satpipe.jobs import clips
+    from satpipe.reports import review
+
+    last = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > LOG_S:
+            last = time.monotonic()
+            log(f"{done:,} of {of:,} clips")
+
+    cut = review.write(out, ClipsOptions(**with_lists(given)), progress)
+    say(*clips.text(cut))
+    say(f"to listen and answer: {cut.folder / review.NAME}; then: satpipe verify {cut.folder / clips.SHEET}")
+    log(*clips.problems(cut))
+    return SOME_FAILED if cut.failed else 0
+
+
+@click.command()
+@click.argument("sheet")
+@options(VerifyOptions)
+@click.option("-o", "--out", "target", metavar="FILE", help="File of thresholds, JSON, for --threshold of commands.")
+def verify(*, sheet: str, target: str | None, **given: Any) -> int:
+    """Estimate the precision of each class from judged clips.
+
+    SHEET is that of `satpipe clips` with answers in the column correct: yes, no or unsure. Each answer counts for the
+    events that its clip stands for. A sample of the highest scores sets no threshold.
+    """
+    from satpipe.jobs import verify
+    from satpipe.reports.verification import verification_text
+
+    chosen = VerifyOptions(**given)
+    found = verify.verification(sheet, chosen)
+    say(*verification_text(found))
+    if target:
+        say(verify.write_thresholds(found, chosen, target))
+    return 0

@@ -55,6 +55,11 @@ def weak_labels() -> tuple[Label, ...]:
     return tuple(find(row["mid"]) for row in _rows("class_labels_indices.csv"))
 
 
+def all_labels() -> tuple[Label, ...]:
+    """Return all known classes: the 527, then those of the strong labels and the ontology without an output."""
+    return tuple(dict.fromkeys((*weak_labels(), *_known().values())))
+
+
 def strong_labels(subset: Literal["all", "train", "eval", "shared"] = "all") -> tuple[Label, ...]:
     """Return classes of the strong labels, sorted by mid (Hershey et al. 2021).
 

@@ -37,9 +37,32 @@ def pull(name: str) -> None:
     say(f"{name} is in {path}; sha256 {download.recorded(path)['sha256']}")
 
 
-@group.group()
+class Labels(click.Group):
+    """Commands on labels; arguments without the name of one are a search."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Insert the name of the command that lists classes if none is named."""
+        if not args or args[0] not in {*self.commands, *context.help_option_names}:
+            args = ["list", *args]
+        return super().parse_args(context, args)
+
+
+@group.group(cls=Labels, subcommand_metavar="[SEARCH] | COMMAND")
 def labels() -> None:
-    """Download AudioSet's strong labels."""
+    """List classes and groups, or download AudioSet's strong labels.
+
+    The list has the index, the mid and the name of each class, the classes above it in the ontology, and the groups
+    that it belongs to. SEARCH is part of the name of a class or group, or a mid.
+    """
+
+
+@labels.command("list", hidden=True)
+@click.argument("search", nargs=-1)
+def list_labels(search: tuple[str, ...]) -> None:
+    """List classes and groups."""
+    from satpipe.reports.label_list import label_list
+
+    say(*label_list(" ".join(search)))
 
 
 @labels.command("pull")

@@ -103,7 +103,7 @@ def evaluate(
     outs = _folders(given, outs)
     results = []
     for out, place in zip(outs, evaluate.folders(folder, outs), strict=True):
-        result = evaluate.evaluate(out, **given)
+        result = evaluate.evaluate(out, **with_lists(given))
         if place:
             evaluate.write(result, place)
         say(*evaluation.result_text(result))

@@ -104,9 +104,8 @@ def with_lists(given: dict[str, Any]) -> dict[str, Any]:
     from satpipe.sat.labels import separated
 
     own = read_groups(given["groups"]) if given.get("groups") else {}
-    lists = {"labels": separated(given["labels"] or ()) or None}
-    if "group" in given:
-        lists["group"] = separated(given["group"] or (), lambda text: is_group(text, own)) or None
+    names: dict[str, Callable[[str], object]] = {"labels": lambda _: False, "group": lambda text: is_group(text, own)}
+    lists = {name: separated(given[name] or (), known) or None for name, known in names.items() if name in given}
     return given | lists
 
 

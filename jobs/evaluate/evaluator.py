@@ -18,6 +18,7 @@ from satpipe.jobs.options.results import EvaluateOptions
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_targets
 from satpipe.pipeline.tables.open_folder import Tables
+from satpipe.pipeline.tables.targets import choose_targets
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
 
@@ -42,6 +43,9 @@ class Evaluator:
         self.clips: dict[str, Any] = {}
         self.samples: dict[tuple[str, str], Floats] = {}
         self.aliases = ground_truth.read_aliases(options.aliases) if options.aliases else None
+        self.in_groups = options.group is not None or options.groups is not None
+        if self.in_groups:
+            self.aliases = ground_truth.as_aliases(choose_targets(group=options.group, groups=options.groups))
         self.classes = self.class_set()
 
     def class_set(self) -> ground_truth.ClassSet:

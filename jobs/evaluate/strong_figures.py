@@ -40,6 +40,8 @@ class StrongEvaluator(Evaluator):
         options, classes = self.options, self.classes
         self.labels = classes.labels
         labels = ground_truth.read_strong(path, options.unknown, self.aliases)
+        if self.in_groups and self.aliases:
+            labels = ground_truth.strong_in_groups(labels, self.aliases)
         match = self.join(path, labels)
         self.duration_s = self.duration_s[match.recording]
         self.known = self._clipped(labels.take(match.clip))

@@ -33,6 +33,8 @@ class WeakEvaluator(Evaluator):
     def evaluate(self, path: str | Path) -> None:
         """Add figures to the result."""
         labels = ground_truth.read_weak(path, self.options.unknown, self.aliases)
+        if self.in_groups and self.aliases:
+            labels = ground_truth.weak_in_groups(labels, self.aliases)
         match = self.join(path, labels)
         labels = labels.take(match.clip)
         self.name_others(labels.labels, labels.label, "labels of clips")

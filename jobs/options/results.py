@@ -117,6 +117,10 @@ class EvaluateOptions(Options):
             metavar="381|407|416|527|FILE",
         ),
     ] = None
+    group: Annotated[
+        GroupNames, Option("Evaluate groups of classes instead: names as for `events --group`.", metavar="NAME[,NAME]")
+    ] = None
+    groups: GroupsFile = None
     unknown: Annotated[Unknown, Option("What to do with labels that AudioSet and --aliases do not have.")] = "error"
     threshold: Annotated[
         str | None,
@@ -198,6 +202,8 @@ class EvaluateOptions(Options):
         super().__post_init__()
         if self.median_filter % 2 == 0:
             raise ConfigError(f"--median-filter must be an odd number of chunks, not {self.median_filter}")
+        if (self.group is not None or self.groups is not None) and (self.classes or self.aliases):
+            raise ConfigError("--group and --groups are a class set of their own: leave out --classes and --aliases")
         if self.tune and self.threshold is not None:
             raise ConfigError("--tune chooses thresholds: leave out --threshold")
         if any(not each.strip().isdecimal() or int(each) % 2 == 0 for each in self.tune_filters.split(",")):

@@ -20,7 +20,7 @@ from satpipe.jobs.ground_truth.aliases import SHIPPED
 from satpipe.jobs.metrics.sound_events import Events, within
 from satpipe.pipeline.tables import open_folder
 from satpipe.reports.evaluation import result_text
-from satpipe.sat.errors import LabelError, TruthError
+from satpipe.sat.errors import ConfigError, LabelError, TruthError
 from satpipe.sat.labels import find
 
 EVENTS = [(0.5, 2.25, "Dog"), (3.0, 4.125, "Male speech, man speaking"), (3.5, 6.0, "Dog")]
@@ -368,3 +368,47 @@ def test_what_was_skipped_or_is_not_evaluated_is_named(out: Path, tmp_path: Path
     assert left_out in result["notes"]
     assert f"1 labelled events are not in the class set {classes}, of 1 class: Siren (1)" in result["notes"]
     assert result["truth"]["strong"]["unknown"] == {"Nonsense": 2, "Quatsch": 1}
+
+
+def test_groups_are_evaluated_as_one_class_each(tmp_path: Path) -> None:
+    turns = {"Owl": [0.9, 0, 0, 0, 0], "Crowing, cock-a-doodle-doo": [0, 0.9, 0, 0, 0], "Dog": [0, 0, 0, 0.9, 0.2]}
+    write_output(tmp_path / "out", {"dawn.wav": scores_of(6, **turns)})
+    lines = (
+        "0,1.92,Owl",
+        "1.92,3.84,Fowl",
+        '1.92,3.84,"Chicken, rooster"',
+        '5.76,7.68,"Gull, seagull"',
+        "5.76,7.68,Dog",
+    )
+    truth = write_text(
+        tmp_path / "t.csv", "recording,onset,offset,label\n" + "".join(f"dawn.wav,{line}\n" for line in lines)
+    )
+    options = {"strong": truth, "bootstrap": 0, "psds_thresholds": "0"}
+    result = evaluate(tmp_path / "out", group=["birds", "Dog"], **options)
+    found = {row["mid"]: row for row in result["classes"]}
+    assert (found["group/birds"]["events"], found["group/Dog"]["events"]) == (2, 1)  # owl and rooster; gull
+    assert (found["group/birds"]["event_precision"], found["group/birds"]["event_recall"]) == (1, 0.5)
+    assert found["group/Dog"]["event_f1"] == 1
+    assert "figures with parent classes" not in " ".join(result["notes"])
+    result = evaluate(tmp_path / "out", group="birds", tune="all", tune_for="event-f1", **options)
+    assert set(result["thresholds"]["groups"]) == {"group/birds"}
+    write_result(result, tmp_path / "tuned")
+    written = write_events(
+        tmp_path / "out", EventOptions(group="birds", threshold=tmp_path / "tuned" / "thresholds.json")
+    )
+    assert written.labels == {"birds": 1}
+    weak = write_text(tmp_path / "weak.csv", 'recording,labels\ndawn.wav,"Owl,Dog,Fowl"\n')
+    result = evaluate(tmp_path / "out", group=["birds", "frogs"], weak=weak, bootstrap=0)
+    assert [row["clips"] for row in result["classes"]] == [1, 0]
+    with pytest.raises(ConfigError, match="--group and --groups are a class set of their own: leave out --classes and"):
+        evaluate(tmp_path / "out", group="birds", classes="527", strong=truth)
+
+
+def test_a_judgment_of_a_class_is_none_of_its_group(tmp_path: Path) -> None:
+    write_output(tmp_path / "out", {"dawn.wav": scores_of(6, Owl=[0.9, 0.9, 0.9, 0.9, 0.9])})
+    rows = ("0,1.92,Owl,no", "1.92,3.84,Owl,yes", "3.84,5.76,birds,no", "5.76,7.68,birds,unsure")
+    text = "recording,start_s,end_s,label,correct\n" + "".join(f"dawn.wav,{row}\n" for row in rows)
+    truth = write_text(tmp_path / "sheet.csv", text)
+    result = evaluate(tmp_path / "out", group="birds", strong=truth, bootstrap=0, psds_thresholds="0")
+    (row,) = result["classes"]
+    assert (row["events"], row["segment_precision"], row["segment_recall"]) == (1, 0.5, 1)

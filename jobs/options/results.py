@@ -118,7 +118,8 @@ class EvaluateOptions(Options):
         ),
     ] = None
     group: Annotated[
-        GroupNames, Option("Evaluate groups of classes instead: names as for `events --group`.", metavar="NAME[,NAME]")
+        str | Iterable[str] | None,
+        Option("Evaluate groups of classes instead: names as for `events --group`.", metavar="NAME[,NAME]"),
     ] = None
     groups: GroupsFile = None
     unknown: Annotated[Unknown, Option("What to do with labels that AudioSet and --aliases do not have.")] = "error"

@@ -92,8 +92,13 @@ class TagOptions(ClusterOptions, ModelOptions):
     channels: Annotated[str, Option(CHANNELS, metavar="mix|split|N")] = "mix"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model runs.")] = "auto"
     span_s: Annotated[
-        float, Option("Seconds of a long recording that one worker tags in one go; does not affect scores.", minimum=10)
-    ] = 600.0  # with 23 s of warm-up for SAT-2s: 4 % of the work is done twice
+        float | None,
+        Option(
+            "Maximum seconds of a long recording that one worker tags in one go; by default ten minutes, or longer to "
+            "give each worker an equal part. Does not affect scores.",
+            minimum=10,
+        ),
+    ] = None
     max_batch_memory: Annotated[
         str | None, Option("Maximum memory for one batch of a worker's model, such as 256MB.", metavar="SIZE")
     ] = None

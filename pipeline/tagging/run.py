@@ -42,7 +42,7 @@ class TagRun:
         worker: WorkerOptions,
         table: TableOptions,
         channels: str,
-        span_s: float,
+        span_s: float | None,
     ) -> None:
         """Prepare a run; `go` starts it.
 
@@ -53,7 +53,7 @@ class TagRun:
             worker: Options of the workers.
             table: Options of the tables.
             channels: As for `recordings_of`.
-            span_s: Maximum length of a span.
+            span_s: Maximum length of a span; None: one with which workers get equal parts.
         """
         self._engine = engine
         self._output = output
@@ -142,7 +142,7 @@ class TagRun:
 
     def _plan(self, recording: Recording, *, whole: bool = False) -> list[Span]:
         """Plan a recording, and take spans that an earlier run has tagged; return all its spans."""
-        spans = self._planner.add(recording, whole=whole)
+        spans = self._planner.add(recording, self._engine.width, whole=whole)
         self._open[recording.name] = OpenRecording(recording, {span.key: None for span in spans})
         for span in spans:
             if span.key in self._staged:

@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import ceil
 
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording
@@ -12,6 +13,8 @@ from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
 from satpipe.sat.model.cutting import chunk_samples, needed_chunks
 
 _MARGIN_S = 1.0  # for resampling and for frames that reach beyond a chunk
+SPAN_S = 600.0
+WARMED_UP = 0.01  # maximum share of a long span, if workers are few
 TASK_SPANS = 256  # maximum number of recordings per task
 
 
@@ -36,10 +39,37 @@ class Span:
         return max(0.0, end_s - self.start_chunk * chunk_s)
 
 
-def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float) -> list[Span]:
+def fair_span_s(recording: Recording, config: ChunkConfig, cut: Cut, workers: int) -> float:
+    """Return the length of spans with which workers get equal parts of a recording.
+
+    Spans of 10 minutes; if these are more than there are workers, then longer ones, until they have to be warmed up for
+    1 % of their length.
+    """
+    duration_s, chunk_s = recording.info.duration_s, chunk_samples(config, cut) / SAMPLE_RATE_HZ
+    spans = ceil(duration_s / SPAN_S)
+    if spans > workers:
+        warm_up_s = config.grids * config.warmup_chunks * chunk_s
+        spans = workers * ceil(duration_s / (workers * max(SPAN_S, warm_up_s / WARMED_UP)))
+    return max(SPAN_S, duration_s / max(1, spans) + chunk_s)  # a chunk more, or the rest would be a span
+
+
+def spans_of(
+    recording: Recording,
+    config: ChunkConfig,
+    cut: Cut,
+    span_s: float,
+    tagged: Iterable[tuple[int, int | None]] = (),
+) -> list[Span]:
     """Cut a recording into spans of at most `span_s`, unless it cannot be read exactly from its middle.
 
     Chunks within a quiet stretch belong to no span, if it is longer than the context of the chunk after it.
+
+    Args:
+        recording: The recording.
+        config: Configuration of the model.
+        cut: The chunking mode.
+        span_s: Maximum length.
+        tagged: Spans that are tagged, first chunk and the chunk after the last; they are kept as they are.
     """
     info, size = recording.info, chunk_samples(config, cut)
     samples = resampled(info.frames, info.rate_hz, config.rate_hz)
@@ -55,10 +85,22 @@ def spans_of(recording: Recording, config: ChunkConfig, cut: Cut, span_s: float)
             sounding.append((at, first))
             at = last
     sounding.append((at, chunks))
-    bounds = [
-        (start, min(start + per_span, stop)) for begin, stop in sounding for start in range(begin, stop, per_span)
-    ] or [(0, min(1, chunks))]
+    kept = sorted((start, chunks if stop is None else stop) for start, stop in tagged)
+    bounds = [bound for begin, stop in sounding for bound in _around(kept, begin, stop, per_span)] or [
+        (0, min(1, chunks))
+    ]
     return [Span(recording, start, None if stop == chunks else stop) for start, stop in bounds]
+
+
+def _around(kept: list[tuple[int, int]], at: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield bounds from one chunk to another: those kept, and between them equal ones of at most `most` chunks."""
+    for start, end in [*kept, (stop, stop)]:
+        if at <= start <= end <= stop:
+            between, parts = start - at, ceil((start - at) / most)
+            yield from ((at + between * n // parts, at + between * (n + 1) // parts) for n in range(parts))
+            if start < end:
+                yield start, end
+            at = end
 
 
 def group(spans: Iterable[Span], config: ChunkConfig, cut: Cut, task_s: float) -> Iterator[list[Span]]:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import AudioInfo, Recording, recordings_of
-from satpipe.pipeline.tagging.spans import TASK_SPANS, Span, group, spans_of
+from satpipe.pipeline.tagging.planner import Planner
+from satpipe.pipeline.tagging.spans import SPAN_S, TASK_SPANS, Span, fair_span_s, group, spans_of
 from satpipe.sat.model.config import CONFIGS, CUTS, SAMPLE_RATE_HZ, Cut, ModelConfig, get_config
 from satpipe.sat.model.cutting import chunk_samples, count_chunks
 
@@ -20,7 +21,6 @@ cuts = st.sampled_from(CUTS)
 lengths = st.integers(1, DAY_FRAMES) | st.builds(
     lambda chunks, more: max(1, 30_720 * chunks + more), st.integers(0, 3000), st.integers(-1, 1)
 )
-SPAN_S = 600.0
 spans_s = st.floats(0.001, 2 * SPAN_S)
 few_examples = settings(max_examples=100, deadline=None)
 
@@ -60,10 +60,47 @@ def test_a_recording_that_cannot_be_read_from_its_middle_stays_whole(cut: Cut, f
     assert spans_of(whole, CONFIG, cut, span_s) == [Span(whole, 0, None)]
 
 
-def test_a_day_becomes_spans_of_ten_minutes() -> None:
+def test_a_day_becomes_equal_spans_of_ten_minutes() -> None:
     spans = spans_of(recording(DAY_FRAMES), CONFIG, "gapless", SPAN_S)
-    assert len(spans) == 145  # of 312 chunks, 599 s
-    assert spans[1].duration_s(CONFIG, "gapless") == 599.04
+    assert len(spans) == 145
+    assert {span.stop_chunk - span.start_chunk for span in spans[:-1] if span.stop_chunk} == {310, 311}
+
+
+@few_examples
+@given(config=configs, cut=cuts, frames=lengths, before_s=spans_s, span_s=spans_s, which=st.integers(0, 2**12 - 1))
+def test_tagged_spans_are_kept_however_the_rest_is_cut(
+    config: ModelConfig, cut: Cut, frames: int, before_s: float, span_s: float, which: int
+) -> None:
+    before = spans_of(recording(frames), config, cut, before_s)
+    tagged = {(span.start_chunk, span.stop_chunk) for n, span in enumerate(before) if which >> n % 12 & 1}
+    bounds = [(span.start_chunk, span.stop_chunk) for span in spans_of(recording(frames), config, cut, span_s, tagged)]
+    assert tagged <= set(bounds)
+    assert (bounds[0][0], bounds[-1][1]) == (0, None)
+    assert all(stop == following for (_, stop), (following, _) in pairwise(bounds))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "workers", "spans"),
+    [(9, 2, 1), (11, 2, 2), (30, 2, 2), (60, 2, 2), (60, 4, 4), (60, 7, 6), (1440, 2, 38), (1440, 64, 64)],
+)
+def test_workers_get_equal_parts_that_are_warmed_up_for_one_percent(minutes: int, workers: int, spans: int) -> None:
+    planner = Planner(CONFIG, "gapless", None, ())
+    planned = planner.add(long := recording(minutes * 60 * SAMPLE_RATE_HZ), workers, whole=False)
+    assert len(planned) == spans
+    lengths_s = [span.duration_s(CONFIG, "gapless") for span in planned]
+    assert max(lengths_s) - min(lengths_s) < 3 * CONFIG.chunk_samples / SAMPLE_RATE_HZ
+    if spans % workers == 0 and len(planner.tasks) > 1:
+        assert [len(task) for task in planner.tasks] == [1] * spans
+    # Another number of workers cuts what remains.
+    again = Planner(CONFIG, "gapless", None, [span.key for span in planned[:1]])
+    more = again.add(long, 3 * workers, whole=False)
+    assert more[0] == planned[0]
+    assert planned[0] not in [span for task in again.tasks for span in task]
+
+
+def test_a_tagger_without_memory_has_nothing_to_warm_up() -> None:
+    alone = CONFIG.without_memory()
+    assert fair_span_s(recording(DAY_FRAMES), alone, "gapless", 2) == pytest.approx(SPAN_S, rel=0.01)
 
 
 def test_a_span_of_a_file_that_changed_has_another_key() -> None:

@@ -158,16 +158,21 @@ class Reader:
 
 def silence_invalid(block: Samples) -> tuple[Samples, int | None]:
     """Replace invalid samples with silence; return the block [n] and the position of the first invalid sample."""
-    valid = np.abs(block) <= LARGEST_SAMPLE  # False for NaN
+    block = np.ascontiguousarray(block, dtype=np.float32)
+    if np.vdot(block, block) <= LARGEST_SAMPLE**2:  # one fast pass; False for NaN
+        return block, None
+    valid = np.abs(block) <= LARGEST_SAMPLE
     first = None if valid.all() else int(np.argmin(valid))
-    block = block if first is None else np.where(valid, block, np.float32(0))
-    return np.ascontiguousarray(block, dtype=np.float32), first
+    return (block if first is None else np.where(valid, block, np.float32(0))), first
 
 
 def mix(block: Samples) -> Samples:
     """Return the mean over channels, [n, channels] -> [n]; numpy's own is ten times slower on so few columns."""
-    mixed = block[:, 0].copy()
+    if block.shape[1] == 1:
+        return block[:, 0].copy()
     with np.errstate(over="ignore", invalid="ignore"):  # `silence_invalid` reports invalid samples
-        for channel in range(1, block.shape[1]):
+        mixed: Samples = block[:, 0] + block[:, 1]
+        for channel in range(2, block.shape[1]):
             mixed += block[:, channel]
-        return mixed / np.float32(block.shape[1])
+        mixed /= np.float32(block.shape[1])
+    return mixed

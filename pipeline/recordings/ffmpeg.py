@@ -83,30 +83,29 @@ class AvFile:
 
     def blocks(self, frames: int) -> Iterator[Samples]:
         """Yield blocks [n, channels] of at least `frames` samples, up to the end or to where decoding fails."""
-        block, size = [], 0
-        for samples in self._decoded():
-            block.append(samples)
-            size += len(samples)
-            if size >= frames:
-                yield np.concatenate(block)
-                block, size = [], 0
-        if block:
-            yield np.concatenate(block)
-
-    def _decoded(self) -> Iterator[Samples]:
-        # Interleaved, whatever the decoder gives: PyAV reads beyond the planes of a frame that has 8 or more of them.
+        joined = av.AudioFifo()  # since converting each of FFmpeg's short frames takes longer than decoding it
         packer = av.AudioResampler("flt")
         try:
             for frame in chain([self._first], self._frames):
                 if (frame.sample_rate, frame.layout.nb_channels) != (self.rate_hz, self.channels):
                     self.broken = True
-                    return
-                for packed in packer.resample(frame):
-                    samples = packed.to_ndarray().reshape(-1, self.channels).astype(np.float32, copy=False)
-                    yield samples[self._skip :]
-                    self._skip = max(0, self._skip - len(samples))
+                    break
+                frame.pts = None  # with time stamps, it would have to follow the one before
+                joined.write(frame)
+                if joined.samples >= frames:
+                    yield from self._packed(joined, packer)
         except ERRORS:
             self.broken = True
+        if joined.samples:
+            yield from self._packed(joined, packer)
+
+    def _packed(self, joined: av.AudioFifo, packer: av.AudioResampler) -> Iterator[Samples]:
+        """Yield all samples, interleaved: PyAV reads beyond the planes of a frame that has 8 or more of them."""
+        for packed in packer.resample(joined.read()):
+            samples = packed.to_ndarray().reshape(-1, self.channels).astype(np.float32, copy=False)
+            if len(samples) > self._skip:
+                yield samples[self._skip :]
+            self._skip = max(0, self._skip - len(samples))
 
 
 def _announced_s(source: av.container.InputContainer, stream: av.AudioStream, container: str) -> float:

@@ -3,6 +3,7 @@
 A recording is decoded in parts, by several workers. The counts of its parts add up to the same, however it is cut.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -52,19 +53,23 @@ class Levels:
             self._add_silence(block, at)
             # Not every frame: a prime number of frames apart, so that no common tone always shows the same phase.
             step = _next_prime(self.rate_hz // SAMPLED_HZ)
-            frames = np.ascontiguousarray(block[-at % step :: step].T)
-            self._add_levels(np.where(np.isfinite(frames), frames, np.float32(0)))
+            self._add_levels(np.ascontiguousarray(block[-at % step :: step].T))
 
     def _add_levels(self, frames: Samples) -> None:
         """Count frames [channels, n]."""
         if not frames.size:
             return
-        self._add_range(frames.min(axis=1).tolist(), frames.max(axis=1).tolist())
+        low, high = frames.min(axis=1).tolist(), frames.max(axis=1).tolist()
+        if not all(map(math.isfinite, low + high)):  # NaN stays in both
+            self._add_levels(np.where(np.isfinite(frames), frames, np.float32(0)))
+            return
+        self._add_range(low, high)
         if len(frames) > 1:
             loudest = np.abs(frames).max(axis=0)
             heard = loudest > HEARD
-            self.heard += int(heard.sum())
-            self.cancelled += int((heard & (np.abs(frames.mean(axis=0)) < CANCELLED * loudest)).sum())
+            mean = np.add.reduce(frames, axis=0) / np.float32(len(frames))  # of few rows, faster than `mean`
+            self.heard += int(np.count_nonzero(heard))
+            self.cancelled += int(np.count_nonzero(heard & (np.abs(mean) < CANCELLED * loudest)))
 
     def _add_range(self, low: list[float], high: list[float]) -> None:
         self.low = [min(pair) for pair in zip(self.low or low, low or self.low, strict=True)]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 MIN_SAMPLES = CENTRE_SAMPLES + 1  # the minimum for reflect padding
 POWER_FLOOR = 1e-10  # digital silence is -100 dB
 DYNAMIC_RANGE_DB = 120.0
+PIECE_FRAMES = 384  # transformed at once on a processor: they stay in its cache
 
 
 def mel_filterbank() -> Tensor:
@@ -75,14 +76,20 @@ class LogMel(nn.Module):
         Shape:
             [..., m] -> [..., 64, (m - 512) // 160 + 1]
         """
-        framed = padded.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * self.window  # [..., F, 512]
+        framed = padded.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)  # [..., F, 512]
+        pieces = framed.split(PIECE_FRAMES, dim=-2) if padded.device.type == "cpu" else (framed,)
+        return torch.cat([self._log_mel(piece) for piece in pieces], dim=-2).transpose(-2, -1)
+
+    def _log_mel(self, framed: Tensor) -> Tensor:
+        """Shape: [..., F, 512] -> [..., F, 64]."""
+        framed = framed * self.window
         parts = torch.view_as_real(torch.fft.rfft(framed)).flatten(-2)  # [..., F, 514]: real, imaginary, real, ...
         count = parts.shape[-2]
         if count < MIN_ROWS:
             parts = F.pad(parts, (0, 0, 0, MIN_ROWS - count))
         mel = (parts.square_() @ self._filters_of_parts)[..., :count, :]  # [..., F, 64]
         log_mel: Tensor = mel.clamp_min_(POWER_FLOOR).log10_().mul_(10.0)
-        return log_mel.transpose(-2, -1)
+        return log_mel
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

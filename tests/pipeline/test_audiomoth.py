@@ -138,7 +138,7 @@ def test_what_was_left_out_is_not_tagged_and_changes_no_score(satpipe_here: Satp
         pd.testing.assert_frame_equal(ours[["start_s", "end_s"]], whole[["start_s", "end_s"]])
         np.testing.assert_allclose(np.stack(ours.scores), np.stack(whole.scores), rtol=2**-10, atol=1e-5)
     assert list(read_scores(out, recordings=NAME, labels=["Speech"]).chunk) == list(ours.index)
-    for command in (("events", out, "-o", tmp_path / "events"), ("report", out, "-o", tmp_path / "r.html")):
+    for command in (("events", out, "-o", tmp_path / "events.csv"), ("report", out, "-o", tmp_path / "r.html")):
         done = satpipe_here(*command)
         assert done.returncode == 0, done.stderr
 

@@ -34,9 +34,9 @@ def clips(out: str | Path, options: ClipsOptions) -> pd.DataFrame:
         options: Given as keyword arguments.
 
     Returns:
-        The sheet, a row for each clip: `clip`, `recording`, `start_s` and `end_s` (of the event, without padding),
-        `time_local`, `label`, `mid`, `score`, `correct` (empty), `stratum`, `probability` (of being drawn) and
-        `model_sha256`. Clips that could not be cut are missing.
+        The sheet with a row for each clip, and the columns `clip`, `recording`, `start_s` and `end_s` (of the event,
+        without padding), `time_local`, `label`, `mid`, `score`, `correct` (empty), `stratum`, `probability` (of being
+        drawn) and `model_sha256`. Clips that could not be cut are missing.
 
     Raises:
         OutputError: `out` is not an output folder or has no scores, a file is damaged or cannot be written, the folder
@@ -45,15 +45,21 @@ def clips(out: str | Path, options: ClipsOptions) -> pd.DataFrame:
         LabelError: A class or group is unknown.
         TruthError: Stretches or thresholds cannot be read.
     """
-    return write(out, options).rows
+    return write(out, options)[0].rows
 
 
-def write(out: str | Path, options: ClipsOptions, progress: Callable[[int, int], None] = lambda done, of: None) -> Cut:
-    """Cut clips and write them, the page and the sheet. Raises the errors of `clips`."""
+def write(
+    out: str | Path, options: ClipsOptions, progress: Callable[[int, int], None] = lambda done, of: None
+) -> tuple[Cut, int]:
+    """Cut clips and write them, the page and the sheet; return them and the size of the page in bytes.
+
+    Raises the errors of `clips`.
+    """
     cut = job.cut_clips(out, options, progress)
-    write_text(cut.folder / NAME, page(cut))
+    text = page(cut)
+    write_text(cut.folder / NAME, text)
     job.write_sheet(cut)  # last: a folder with a sheet is complete
-    return cut
+    return cut, len(text.encode())
 
 
 def page(cut: Cut) -> str:

@@ -30,9 +30,10 @@ def clips(*, out: str, **given: Any) -> int:
             last = time.monotonic()
             log(f"{done:,} of {of:,} clips")
 
-    cut = review.write(out, ClipsOptions(**with_lists(given)), progress)
+    cut, size_bytes = review.write(out, ClipsOptions(**with_lists(given)), progress)
     say(*clips.text(cut))
-    say(f"to listen and answer: {cut.folder / review.NAME}; then: satpipe verify {cut.folder / clips.SHEET}")
+    say(f"to listen and answer: {cut.folder / review.NAME} ({size_bytes / 1e6:.1f} MB)")
+    say(f"with the answers in it: satpipe verify {cut.folder / clips.SHEET}")
     log(*clips.problems(cut))
     return SOME_FAILED if cut.failed else 0
 

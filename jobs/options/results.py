@@ -49,7 +49,8 @@ Recordings = Annotated[
 Threshold = Annotated[
     float | str | Path,
     Option(
-        "Minimum of the highest score of an event, or a file of thresholds, see `evaluate --tune`.", metavar="S|FILE"
+        "Minimum of the highest score of an event, or a file of thresholds, see `verify` and `evaluate --tune`.",
+        metavar="S|FILE",
     ),
 ]
 """A number, a file of thresholds (JSON), or a table with the columns label and threshold."""

@@ -140,7 +140,9 @@ def test_clips_are_cut_from_channels_joined_files_and_stores(tmp_path: Path, tag
 
     filesystem("memory://x").put_file(str(write(tmp_path / "s.wav", tones(19.2))), "/bucket/s.wav")
     (tmp_path / "out").rename(tmp_path / "earlier")
-    satpipe.clips(tagged("memory:///bucket", {"s.wav": scores}), to=tmp_path / "store")
+    satpipe.clips(tagged("memory:///bucket", {"s.wav": scores}), to="memory:///clips")
+    filesystem("memory://x").get("/clips/", str(tmp_path / "store"), recursive=True)
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {"audio", "review.html", "sheet.csv"}
 
     for name in ("split", "joined", "store"):
         samples, rate_hz = soundfile.read(tmp_path / name / "audio" / "bird_001_0.90.wav")
@@ -194,7 +196,7 @@ def test_the_highest_scores_and_stretches_of_a_file(night: Path, tmp_path: Path)
     assert soundfile.info(tmp_path / "found" / cut["clip"][1]).duration == pytest.approx(2.5)
 
 
-def test_wrong_options_are_one_clear_line(night: Path, tmp_path: Path) -> None:
+def test_wrong_options_are_one_clear_line(night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "s.csv").write_text("recording,start_s,end_s,label\nx.wav,1,2,Bird\n")
     with pytest.raises(OutputError, match=r"has no recording x.wav"):
         satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "s.csv")
@@ -202,6 +204,9 @@ def test_wrong_options_are_one_clear_line(night: Path, tmp_path: Path) -> None:
         satpipe.clips(night, to=tmp_path / "c", labels="Owl")
     with pytest.raises(ConfigError, match="--length-s must be more than twice --pad-s"):
         satpipe.clips(night, to=tmp_path / "c", pad_s=5)
+    monkeypatch.setattr("satpipe.jobs.clips.job.MAX_CLIPS", 3)
+    with pytest.raises(ConfigError, match=r"clips of 2 classes would be cut, but a page holds 3"):
+        satpipe.clips(night, to=tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 

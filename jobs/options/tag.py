@@ -89,6 +89,13 @@ class TagOptions(ClusterOptions, ModelOptions):
         10
     )
     scores: Annotated[bool, Option("Write all 527 scores of each chunk.")] = True
+    embeddings: Annotated[
+        bool,
+        Option(
+            "Also write the embedding of each chunk, for `search` and own classes; a folder that has them gets them in "
+            "any case."
+        ),
+    ] = False
     channels: Annotated[str, Option(CHANNELS, metavar="mix|split|N")] = "mix"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model runs.")] = "auto"
     span_s: Annotated[
@@ -142,3 +149,4 @@ class StreamOptions(SourceOptions, ModelOptions):
     threshold: Annotated[float, Option("Minimum score of a tag.", minimum=0, maximum=1)] = 0.1
     top_k: Annotated[int, Option("Maximum number of tags per chunk.", minimum=1, maximum=CLASSES)] = 10
     scores: Annotated[bool, Option("Also print all 527 scores of each chunk.")] = False
+    embeddings: Annotated[bool, Option("Also print the embedding of each chunk.")] = False

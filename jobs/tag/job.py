@@ -131,9 +131,10 @@ def run(
     output = Output(options.out)
     progress, elapsed_s = Progress(), 0.0
     options = recorded(options, output)
-    description = describe(options, plan.checkpoint)
+    description = describe(options, plan.checkpoint, plan.embedding_size)
     damage = plan.damage
-    claim = output.claim(description, overwrite=options.overwrite, damaged=damage.batches)
+    dropped = {*damage.batches, *(output.batches.names if len(plan.lacking) else ())}
+    claim = output.claim(description, overwrite=options.overwrite, damaged=dropped)
     with claim, _logged(output, description):
         for problem in damage.problems:
             log.warning("damaged tables: %s", problem)
@@ -151,7 +152,7 @@ def run(
                     sources, not_joined = joined(ray, sources, plan.resolver, options.join_gap_s)
                     sources, outdated = tagged.remaining_joined(sources)
                     output.batches.remove(outdated)
-                run = make_run(ray, output, plan.checkpoint, options, description["id"], plan.batch_chunks)
+                run = make_run(ray, output, plan, options, description["id"])
                 run.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
                 progress, elapsed_s = run.progress, perf_counter() - begun
         times = set_times(output.batches, plan.resolver, split=options.channels == "split", gap_s=options.join_gap_s)
@@ -184,23 +185,36 @@ def _joined(files: pa.ChunkedArray) -> tuple[int, int]:
 def make_run(
     ray: ray_engine.Engine,
     output: Output,
-    checkpoint: LoadedTagger,
+    plan: Plan,
     options: TagOptions,
     run_id: str,
-    batch_chunks: int | None = None,
 ) -> TagRun:
     """Prepare a run on a Ray that has started."""
-    config = checkpoint.config
-    cuda = ray.gpus > 0
+    config = plan.checkpoint.config
     worker = WorkerOptions(
-        str(output.folder), checkpoint.sha256, config, options.cut, options.precision, cuda, batch_chunks
+        folder=str(output.folder),
+        model_id=plan.checkpoint.sha256,
+        config=config,
+        cut=options.cut,
+        precision=options.precision,
+        cuda=ray.gpus > 0,
+        batch_chunks=plan.batch_chunks,
+        embedding_size=plan.embedding_size,
     )
-    size = chunk_samples(config, options.cut)
-    table = TableOptions(run_id, size, options.threshold, options.top_k, options.scores)
-    return TagRun(ray, output, checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s)
+    table = TableOptions(
+        run_id=run_id,
+        chunk_samples=chunk_samples(config, options.cut),
+        threshold=options.threshold,
+        top_k=options.top_k,
+        scores=options.scores,
+        embedding_size=plan.embedding_size,
+    )
+    return TagRun(
+        ray, output, plan.checkpoint, worker=worker, table=table, channels=options.channels, span_s=options.span_s
+    )
 
 
-def describe(options: TagOptions, checkpoint: LoadedTagger) -> dict[str, Any]:
+def describe(options: TagOptions, checkpoint: LoadedTagger, embedding_size: int = 0) -> dict[str, Any]:
     """Return the contents of `run.json`: how the tables were made."""
     config = checkpoint.config
     size = chunk_samples(config, options.cut)
@@ -231,6 +245,7 @@ def describe(options: TagOptions, checkpoint: LoadedTagger) -> dict[str, Any]:
             "metadata": checkpoint.metadata,
         },
         "chunk_s": size / SAMPLE_RATE_HZ,
+        "embeddings": embedding_size,  # values of each; 0: there are none; not part of the identity
         "clock": {  # of the last run; not part of the identity
             "time_zone": options.time_zone,
             "time_pattern": options.time_pattern,

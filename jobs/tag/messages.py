@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
 from satpipe.jobs.tag.status import EXAMPLES, Status, Warnings
 from satpipe.pipeline.start_times.resolver import SOURCES
 from satpipe.pipeline.storage import locate
@@ -47,6 +48,11 @@ def plan(plan: "Plan", out: str | Path, *, prune: bool) -> list[str]:
             ["         ..."] if plan.damage.problems[EXAMPLES:] else []
         )
         lines.append(f"       {count(len(plan.damage.affected), 'recording')} in damaged tables: tagged again")
+    if len(plan.lacking):
+        hours = (pc.sum(plan.lacking["duration_s"]).as_py() or 0.0) / 3600
+        lines.append(
+            f"       {count(len(plan.lacking), 'recording')} ({hours:,.1f} h) without embeddings: tagged again"
+        )
     if plan.without_files:
         then = "rows removed" if prune else "rows kept, --prune removes them"
         lines.append(f"       {count(len(plan.without_files), 'recording')} in the tables without a file: {then}")

@@ -1,8 +1,11 @@
 """Plan a run: the model, the recordings, and those that remain to be tagged. Nothing is written."""
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import pyarrow as pa
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.messages import some
@@ -12,6 +15,7 @@ from satpipe.pipeline.option import default_out
 from satpipe.pipeline.recordings.find import Search, Source
 from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.start_times.resolver import StartTimeResolver
+from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.damage import NO_DAMAGE, Damage, find_damage
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError, OutputError
@@ -38,6 +42,9 @@ class Plan:
         outdated: Recordings in the tables that are tagged again: their files have changed, or they failed before.
         without_files: Recordings in the tables whose files no longer exist.
         damage: What is damaged in the output folder: its recordings are tagged again.
+        embedding_size: Number of values of an embedding; 0: embeddings are not wanted.
+        lacking: Rows of the recordings table, all or none: embeddings are wanted now but were not written, so that
+            these recordings are tagged again.
         resolver: Resolves start times.
         notes: Notes to the user before the run starts, one line each.
         batch_chunks: Chunks per batch; None: the fastest number.
@@ -51,6 +58,8 @@ class Plan:
     outdated: frozenset[str]
     without_files: frozenset[str]
     damage: Damage
+    embedding_size: int
+    lacking: pa.Table
     resolver: StartTimeResolver
     notes: tuple[str, ...] = ()
     batch_chunks: int | None = None
@@ -84,8 +93,14 @@ def plan(options: TagOptions) -> Plan:
     if not sources:
         others = [f"files with an extension that is not read: {', '.join(search.not_read)}"] if search.not_read else []
         raise ConfigError(f"no recordings in {', '.join(options.inputs)}", *others, *search.problems)
-    damage = _damage(options, sources)
-    tagged = AlreadyTagged(damage.recordings, options)
+    run = None if options.overwrite else Output(options.out).run()
+    embedding_size = _embedding_size(checkpoint, options, run)
+    damage = find_damage(locate(options.out), run) if run else NO_DAMAGE
+    kept, lacking = damage.recordings, NO_DAMAGE.recordings
+    if run and embedding_size and not run.get("embeddings"):
+        kept, lacking = lacking, kept
+    _check_files(options, sources, damage, lacking)
+    tagged = AlreadyTagged(kept, options)
     remaining = tagged.remaining(sources, resolver.names)
     return Plan(
         checkpoint=checkpoint,
@@ -96,27 +111,39 @@ def plan(options: TagOptions) -> Plan:
         outdated=tagged.outdated(remaining),
         without_files=tagged.without_files(sources),
         damage=damage,
+        embedding_size=embedding_size,
+        lacking=lacking,
         resolver=resolver,
-        notes=tuple(unmatched(resolver, options, [source.recording for source in sources])),
+        notes=(*unmatched(resolver, options, [source.recording for source in sources]), *_notes(options, run)),
         batch_chunks=_batch_chunks(checkpoint, options),
     )
 
 
-def _damage(options: TagOptions, sources: list[Source]) -> Damage:
-    """Find damaged tables, and make sure that their recordings can be tagged again."""
-    output = Output(options.out)
-    run = None if options.overwrite else output.run()
-    damage = find_damage(output.folder, run) if run else NO_DAMAGE
+def _embedding_size(checkpoint: LoadedTagger, options: TagOptions, run: Mapping[str, Any] | None) -> int:
+    """Return the number of values of an embedding if embeddings are wanted, or are in the tables already; else 0."""
+    if options.embeddings:
+        checkpoint.check_embeddings()
+    return checkpoint.embedding_size if options.embeddings or (run and run.get("embeddings")) else 0
+
+
+def _check_files(options: TagOptions, sources: list[Source], damage: Damage, lacking: pa.Table) -> None:
+    """Make sure that all recordings that are damaged, or lack embeddings, can be tagged again."""
     given = {source.recording for source in sources}
     split = options.channels == "split"
-    lost = sorted(name for name in damage.affected if file_and_channel(name, split=split)[0] not in given)
+    affected = damage.affected.union(lacking["recording"].to_pylist())
+    lost = sorted(name for name in affected if file_and_channel(name, split=split)[0] not in given)
     if lost and not options.prune:
+        what = "embeddings cannot be added" if len(lacking) else "this cannot be repaired"
         raise OutputError(
             *damage.problems[:EXAMPLES],
-            f"this cannot be repaired without recordings that are not given here: {some(lost)}. Give all recordings; "
-            "--prune gives up those that no longer exist",
+            f"{what} without recordings that are not given here: {some(lost)}. Give all recordings; --prune gives up "
+            "those that no longer exist",
         )
-    return damage
+
+
+def _notes(options: TagOptions, run: Mapping[str, Any] | None) -> Iterator[str]:
+    if run and run.get("embeddings") and not options.embeddings:
+        yield "the tables have embeddings: they are also written for what is tagged now"
 
 
 def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,11 +27,11 @@ from satpipe.pipeline.tables.files import (
     read_run,
     reading,
     row_groups,
+    schema_of,
     table_writer,
 )
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.sat.errors import DamageError, OutputError
-from satpipe.sat.model.config import CLASSES
 
 _REPLACES = b"satpipe.replaces"
 
@@ -57,6 +59,7 @@ class TableOptions:
         threshold: Minimum score of a row of the tags table.
         top_k: Maximum number of rows of the tags table per chunk.
         scores: True if the scores table is written.
+        embedding_size: Number of values of an embedding; 0: the embeddings table is not written.
     """
 
     run_id: str
@@ -64,10 +67,11 @@ class TableOptions:
     threshold: float
     top_k: int
     scores: bool
+    embedding_size: int = 0
 
 
 class Batches:
-    """The tables of an output folder, as batches: files of one name in `tags`, `scores` and `recordings`."""
+    """The tables of an output folder, as batches: files of one name in the folder of each table."""
 
     def __init__(self, folder: Path) -> None:
         """Name the output folder; nothing is read or written yet."""
@@ -86,10 +90,12 @@ class Batches:
         if not (self._folder / "recordings" / name).exists():
             kept: Counter[str] = Counter()  # rows of tags, by recording
             with ExitStack() as stack:
-                tags = stack.enter_context(table_writer(self._folder, "tags", name))
-                scores = stack.enter_context(table_writer(self._folder, "scores", name)) if options.scores else None
+                writers = {
+                    table: stack.enter_context(table_writer(self._folder, table, name, schema))
+                    for table, schema in _written(options).items()
+                }
                 for row, rows in staging.rows(spans):
-                    kept[row["recording"]] += _add(row, rows, options, tags, scores)
+                    kept[row["recording"]] += _add(row, rows, options, writers)
                 if (read_run(self._folder) or {}).get("id") != options.run_id:
                     # A worker can outlive its killed run for a moment; its rows must not get into the next run's.
                     raise OutputError(f"{self._folder} was taken over by another run")
@@ -141,9 +147,9 @@ class Batches:
                 self._remove_batch(old)
                 continue
             new = new_name()
-            for kind in ("tags", "scores"):
+            for kind in schemas.CHUNK_TABLES:
                 if (path := self._folder / kind / old).exists():
-                    with table_writer(self._folder, kind, new) as writer:
+                    with table_writer(self._folder, kind, new, schema_of(path)) as writer:
                         for rows in row_groups(path):
                             removed_rows = pc.is_in(pc.cast(rows["recording"], pa.string()), names)
                             writer.add(rows.filter(pc.invert(removed_rows)))
@@ -159,7 +165,7 @@ class Batches:
 
     def drop(self, names: Iterable[str]) -> None:
         """Remove what is left of batches; files that satpipe has not written stay."""
-        for path in (self._folder / kind / name for name in names for kind in ("recordings", "tags", "scores")):
+        for path in (self._folder / kind / name for name in names for kind in ("recordings", *schemas.CHUNK_TABLES)):
             if is_ours(path):
                 path.unlink()
 
@@ -186,27 +192,42 @@ class Batches:
         return sorted((self._folder / "recordings").glob("*.parquet"))
 
     def _remove_batch(self, name: str) -> None:
-        for kind in ("recordings", "tags", "scores"):
+        for kind in ("recordings", *schemas.CHUNK_TABLES):
             (self._folder / kind / name).unlink(missing_ok=True)
 
 
-def _add(
-    row: dict[str, Any], staged: pa.Table, options: TableOptions, tags: TableWriter, scores: TableWriter | None
-) -> int:
+def _written(options: TableOptions) -> dict[str, pa.Schema]:
+    """Return the schemas of the tables that a batch has a file of, apart from `recordings`."""
+    return {
+        "tags": schemas.TAGS,
+        **({"scores": schemas.SCORES} if options.scores else {}),
+        **({"embeddings": schemas.embeddings_schema(options.embedding_size)} if options.embedding_size else {}),
+    }
+
+
+def _add(row: dict[str, Any], staged: pa.Table, options: TableOptions, writers: Mapping[str, TableWriter]) -> int:
     """Add the staged rows of a recording to the tables, given its row of the recordings table.
 
     Returns:
         The number of rows added to tags.
     """
     chunks = staged["chunk"].to_numpy()
-    values = staged["scores"].combine_chunks().flatten().to_numpy().reshape(-1, CLASSES)
+    values = _values(staged["scores"])
     times = schemas.chunk_times(chunks, options.chunk_samples, row["duration_s"])
     name = row["recording"]
     labels = schemas.tag_rows(name, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
-    tags.add(labels)
-    if scores is not None:
-        scores.add(schemas.score_rows(name, chunks, values, times))
+    writers["tags"].add(labels)
+    if "scores" in writers:
+        writers["scores"].add(schemas.score_rows(name, chunks, values, times))
+    if "embeddings" in writers:
+        writers["embeddings"].add(schemas.embedding_rows(name, chunks, _values(staged["embedding"]), times))
     return len(labels)
+
+
+def _values(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """Return the values of a column of lists, [n, size]."""
+    values: npt.NDArray[np.float32] = column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
+    return values
 
 
 def replaced_by(stated: Mapping[bytes, bytes] | None) -> str:

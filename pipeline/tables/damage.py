@@ -170,7 +170,8 @@ def _content_problem(file: tuple[Path, pa.Table]) -> str:
                     return f"{path} has rows of recordings of another batch: {DELETE}"
                 values = (scores if path.parent.name == "tags" else pc.list_flatten(scores)).to_numpy()
                 if not all_numbers(values):
-                    return f"{path} has scores that are not numbers: {DELETE}"
+                    what = "embeddings" if path.parent.name == "embeddings" else "scores"
+                    return f"{path} has {what} that are not numbers: {DELETE}"
                 label = codes(rows["mid"], _LABELS) if "mid" in rows.column_names else np.zeros(1, np.int32)
                 if (label < 0).any():
                     return f"{path} has rows of unknown classes: {DELETE}"
@@ -186,7 +187,7 @@ def _incomplete(keys: npt.NDArray[np.int64], recordings: pa.Table, table: str) -
     if len(np.unique(keys)) < len(keys):
         return "has rows twice"
     counted = np.bincount(keys >> 42, minlength=len(recordings))
-    wanted = recordings["chunks" if table == "scores" else "tags"].to_numpy()
+    wanted = recordings["tags" if table == "tags" else "chunks"].to_numpy()
     wrong = np.flatnonzero(~np.isnan(wanted.astype(np.float64)) & (counted != wanted))
     if len(wrong):
         name = recordings["recording"][int(wrong[0])].as_py()

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from satpipe.pipeline.tables.chunk_embeddings import ChunkEmbeddings, map_embeddings, size_of_embeddings
 from satpipe.pipeline.tables.chunk_scores import read_targets
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import TAGS
@@ -193,6 +194,65 @@ def scan_scores(
     return _Frames(_open(out, selection), selection).blocks()
 
 
+def read_embeddings(
+    out: str | Path | None = None,
+    *,
+    recordings: Recordings | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+) -> pd.DataFrame:
+    """Read the embeddings of chunks, with one column per value.
+
+    >>> embeddings = satpipe.read_embeddings("out", recordings="birds.*")
+    >>> embeddings.loc[:, "e0":].to_numpy().shape
+    (3, 192)
+
+    The arguments are those of `read_scores`. `satpipe.sat.model.outputs` defines the embedding of a chunk.
+
+    Returns:
+        Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
+        known) and `e0`, `e1`, ...; sorted by recording and chunk.
+
+    Raises:
+        OutputError: `out` is not an output folder, has no embeddings, is damaged (the message names the file) or has no
+            such recording.
+        ConfigError: A time is not valid, the start of no recording is known, or the frame would be too large.
+    """
+    selection = Selection(recordings, start_s=start_s, end_s=end_s, since=since, until=until)
+    frames = _Frames(_open(out, selection, scores=False), selection)
+    nothing = frames.no_embeddings()
+    size = len(frames.part) * (_ROW_BYTES + 4 * len(nothing.columns))
+    if size > MOST_BYTES:
+        raise ConfigError(
+            f"these are {size / 2**30:.0f} GB of embeddings: choose recordings or a time, or read them in blocks with "
+            "scan_embeddings"
+        )
+    return _one([nothing, *map_embeddings(frames.tables, frames.part, frames.embeddings)])
+
+
+def scan_embeddings(
+    out: str | Path | None = None,
+    *,
+    recordings: Recordings | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Read what `read_embeddings` reads as frames of some 16,384 chunks, one after the other.
+
+    >>> sum(len(embeddings) for embeddings in satpipe.scan_embeddings("out"))
+    6
+
+    The chunks of a recording come in the order of time, and recordings file by file, nearly in the order of names.
+    """
+    selection = Selection(recordings, start_s=start_s, end_s=end_s, since=since, until=until)
+    frames = _Frames(_open(out, selection, scores=False), selection)
+    return map_embeddings(frames.tables, frames.part, frames.embeddings)
+
+
 def in_files(out: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
     """Add to chunks or events the file they are in, which after `satpipe tag --join` is not the recording's name.
 
@@ -257,6 +317,17 @@ class _Frames:
         about = self._about(clip, chunks.chunk, chunks.start_s, chunks.end_s)
         scores = pd.DataFrame(chunks.scores.astype(np.float32), columns=self._labels)
         return pd.concat([about, scores], axis=1)
+
+    def embeddings(self, chunks: ChunkEmbeddings) -> pd.DataFrame:
+        """Return a row for each of some chunks of the part."""
+        about = self._about(self._place[chunks.recording], chunks.chunk, chunks.start_s, chunks.end_s)
+        values = pd.DataFrame(chunks.embeddings, columns=[f"e{place}" for place in range(chunks.embeddings.shape[1])])
+        return pd.concat([about, values], axis=1)
+
+    def no_embeddings(self) -> pd.DataFrame:
+        """Return what `embeddings` returns for no chunk."""
+        none, size = np.empty(0, np.int32), size_of_embeddings(self.tables)
+        return self.embeddings(ChunkEmbeddings(none, none, np.empty(0), np.empty(0), np.empty((0, size), np.float32)))
 
     def tags(self, table: pa.Table) -> pd.DataFrame:
         """Return a row for each row of a table of tags that belongs to the part; one for each chunk with a group."""

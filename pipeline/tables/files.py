@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.option import default_out
 from satpipe.pipeline.storage import described, errors, locate, output_file
-from satpipe.pipeline.tables.schemas import SCHEMAS
+from satpipe.pipeline.tables.schemas import CHUNK_TABLES, SCHEMAS, is_of
 from satpipe.sat.errors import DamageError, OutputError
 
 COMPRESSION = "zstd"
@@ -22,7 +22,7 @@ PLACE = b"satpipe.file"
 DELETE = "delete it, then `satpipe tag` with the same recordings repairs the tables"
 REPAIR = "`satpipe tag` with the same recordings repairs it"
 _OURS = re.compile(r"[0-9a-f]{32}\.parquet|\.[0-9a-f]{32}|\..+\.parquet\.[0-9a-f]{8}")  # tables, and unfinished files
-_RUN = {"identity": dict, "model": dict, "labels": list, "batches": list}  # in run.json
+_RUN = {"identity": dict, "model": dict, "labels": list, "batches": list, "embeddings": int}  # in run.json
 _LISTED = {"labels": dict, "batches": str}  # in its lists
 ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
 
@@ -105,11 +105,11 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
 
 def promise(recordings: pa.Table) -> dict[str, int]:
-    """Return how many rows a batch's files of `tags` and `scores` must have, given its rows of the recordings table.
+    """Return how many rows a batch's files of each table must have, given its rows of the recordings table.
 
     Earlier versions did not note the number of tags.
     """
-    counted = {"scores": recordings["chunks"]}
+    counted = {"scores": recordings["chunks"], "embeddings": recordings["chunks"]}
     if len(recordings) and not recordings["tags"].null_count:
         counted["tags"] = recordings["tags"]
     return {table: pc.sum(column).as_py() or 0 for table, column in counted.items()}
@@ -117,7 +117,7 @@ def promise(recordings: pa.Table) -> dict[str, int]:
 
 @contextmanager
 def open_table(path: Path, promised: Mapping[str, int]) -> Iterator[pq.ParquetFile]:
-    """Open a file of `tags` or `scores`, after a comparison of its footer with what its batch has promised.
+    """Open a file of one of `CHUNK_TABLES`, after a comparison of its footer with what its batch has promised.
 
     Raises:
         DamageError: The file is missing, damaged, or of another batch, table or version; the message names it.
@@ -125,8 +125,8 @@ def open_table(path: Path, promised: Mapping[str, int]) -> Iterator[pq.ParquetFi
     with reading(path), path.open("rb") as opened:
         file = pq.ParquetFile(opened, page_checksum_verification=True)
         table, rows = path.parent.name, promised.get(path.parent.name)
-        if not file.schema_arrow.equals(SCHEMAS[table]):
-            raise DamageError(f"{path} is not a {table} table of this version of satpipe: {REPAIR}")
+        if not is_of(table, file.schema_arrow):
+            raise DamageError(f"{path} is not a table of {table} of this version of satpipe: {REPAIR}")
         check_place(path, file.metadata.metadata, required="tags" in promised)
         if rows is not None and file.metadata.num_rows != rows:
             raise DamageError(f"{path} has {file.metadata.num_rows:,} rows instead of {rows:,}: {REPAIR}")
@@ -146,7 +146,8 @@ def check_place(path: Path, stated: Mapping[bytes, bytes] | None, *, required: b
 
 def tables_of(run: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the tables, apart from `recordings`, that each batch has a file of."""
-    return ("tags", "scores") if run.get("identity", {}).get("scores", False) else ("tags",)
+    wanted = {"scores": run.get("identity", {}).get("scores", False), "embeddings": run.get("embeddings", 0)}
+    return tuple(table for table in CHUNK_TABLES if wanted.get(table, True))
 
 
 def unaccounted(folder: Path, run: Mapping[str, Any], counted: Set[str]) -> Iterator[tuple[Path, str]]:
@@ -162,7 +163,7 @@ def unaccounted(folder: Path, run: Mapping[str, Any], counted: Set[str]) -> Iter
         yield folder / "recordings" / name, f"is missing: {REPAIR}"
     for name in sorted(counted - batches):
         yield folder / "recordings" / name, f"does not belong to this folder: {REPAIR}"
-    for table in ("tags", "scores"):
+    for table in CHUNK_TABLES:
         there = {path.name for path in (folder / table).glob("*.parquet") if not path.name.startswith(".")}
         for name in sorted(counted - there) if table in tables_of(run) else ():
             yield folder / table / name, f"is missing: {REPAIR}"
@@ -186,6 +187,12 @@ def metadata(path: Path) -> dict[bytes, bytes]:
     """Return the key-value metadata of a file."""
     with reading(path), path.open("rb") as file:
         return dict(pq.read_metadata(file).metadata or {})
+
+
+def schema_of(path: Path) -> pa.Schema:
+    """Return the schema of a file, without its metadata."""
+    with reading(path), path.open("rb") as file:
+        return pq.read_schema(file).remove_metadata()
 
 
 def row_groups(path: Path) -> Iterator[pa.Table]:
@@ -223,14 +230,20 @@ class TableWriter:
 
 
 @contextmanager
-def table_writer(folder: Path, table: str, name: str) -> Iterator[TableWriter]:
-    """Give a writer for a file of one of the tables `tags` and `scores`; the file appears when it is whole."""
-    schema = SCHEMAS[table]
+def table_writer(folder: Path, table: str, name: str, schema: pa.Schema | None = None) -> Iterator[TableWriter]:
+    """Give a writer for a file of one of `CHUNK_TABLES`; the file appears when it is whole.
+
+    `schema` is by default that of `SCHEMAS`.
+    """
+    schema = schema or SCHEMAS[table]
     compact = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    options: dict[str, Any] = {}
+    if table == "embeddings":  # half the size of plain values; with small pages, reading takes a third longer
+        options = {"column_encoding": {"embedding.list.element": "BYTE_STREAM_SPLIT"}, "data_page_size": 1 << 24}
     with (
         output_file(folder / table / name, folder) as path,
         pq.ParquetWriter(
-            path, schema, compression=COMPRESSION, use_dictionary=compact, write_page_checksum=True
+            path, schema, compression=COMPRESSION, use_dictionary=compact, write_page_checksum=True, **options
         ) as writer,
     ):
         writer.add_key_value_metadata({PLACE: f"{table}/{name}".encode()})

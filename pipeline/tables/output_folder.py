@@ -3,9 +3,10 @@ r"""The output folder: its content, its lock, and its consistency after any inte
     run.json                the run that wrote the tables
     log/TIME-RUN.log        tasks, with worker and duration, a file for each run
     tags/ID.parquet         \
-    scores/ID.parquet        } one batch of finished recordings
+    scores/ID.parquet        \
+    embeddings/ID.parquet    / one batch of finished recordings
     recordings/ID.parquet   /
-    _staged/TASK.parquet    scores of spans that are not yet in a batch
+    _staged/TASK.parquet    scores, and embeddings if wanted, of spans that are not yet in a batch
 
 A file is written under another name and renamed when it is complete. The recordings file of a batch is written last:
 with it the batch counts; without it the next run removes the rest and publishes again from the staged files. A batch
@@ -20,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from satpipe.pipeline.storage import is_remote, locate, output_file
 from satpipe.pipeline.tables.batches import Batches
-from satpipe.pipeline.tables.files import read_run, write_run
+from satpipe.pipeline.tables.files import read_run, tables_of, write_run
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
 from satpipe.sat.errors import OutputError
@@ -45,7 +46,7 @@ class Output:
         Args:
             run: Content of `run.json`; its `identity` must be that of the existing tables.
             overwrite: Remove the existing tables.
-            damaged: Batches to remove, from `find_damage`.
+            damaged: Batches to remove: from `find_damage`, and those that lack a table that is wanted now.
 
         Raises:
             OutputError: Another run holds the folder, it cannot be written, or it has tables of another identity.
@@ -57,8 +58,8 @@ class Output:
                 (self.folder / "run.json").unlink()
             self._check(run["identity"])
             self.note(run)
-            for name in (*SCHEMAS, FOLDER):
-                if not is_remote(self.folder) and (name != "scores" or run["identity"]["scores"]):
+            for name in (*tables_of(run), "recordings", FOLDER):
+                if not is_remote(self.folder):
                     (self.folder / name).mkdir(exist_ok=True)
             self.batches.drop(damaged)
             self.batches.recover()

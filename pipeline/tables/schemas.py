@@ -2,8 +2,9 @@
 
 tags         one row per label of a chunk
 scores       one row per chunk: all 527 scores in half precision, in the order of the model's outputs
+embeddings   one row per chunk: the vector from which the model computes its scores
 recordings   one row per recording, tagged or not
-staged       float32 scores of spans, written by workers before they are published into the tables above
+staged       float32 outputs for spans, written by workers before they are published into the tables above
 clips        training sets: one row per clip, with its compressed audio
 segments     scores by a teacher: one row per segment of a clip
 events       one row per sound event
@@ -20,6 +21,7 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_HALF_MAX = float(np.finfo(np.float16).max)
 
 FILE = pa.struct(
     [
@@ -68,6 +70,16 @@ TAGS = pa.schema(
     ]
 )
 SCORES = pa.schema([*_CHUNK, pa.field("scores", pa.list_(pa.float16(), CLASSES), nullable=False)])
+_BUNDLED_SIZE = 192  # of the embeddings of the bundled model
+
+
+def embeddings_schema(size: int) -> pa.Schema:
+    """Return the schema of the embeddings table of a model whose embeddings have `size` values."""
+    value = pa.field("element", pa.float32(), nullable=False)  # nulls would double the time that reading takes
+    return pa.schema([*_CHUNK, pa.field("embedding", pa.list_(value, size), nullable=False)])
+
+
+EMBEDDINGS = embeddings_schema(_BUNDLED_SIZE)  # values rounded to half precision, see satpipe.sat.model.outputs
 STAGED = pa.schema(
     [
         pa.field("span", pa.int32(), nullable=False),  # position in the task's list of spans
@@ -75,6 +87,12 @@ STAGED = pa.schema(
         pa.field("scores", pa.list_(pa.float32(), CLASSES), nullable=False),
     ]
 )
+
+
+def staged_schema(embedding_size: int) -> pa.Schema:
+    """Return the schema of staged files: `STAGED`, with a column `embedding` unless its size is 0."""
+    return STAGED.append(embeddings_schema(embedding_size).field("embedding")) if embedding_size else STAGED
+
 
 CLIPS = pa.schema(
     [
@@ -138,7 +156,9 @@ CURVES = pa.schema(
     ]
 )
 
-SCHEMAS = {"tags": TAGS, "scores": SCORES, "recordings": RECORDINGS}
+SCHEMAS = {"tags": TAGS, "scores": SCORES, "embeddings": EMBEDDINGS, "recordings": RECORDINGS}
+CHUNK_TABLES = ("tags", "scores", "embeddings")
+"""The tables of which a batch has a file beside that of `recordings`, if they are wanted."""
 
 STATUSES = {
     "ok": "tagged from start to end",
@@ -173,9 +193,24 @@ def complete(recordings: pa.Table) -> pa.Table:
     return recordings
 
 
-def staged_table(spans: list[int], chunks: list[int], scores: npt.NDArray[np.float32]) -> pa.Table:
-    """Return the rows of scores [n, 527], schema `STAGED`."""
-    return pa.table([pa.array(spans, pa.int32()), pa.array(chunks, pa.int32()), _lists(scores)], schema=STAGED)
+def is_of(table: str, schema: pa.Schema) -> bool:
+    """Return True if a schema is that of a table; embeddings may have any size."""
+    if table == "embeddings" and "embedding" in schema.names:
+        return bool(schema.equals(embeddings_schema(embedding_size(schema))))
+    return bool(schema.equals(SCHEMAS[table]))
+
+
+def embedding_size(schema: pa.Schema) -> int:
+    """Return the number of values of the embeddings in a table with this schema; 0 if it has none."""
+    kind = schema.field("embedding").type if "embedding" in schema.names else None
+    return kind.list_size if isinstance(kind, pa.FixedSizeListType) else 0
+
+
+def staged_table(spans: list[int], chunks: list[int], outputs: npt.NDArray[np.float32]) -> pa.Table:
+    """Return the rows of outputs [n, 527 + D], schema `staged_schema(D)`."""
+    size = outputs.shape[1] - CLASSES
+    columns = [pa.array(spans, pa.int32()), pa.array(chunks, pa.int32()), _lists(outputs[:, :CLASSES])]
+    return pa.table([*columns, *([_lists(outputs[:, CLASSES:])] if size else [])], schema=staged_schema(size))
 
 
 def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: Any) -> tuple[Any, Any]:
@@ -194,6 +229,15 @@ def score_rows(
 ) -> pa.Table:
     """Return rows of the scores table from scores [n, 527]."""
     return pa.table([*_chunk_columns(recording, chunks, times), _lists(scores.astype(np.float16))], schema=SCORES)
+
+
+def embedding_rows(
+    recording: str, chunks: npt.NDArray[np.int32], embeddings: npt.NDArray[np.float32], times: tuple[Any, Any]
+) -> pa.Table:
+    """Return rows of the embeddings table from embeddings [n, D]."""
+    rounded = np.clip(embeddings, -_HALF_MAX, _HALF_MAX).astype(np.float16).astype(np.float32)
+    schema = embeddings_schema(embeddings.shape[1])
+    return pa.table([*_chunk_columns(recording, chunks, times), _lists(rounded)], schema=schema)
 
 
 def tag_rows(
@@ -230,4 +274,4 @@ def _chunk_columns(recording: str, chunks: npt.NDArray[np.int32], times: tuple[A
 
 
 def _lists(values: npt.NDArray[Any]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), CLASSES)
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])

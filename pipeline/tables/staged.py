@@ -1,4 +1,4 @@
-"""Staged scores: spans that are tagged but not yet in the tables, one file per task."""
+"""Staged outputs: spans that are tagged but not yet in the tables, one file per task."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.storage import is_remote, output_file
-from satpipe.pipeline.tables.files import COMPRESSION, metadata, new_name, row_groups
-from satpipe.pipeline.tables.schemas import STAGED
+from satpipe.pipeline.tables import schemas
+from satpipe.pipeline.tables.files import COMPRESSION, metadata, new_name, row_groups, schema_of
+from satpipe.pipeline.tables.schemas import staged_schema
 from satpipe.sat.errors import OutputError
 
 SpanKey = tuple[str, int, int, int, int | None]
@@ -73,7 +74,7 @@ class StagedFile:
         self._writer = writer
 
     def write(self, table: pa.Table) -> None:
-        """Add rows, schema `schemas.STAGED`."""
+        """Add rows, schema `schemas.staged_schema`."""
         self._writer.write_table(table)
 
     def conclude(self, outcomes: list[SpanOutcome]) -> list[StagedSpan]:
@@ -91,8 +92,11 @@ class Staging:
         self._folder = output / FOLDER
 
     @contextmanager
-    def stage(self) -> Iterator[StagedFile]:
-        """Provide a file for the scores of a task, which is kept until they are published.
+    def stage(self, embedding_size: int = 0) -> Iterator[StagedFile]:
+        """Provide a file for the outputs of a task, which is kept until they are published.
+
+        Args:
+            embedding_size: Number of values of an embedding; 0: only scores are staged.
 
         Raises:
             OutputError: The folder cannot be written, for example because the disk is full.
@@ -101,17 +105,24 @@ class Staging:
         options = {"compression": COMPRESSION, "use_dictionary": False, "write_statistics": False}
         with (
             output_file(self._folder / name, self._output) as path,
-            pq.ParquetWriter(path, STAGED, **options) as writer,
+            pq.ParquetWriter(path, staged_schema(embedding_size), **options) as writer,
         ):
             yield StagedFile(name, writer)
 
-    def spans(self) -> dict[SpanKey, StagedSpan]:
-        """Return the spans that are staged, by this run or earlier ones. Damaged files are removed."""
+    def spans(self, embedding_size: int = 0) -> dict[SpanKey, StagedSpan]:
+        """Return the spans that are staged, by this run or earlier ones.
+
+        Files are removed that are damaged, or whose embeddings have another size (0: none): their spans are tagged
+        again.
+        """
         found = {}
         for path in sorted(self._folder.glob("*.parquet")):
             try:
                 outcomes = json.loads(metadata(path).get(_OUTCOMES, b"[]"))
-            except OutputError:  # its spans are tagged again
+                usable = schemas.embedding_size(schema_of(path)) == embedding_size
+            except OutputError:
+                usable = False
+            if not usable:
                 path.unlink()
                 continue
             made = [SpanOutcome(**{**outcome, "key": tuple(outcome["key"])}) for outcome in outcomes]

@@ -62,7 +62,7 @@ class TagRun:
         self._table = table
         self._channels = channels
         self._model = engine.share(checkpoint)
-        self._staged = output.staging.spans()
+        self._staged = output.staging.spans(table.embedding_size)
         self._planner = Planner(*self._grid, span_s, self._staged)
         self._unprobed = 0  # files whose headers are being read
         self._open: dict[str, OpenRecording] = {}

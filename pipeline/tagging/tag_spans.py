@@ -35,7 +35,8 @@ def tag_task(
     Args:
         task: The spans.
         tagger: SAT, or any other tagger.
-        write: Takes tables of scores, schema `schemas.STAGED`, a few thousand rows per call, in order.
+        write: Takes tables of scores and, if the tagger gives them, embeddings, schema `schemas.staged_schema`, a few
+            thousand rows per call, in order.
 
     Raises:
         CheckpointError: A score is not a number; the message names the recording and the second.
@@ -49,9 +50,9 @@ def tag_task(
     rows = _Rows(task, tagger, write, seconds)
     begun = perf_counter()
     chunks = _chunks(task, outcomes, tagger, seconds)
-    for (place, index), score in tagger.score_rows(chunks):
+    for (place, index), outputs in tagger.score_rows(chunks):
         if index >= task[place].start_chunk:
-            rows.add(place, index, score)
+            rows.add(place, index, outputs)
             outcomes[place].chunks += 1
     rows.flush()
     seconds["model"] = perf_counter() - begun - sum(seconds.values())
@@ -69,16 +70,16 @@ class _Rows:
         self._seconds = seconds
         self._rows: list[tuple[int, int, torch.Tensor]] = []
 
-    def add(self, place: int, index: int, scores: torch.Tensor) -> None:
-        self._rows.append((place, index, scores))
+    def add(self, place: int, index: int, outputs: torch.Tensor) -> None:
+        self._rows.append((place, index, outputs))
         if len(self._rows) == STAGED_ROWS:
             self.flush()
 
     def flush(self) -> None:
         if self._rows:
             with _clock(self._seconds, "write"):
-                places, indices, scores = zip(*self._rows, strict=True)
-                together = torch.stack(scores)
+                places, indices, outputs = zip(*self._rows, strict=True)
+                together = torch.stack(outputs)
                 check_finite(together, self._tagger.model, self._place)
                 self._write(staged_table(list(places), list(indices), together.numpy()))
             self._rows = []

@@ -32,6 +32,7 @@ class WorkerOptions:
         precision: One of `satpipe.sat.model.precision.PRECISIONS`.
         cuda: True to use a GPU.
         batch_chunks: Chunks per batch; None: the fastest number.
+        embedding_size: Number of values of an embedding; 0: only scores are wanted.
     """
 
     folder: str
@@ -41,12 +42,13 @@ class WorkerOptions:
     precision: str
     cuda: bool
     batch_chunks: int | None = None
+    embedding_size: int = 0
 
 
 def tag_and_stage(
     task: list[Span], options: WorkerOptions, shared: list[Any]
 ) -> tuple[list[StagedSpan], dict[str, float], str]:
-    """Tag a task and stage its scores.
+    """Tag a task and stage its scores, and its embeddings if they are wanted.
 
     Returns:
         The staged spans, the time spent by stage, and the worker: HOST:PROCESS.
@@ -56,7 +58,7 @@ def tag_and_stage(
     longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in task)
     chunks = longest_s * SAMPLE_RATE_HZ / options.config.chunk_samples * options.config.grids
     limit_s = TASK_LIMIT_S + longest_s + chunks * tagger.chunk_limit_s
-    with deadline(limit_s), Staging(locate(options.folder)).stage() as staged:
+    with deadline(limit_s), Staging(locate(options.folder)).stage(options.embedding_size) as staged:
         outcomes, seconds = tag_task(task, tagger, staged.write)
         return staged.conclude(outcomes), seconds, f"{socket.gethostname()}:{os.getpid()}"
 
@@ -91,7 +93,10 @@ def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
 
 def make_tagger(checkpoint: LoadedTagger, options: WorkerOptions) -> Tagger:
     """Build the model in the requested precision, on the requested device."""
-    return checkpoint.tagger(options.cut, _device(options.cuda), options.precision, options.batch_chunks)
+    embeddings = options.embedding_size > 0
+    return checkpoint.tagger(
+        options.cut, _device(options.cuda), options.precision, options.batch_chunks, embeddings=embeddings
+    )
 
 
 def _device(cuda: bool) -> torch.device:

@@ -375,9 +375,18 @@ class LoadedTagger(ABC):
         Raises:
             ConfigError: The tagger or the device does not support that precision, or the tagger has no embeddings.
         """
-        if embeddings and not self.embedding_size:
-            raise ConfigError(f"{self.config.name} has no embeddings: a SAT, AST, BEATs, EfficientAT or HTS-AT has")
+        if embeddings:
+            self.check_embeddings()
         return self._prepared(cut, device, precision, batch_chunks, embeddings=embeddings)
+
+    def check_embeddings(self) -> None:
+        """Check that the tagger has embeddings.
+
+        Raises:
+            ConfigError: It has none.
+        """
+        if not self.embedding_size:
+            raise ConfigError(f"{self.config.name} has no embeddings; SAT, AST, BEATs, EfficientAT and HTS-AT have")
 
     @property
     @abstractmethod

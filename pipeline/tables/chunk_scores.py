@@ -17,7 +17,7 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import CLASSES
 
 SAME_S = 1e-6  # times that differ by less are the same
-_CHUNK = ["recording", "chunk", "start_s", "end_s"]
+CHUNK_COLUMNS = ["recording", "chunk", "start_s", "end_s"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ class _Filler:
         path = self._tables.folder / "scores" / name
         with open_table(path, self._tables.promised[name]) as table:
             for group in range(table.num_row_groups):
-                if _may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
+                if may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
                     self._fill_group(table, group, path)
 
     def _fill_from_tags(self, part: Part, name: str) -> None:
@@ -188,7 +188,7 @@ class _Filler:
         )
 
     def _fill_group(self, table: pq.ParquetFile, group: int, path: Path) -> None:
-        about = table.read_row_group(group, columns=_CHUNK)
+        about = table.read_row_group(group, columns=CHUNK_COLUMNS)
         recording, chunk = codes(about["recording"], self._place), about["chunk"].to_numpy()
         start_s = about["start_s"].to_numpy()
         known = recording >= 0
@@ -229,7 +229,7 @@ class _Filler:
         return np.maximum.reduceat(some, self._begin, axis=1)
 
 
-def _may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:
+def may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:
     """Return True if a row group can contain chunks of these numbers, according to its statistics, if it has any."""
-    known = group.column(_CHUNK.index("chunk")).statistics
+    known = group.column(CHUNK_COLUMNS.index("chunk")).statistics
     return known is None or not known.has_min_max or (known.max >= begin and known.min < end)

@@ -77,7 +77,8 @@ def lines(options: StreamOptions) -> Iterator[Line]:
     if not isinstance(checkpoint, Checkpoint):
         raise ConfigError(f"{checkpoint.config.name} cannot tag live audio: `satpipe stream` needs a SAT model")
     precision = _precision(checkpoint, options)
-    tagger: BatchTagger[Any] = BatchTagger(_model(checkpoint, precision), options.cut)
+    model = _model(checkpoint, precision)
+    tagger: BatchTagger[Any] = BatchTagger(model, options.cut, embeddings=options.embeddings)
     sources = [open_source(name, options) for name in names]
     for source in sources:
         yield _start(source, checkpoint, options, precision)
@@ -168,6 +169,8 @@ def _chunk(chunk: StreamChunk, options: StreamOptions) -> Line:
     ]
     if options.scores:
         line["scores"] = [_shortest(value) for value in scores]
+    if options.embeddings:
+        line["embedding"] = [_shortest(value) for value in chunk.embedding.numpy()]
     return line
 
 

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from satpipe.jobs.activity import activity
     from satpipe.jobs.evaluate import evaluate
     from satpipe.jobs.events import events
+    from satpipe.jobs.search import search
     from satpipe.jobs.tag.job import tag
     from satpipe.jobs.verify import verify
-    from satpipe.pipeline.tables.dataframes import read_recordings, read_scores, read_tags, scan_scores
+    from satpipe.pipeline.tables.dataframes import (
+        read_embeddings,
+        read_recordings,
+        read_scores,
+        read_tags,
+        scan_embeddings,
+        scan_scores,
+    )
     from satpipe.reports.review import clips
     from satpipe.sat.errors import (
         AudioError,
@@ -57,10 +65,13 @@ __all__ = [
     "events",
     "labels",
     "load_model",
+    "read_embeddings",
     "read_recordings",
     "read_scores",
     "read_tags",
+    "scan_embeddings",
     "scan_scores",
+    "search",
     "tag",
     "verify",
 ]
@@ -72,10 +83,13 @@ _PLACES = {
     "events": "jobs.events:events",
     "labels": "sat.labels:weak_labels",
     "load_model": "sat.weights.registry:load_model",
+    "read_embeddings": "pipeline.tables.dataframes:read_embeddings",
     "read_recordings": "pipeline.tables.dataframes:read_recordings",
     "read_scores": "pipeline.tables.dataframes:read_scores",
     "read_tags": "pipeline.tables.dataframes:read_tags",
+    "scan_embeddings": "pipeline.tables.dataframes:scan_embeddings",
     "scan_scores": "pipeline.tables.dataframes:scan_scores",
+    "search": "jobs.search:search",
     "tag": "jobs.tag.job:tag",
     "verify": "jobs.verify:verify",
 }

@@ -11,12 +11,12 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 import click
-from satpipe.jobs.commands import activity, clips, measure, models, results, tag, train
+from satpipe.jobs.commands import activity, clips, measure, models, results, search, tag, train
 from satpipe.jobs.commands.shared import log
 
 NOT_FINISHED = 1
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
-for command in (activity.activity, clips.clips, clips.verify):
+for command in (activity.activity, clips.clips, clips.verify, search.search):
     results.group.add_command(command)
 SECTIONS = (tag.group, results.group, train.group, measure.group, models.group)
 

@@ -57,18 +57,24 @@ Threshold = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectionOptions(Options):
-    """Options that select part of an output folder."""
+class PartOptions(Options):
+    """Options that select recordings and times of an output folder."""
 
-    labels: Labels = None
-    group: GroupNames = None
-    groups: GroupsFile = None
     recordings: Recordings = None
     since: Annotated[
         str | date | None,
         Option("Only what ends after this date or time, in UTC unless it has a time zone.", metavar="TIME"),
     ] = None
     until: Annotated[str | date | None, Option("Only what starts before this date or time.", metavar="TIME")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions(PartOptions):
+    """Options that select part of an output folder."""
+
+    labels: Labels = None
+    group: GroupNames = None
+    groups: GroupsFile = None
 
     @property
     def selection(self) -> "Selection":
@@ -348,3 +354,46 @@ class ReportOptions(Options):
     ] = DEFAULT_THRESHOLD
     time_zone: Annotated[str, Option("Time zone of the times shown, such as Europe/Berlin.", metavar="NAME")] = "UTC"
     audio: Annotated[bool, Option("Include short excerpts of the recordings to listen to.")] = True
+
+
+@dataclass(frozen=True)
+class SearchOptions(PartOptions):
+    """Options of `satpipe search`."""
+
+    like: Annotated[
+        str | Path | Iterable[str | Path] | None,
+        Option(
+            "Sound file with an example, or a folder of examples; not necessarily a recording in OUT.", metavar="FILE"
+        ),
+    ] = None
+    like_recording: Annotated[
+        str | None, Option("Recording in OUT that is the example, instead of a file.", metavar="NAME")
+    ] = None
+    start_s: Annotated[
+        float | None, Option("Second at which the example starts in its file or recording.", minimum=0)
+    ] = None
+    end_s: Annotated[float | None, Option("Second at which it ends.", minimum=0, above=True)] = None
+    number: Annotated[
+        int,
+        Option(
+            "Number of chunks to find; adjacent ones are one hit.", minimum=1, flags=("-n", "--number"), metavar="N"
+        ),
+    ] = 50
+    label: Annotated[str | None, Option("Label of the hits; by default the name of the example.", metavar="NAME")] = (
+        None
+    )
+    model: Annotated[
+        str | None, Option("The model of OUT, if it is not where it was when OUT was made.", metavar="NAME|PATH")
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: An option cannot work.
+        """
+        super().__post_init__()
+        if (self.like is None) == (self.like_recording is None):
+            raise ConfigError("search needs an example: --like FILE, or --like-recording NAME for a recording in OUT")
+        if self.end_s is not None and self.end_s <= (self.start_s or 0):
+            raise ConfigError(f"--end-s {self.end_s:g} must be after --start-s {self.start_s or 0:g}")

@@ -49,10 +49,8 @@ def plan(plan: "Plan", out: str | Path, *, prune: bool) -> list[str]:
         )
         lines.append(f"       {count(len(plan.damage.affected), 'recording')} in damaged tables: tagged again")
     if len(plan.lacking):
-        hours = (pc.sum(plan.lacking["duration_s"]).as_py() or 0.0) / 3600
-        lines.append(
-            f"       {count(len(plan.lacking), 'recording')} ({hours:,.1f} h) without embeddings: tagged again"
-        )
+        lacking_s = length(pc.sum(plan.lacking["duration_s"]).as_py() or 0.0)
+        lines.append(f"       {count(len(plan.lacking), 'recording')} ({lacking_s}) without embeddings: tagged again")
     if plan.without_files:
         then = "rows removed" if prune else "rows kept, --prune removes them"
         lines.append(f"       {count(len(plan.without_files), 'recording')} in the tables without a file: {then}")

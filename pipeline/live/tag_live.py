@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Condition
 from time import monotonic, time
+from typing import Any
 
 import torch
 from satpipe.pipeline.live.reader_thread import POLL_S, Block, SourceReader
 from satpipe.pipeline.live.source import MAX_LAG_S, LiveSource
-from satpipe.sat.model.concurrent_streams import BatchTagger
+from satpipe.sat.model.concurrent_streams import BatchTagger, Scored
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.cutting import chunk_samples
 from satpipe.sat.model.finite import check_finite
@@ -32,6 +33,7 @@ class StreamChunk:
         start_s: Its start, in seconds from the stream's first sample.
         time_s: Time at which its last sample was read, in seconds since 1970.
         scores: [527].
+        embedding: [D]; D is 0 unless the tagger gives embeddings.
     """
 
     source: LiveSource
@@ -40,6 +42,7 @@ class StreamChunk:
     end_s: float
     time_s: float
     scores: Tensor
+    embedding: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def tag_sources(
         while running:
             yield from _gather(running, changed, stopped)
             for scored in tagger.step():
-                yield scored.stream.chunk(scored.index, scored.scores)
+                yield scored.stream.chunk(scored)
             for stream in [stream for stream in running if stream.finished]:
                 running.remove(stream)
                 yield stream.end()
@@ -206,17 +209,18 @@ class _Stream:
         self._tagger.finish(self)
         self._flushed = True
 
-    def chunk(self, index: int, scores: Tensor) -> StreamChunk:
+    def chunk(self, scored: Scored[Any]) -> StreamChunk:
         """Return a scored chunk with its position and time."""
-        start = self._base + index * self._size
+        start = self._base + scored.index * self._size
         # An incomplete last chunk ends where reading ended or, if later audio was read and dropped, at the last sample.
         end_of_audio_s = min(self._read_s, (self._at + 1) / SAMPLE_RATE_HZ)
         end_s = min((start + self._size) / SAMPLE_RATE_HZ, end_of_audio_s)
         time_s = self._time_s - (self._read_s - end_s)
         place = f"{self.reader.source.name}, second {start / SAMPLE_RATE_HZ:.2f}"
-        check_finite(scores[None], self._tagger.model, lambda _: place)
+        check_finite(scored.scores[None], self._tagger.model, lambda _: place)
         number, self._summary.chunks = self._summary.chunks, self._summary.chunks + 1
-        return StreamChunk(self.reader.source, number, start / SAMPLE_RATE_HZ, end_s, time_s, scores)
+        start_s = start / SAMPLE_RATE_HZ
+        return StreamChunk(self.reader.source, number, start_s, end_s, time_s, scored.scores, scored.embedding)
 
     def end(self) -> StreamEnd:
         """Return the summary of the source."""

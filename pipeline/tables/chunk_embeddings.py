@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,8 @@ def size_of_embeddings(tables: Tables) -> int:
     size: int = tables.run.get("embeddings", 0)
     if not size:
         raise OutputError(
-            f"{tables.folder} has no embeddings: `satpipe tag --embeddings` with the same recordings and options adds them"
+            f"{tables.folder} has no embeddings: `satpipe tag --embeddings` with the same recordings and options adds "
+            "them"
         )
     return size
 
@@ -74,7 +75,7 @@ def map_embeddings(tables: Tables, part: Part, function: Callable[[ChunkEmbeddin
         yield from results
 
 
-class _Reader:
+class _Reader(Generic[Result]):
     def __init__(self, tables: Tables, part: Part, function: Callable[[ChunkEmbeddings], Result]) -> None:
         self._tables, self._function = tables, function
         self._size = size_of_embeddings(tables)
@@ -85,7 +86,8 @@ class _Reader:
 
     def of_file(self, name: str) -> list[Result]:
         """Return the results for the row groups of a file."""
-        path, results = self._tables.folder / "embeddings" / name, []
+        path = self._tables.folder / "embeddings" / name
+        results: list[Result] = []
         with open_table(path, self._tables.promised[name]) as file:
             if embedding_size(file.schema_arrow) != self._size:
                 raise DamageError(f"{path} does not have embeddings of {self._size} values: {DELETE}")

@@ -213,7 +213,7 @@ def read_embeddings(
 
     Returns:
         Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
-        known) and `e0`, `e1`, ...; sorted by recording and chunk.
+        known), `time_local` (the same in the time zone of the run) and `e0`, `e1`, ...; sorted by recording and chunk.
 
     Raises:
         OutputError: `out` is not an output folder, has no embeddings, is damaged (the message names the file) or has no

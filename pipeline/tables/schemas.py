@@ -9,6 +9,7 @@ clips        training sets: one row per clip, with its compressed audio
 segments     scores by a teacher: one row per segment of a clip
 events       one row per sound event
 activity     one row per hour, day, recording or folder, and class or group
+hits         of a search: one row per stretch of audio that is like an example
 curves       of an evaluation: one row per point of a curve
 """
 
@@ -144,6 +145,16 @@ ACTIVITY = pa.schema(  # columns of places and times are there if rows tell them
         pa.field("active_s", pa.float64(), nullable=False),  # length of events there, of those that begin before, too
         pa.field("share", pa.float64(), nullable=False),  # active_s / recorded_s
         pa.field("peak_score", pa.float32(), nullable=False),  # the highest one, also below the threshold
+    ]
+)
+HITS = pa.schema(
+    [
+        pa.field("recording", _NAME, nullable=False),
+        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
+        pa.field("end_s", pa.float64(), nullable=False),
+        pa.field("label", _NAME, nullable=False),  # of the example
+        pa.field("score", pa.float32(), nullable=False),  # cosine of the angle to the example, of the nearest chunk
+        pa.field("time", pa.timestamp("us", tz="UTC")),  # of the start; null where the recording's is not known
     ]
 )
 CURVES = pa.schema(

@@ -11,11 +11,14 @@ import torch
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import Recording
-from satpipe.sat.errors import AudioError
-from satpipe.sat.model.config import CLASSES
+from satpipe.pipeline.tables.chunk_embeddings import size_of_embeddings
+from satpipe.pipeline.tables.open_folder import Tables
+from satpipe.sat.errors import AudioError, CheckpointError, ConfigError
+from satpipe.sat.model.config import CLASSES, CONFIGS
 from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.outputs import split
 from satpipe.sat.taggers.interface import Tagger
+from satpipe.sat.weights.registry import resolve
 
 Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float32]
@@ -137,3 +140,33 @@ def _embedded(stretch: Stretch, read: _Read, tagger: Tagger) -> Embedded:
     start_s = stretch.start_s + samples / rate_hz
     end_s = stretch.start_s + np.minimum(samples + size, read.samples) / rate_hz
     return Embedded(stretch, start_s, end_s, embeddings.numpy(), scores.numpy(), read.peak, read.problem)
+
+
+def tagger_of(tables: Tables, model: str | None = None) -> Tagger:
+    """Return the tagger that computed the embeddings of a folder, on the CPU in float32.
+
+    Args:
+        tables: The folder.
+        model: As for `satpipe tag --model`; by default what run.json names.
+
+    Raises:
+        OutputError: The folder has no embeddings.
+        ConfigError: The model is another one, or unknown.
+        CheckpointError: The model is not where it was.
+    """
+    size_of_embeddings(tables)
+    about = tables.model
+    name = model or tables.run.get("model", {}).get("name", "")
+    try:
+        loaded = resolve(name, about["arch"] if about["arch"] in CONFIGS else None)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; --model names the model of {tables.folder}") from error
+    if loaded.sha256 != about["sha256"]:
+        raise ConfigError(
+            f"{name} (sha256 {loaded.sha256[:12]}) is not the model of {tables.folder}, {about['arch']} from "
+            f"{about['source']} (sha256 {about['sha256'][:12]}); --model names it"
+        )
+    adapted = loaded.adapted(
+        about["delay_s"], memory=about["memory"] == "on", grids=about["grids"], combine=about["combine"]
+    )
+    return adapted.tagger(about["cut"], embeddings=True)

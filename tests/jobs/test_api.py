@@ -47,8 +47,8 @@ def test_the_names_are_these() -> None:
     assert satpipe.__all__ == [
         "AudioError", "CheckpointError", "ConfigError", "DamageError", "DownloadError", "LabelError", "OutputError",
         "SatpipeError", "StreamingTagger", "TrainingError", "TruthError", "__version__", "activity", "clips",
-        "evaluate", "events", "labels", "load_model", "read_recordings", "read_scores", "read_tags", "scan_scores",
-        "tag", "verify",
+        "evaluate", "events", "labels", "load_model", "read_embeddings", "read_recordings", "read_scores", "read_tags",
+        "scan_embeddings", "scan_scores", "search", "tag", "verify",
     ]  # fmt: skip
     assert set(satpipe.__all__) == set(dir(satpipe))
     assert all(hasattr(satpipe, name) for name in satpipe.__all__)

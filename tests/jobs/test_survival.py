@@ -34,10 +34,10 @@ Options = tuple[object, ...]
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Options]:
-    """Options for a small model and short spans."""
+    """Options for a small model and short spans, and for all tables."""
     path = write_small_model(tmp_path_factory.mktemp("model") / "small.safetensors")
     with small_model_known():
-        yield ("--model", path, "--span-s", SPAN_S)
+        yield ("--model", path, "--span-s", SPAN_S, "--embeddings")
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 import without_ray
 from satpipe.pipeline.tables import batches
-from satpipe.pipeline.tables.dataframes import read_recordings, read_scores, read_tags, scan_scores
+from satpipe.pipeline.tables.dataframes import (
+    read_embeddings,
+    read_recordings,
+    read_scores,
+    read_tags,
+    scan_embeddings,
+    scan_scores,
+)
 from satpipe.pipeline.tables.files import PLACE, is_ours
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import OutputError
 from tag_tables import assert_same_tables, make_recordings, recordings, scores
 
-TABLES = ("tags", "scores", "recordings")
+TABLES = ("tags", "scores", "recordings", "embeddings")
 FIRST, SECOND = ("000.wav", "001.wav"), ("002.wav", "003.wav")  # recordings of the two batches
 
 
@@ -32,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in FIRST:
         (folder / "some" / name).hardlink_to(folder / "in" / name)
     for source in ("some", "in"):
-        assert without_ray.satpipe("tag", folder / source, "-o", folder / "out").returncode == 0
+        assert without_ray.satpipe("tag", folder / source, "-o", folder / "out", "--embeddings").returncode == 0
     return folder
 
 
@@ -110,8 +117,12 @@ def test_damage_is_found_refused_and_repaired(made: Path, out: Path, table: str,
     assert any(line.startswith(f"{named} ") for line in lines), lines
     assert (damage is swapped) == any(line.startswith(f"{other} ") for line in lines)
 
-    reads_rows = {"tags": (read_tags,), "scores": (read_scores, lambda out: list(scan_scores(out)))}
-    all_readers = (*reads_rows["tags"], *reads_rows["scores"], read_recordings)
+    reads_rows = {
+        "tags": (read_tags,),
+        "scores": (read_scores, lambda out: list(scan_scores(out))),
+        "embeddings": (read_embeddings, lambda out: list(scan_embeddings(out))),
+    }
+    all_readers = (*(read for some in reads_rows.values() for read in some), read_recordings)
     for read in all_readers if damage in (missing, copied) else reads_rows.get(table, all_readers):
         with pytest.raises(OutputError, match=f"^({re.escape(str(named))}|{re.escape(str(other))}) "):
             read(out)
@@ -144,10 +155,11 @@ def flip_bits(path: Path, _: pa.Table) -> None:
 
 
 def not_a_number(path: Path, table: pa.Table) -> None:
-    values = table["scores"].combine_chunks().flatten().to_numpy().copy()
-    values[700] = float("nan")
-    scores = pa.FixedSizeListArray.from_arrays(pa.array(values), 527)
-    rewrite(path, table.set_column(4, table.schema.field("scores"), scores))
+    field = table.schema.field(4)
+    values = table[field.name].combine_chunks().flatten().to_numpy().copy()
+    values[300] = float("nan")
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values), type=field.type)
+    rewrite(path, table.set_column(4, field, lists))
 
 
 def row_twice(path: Path, table: pa.Table) -> None:
@@ -166,24 +178,27 @@ def rewrite(path: Path, table: pa.Table) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "problem"),
+    ("table", "damage", "problem"),
     [
-        (flip_bits, "cannot be read"),
-        (not_a_number, "has scores that are not numbers"),
-        (row_twice, "has rows twice"),
-        (other_recording, "has rows of recordings of another batch"),
+        ("scores", flip_bits, "cannot be read"),
+        ("scores", not_a_number, "has scores that are not numbers"),
+        ("scores", row_twice, "has rows twice"),
+        ("scores", other_recording, "has rows of recordings of another batch"),
+        ("embeddings", flip_bits, "cannot be read"),
+        ("embeddings", not_a_number, "has embeddings that are not numbers"),
+        ("embeddings", row_twice, "has rows twice"),
     ],
 )
 def test_damage_within_a_file_is_found_by_a_check(
-    made: Path, out: Path, damage: Callable[[Path, pa.Table], None], problem: str
+    made: Path, out: Path, table: str, damage: Callable[[Path, pa.Table], None], problem: str
 ) -> None:
-    path = file_of(out, "scores", FIRST[0])
+    path = file_of(out, table, FIRST[0])
     damage(path, pq.read_table(path))
     [line] = reported(out)
     assert line.startswith(f"{path} {problem}")
     assert line.endswith("delete it, then `satpipe tag` with the same recordings repairs the tables")
     with pytest.raises(OutputError, match=f"^{re.escape(str(path))} "):
-        read_scores(out)
+        {"scores": read_scores, "embeddings": read_embeddings}[table](out)
     path.unlink()
     before = held(out)
     assert without_ray.satpipe("tag", made / "in", "-o", out).returncode == 0

@@ -1,6 +1,9 @@
 """A year of synthetic scores, as `satpipe tag` would write them for two recorders that ran for half a year each.
 
     python tests/support/synthetic_year.py FOLDER [DAYS]
+    python tests/support/synthetic_year.py FOLDER DAYS embeddings
+
+The second command writes embeddings instead, and no scores and tags: noise around a direction for each hour.
 
 Recordings of one hour, named like those of an AudioMoth, in a folder for each site: `meadow/20250101_000000.WAV`. Birds
 sing from before sunrise, most in June; crickets after sunset from May; traffic has rush hours except on Sundays; bells
@@ -16,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe
+from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.batches import Finished, TableOptions
-from satpipe.pipeline.tables.files import new_name
+from satpipe.pipeline.tables.files import new_name, table_writer
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.pipeline.tables.schemas import recording_row, staged_table
+from satpipe.pipeline.tables.schemas import staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import find
 from satpipe.sat.model.config import BUNDLED, CLASSES, SAMPLE_RATE_HZ
@@ -154,6 +159,32 @@ def write_output(
         output.note(run | {"finished": run["started"]})
 
 
+def write_embeddings(folder: str | Path, days: int = DAYS, sites: tuple[str, ...] = SITES, seed: int = 0) -> None:
+    """Write the tables `recordings` and `embeddings`, with an empty `tags`."""
+    checkpoint = load_checkpoint(BUNDLED)
+    size = checkpoint.embedding_size
+    run = describe(TagOptions(("by rule",), folder, scores=False), checkpoint, size)
+    output = Output(folder)
+    hours = [(site, FIRST_DAY + timedelta(hours=hour)) for site in sites for hour in range(24 * days)]
+    rng = np.random.default_rng(seed)
+    noises = rng.standard_normal((NOISES, CHUNKS, size), np.float32)
+    chunks = np.arange(CHUNKS, dtype=np.int32)
+    times = schemas.chunk_times(chunks, CHUNK_SAMPLES, HOUR_S)
+    with output.claim(run):
+        for first in range(0, len(hours), HOURS_PER_FILE):
+            some, name = hours[first : first + HOURS_PER_FILE], new_name()
+            with table_writer(output.folder, "tags", name):
+                pass
+            with table_writer(output.folder, "embeddings", name, schemas.embeddings_schema(size)) as writer:
+                for hour in some:
+                    direction = 2 * rng.standard_normal(size, np.float32)
+                    values = direction + np.roll(noises[rng.integers(NOISES)], rng.integers(size), axis=1)
+                    writer.add(schemas.embedding_rows(_name(*hour), chunks, values, times))
+            rows = [{**_row(*hour), "tags": 0} for hour in some]
+            output.batches.commit(name, pa.Table.from_pylist(rows, schema=schemas.RECORDINGS))
+        output.note(run | {"finished": run["started"], "batches": output.batches.names})
+
+
 def _noises(seed: int) -> npt.NDArray[np.float32]:
     """Return the scores of classes that do not occur, [NOISES, CHUNKS, 527]."""
     rng = np.random.default_rng(seed)
@@ -176,18 +207,23 @@ def _scores(at: Moments, noises: npt.NDArray[np.float32], rng: np.random.Generat
 
 
 def _stage(output: Output, hours: list[tuple[str, datetime]], scores: Iterator[Any]) -> list[Finished]:
-    names = [f"{site}/{begin:%Y%m%d_%H%M%S}.WAV" for site, begin in hours]
+    names = [_name(*hour) for hour in hours]
     with output.staging.stage() as file:
         for place, values in enumerate(scores):
             file.write(staged_table([place] * CHUNKS, list(range(CHUNKS)), values))
         staged = file.conclude([SpanOutcome((name, 100, 0, 0, None), CHUNKS) for name in names])
-    known = {"duration_s": float(HOUR_S), "rate_hz": 48_000, "channels": 1, "chunks": CHUNKS}
-    rows = [
-        recording_row(name, 345_600_488, int(begin.timestamp() * 1e9), "ok", "", time=begin, **known)
-        for name, (_, begin) in zip(names, hours, strict=True)
-    ]
-    return [Finished(row, [span]) for row, span in zip(rows, staged, strict=True)]
+    return [Finished(_row(*hour), [span]) for hour, span in zip(hours, staged, strict=True)]
+
+
+def _name(site: str, begin: datetime) -> str:
+    return f"{site}/{begin:%Y%m%d_%H%M%S}.WAV"
+
+
+def _row(site: str, begin: datetime) -> dict[str, Any]:
+    known = {"duration_s": float(HOUR_S), "rate_hz": 48_000, "channels": 1, "chunks": CHUNKS, "time": begin}
+    return schemas.recording_row(_name(site, begin), 345_600_488, int(begin.timestamp() * 1e9), "ok", "", **known)
 
 
 if __name__ == "__main__":
-    write_output(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else DAYS)
+    write = write_embeddings if sys.argv[3:] == ["embeddings"] else write_output
+    write(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else DAYS)

@@ -23,6 +23,11 @@ def scores(out: Path) -> pd.DataFrame:
     return table.sort_values(["recording", "chunk"], ignore_index=True)
 
 
+def embeddings(out: Path) -> pd.DataFrame:
+    table = pd.read_parquet(out / "embeddings").astype({"recording": str})
+    return table.sort_values(["recording", "chunk"], ignore_index=True)
+
+
 def recordings(out: Path) -> pd.DataFrame:
     return pd.read_parquet(out / "recordings").set_index("recording").sort_index()
 
@@ -39,6 +44,10 @@ def assert_same_tables(ours: Path, theirs: Path, *, same_files: bool = True) -> 
     pd.testing.assert_frame_equal(scores(ours)[columns], scores(theirs)[columns])
     half = [np.stack(scores(out).scores).astype(np.float32) for out in (ours, theirs)]
     np.testing.assert_allclose(*half, rtol=2**-10, atol=1e-5)  # may be rounded differently to half precision
+    if (theirs / "embeddings").exists():
+        pd.testing.assert_frame_equal(embeddings(ours)[columns], embeddings(theirs)[columns])
+        both = [np.stack(embeddings(out).embedding) for out in (ours, theirs)]
+        np.testing.assert_allclose(*both, rtol=2**-10, atol=1e-4)
     columns = [name for name in recordings(ours) if same_files or name != "modified"]
     pd.testing.assert_frame_equal(recordings(ours)[columns], recordings(theirs)[columns])
 

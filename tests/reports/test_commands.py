@@ -270,6 +270,13 @@ def check_events_of_a_table(folder: Path, printed: str) -> None:
     assert (found.end_s - found.start_s).min() >= 2
 
 
+def check_hits(folder: Path, printed: str) -> None:
+    hits = pd.read_csv(folder / "hits.csv")
+    assert hits.recording[0] == "birds_48k_stereo.opus"
+    assert set(hits.label) == {"birds_48k_stereo"}
+    assert f"{len(hits)} hits with 20 of 61 chunks" in printed
+
+
 def check_report(folder: Path, printed: str) -> None:
     assert printed.strip().endswith("report.html")
     text = (folder / "report.html").read_text()
@@ -359,6 +366,7 @@ def check_device_example(folder: Path, printed: str) -> None:
 
 EVALUATE = "satpipe evaluate --weak --strong -o results"
 TAG = "satpipe tag /recordings"
+TAG_LIKE = "satpipe tag examples/recordings -o out_like --embeddings"
 TAG_ALONE = "satpipe tag /recordings -o out_alone --memory off"
 TAG_SAT = "satpipe tag /recordings -o out_sat --model SAT_T_2s"
 PULL = "satpipe models pull SAT_T_2s"
@@ -389,6 +397,13 @@ COMMANDS = {
         check_events, (TAG,)
     ),
     "satpipe events --labels Bird --threshold 0.2 -o birds.csv": Command(check_bird_events, (TAG,)),
+    TAG_LIKE: Command(writes("out_like/embeddings")),
+    "satpipe search out_like --like examples/recordings/birds_48k_stereo.opus --end-s 6 -n 20 -o hits.csv": Command(
+        check_hits, (TAG_LIKE,)
+    ),
+    "satpipe search out_like --like-recording night/thunder_48k_mono.opus --start-s 2 --end-s 6": Command(
+        prints("hits with 50 of "), (TAG_LIKE,)
+    ),
     "satpipe events --threshold thresholds.csv --merge-gap-s 4 --min-s 2": Command(check_events_of_a_table, (TAG,)),
     f"{TAG} --time-zone Europe/Berlin": Command(prints("recordings (3 from name)"), (TAG,)),
     f"{TAG} --time-pattern 'rec-%d%m%y-%H%M'": Command(prints("(1 from pattern, 2 from name)"), (TAG,)),
@@ -573,6 +588,11 @@ def check_evaluation(names: dict[str, Any], printed: str, block: str) -> None:
     assert "'onset_f1': " in printed
 
 
+def check_search(names: dict[str, Any], printed: str, block: str) -> None:
+    assert names["hits"].score.is_monotonic_decreasing
+    assert printed.endswith("(6, 192)\n")
+
+
 def check_streaming(names: dict[str, Any], printed: str, block: str) -> None:
     assert names["scores"].shape == (1, 527)
     assert names["rest"].shape == (1, 527)
@@ -596,8 +616,12 @@ JOIN = "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join"
 PYTHON: dict[str, tuple[Callable[[dict[str, Any], str, str], None], tuple[str, ...]]] = {
     'tags = pd.read_parquet("out/tags")  #': (check_reading, ("make tag",)),
     "satpipe.tag(": (check_frames, ("make tag",)),
+<<<<<<< HEAD
     "scenes/strong.tsv": (check_answers, (CLIPS,)),
     "satpipe.clips(": (check_clips_of_examples, ("make tag",)),
+=======
+    "satpipe.search(": (check_search, (TAG_LIKE,)),
+>>>>>>> 118c0ab (Documentation of embeddings and search)
     "satpipe.evaluate(": (check_evaluation, (TAG,)),
     "satpipe.StreamingTagger(": (check_streaming, ()),
     "in_files(": (check_files, (JOIN,)),

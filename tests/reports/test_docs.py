@@ -121,7 +121,14 @@ def test_the_tables_of_the_reference_are_those_of_the_code(pages: dict[str, Beau
         [row.select_one("td").get_text() for row in table.select("tbody tr")]
         for table in pages["reference/tables.html"].select("table")
     ]
-    for schema in (*schemas.SCHEMAS.values(), schemas.EVENTS, schemas.CURVES, schemas.CLIPS, schemas.SEGMENTS):
+    for schema in (
+        *schemas.SCHEMAS.values(),
+        schemas.EVENTS,
+        schemas.HITS,
+        schemas.CURVES,
+        schemas.CLIPS,
+        schemas.SEGMENTS,
+    ):
         assert schema.names in found
     assert list(schemas.STATUSES) in found
     start = next(

@@ -236,10 +236,10 @@ def describe(options: TagOptions, checkpoint: LoadedTagger, embedding_size: int 
             "join_gap_s": options.join_gap_s if options.join else None,
         },
         "model": {
-            "name": options.model,
+            **asdict(config),
+            "name": options.model,  # as given; the configuration's name is the identity's `arch`
             "source": checkpoint.source,
             "sha256": checkpoint.sha256,
-            **asdict(config),
             "chunk_samples": size,  # from the start of a chunk to the start of the next
             "streaming": checkpoint.has_memory,  # True if it has a memory, on or off
             "metadata": checkpoint.metadata,

@@ -616,12 +616,9 @@ JOIN = "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join"
 PYTHON: dict[str, tuple[Callable[[dict[str, Any], str, str], None], tuple[str, ...]]] = {
     'tags = pd.read_parquet("out/tags")  #': (check_reading, ("make tag",)),
     "satpipe.tag(": (check_frames, ("make tag",)),
-<<<<<<< HEAD
     "scenes/strong.tsv": (check_answers, (CLIPS,)),
     "satpipe.clips(": (check_clips_of_examples, ("make tag",)),
-=======
     "satpipe.search(": (check_search, (TAG_LIKE,)),
->>>>>>> 118c0ab (Documentation of embeddings and search)
     "satpipe.evaluate(": (check_evaluation, (TAG,)),
     "satpipe.StreamingTagger(": (check_streaming, ()),
     "in_files(": (check_files, (JOIN,)),

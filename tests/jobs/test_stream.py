@@ -69,9 +69,9 @@ class Slow(SAT):
         super().__init__(config)
         self.seconds = seconds
 
-    def forward(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+    def embeddings(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
         time.sleep(self.seconds)
-        return super().forward(log_mel, memory)
+        return super().embeddings(log_mel, memory)
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def told(options: StreamOptions) -> list[dict[str, Any]]:
 
 def test_all_scores_are_printed_to_the_last_bit_and_tags_follow_threshold_and_number(recordings: Path) -> None:
     path = str(recordings / "speech_16k_mono.wav")
-    options = StreamOptions(sources=(path,), idle_s=0, threshold=0.01, top_k=3, scores=True)
+    options = StreamOptions(sources=(path,), idle_s=0, threshold=0.01, top_k=3, scores=True, embeddings=True)
     start, *rows, end = told(options)
     assert (start["model"], start["delay_s"], start["chunk_s"], start["memory"]) == ("SAT_T_2s", 2.0, 1.92, True)
     assert (start["rate_hz"], start["channels"], start["live"]) == (RATE_HZ, 1, False)
@@ -352,6 +352,11 @@ def test_all_scores_are_printed_to_the_last_bit_and_tags_follow_threshold_and_nu
     model = load_checkpoint("bundled").model()
     assert_scores_of(model, torch.from_numpy(recording), torch.tensor([row["scores"] for row in rows]))
     assert all("time" not in row and "lag_s" not in row for row in rows)
+    embeddings = torch.tensor([row["embedding"] for row in rows])
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            model.scores(embeddings), torch.tensor([row["scores"] for row in rows]), atol=1e-6, rtol=0
+        )
     for row in rows:
         best = sorted(row["scores"], reverse=True)[:3]
         assert [tag["score"] for tag in row["tags"]] == [score for score in best if score >= 0.01]

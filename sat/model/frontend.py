@@ -8,7 +8,7 @@ from torch.nn import functional as F
 MIN_SAMPLES = CENTRE_SAMPLES + 1  # the minimum for reflect padding
 POWER_FLOOR = 1e-10  # digital silence is -100 dB
 DYNAMIC_RANGE_DB = 120.0
-PIECE_FRAMES = 384  # transformed at once on a processor: they stay in its cache
+BAND_GROUPS = 4  # of neighbouring bands, which need few of the bins: together a third of the whole product
 
 
 def mel_filterbank() -> Tensor:
@@ -46,14 +46,19 @@ class LogMel(nn.Module):
 
     window: Tensor
     filterbank: Tensor
-    _filters_of_parts: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.register_buffer("filterbank", mel_filterbank(), persistent=False)
-        # Repeated for real and imaginary parts: the filters also add a bin's two squares, which saves a memory pass.
-        self.register_buffer("_filters_of_parts", self.filterbank.repeat_interleave(2, dim=0), persistent=False)
+        self._bins: list[slice] = []  # real and imaginary parts of the bins of each group
+        for group, filters in enumerate(self.filterbank.split(MEL_BANDS // BAND_GROUPS, dim=1)):
+            used = filters.any(dim=1).nonzero()
+            begin, end = int(used[0]), int(used[-1]) + 1
+            self._bins.append(slice(2 * begin, 2 * end))
+            # Repeated for both parts: the filters also add a bin's two squares, which saves a memory pass.
+            both = filters[begin:end].repeat_interleave(2, dim=0)
+            self.register_buffer(f"_filters_{group}", both, persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Compute all frames of whole waveforms, with reflect padding at both ends.
@@ -76,20 +81,19 @@ class LogMel(nn.Module):
         Shape:
             [..., m] -> [..., 64, (m - 512) // 160 + 1]
         """
-        framed = padded.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)  # [..., F, 512]
-        pieces = framed.split(PIECE_FRAMES, dim=-2) if padded.device.type == "cpu" else (framed,)
-        return torch.cat([self._log_mel(piece) for piece in pieces], dim=-2).transpose(-2, -1)
-
-    def _log_mel(self, framed: Tensor) -> Tensor:
-        """Shape: [..., F, 512] -> [..., F, 64]."""
-        framed = framed * self.window
+        framed = padded.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * self.window  # [..., F, 512]
         parts = torch.view_as_real(torch.fft.rfft(framed)).flatten(-2)  # [..., F, 514]: real, imaginary, real, ...
         count = parts.shape[-2]
         if count < MIN_ROWS:
             parts = F.pad(parts, (0, 0, 0, MIN_ROWS - count))
-        mel = (parts.square_() @ self._filters_of_parts)[..., :count, :]  # [..., F, 64]
+        power = parts.square_()
+        groups = [power[..., bins] @ filters for bins, filters in zip(self._bins, self._filters(), strict=True)]
+        mel = torch.cat(groups, dim=-1)[..., :count, :]  # [..., F, 64]
         log_mel: Tensor = mel.clamp_min_(POWER_FLOOR).log10_().mul_(10.0)
-        return log_mel
+        return log_mel.transpose(-2, -1)
+
+    def _filters(self) -> list[Tensor]:
+        return [self.get_buffer(f"_filters_{group}") for group in range(BAND_GROUPS)]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ log = logging.getLogger("satpipe")
 def recorded(options: TagOptions, output: Output) -> TagOptions:
     """Replace `auto` with the precision of the tables in the output folder, if it has any."""
     run = None if options.precision != AUTO or options.overwrite else output.run()
-    return replace(options, precision=run["identity"]["precision"]) if run else options
+    return replace(options, precision=run.get("identity", {}).get("precision", AUTO)) if run else options
 
 
 def settled(ray: Engine, options: TagOptions, loaded: LoadedTagger, tell: Callable[[str], None]) -> TagOptions:

@@ -78,6 +78,8 @@ def cut(
         clips, reason = {}, ""
         for each in some:
             try:
+                if len(each.recording.splitlines()) > 1:
+                    raise AudioError("its name has line breaks, which a sheet cannot hold")
                 begin_s = max(0.0, each.start_s - each.pad_s)
                 sound = files.read(each.recording, begin_s, each.end_s + each.pad_s)
             except AudioError as error:

@@ -15,7 +15,7 @@ from satpipe.jobs.clips.names import names
 from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.ground_truth.sheet import COLUMNS, read_stretches
 from satpipe.jobs.options.results import ClipsOptions
-from satpipe.pipeline.storage import is_remote, locate
+from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.local_time import with_offset
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.schemas import EVENTS
@@ -76,8 +76,6 @@ def cut_clips(
             "choose fewer classes with --labels, or fewer clips with --per-class"
         )
     stretches = list(_cut_out(drawn, options))
-    if not is_remote(folder):
-        (folder / AUDIO).mkdir(parents=True, exist_ok=True)
     clips, failed = cut(tables, stretches, folder / AUDIO, progress)
     if not clips:
         name, reason = next(iter(failed.items()))

@@ -164,6 +164,21 @@ def test_what_has_moved_is_named_and_the_rest_goes_on(night: Path, tmp_path: Pat
     assert not (tmp_path / "none" / "sheet.csv").exists()
 
 
+def test_a_name_with_a_line_break_and_a_folder_that_cannot_be_written_are_named(tmp_path: Path, tagged: Tagged) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a\nb.wav", "c.wav"):
+        write(folder / name, tones(19.2))
+    out = tagged(folder, {name: scores_of(10, Bird=[0, 0.9]) for name in ("a\nb.wav", "c.wav")})
+    done = run("clips", out, "-o", tmp_path / "clips")
+    assert done.return_value == 3
+    assert "its name has line breaks, which a sheet cannot hold" in done.output
+    assert [row.recording for row in read_stretches(tmp_path / "clips" / "sheet.csv")] == ["c.wav"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        satpipe.clips(out, to=tmp_path / "file" / "clips")
+
+
 def test_the_same_seed_gives_the_same_clips_and_answers_are_never_overwritten(night: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"threshold": 0.2, "per_class": 4}
     one, two, other = (

@@ -41,7 +41,7 @@ def clips(out: str | Path, options: ClipsOptions) -> pd.DataFrame:
     Raises:
         OutputError: `out` is not an output folder or has no scores, a file is damaged or cannot be written, the folder
             of clips already has a sheet, no event was found, or no clip could be cut.
-        ConfigError: An option is invalid, or there would be too many clips.
+        ConfigError: An option is invalid, there would be too many clips, or `moved_to` does not exist.
         LabelError: A class or group is unknown.
         TruthError: Stretches or thresholds cannot be read.
     """

@@ -50,4 +50,8 @@ def problems(cut: Cut) -> list[str]:
         return []
     lines = [f"{cut.lost:,} clips of {len(cut.failed):,} recordings could not be cut and are not in the sheet:"]
     lines += [f"  {name}: {reason}" for name, reason in list(cut.failed.items())[:SHOWN]]
-    return lines + ([f"  and {len(cut.failed) - SHOWN:,} more"] if len(cut.failed) > SHOWN else [])
+    lines += [f"  and {len(cut.failed) - SHOWN:,} more"] if len(cut.failed) > SHOWN else []
+    return [
+        *lines,
+        "If recordings have moved, name their folder with --moved-to, and another one for the clips with -o",
+    ]

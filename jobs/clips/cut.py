@@ -12,7 +12,7 @@ import soxr
 from satpipe.pipeline.recordings.for_browsers import CLEAR, audible, mp3
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.storage import output_file
-from satpipe.pipeline.tables.open_folder import Tables, side_by_side
+from satpipe.pipeline.tables.open_folder import side_by_side
 from satpipe.pipeline.tables.source_files import Sound, SourceFiles
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
@@ -51,12 +51,12 @@ def middle(start_s: float, end_s: float, longest_s: float) -> tuple[float, float
 
 
 def cut(
-    tables: Tables, stretches: Sequence[Stretch], folder: Any, progress: Callable[[int, int], None]
+    files: SourceFiles, stretches: Sequence[Stretch], folder: Any, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, Clip], dict[str, str]]:
     """Cut clips and write them to a folder as WAV, each whole or not at all.
 
     Args:
-        tables: The tables of the recordings.
+        files: The files of the recordings.
         stretches: What to cut.
         folder: Location of the files, path or `UPath`.
         progress: Called with the number of clips that are done, and of all.
@@ -67,7 +67,6 @@ def cut(
     Raises:
         OutputError: A file cannot be written.
     """
-    files = SourceFiles(tables, (each.recording for each in stretches))
     by_recording = defaultdict(list)
     for each in sorted(stretches, key=lambda each: each.start_s):
         by_recording[each.recording].append(each)

@@ -19,6 +19,7 @@ from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.local_time import with_offset
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.schemas import EVENTS
+from satpipe.pipeline.tables.source_files import SourceFiles
 from satpipe.sat.errors import ConfigError, LabelError, OutputError
 from satpipe.sat.labels import find
 
@@ -59,7 +60,7 @@ def cut_clips(
     Raises:
         OutputError: `out` is not an output folder or has no scores, a file is damaged or cannot be written, the folder
             of clips already has a sheet, no event was found, or no clip could be cut.
-        ConfigError: An option is invalid, or there would be too many clips.
+        ConfigError: An option is invalid, there would be too many clips, or `moved_to` does not exist.
         LabelError: A class is unknown.
         TruthError: Stretches or thresholds cannot be read, or a stretch is of no recording in the tables.
     """
@@ -76,10 +77,14 @@ def cut_clips(
             "choose fewer classes with --labels, or fewer clips with --per-class"
         )
     stretches = list(_cut_out(drawn, options))
-    clips, failed = cut(tables, stretches, folder / AUDIO, progress)
+    files = SourceFiles(tables, (each.recording for each in stretches), options.moved_to)
+    clips, failed = cut(files, stretches, folder / AUDIO, progress)
     if not clips:
         name, reason = next(iter(failed.items()))
-        raise OutputError(f"no clip could be cut from {len(failed):,} recordings; from {name}: {reason}")
+        raise OutputError(
+            f"no clip could be cut from {len(failed):,} recordings; from {name}: {reason}. If they have moved, name "
+            "their folder with --moved-to"
+        )
     kept = np.array([each.name in clips for each in stretches])
     return Cut(
         folder=folder,

@@ -301,6 +301,10 @@ class ClipsOptions(EventOptions):
         str | Path | None,
         Option("Cut these stretches, not events: columns recording, start_s, end_s, label[, score].", metavar="FILE"),
     ] = None
+    moved_to: Annotated[
+        str | Path | None,
+        Option("Folder of the recordings, if they have moved since they were tagged.", metavar="DIR"),
+    ] = None
 
     def __post_init__(self) -> None:
         """Check the options.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -40,11 +41,17 @@ class Sound:
 class SourceFiles:
     """The files of recordings, provided that they have not changed since they were tagged."""
 
-    def __init__(self, tables: Tables, recordings: Iterable[str]) -> None:
+    def __init__(self, tables: Tables, recordings: Iterable[str], moved_to: str | Path | None = None) -> None:
         """Search the inputs in `run.json` for the files of recordings.
+
+        Args:
+            tables: The folder.
+            recordings: Names of recordings.
+            moved_to: Where the inputs are now, if they have moved; copies need not have the old time of change.
 
         Raises:
             OutputError: A recording is not in the tables.
+            ConfigError: `moved_to` does not exist.
         """
         channels = tables.run["identity"].get("channels", "mix")
         self._split, self._number = channels == "split", int(channels) if channels.isdecimal() else None
@@ -53,7 +60,8 @@ class SourceFiles:
         wanted = {file.name for files in self._files.values() for file in files}
         self._found: dict[str, Source] = {}
         self._headers: dict[str, AudioInfo] = {}
-        for source in _sources(tables.run.get("inputs", [])):
+        self._moved = moved_to is not None
+        for source in Search((str(moved_to),)) if moved_to else _sources(tables.run.get("inputs", [])):
             if source.recording in wanted:
                 self._found.setdefault(source.recording, source)
                 if len(self._found) == len(wanted):
@@ -127,7 +135,8 @@ class SourceFiles:
         source = self._found.get(file.name)
         if source is None:
             raise AudioError("its file no longer exists")
-        if (source.size_bytes, source.modified_ns) != (file.size_bytes, file.modified_ns):
+        same_time = self._moved or source.modified_ns == file.modified_ns
+        if source.size_bytes != file.size_bytes or not same_time:
             raise AudioError("its file has changed since it was tagged")
         return source
 

@@ -158,7 +158,13 @@ def test_what_has_moved_is_named_and_the_rest_goes_on(night: Path, tmp_path: Pat
     assert done.return_value == 3, done.output
     assert "a.wav: its file no longer exists" in done.stderr
     assert {row.recording for row in read_stretches(tmp_path / "clips" / "sheet.csv")} == {"b.wav"}
-    (tmp_path / "in" / "b.wav").unlink()
+    (tmp_path / "in" / "c.wav").rename(tmp_path / "in" / "a.wav")
+    (tmp_path / "in").rename(tmp_path / "disk")
+    os.utime(tmp_path / "disk" / "b.wav", (0, 0))  # as a copy has
+    moved = satpipe.clips(night, to=tmp_path / "moved", labels="Bird", moved_to=tmp_path / "disk")
+    assert set(moved["recording"]) == {"a.wav", "b.wav"}
+    with pytest.raises(ConfigError, match="not found"):
+        satpipe.clips(night, to=tmp_path / "nowhere", moved_to=tmp_path / "nothing")
     done = run("clips", night, "-o", tmp_path / "none", "--labels", "Bird")
     assert "no clip could be cut from 2 recordings; from a.wav: its file no longer exists" in str(done.exception)
     assert not (tmp_path / "none" / "sheet.csv").exists()

@@ -72,7 +72,7 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
     for path in folder.rglob("*.wav"):
         bucket(f"in/{path.relative_to(folder).as_posix()}").write_bytes(path.read_bytes())
     local = tmp_path / "local"
-    options = ("--span-s", 10)
+    options = ("--span-s", 10, "--embeddings")
     assert without_ray.satpipe("tag", folder, "-o", local, *options).returncode == 3
 
     source, target = f"{store}/in", f"{store}/out"

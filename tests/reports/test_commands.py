@@ -367,6 +367,7 @@ def check_device_example(folder: Path, printed: str) -> None:
 EVALUATE = "satpipe evaluate --weak --strong -o results"
 TAG = "satpipe tag /recordings"
 TAG_LIKE = "satpipe tag examples/recordings -o out_like --embeddings"
+SEARCH = "satpipe search out_like --like examples/recordings/birds_48k_stereo.opus --end-s 6 -n 20 -o hits.csv"
 TAG_ALONE = "satpipe tag /recordings -o out_alone --memory off"
 TAG_SAT = "satpipe tag /recordings -o out_sat --model SAT_T_2s"
 PULL = "satpipe models pull SAT_T_2s"
@@ -398,9 +399,8 @@ COMMANDS = {
     ),
     "satpipe events --labels Bird --threshold 0.2 -o birds.csv": Command(check_bird_events, (TAG,)),
     TAG_LIKE: Command(writes("out_like/embeddings")),
-    "satpipe search out_like --like examples/recordings/birds_48k_stereo.opus --end-s 6 -n 20 -o hits.csv": Command(
-        check_hits, (TAG_LIKE,)
-    ),
+    SEARCH: Command(check_hits, (TAG_LIKE,)),
+    "satpipe clips out_like --stretches hits.csv -o like_clips": Command(writes("like_clips/sheet.csv"), (SEARCH,)),
     "satpipe search out_like --like-recording night/thunder_48k_mono.opus --start-s 2 --end-s 6": Command(
         prints("hits with 50 of "), (TAG_LIKE,)
     ),

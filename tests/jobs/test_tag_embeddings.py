@@ -20,7 +20,8 @@ from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.model.config import BUNDLED
 from satpipe.sat.model.outputs import split
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.weights.registry import EXTERNAL_TAGGERS, load_checkpoint
+from satpipe.sat.weights.external import EXTERNAL_TAGGERS
+from satpipe.sat.weights.registry import load_checkpoint
 from tag_tables import EXAMPLES, assert_same_tables, embeddings, make_recordings, samples_16k, scores
 
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import NamedTuple
 
 from satpipe.pipeline.ray_engine import Engine, Lost
@@ -17,6 +18,7 @@ from satpipe.sat.errors import AudioError
 
 PROBE_FILES = 64  # headers per task
 PROBE_LIMIT_S = 60.0  # per header
+PROBE_SLACK_S = 1.0  # by which a limit may be exceeded: setting it anew starts a thread, and waits for another
 PROBE_BYTES_PER_S = 5e6  # frames of MP3 and pages of Ogg may have to be counted up to the end
 
 
@@ -30,12 +32,19 @@ class Unusable(NamedTuple):
 def probe_batch(sources: list[Source]) -> list[AudioInfo | Unusable]:
     """Read the headers of files; runs on a worker."""
     found: list[AudioInfo | Unusable] = []
-    for source in sources:
-        with deadline(PROBE_LIMIT_S + source.size_bytes / PROBE_BYTES_PER_S):
+    end = 0.0
+    try:
+        for source in sources:
+            limit_s, now = PROBE_LIMIT_S + source.size_bytes / PROBE_BYTES_PER_S, monotonic()
+            if not now + limit_s <= end <= now + limit_s + PROBE_SLACK_S:
+                end = now + limit_s + PROBE_SLACK_S
+                faulthandler.dump_traceback_later(end - now, exit=True)
             try:
                 found.append(source.info if isinstance(source, Deployment) else _header(source))
             except AudioError as error:
                 found.append(Unusable(error.status, str(error)))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return found
 
 

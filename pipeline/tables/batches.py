@@ -94,8 +94,8 @@ class Batches:
                     table: stack.enter_context(table_writer(self._folder, table, name, schema))
                     for table, schema in _written(options).items()
                 }
-                for row, rows in staging.rows(spans):
-                    kept[row["recording"]] += _add(row, rows, options, writers)
+                for owners, place, rows in staging.rows(spans):
+                    kept.update(_add(owners, place, rows, options, writers))
                 if (read_run(self._folder) or {}).get("id") != options.run_id:
                     # A worker can outlive its killed run for a moment; its rows must not get into the next run's.
                     raise OutputError(f"{self._folder} was taken over by another run")
@@ -205,23 +205,40 @@ def _written(options: TableOptions) -> dict[str, pa.Schema]:
     }
 
 
-def _add(row: dict[str, Any], staged: pa.Table, options: TableOptions, writers: Mapping[str, TableWriter]) -> int:
-    """Add the staged rows of a recording to the tables, given its row of the recordings table.
+def _add(
+    owners: list[dict[str, Any]],
+    place: npt.NDArray[np.int32],
+    staged: pa.Table,
+    options: TableOptions,
+    writers: Mapping[str, TableWriter],
+) -> dict[str, int]:
+    """Add the staged rows of some recordings to the tables.
+
+    Args:
+        owners: Rows of the recordings table; a recording with several spans can occur several times.
+        place: Place of each staged row's recording in `owners`, [n].
+        staged: The staged rows.
+        options: Options of the tables.
+        writers: Write the tables.
 
     Returns:
-        The number of rows added to tags.
+        The number of rows added to tags, by recording.
     """
+    number = {name: number for number, name in enumerate(dict.fromkeys(row["recording"] for row in owners))}
+    of_owner = np.array([number[row["recording"]] for row in owners], np.int32)
+    names = schemas.name_of_each(list(number), of_owner[place])
     chunks = staged["chunk"].to_numpy()
     values = _values(staged["scores"])
-    times = schemas.chunk_times(chunks, options.chunk_samples, row["duration_s"])
-    name = row["recording"]
-    labels = schemas.tag_rows(name, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
+    durations_s = np.array([row["duration_s"] for row in owners], np.float64)
+    times = schemas.chunk_times(chunks, options.chunk_samples, durations_s[place])
+    labels = schemas.tag_rows(names, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
     writers["tags"].add(labels)
     if "scores" in writers:
-        writers["scores"].add(schemas.score_rows(name, chunks, values, times))
+        writers["scores"].add(schemas.score_rows(names, chunks, values, times))
     if "embeddings" in writers:
-        writers["embeddings"].add(schemas.embedding_rows(name, chunks, _values(staged["embedding"]), times))
-    return len(labels)
+        writers["embeddings"].add(schemas.embedding_rows(names, chunks, _values(staged["embedding"]), times))
+    added = np.bincount(labels["recording"].combine_chunks().indices.to_numpy(), minlength=len(number))
+    return dict(zip(number, added.tolist(), strict=True))
 
 
 def _values(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:

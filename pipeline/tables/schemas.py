@@ -235,24 +235,35 @@ def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: A
     return start_s, end_s
 
 
+def name_of_each(names: list[str], place: npt.NDArray[np.int32]) -> pa.DictionaryArray:
+    """Return the recording of each chunk [n], given names of recordings and the place of each chunk's among them."""
+    return pa.DictionaryArray.from_arrays(place, names)
+
+
 def score_rows(
-    recording: str, chunks: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], times: tuple[Any, Any]
+    recordings: pa.DictionaryArray,
+    chunks: npt.NDArray[np.int32],
+    scores: npt.NDArray[np.float32],
+    times: tuple[Any, Any],
 ) -> pa.Table:
-    """Return rows of the scores table from scores [n, 527]."""
-    return pa.table([*_chunk_columns(recording, chunks, times), _lists(scores.astype(np.float16))], schema=SCORES)
+    """Return rows of the scores table from scores [n, 527]; `recordings` is from `name_of_each`."""
+    return pa.table([*_chunk_columns(recordings, chunks, times), _lists(scores.astype(np.float16))], schema=SCORES)
 
 
 def embedding_rows(
-    recording: str, chunks: npt.NDArray[np.int32], embeddings: npt.NDArray[np.float32], times: tuple[Any, Any]
+    recordings: pa.DictionaryArray,
+    chunks: npt.NDArray[np.int32],
+    embeddings: npt.NDArray[np.float32],
+    times: tuple[Any, Any],
 ) -> pa.Table:
-    """Return rows of the embeddings table from embeddings [n, D]."""
+    """Return rows of the embeddings table from embeddings [n, D]; `recordings` is from `name_of_each`."""
     rounded = np.clip(embeddings, -_HALF_MAX, _HALF_MAX).astype(np.float16).astype(np.float32)
     schema = embeddings_schema(embeddings.shape[1])
-    return pa.table([*_chunk_columns(recording, chunks, times), _lists(rounded)], schema=schema)
+    return pa.table([*_chunk_columns(recordings, chunks, times), _lists(rounded)], schema=schema)
 
 
 def tag_rows(
-    recording: str,
+    recordings: pa.DictionaryArray,
     chunks: npt.NDArray[np.int32],
     scores: npt.NDArray[np.float32],
     times: tuple[Any, Any],
@@ -260,10 +271,13 @@ def tag_rows(
     threshold: float,
     top_k: int,
 ) -> pa.Table:
-    """Return rows of the tags table: of each chunk the `top_k` best labels that reach `threshold`, best first."""
+    """Return rows of the tags table: of each chunk the `top_k` best labels that reach `threshold`, best first.
+
+    `recordings` is from `name_of_each`.
+    """
     row, classes, values = best_labels(scores, threshold, top_k)
     labels = weak_labels()
-    columns = _chunk_columns(recording, chunks[row], (times[0][row], times[1][row]))
+    columns = _chunk_columns(recordings.take(pa.array(row)), chunks[row], (times[0][row], times[1][row]))
     mid = pa.DictionaryArray.from_arrays(classes, [label.mid for label in labels])
     name = pa.DictionaryArray.from_arrays(classes, [label.name for label in labels])
     return pa.table([*columns, mid, name, values], schema=TAGS)
@@ -279,9 +293,8 @@ def best_labels(
     return row, best[row, rank].astype(np.int32), values[row, rank]
 
 
-def _chunk_columns(recording: str, chunks: npt.NDArray[np.int32], times: tuple[Any, Any]) -> list[Any]:
-    name = pa.DictionaryArray.from_arrays(np.zeros(len(chunks), np.int32), [recording])
-    return [name, pa.array(chunks, pa.int32()), pa.array(times[0]), pa.array(times[1])]
+def _chunk_columns(recordings: pa.DictionaryArray, chunks: npt.NDArray[np.int32], times: tuple[Any, Any]) -> list[Any]:
+    return [recordings, pa.array(chunks, pa.int32()), pa.array(times[0]), pa.array(times[1])]
 
 
 def _lists(values: npt.NDArray[Any]) -> pa.FixedSizeListArray:

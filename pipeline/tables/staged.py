@@ -8,8 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.storage import is_remote, output_file
 from satpipe.pipeline.tables import schemas
@@ -133,8 +134,13 @@ class Staging:
         """Return the number of staged files."""
         return sum(1 for _ in self._folder.glob("*.parquet"))
 
-    def rows(self, wanted: Iterable[tuple[StagedSpan, _Owner]]) -> Iterator[tuple[_Owner, pa.Table]]:
-        """Yield the rows of spans in their order, row group by row group, each table with the span's owner.
+    def rows(
+        self, wanted: Iterable[tuple[StagedSpan, _Owner]]
+    ) -> Iterator[tuple[list[_Owner], npt.NDArray[np.int32], pa.Table]]:
+        """Yield the rows of spans in their order, row group by row group.
+
+        Yields:
+            The owners of the spans in a row group, the place of each row's owner in this list, and the rows.
 
         Raises:
             OutputError: A staged file cannot be read; the message names it.
@@ -142,9 +148,12 @@ class Staging:
         for name, together in groupby(wanted, key=lambda pair: pair[0].file):
             owners = {span.place: owner for span, owner in together}
             for rows in row_groups(self._folder / name):
-                for place in pc.unique(rows["span"]).to_pylist():
-                    if place in owners:
-                        yield owners[place], rows.filter(pc.equal(rows["span"], place))
+                spans = rows["span"].to_numpy()
+                ours = np.isin(spans, list(owners))
+                places, place = np.unique(spans[ours], return_inverse=True)
+                if len(places):
+                    kept = rows if ours.all() else rows.filter(ours)
+                    yield [owners[each] for each in places.tolist()], place.astype(np.int32), kept
 
     def discard(self, files: Iterable[str]) -> None:
         """Remove staged files."""

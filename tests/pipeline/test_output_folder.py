@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -170,8 +171,9 @@ def test_tags_and_scores_agree(out: Path) -> None:
 def test_no_label_is_kept_that_is_worse_than_one_left_out(chunks: int, top_k: int, threshold: float, seed: int) -> None:
     scores = scores_by_rule(str(seed), chunks).round(1)  # with many ties
     index = np.arange(chunks, dtype=np.int32)
+    names = schemas.name_of_each(["a"], np.zeros(chunks, np.int32))
     times = schemas.chunk_times(index, CHUNK_SAMPLES, CHUNK_S * chunks)
-    table = schemas.tag_rows("a", index, scores, times, threshold=threshold, top_k=top_k)
+    table = schemas.tag_rows(names, index, scores, times, threshold=threshold, top_k=top_k)
     by_mid = {label.mid: label.index for label in weak_labels()}
     kept: list[list[int]] = [[] for _ in index]
     for row in table.to_pylist():
@@ -218,11 +220,23 @@ def test_spans_of_a_recording_are_put_together_from_several_units(tmp_path: Path
 def test_a_batch_may_be_larger_than_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "ROW_GROUP_CHUNKS", 4)
     with claimed(tmp_path) as output:
-        name = publish(output, OPTIONS, **{f"recording {number}": 3 for number in range(6)})
+        tasks = [finished(output, **{f"recording {n}": 3, f"recording {n + 1}": 3}) for n in (0, 2, 4)]
+        output.batches.publish([each for task in tasks for each in task], OPTIONS, name := new_name())
     assert pq.ParquetFile(tmp_path / "scores" / name).num_row_groups == 3
     assert [row["recording"] for row in rows(tmp_path, "scores")] == [
         f"recording {n}" for n in range(6) for _ in range(3)
     ]
+
+
+def test_spans_of_a_recording_in_one_file_are_counted_together(tmp_path: Path) -> None:
+    with claimed(tmp_path) as output:
+        spans = stage(output, first=2, second=3, other=4)
+        batch = [Finished(row_of("both", 5), [spans["first"], spans["second"]]), Finished(row_of("other", 4), [spans["other"]])]
+        output.batches.publish(batch, OPTIONS, new_name())
+    (both, other) = rows(tmp_path, "recordings")
+    found = Counter(row["recording"] for row in rows(tmp_path, "tags"))
+    assert (both["tags"], other["tags"]) == (found["both"], found["other"])
+    assert min(found.values()) > 0
 
 
 def test_the_scores_table_can_be_left_out(tmp_path: Path) -> None:

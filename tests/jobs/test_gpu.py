@@ -15,7 +15,7 @@ from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.plan import plan
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.objective import Objective
-from satpipe.pipeline import ray_engine
+from satpipe.pipeline import local_ray, ray_engine
 from satpipe.pipeline.ray_engine import sharing
 from satpipe.pipeline.tagging.worker import WorkerOptions, make_tagger
 from satpipe.sat.errors import ConfigError
@@ -81,13 +81,8 @@ def test_as_many_workers_share_a_gpu_as_have_a_processor_each(cpus: float, gpus:
 def test_work_is_handed_out_in_shares_of_a_gpu(
     monkeypatch: pytest.MonkeyPatch, device: str, share: float, width: int
 ) -> None:
-    ray = SimpleNamespace(
-        is_initialized=lambda: False,
-        init=lambda **options: None,
-        cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0},
-        shutdown=lambda: None,
-    )
-    monkeypatch.setattr(ray_engine, "ray", ray)
+    monkeypatch.setattr(ray_engine, "ray", SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0}))
+    monkeypatch.setattr(local_ray, "others", lambda: True)  # the user has started it
     with ray_engine.start(None, None, device) as started:
         assert (started.gpus, started.width) == (share, width)
 

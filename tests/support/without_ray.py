@@ -41,7 +41,11 @@ def without_ray() -> Iterator[None]:
     def start(*_: object) -> Iterator[Engine]:
         yield EngineWithoutRay(0, None)
 
-    with patch.object(ray_engine, "start", start), patch.object(worker, "fetch", itemgetter(0)):
+    with (
+        patch.object(ray_engine, "start", start),
+        patch.object(ray_engine, "prepare", lambda *_: None),
+        patch.object(worker, "fetch", itemgetter(0)),
+    ):
         yield
 
 

@@ -231,7 +231,10 @@ def test_a_batch_may_be_larger_than_a_row_group(tmp_path: Path, monkeypatch: pyt
 def test_spans_of_a_recording_in_one_file_are_counted_together(tmp_path: Path) -> None:
     with claimed(tmp_path) as output:
         spans = stage(output, first=2, second=3, other=4)
-        batch = [Finished(row_of("both", 5), [spans["first"], spans["second"]]), Finished(row_of("other", 4), [spans["other"]])]
+        batch = [
+            Finished(row_of("both", 5), [spans["first"], spans["second"]]),
+            Finished(row_of("other", 4), [spans["other"]]),
+        ]
         output.batches.publish(batch, OPTIONS, new_name())
     (both, other) = rows(tmp_path, "recordings")
     found = Counter(row["recording"] for row in rows(tmp_path, "tags"))

@@ -21,7 +21,7 @@ _STEPS_16 = 2.0**15  # of a sample of 16 bits
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Window:
     """What a clip holds, in seconds of the recording: a stretch, and the padding around it."""
 
     name: str
@@ -51,13 +51,13 @@ def middle(start_s: float, end_s: float, longest_s: float) -> tuple[float, float
 
 
 def cut(
-    files: SourceFiles, stretches: Sequence[Stretch], folder: Any, progress: Callable[[int, int], None]
+    files: SourceFiles, windows: Sequence[Window], folder: Any, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, Clip], dict[str, str]]:
     """Cut clips and write them to a folder as WAV, each whole or not at all.
 
     Args:
         files: The files of the recordings.
-        stretches: What to cut.
+        windows: What to cut.
         folder: Location of the files, path or `UPath`.
         progress: Called with the number of clips that are done, and of all.
 
@@ -68,12 +68,12 @@ def cut(
         OutputError: A file cannot be written.
     """
     by_recording = defaultdict(list)
-    for each in sorted(stretches, key=lambda each: each.start_s):
+    for each in sorted(windows, key=lambda each: each.start_s):
         by_recording[each.recording].append(each)
     found: dict[str, Clip] = {}
     failed: dict[str, str] = {}
 
-    def cut_some(some: list[Stretch]) -> tuple[str, dict[str, Clip], str]:
+    def cut_some(some: list[Window]) -> tuple[str, dict[str, Clip], str]:
         clips, reason = {}, ""
         for each in some:
             try:
@@ -96,7 +96,7 @@ def cut(
         if reason:
             failed.setdefault(recording, reason)
         done += len(some)
-        progress(done, len(stretches))
+        progress(done, len(windows))
     return found, failed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from satpipe.jobs.clips.cut import Clip, Stretch, cut, middle
+from satpipe.jobs.clips.cut import Clip, Window, cut, middle
 from satpipe.jobs.clips.draw import draw
 from satpipe.jobs.clips.names import names
 from satpipe.jobs.events.finder import Finder
@@ -76,22 +76,22 @@ def cut_clips(
             f"{len(drawn):,} clips of {drawn['mid'].nunique()} classes would be cut, but a page holds {MAX_CLIPS:,}: "
             "choose fewer classes with --labels, or fewer clips with --per-class"
         )
-    stretches = list(_cut_out(drawn, options))
-    files = SourceFiles(tables, (each.recording for each in stretches), options.moved_to)
-    clips, failed = cut(files, stretches, folder / AUDIO, progress)
+    windows = list(_windows(drawn, options))
+    files = SourceFiles(tables, (each.recording for each in windows), options.moved_to)
+    clips, failed = cut(files, windows, folder / AUDIO, progress)
     if not clips:
         name, reason = next(iter(failed.items()))
         raise OutputError(
             f"no clip could be cut from {len(failed):,} recordings; from {name}: {reason}. If they have moved, name "
             "their folder with --moved-to"
         )
-    kept = np.array([each.name in clips for each in stretches])
+    kept = np.array([each.name in clips for each in windows])
     return Cut(
         folder=folder,
         out=str(out),
         seed=options.seed,
-        rows=_sheet(tables, drawn, stretches)[kept].reset_index(drop=True),
-        clips=tuple(clips[each.name] for each in stretches if each.name in clips),
+        rows=_sheet(tables, drawn, windows)[kept].reset_index(drop=True),
+        clips=tuple(clips[each.name] for each in windows if each.name in clips),
         of=dict(zip(drawn["label"], drawn["of"].tolist(), strict=True)),
         sample=options.sample,
         failed=failed,
@@ -142,22 +142,22 @@ def _mid(label: str) -> str:
         return ""
 
 
-def _cut_out(drawn: pd.DataFrame, options: ClipsOptions) -> Iterator[Stretch]:
+def _windows(drawn: pd.DataFrame, options: ClipsOptions) -> Iterator[Window]:
     scores = [None if np.isnan(score) else score for score in drawn["score"].tolist()]
     longest_s = options.length_s - 2 * options.pad_s
     columns = (names(drawn["label"].tolist(), scores), drawn["recording"], drawn["start_s"], drawn["end_s"])
     for name, recording, start_s, end_s in zip(*columns, strict=True):
-        yield Stretch(name, recording, *middle(start_s, end_s, longest_s), options.pad_s)
+        yield Window(name, recording, *middle(start_s, end_s, longest_s), options.pad_s)
 
 
-def _sheet(tables: Tables, drawn: pd.DataFrame, stretches: list[Stretch]) -> pd.DataFrame:
-    start_s = np.array([each.start_s for each in stretches])
+def _sheet(tables: Tables, drawn: pd.DataFrame, windows: list[Window]) -> pd.DataFrame:
+    start_s = np.array([each.start_s for each in windows])
     times = with_offset(tables.utc(tables.rows(drawn["recording"].tolist()), start_s), tables.zone)
     columns = {
-        "clip": [f"{AUDIO}/{each.name}.wav" for each in stretches],
+        "clip": [f"{AUDIO}/{each.name}.wav" for each in windows],
         "recording": drawn["recording"],
         "start_s": start_s,
-        "end_s": [each.end_s for each in stretches],
+        "end_s": [each.end_s for each in windows],
         "time_local": times.to_pylist(),
         "label": drawn["label"],
         "mid": drawn["mid"],

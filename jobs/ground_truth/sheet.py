@@ -112,20 +112,21 @@ def _judged(table: Table, cells: dict[str, str]) -> JudgedClip:
         cells["clip"],
         cells["label"],
         cells["mid"],
-        _share(cells["score"], "score"),
+        _number(cells["score"], "score", -1),  # of a search, it is a cosine
         known[read_answer(cells["correct"])],
         cells["stratum"],
-        _share(cells["probability"], "probability"),
+        _number(cells["probability"], "probability", 0),
         cells["model_sha256"],
     )
 
 
-def _share(text: str, what: str) -> float | None:
+def _number(text: str, what: str, low: int) -> float | None:
+    """Return the number in a cell, which must be from `low` to 1; None if it is empty."""
     if text in NO_VALUE:
         return None
     number = read_number(text, what)
-    if not 0 <= number <= 1:
-        raise TruthError(f"{what} {text} is not from 0 to 1")
+    if not low <= number <= 1:
+        raise TruthError(f"{what} {text} is not from {low} to 1")
     return number
 
 
@@ -151,7 +152,7 @@ def read_stretches(path: str | Path) -> list[Stretch]:
             if not recording or not label:
                 raise TruthError(f"the {'label' if recording else 'recording'} is missing")
             onset_s, offset_s = columns.times(cells)
-            value = _share(cell_at(cells, score), "score")
+            value = _number(cell_at(cells, score), "score", -1)
             found.append(Stretch(recording, onset_s, offset_s, label, cell_at(cells, mid), value))
     table.check()
     return found

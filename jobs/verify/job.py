@@ -134,7 +134,9 @@ def thresholds_file(found: Verification, options: VerifyOptions) -> dict[str, An
     own = {} if options.groups is None else read_groups(options.groups)
     with_one = [each for each in found.classes if each.threshold is not None and each.mid]
     if not with_one:
-        raise TruthError(f"{found.sheet} gives no threshold for a precision of {found.precision:g}")
+        raise TruthError(
+            f"{found.sheet} gives no threshold for a precision of {found.precision:g} of any class or group of satpipe"
+        )
     groups = {}
     for each in with_one:
         if each.mid.startswith(PREFIX):

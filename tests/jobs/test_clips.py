@@ -206,14 +206,14 @@ def test_the_highest_scores_and_stretches_of_a_file(night: Path, tmp_path: Path)
     assert top.score.tolist() == pytest.approx([0.9, 0.88, 0.7], abs=0.001)
     assert set(top.stratum) == {"top"}
     assert top.probability.isna().all()
-    text = "recording;start_s;end_s;label;score\na.wav;3;4,5;Käuzchen;0,75\nb.wav;1;2;Bird;0.5\n"
+    text = "recording;start_s;end_s;label;score\na.wav;3;4,5;Käuzchen;-0,75\nb.wav;1;2;Bird;0.5\n"
     (tmp_path / "found.csv").write_text(text, encoding="utf-8")
     cut = satpipe.clips(night, to=tmp_path / "found", stretches=tmp_path / "found.csv", pad_s=0.5)
     assert cut[["label", "mid", "start_s", "end_s", "score"]].to_numpy().tolist() == [
         ["Bird", BIRD, 1, 2, 0.5],
-        ["Käuzchen", "", 3, 4.5, 0.75],
+        ["Käuzchen", "", 3, 4.5, -0.75],
     ]
-    assert cut["clip"].tolist() == ["audio/bird_001_0.50.wav", "audio/kauzchen_001_0.75.wav"]
+    assert cut["clip"].tolist() == ["audio/bird_001_0.50.wav", "audio/kauzchen_001_-0.75.wav"]
     assert soundfile.info(tmp_path / "found" / cut["clip"][1]).duration == pytest.approx(2.5)
 
 
@@ -302,7 +302,7 @@ def test_a_sheet_survives_a_spreadsheet(tmp_path: Path, encoding: str, mark: str
     ("old", "new", "message"),
     [
         (",yes,", ",maybe,", "line 2: 'maybe' must be yes, no, unsure or empty"),
-        ("0.9300", "9300", "line 2: score 9300 is not from 0 to 1"),
+        ("0.9300", "9300", "line 2: score 9300 is not from -1 to 1"),
         ("audio/b", "audio/a", "line 3: clip audio/a.wav is already in line 2"),
         (",probability", ",chance", "is not a verification sheet of `satpipe clips`: it has no column probability"),
         ("Bird", "B\xfcrd", "is not UTF-8 text, in Excel `CSV UTF-8`"),

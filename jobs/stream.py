@@ -27,6 +27,7 @@ from satpipe.sat.model.config import AUTO, MEL_BANDS, SAMPLE_RATE_HZ
 from satpipe.sat.model.cutting import chunk_samples
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import dtype_for
+from satpipe.sat.own_classes import OwnClasses, read_own_classes
 from satpipe.sat.printable import printable
 from satpipe.sat.taggers.fastest import compare
 from satpipe.sat.taggers.interface import CPU
@@ -78,7 +79,8 @@ def lines(options: StreamOptions) -> Iterator[Line]:
         raise ConfigError(f"{checkpoint.config.name} cannot tag live audio: `satpipe stream` needs a SAT model")
     precision = _precision(checkpoint, options)
     model = _model(checkpoint, precision)
-    tagger: BatchTagger[Any] = BatchTagger(model, options.cut, embeddings=options.embeddings)
+    own = _own_classes(checkpoint, options)
+    tagger: BatchTagger[Any] = BatchTagger(model, options.cut, embeddings=options.embeddings or own is not None)
     sources = [open_source(name, options) for name in names]
     for source in sources:
         yield _start(source, checkpoint, options, precision)
@@ -86,11 +88,19 @@ def lines(options: StreamOptions) -> Iterator[Line]:
         for found in tag_sources(sources, tagger, stopped, options.max_lag_s):
             match found:
                 case StreamChunk():
-                    yield _chunk(found, options)
+                    yield _chunk(found, options, own)
                 case StreamGap():
                     yield _gap(found)
                 case StreamEnd():
                     yield {"event": "end", **vars(found), "source": found.source.name}
+
+
+def _own_classes(checkpoint: Checkpoint, options: StreamOptions) -> OwnClasses | None:
+    if options.own_classes is None:
+        return None
+    classes = read_own_classes(options.own_classes)
+    classes.check_model(checkpoint.sha256, checkpoint.config.name, options.own_classes)
+    return classes
 
 
 def _precision(checkpoint: Checkpoint, options: StreamOptions) -> str:
@@ -150,7 +160,7 @@ def _start(source: LiveSource, checkpoint: Checkpoint, options: StreamOptions, p
     }
 
 
-def _chunk(chunk: StreamChunk, options: StreamOptions) -> Line:
+def _chunk(chunk: StreamChunk, options: StreamOptions, own: OwnClasses | None) -> Line:
     scores = chunk.scores.numpy()
     labels = weak_labels()
     _, classes, values = best_labels(scores[None], options.threshold, options.top_k)
@@ -167,6 +177,12 @@ def _chunk(chunk: StreamChunk, options: StreamOptions) -> Line:
         {"label": labels[place].name, "mid": labels[place].mid, "score": _shortest(value)}
         for place, value in zip(classes, values, strict=True)
     ]
+    if own:
+        line["own"] = [
+            {"label": own.labels[place], "mid": own.mids[place], "score": _shortest(score)}
+            for place, score in enumerate(own.scores(chunk.embedding.numpy()[None])[0])
+            if score >= own.thresholds[place]
+        ]
     if options.scores:
         line["scores"] = [_shortest(value) for value in scores]
     if options.embeddings:

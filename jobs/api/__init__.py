@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from satpipe.jobs.activity import activity
     from satpipe.jobs.evaluate import evaluate
     from satpipe.jobs.events import events
+    from satpipe.jobs.own_classes import learn
+    from satpipe.jobs.own_classes.classify import classify
     from satpipe.jobs.search import search
     from satpipe.jobs.tag.job import tag
     from satpipe.jobs.verify import verify
@@ -60,10 +62,12 @@ __all__ = [
     "TruthError",
     "__version__",
     "activity",
+    "classify",
     "clips",
     "evaluate",
     "events",
     "labels",
+    "learn",
     "load_model",
     "read_embeddings",
     "read_recordings",
@@ -78,10 +82,12 @@ __all__ = [
 _PLACES = {
     "StreamingTagger": "sat.model.streaming:StreamingTagger",
     "activity": "jobs.activity:activity",
+    "classify": "jobs.own_classes.classify:classify",
     "clips": "reports.review:clips",
     "evaluate": "jobs.evaluate:evaluate",
     "events": "jobs.events:events",
     "labels": "sat.labels:weak_labels",
+    "learn": "jobs.own_classes:learn",
     "load_model": "sat.weights.registry:load_model",
     "read_embeddings": "pipeline.tables.dataframes:read_embeddings",
     "read_recordings": "pipeline.tables.dataframes:read_recordings",

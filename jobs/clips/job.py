@@ -106,7 +106,7 @@ def _made(out: str | Path, tables: Tables, options: ClipsOptions) -> dict[str, s
     return {
         "Folder": str(out),
         "Model": f"{identity.get('arch', '')}, sha256 {identity.get('model_sha256', '')[:12]}",
-        "Clips of": str(options.stretches or f"events that reach {options.threshold}"),
+        "Clips of": str(options.stretches or f"events that reach {options.threshold or 'the default threshold'}"),
         "Sample": f"{options.sample}, at most {options.per_class} clips of each class, seed {options.seed}",
         "Padding": f"{options.pad_s:g} s before and after the event; no clip is longer than {options.length_s:g} s",
         "Time zone": str(tables.zone),

@@ -11,14 +11,14 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 import click
-from satpipe.jobs.commands import activity, clips, measure, models, results, search, tag, train
+from satpipe.jobs.commands import activity, clips, measure, models, own_classes, results, search, tag, train
 from satpipe.jobs.commands.shared import log
 
 NOT_FINISHED = 1
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
 for command in (activity.activity, clips.clips, clips.verify, search.search):
     results.group.add_command(command)
-SECTIONS = (tag.group, results.group, train.group, measure.group, models.group)
+SECTIONS = (tag.group, results.group, own_classes.group, train.group, measure.group, models.group)
 
 
 class Sections(click.Group):

@@ -172,6 +172,21 @@ def benchmark_grids(foreground: str, out: Path, **given: Any) -> int:
     return 0
 
 
+@benchmark.command("own-classes")
+@click.argument("labels", metavar="FOLDER", type=_FOLDER)
+@_RESULT
+def benchmark_own_classes(labels: Path, out: Path) -> int:
+    """Measure the accuracy of own classes over the number of examples.
+
+    FOLDER has a sub-folder of recordings for each class. The accuracy without examples needs AudioSet's names as names
+    of the sub-folders; several are separated by `;`.
+    """
+    from satpipe.jobs.benchmark import common, own_classes
+
+    common.write(own_classes.benchmark(labels, log), out)
+    return 0
+
+
 @benchmark.command("bundled")
 @_CORPUS
 @_RESULT

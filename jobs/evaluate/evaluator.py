@@ -46,6 +46,8 @@ class Evaluator:
         self.in_groups = options.group is not None or options.groups is not None
         if self.in_groups:
             self.aliases = ground_truth.as_aliases(choose_targets(group=options.group, groups=options.groups))
+        if options.own is not None:
+            self.aliases = ground_truth.of_own_classes(choose_targets(own=options.own, folder=tables.folder))
         self.classes = self.class_set()
 
     def class_set(self) -> ground_truth.ClassSet:

@@ -71,6 +71,10 @@ def choose(evaluator: "StrongEvaluator") -> Operating:
     if options.tune:
         return _tuned(evaluator, options.tune, filters)
     kept = np.ones(clips, bool)
+    if classes.own and options.threshold is None:
+        values = np.array([DEFAULT if each.threshold is None else each.threshold for each in classes.own])
+        how = {"threshold": _digest(values), "threshold_source": f"per class, own/{classes.name}"}
+        return Operating(values, filters, classes.scored, kept, how | _filter(filters))
     given = DEFAULT if options.threshold is None else options.threshold
     try:
         value = float(given)

@@ -33,8 +33,8 @@ class Finder:
 
     def __init__(self, out: str | Path, options: EventOptions) -> None:
         """Open the folder; no score is read yet. Raises the errors of `events`."""
-        self.levels = levels(options)
         self.tables = Tables(out, scores=False)
+        self.levels = levels(options, self.tables.folder)
         selection = options.selection
         self.notes = (*self.tables.notes, *self.tables.check_scores(), *selection.notes(self.tables))
         if self.levels.file and (note := self.levels.file.note(self.tables.model["sha256"])):

@@ -2,12 +2,13 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from satpipe.jobs import ground_truth
 from satpipe.jobs.ground_truth import Thresholds
 from satpipe.jobs.metrics.arrays import Floats, Ints
-from satpipe.jobs.options.results import EventOptions
+from satpipe.jobs.options.results import DEFAULT_THRESHOLD, EventOptions
 from satpipe.pipeline.tables.targets import Target, all_classes
 from satpipe.sat.errors import ConfigError
 
@@ -31,7 +32,7 @@ class Levels:
     """Where the thresholds come from; None: one for all."""
 
 
-def levels(options: EventOptions) -> Levels:
+def levels(options: EventOptions, folder: Path) -> Levels:
     """Return the classes and groups to look for and their thresholds.
 
     Raises:
@@ -40,7 +41,7 @@ def levels(options: EventOptions) -> Levels:
         LabelError: A class or group is unknown.
         TruthError: The table of thresholds cannot be read, or has none for a class or group.
     """
-    targets, threshold, file = _thresholds(options)
+    targets, threshold, file = _thresholds(options, folder)
     low = threshold * LOW_SHARE if options.low is None else np.full(len(targets), options.low)
     bad = threshold[~((threshold > 0) & (threshold <= 1))]
     if len(bad):
@@ -56,10 +57,13 @@ def levels(options: EventOptions) -> Levels:
     return Levels(targets, threshold, low, filters, file)
 
 
-def _thresholds(options: EventOptions) -> tuple[tuple[Target, ...], Floats, Thresholds | None]:
-    targets = options.selection.targets()
+def _thresholds(options: EventOptions, folder: Path) -> tuple[tuple[Target, ...], Floats, Thresholds | None]:
+    targets = options.selection.targets(folder)
     if not targets:
         raise ConfigError("--labels and --group select nothing")
+    if options.threshold is None:
+        known = [each.threshold for each in targets]
+        return targets, np.array([DEFAULT_THRESHOLD if each is None else each for each in known]), None
     path = str(options.threshold)
     with suppress(ValueError):
         return targets, np.full(len(targets), float(path)), None

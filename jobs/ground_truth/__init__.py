@@ -11,7 +11,7 @@ start with # are comments; the decimal separator is a point, or a comma where ce
 
 from satpipe.jobs.ground_truth.aliases import Aliases, read_aliases
 from satpipe.jobs.ground_truth.class_sets import ClassSet, class_set, expanded, positives, select
-from satpipe.jobs.ground_truth.groups import as_aliases, strong_in_groups, weak_in_groups
+from satpipe.jobs.ground_truth.groups import as_aliases, of_own_classes, strong_in_groups, weak_in_groups
 from satpipe.jobs.ground_truth.matching import Match, match, read_list, read_mapping
 from satpipe.jobs.ground_truth.strong_labels import StrongLabels, clipped, read_strong
 from satpipe.jobs.ground_truth.thresholds import Thresholds, read_thresholds
@@ -19,6 +19,6 @@ from satpipe.jobs.ground_truth.weak_labels import WeakLabels, read_weak
 
 __all__ = [
     "Aliases", "ClassSet", "Match", "StrongLabels", "Thresholds", "WeakLabels", "as_aliases", "class_set", "clipped",
-    "expanded", "match", "positives", "read_aliases", "read_list", "read_mapping", "read_strong", "read_thresholds",
-    "read_weak", "select", "strong_in_groups", "weak_in_groups",
+    "expanded", "match", "of_own_classes", "positives", "read_aliases", "read_list", "read_mapping", "read_strong",
+    "read_thresholds", "read_weak", "select", "strong_in_groups", "weak_in_groups",
 ]  # fmt: skip

@@ -35,10 +35,14 @@ class ClassSet:
     """The classes, [K]."""
     members: tuple[tuple[Label, ...], ...]
     """AudioSet's classes that each stands for: itself, or those of a target of aliases; its score is their maximum."""
+    own: tuple[Target, ...] = ()
+    """Own classes, [K]; none if the classes are AudioSet's."""
 
     @cached_property
     def targets(self) -> tuple[Target, ...]:
-        """The outputs of the model behind each class, none if it has none, [K]."""
+        """The outputs of the model behind each class, none if it has none, or the own classes, [K]."""
+        if self.own:
+            return self.own
         outputs = (tuple(each.index for each in several if each.index is not None) for several in self.members)
         return tuple(
             Target(label.mid, label.name, columns) for label, columns in zip(self.labels, outputs, strict=True)
@@ -77,7 +81,7 @@ def class_set(name: str | Path | None, aliases: Aliases | None = None) -> ClassS
     """
     members = {} if aliases is None else aliases.members
     if name is None and aliases is not None:
-        return ClassSet(aliases.name, tuple(members), tuple(members.values()))
+        return ClassSet(aliases.name, tuple(members), tuple(members.values()), aliases.own)
     name = name or DEFAULT
     labels = _published(str(name)) or _listed(name, aliases)
     return ClassSet(str(name), labels, tuple(members.get(label, (label,)) for label in labels))

@@ -25,6 +25,12 @@ def as_aliases(groups: Sequence[Target]) -> Aliases:
     return Aliases(NAME, members)
 
 
+def of_own_classes(own: Sequence[Target]) -> Aliases:
+    """Return the labels of own classes as aliases of nothing but themselves."""
+    names = ", ".join(dict.fromkeys(target.own for target in own))
+    return Aliases(names, {Label(target.mid, target.label, None): () for target in own}, tuple(own))
+
+
 def strong_in_groups(labels: StrongLabels, groups: Aliases) -> StrongLabels:
     """Return strong labels in which an event of a class is one of each group that has the class.
 

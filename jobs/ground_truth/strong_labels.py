@@ -38,6 +38,8 @@ class StrongLabels:
     """Labels left out because satpipe does not know them, with their number of occurrences."""
     judged: Events | None = None
     """Where someone judged whether a class occurs, events included; the rest is unknown. None: everywhere."""
+    denied: Events = field(default_factory=lambda: Events.of([], [], [], []))
+    """Where someone judged that a class does not occur, in the order of the file."""
     dialects: dict[str, int] = field(default_factory=dict)
     """Dialects of the files, in words, with the number of files."""
 
@@ -54,11 +56,13 @@ class StrongLabels:
             return replace(events.take(kept), clip=numbers[kept])
 
         events, judged = taken(self.events), None if self.judged is None else taken(self.judged)
-        names = tuple(self.clips[clip] for clip in clips)
-        return replace(self, clips=names, events=events, duplicates=_duplicates(events), judged=judged)
+        names, denied = tuple(self.clips[clip] for clip in clips), taken(self.denied)
+        return replace(self, clips=names, events=events, duplicates=_duplicates(events), judged=judged, denied=denied)
 
 
-def read_strong(path: str | Path, unknown: Unknown = "error", aliases: Aliases | None = None) -> StrongLabels:
+def read_strong(
+    path: str | Path, unknown: Unknown = "error", aliases: Aliases | None = None, vocabulary: Vocabulary | None = None
+) -> StrongLabels:
     """Read strong labels: a file, or a folder with a file for each recording.
 
     Files, times in seconds:
@@ -83,13 +87,14 @@ def read_strong(path: str | Path, unknown: Unknown = "error", aliases: Aliases |
         path: Path or URL.
         unknown: Treatment of labels that satpipe does not know; "skip" keeps their clips without these events.
         aliases: Labels of another set; the events have its targets as classes.
+        vocabulary: Looks labels up; by default one of AudioSet's classes with these two arguments.
 
     Raises:
         TruthError: A file cannot be read or has invalid lines; the message lists them.
         LabelError: Labels are unknown to satpipe; the message gives their lines and similar names.
     """
     location = locate(path)
-    reader = _Reader(Vocabulary(unknown, aliases))
+    reader = _Reader(vocabulary or Vocabulary(unknown, aliases))
     if location.is_dir():
         files = sorted(p for p in location.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
         if not files:
@@ -213,6 +218,7 @@ class _Reader:
             _duplicates(events),
             dict(self._vocabulary.unknown),
             rows.merged() if self._judged else None,
+            rows.take(~np.array(self._answers, bool)),
             dict(self._dialects),
         )
 

@@ -1,9 +1,9 @@
 """Thresholds of classes: a JSON file, or a table.
 
 The file has the keys `default` (of classes that it does not name), `thresholds` (by mid; `group/NAME` for a group of
-`satpipe labels`), `groups` (by name: `classes`, their mids, and the `threshold` of their maximum), `median_filter` (by
-mid or group: an odd number of chunks), `model_sha256` and `source` (where the thresholds come from). All but one of the
-first three may be left out.
+`satpipe labels`, `own/NAME` for an own class), `groups` (by name: `classes`, their mids, and the `threshold` of their
+maximum), `median_filter` (by mid or group: an odd number of chunks), `model_sha256` and `source` (where the thresholds
+come from). All but one of the first three may be left out.
 """
 
 import json
@@ -22,6 +22,7 @@ from satpipe.pipeline.tables.targets import Target
 from satpipe.sat.errors import LabelError, TruthError
 from satpipe.sat.groups import PREFIX, find_group
 from satpipe.sat.labels import find
+from satpipe.sat.own_classes import PREFIX as OWN
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class Thresholds:
             LabelError: A group is listed without its classes, and none that comes with satpipe has this name.
         """
         groups = [mid for mid in self.values if mid in self.members or mid.startswith(PREFIX)]
-        columns = [find(mid).index for mid in self.values if mid not in groups]
+        columns = [find(mid).index for mid in self.values if mid not in groups and not mid.startswith(OWN)]
         found = [Target.of_class(column) for column in sorted(each for each in columns if each is not None)]
         for mid in groups:
             name = mid.removeprefix(PREFIX)
@@ -144,6 +145,8 @@ def _from_json(path: Path) -> Thresholds:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % 2 == 0:
             raise TruthError(f"{path}: the median filter of {name} must be an odd number of chunks, not {value!r}")
     for mid in {*values, *filters, *(mid for mids, _ in groups.values() for mid in mids)} - groups.keys():
+        if mid.startswith(OWN):
+            continue
         try:
             find_group(mid.removeprefix(PREFIX)) if mid.startswith(PREFIX) else find(mid)
         except LabelError as error:

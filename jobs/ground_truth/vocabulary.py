@@ -88,6 +88,18 @@ class Vocabulary:
             return str(unknown_label(text, self._aliases) if self._aliases else error)
 
 
+class OpenVocabulary(Vocabulary):
+    """Knows every name: a label of any text is a class of its own, whose mid is the text after a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.columns = NAMES_FIRST
+        self._prefix = prefix
+
+    def _look_up(self, text: str) -> Label | str:
+        return Label(self._prefix + text, text, None) if text else "the label is missing"
+
+
 def numbered(labels: Iterable[Label]) -> tuple[tuple[Label, ...], Ints]:
     """Return the distinct labels sorted by mid, and the position of each given label among them."""
     given = list(labels)

@@ -43,13 +43,18 @@ GroupsFile = Annotated[
     str | Path | None,
     Option("Table of more groups, columns group and label; without --group, all of them are used.", metavar="FILE"),
 ]
+OwnNames = Annotated[
+    str | Iterable[str] | None,
+    Option("Own classes: the name of their table (`satpipe classify`), or TABLE/CLASS.", metavar="NAME"),
+]
 Recordings = Annotated[
     str | Iterable[str] | None, Option("Only these recordings; a pattern such as `site1/*` is allowed.", metavar="NAME")
 ]
 Threshold = Annotated[
-    float | str | Path,
+    float | str | Path | None,
     Option(
-        "Minimum of the highest score of an event, or a file of thresholds, see `verify` and `evaluate --tune`.",
+        "Minimum of the highest score of an event, or a file of thresholds, see `verify` and `evaluate --tune`; by "
+        "default 0.5, and for own classes what their file has.",
         metavar="S|FILE",
     ),
 ]
@@ -75,13 +80,16 @@ class SelectionOptions(PartOptions):
     labels: Labels = None
     group: GroupNames = None
     groups: GroupsFile = None
+    own: OwnNames = None
 
     @property
     def selection(self) -> "Selection":
         """The part of the folder."""
         from satpipe.pipeline.tables.selection import Selection  # takes long to import
 
-        return Selection(self.recordings, self.labels, self.group, self.groups, since=self.since, until=self.until)
+        return Selection(
+            self.recordings, self.labels, self.group, self.groups, since=self.since, until=self.until, own=self.own
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,7 @@ class EvaluateOptions(Options):
         Option("Evaluate groups of classes instead: names as for `events --group`.", metavar="NAME[,NAME]"),
     ] = None
     groups: GroupsFile = None
+    own: OwnNames = None
     unknown: Annotated[Unknown, Option("What to do with labels that AudioSet and --aliases do not have.")] = "error"
     threshold: Annotated[
         str | None,
@@ -212,6 +221,8 @@ class EvaluateOptions(Options):
             raise ConfigError(f"--median-filter must be an odd number of chunks, not {self.median_filter}")
         if (self.group is not None or self.groups is not None) and (self.classes or self.aliases):
             raise ConfigError("--group and --groups are a class set of their own: leave out --classes and --aliases")
+        if self.own is not None and (self.classes or self.aliases or self.group is not None or self.groups is not None):
+            raise ConfigError("--own is a class set of its own: leave out --classes, --aliases, --group and --groups")
         if self.tune and self.threshold is not None:
             raise ConfigError("--tune chooses thresholds: leave out --threshold")
         if any(not each.strip().isdecimal() or int(each) % 2 == 0 for each in self.tune_filters.split(",")):
@@ -226,7 +237,7 @@ class EvaluateOptions(Options):
 class EventOptions(SelectionOptions):
     """Options of `satpipe events`."""
 
-    threshold: Threshold = DEFAULT_THRESHOLD
+    threshold: Threshold = None
     low: Annotated[
         float | None,
         Option(

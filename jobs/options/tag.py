@@ -96,6 +96,10 @@ class TagOptions(ClusterOptions, ModelOptions):
             "any case."
         ),
     ] = False
+    own_classes: Annotated[
+        str | Path | None,
+        Option("Also score your own classes, from a file of `satpipe learn`; includes --embeddings.", metavar="FILE"),
+    ] = None
     channels: Annotated[str, Option(CHANNELS, metavar="mix|split|N")] = "mix"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model runs.")] = "auto"
     span_s: Annotated[
@@ -150,3 +154,7 @@ class StreamOptions(SourceOptions, ModelOptions):
     top_k: Annotated[int, Option("Maximum number of tags per chunk.", minimum=1, maximum=CLASSES)] = 10
     scores: Annotated[bool, Option("Also print all 527 scores of each chunk.")] = False
     embeddings: Annotated[bool, Option("Also print the embedding of each chunk.")] = False
+    own_classes: Annotated[
+        str | Path | None,
+        Option("Also print the tags of your own classes, from a file of `satpipe learn`.", metavar="FILE"),
+    ] = None

@@ -27,7 +27,10 @@ from satpipe.pipeline.option import lists
 from satpipe.pipeline.recordings.deployments import NotJoined
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.batches import TableOptions
+from satpipe.pipeline.tables.files import own_names
+from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
+from satpipe.pipeline.tables.own_tables import own_table, put
 from satpipe.pipeline.tables.start_times import TimesKnown, set_times
 from satpipe.pipeline.tagging.progress import Progress
 from satpipe.pipeline.tagging.run import TagRun
@@ -159,6 +162,7 @@ def run(
         recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files", "warnings"])
         finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
         output.note(description | finished | {"batches": output.batches.names})
+        _score_own_classes(options, output)
     return Summary(
         recordings=len(recordings),
         statuses=counts(recordings["status"]),
@@ -175,6 +179,14 @@ def run(
         files=_joined(recordings["files"]) if options.join else None,
         not_joined=not_joined,
     )
+
+
+def _score_own_classes(options: TagOptions, output: Output) -> None:
+    """Score what was tagged for the own classes given, and for those that the folder has tables of already."""
+    if options.own_classes:
+        put(output.folder, Path(options.own_classes))
+    for name in own_names(output.folder):
+        own_table(output.folder, name).update(Tables(output.folder, scores=False))
 
 
 def _joined(files: pa.ChunkedArray) -> tuple[int, int]:

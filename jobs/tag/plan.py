@@ -20,6 +20,7 @@ from satpipe.pipeline.tables.damage import NO_DAMAGE, Damage, find_damage
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.model.config import AUTO
+from satpipe.sat.own_classes import read_own_classes, table_name
 from satpipe.sat.taggers.cost import largest_batch
 from satpipe.sat.taggers.interface import LoadedTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
@@ -121,9 +122,14 @@ def plan(options: TagOptions) -> Plan:
 
 def _embedding_size(checkpoint: LoadedTagger, options: TagOptions, run: Mapping[str, Any] | None) -> int:
     """Return the number of values of an embedding if embeddings are wanted, or are in the tables already; else 0."""
-    if options.embeddings:
+    wanted = options.embeddings or options.own_classes is not None
+    if wanted:
         checkpoint.check_embeddings()
-    return checkpoint.embedding_size if options.embeddings or (run and run.get("embeddings")) else 0
+    if options.own_classes:
+        table_name(options.own_classes)
+        classes = read_own_classes(options.own_classes)
+        classes.check_model(checkpoint.sha256, checkpoint.config.name, options.own_classes)
+    return checkpoint.embedding_size if wanted or (run and run.get("embeddings")) else 0
 
 
 def _check_files(options: TagOptions, sources: list[Source], damage: Damage, lacking: pa.Table) -> None:
@@ -142,7 +148,7 @@ def _check_files(options: TagOptions, sources: list[Source], damage: Damage, lac
 
 
 def _notes(options: TagOptions, run: Mapping[str, Any] | None) -> Iterator[str]:
-    if run and run.get("embeddings") and not options.embeddings:
+    if run and run.get("embeddings") and not (options.embeddings or options.own_classes):
         yield "the tables have embeddings: they are also written for what is tagged now"
 
 

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from satpipe.pipeline.recording_warnings import count
 from satpipe.pipeline.tables.damage import find_damage
-from satpipe.pipeline.tables.files import open_run
+from satpipe.pipeline.tables.files import open_run, own_names
+from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
+from satpipe.pipeline.tables.own_tables import own_table
 
 EXAMPLES = 5  # problems or recordings listed by `satpipe tag`
 PROBLEMS = 20  # by `satpipe status`
@@ -90,7 +92,13 @@ def check(folder: str | Path) -> tuple[str, ...]:
     Raises:
         OutputError: The folder has no tables of satpipe, or they cannot be read for another reason than damage.
     """
-    return find_damage(*open_run(folder), contents=True).problems
+    place, run = open_run(folder)
+    problems = find_damage(place, run, contents=True).problems
+    if problems:
+        return problems
+    return tuple(
+        line for name in own_names(place) for line in own_table(place, name).damage(Tables(folder, scores=False))
+    )
 
 
 def problems(recordings: pa.Table, limit: int | None) -> dict[str, str]:

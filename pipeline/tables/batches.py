@@ -16,6 +16,7 @@ from satpipe.pipeline.storage import output_file
 from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.files import (
     COMPRESSION,
+    OWN,
     PLACE,
     REPAIR,
     TableWriter,
@@ -23,6 +24,7 @@ from satpipe.pipeline.tables.files import (
     is_ours,
     metadata,
     new_name,
+    own_names,
     promise,
     read_run,
     reading,
@@ -32,6 +34,7 @@ from satpipe.pipeline.tables.files import (
 )
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.sat.errors import DamageError, OutputError
+from satpipe.sat.own_classes import SUFFIX
 
 _REPLACES = b"satpipe.replaces"
 
@@ -162,10 +165,14 @@ class Batches:
             for path in (self._folder / kind).glob("*"):
                 if path.suffix == ".parquet" or is_ours(path):
                     path.unlink()
+        for name in own_names(self._folder):
+            for path in (self._folder / OWN / name).glob("*.parquet"):
+                path.unlink()
+            (self._folder / OWN / f"{name}{SUFFIX}").unlink()
 
     def drop(self, names: Iterable[str]) -> None:
         """Remove what is left of batches; files that satpipe has not written stay."""
-        for path in (self._folder / kind / name for name in names for kind in ("recordings", *schemas.CHUNK_TABLES)):
+        for path in (self._folder / kind / name for name in names for kind in self._kinds()):
             if is_ours(path):
                 path.unlink()
 
@@ -183,7 +190,7 @@ class Batches:
             if names != schemas.RECORDINGS.names:
                 self.commit(path.name, read_recordings(path))
         counted = {path.name for path in self._files()}
-        for kind in schemas.SCHEMAS:
+        for kind in self._kinds():
             for path in (self._folder / kind).glob("*"):
                 if path.name not in counted and is_ours(path):
                     path.unlink()
@@ -192,8 +199,12 @@ class Batches:
         return sorted((self._folder / "recordings").glob("*.parquet"))
 
     def _remove_batch(self, name: str) -> None:
-        for kind in ("recordings", *schemas.CHUNK_TABLES):
+        for kind in self._kinds():
             (self._folder / kind / name).unlink(missing_ok=True)
+
+    def _kinds(self) -> tuple[str, ...]:
+        """Return the folders in which a batch may have a file, that of `recordings` first."""
+        return ("recordings", *schemas.CHUNK_TABLES, *(f"{OWN}/{name}" for name in own_names(self._folder)))
 
 
 def _written(options: TableOptions) -> dict[str, pa.Schema]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 from satpipe.pipeline.tables.files import DELETE, open_table
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, all_numbers, codes, side_by_side
+from satpipe.pipeline.tables.own_tables import OwnTable, own_table
 from satpipe.pipeline.tables.schemas import chunk_times
 from satpipe.pipeline.tables.tag_rows import read_tag_rows
 from satpipe.pipeline.tables.targets import Target, all_classes
@@ -40,8 +42,8 @@ class ChunkScores:
     """From the recording's start, [n]."""
     end_s: Floats
     """From the recording's start; that of the last chunk is the recording's end, [n]."""
-    scores: npt.NDArray[np.float16]
-    """From 0 to 1, in the order of the classes or targets asked for, [n, K]."""
+    scores: npt.NDArray[np.floating]
+    """From 0 to 1, in the order of the classes or targets asked for, [n, K]; in half precision, see `read_exactly`."""
 
     def __len__(self) -> int:
         """Number of chunks."""
@@ -80,7 +82,33 @@ def read_targets(tables: Tables, wanted: Sequence[str] | Part | None, targets: S
     Raises:
         OutputError: A recording does not exist, or a file is damaged or incomplete; the message names it.
     """
-    return _read(tables, wanted, None if targets == all_classes() else [target.columns for target in targets])
+    if not any(target.own for target in targets):
+        return _read(tables, wanted, None if targets == all_classes() else [target.columns for target in targets])
+    part = wanted if isinstance(wanted, Part) else tables.part(tables.rows(wanted))
+    chunks = read_exactly(tables, part, targets)
+    return replace(chunks, scores=chunks.scores.astype(np.float16))
+
+
+def read_exactly(tables: Tables, part: Part, targets: Sequence[Target]) -> ChunkScores:
+    """Read scores as `read_targets` does, those of own classes in single precision, as in their tables."""
+    read: list[tuple[ChunkScores, list[int]]] = []
+    for name in dict.fromkeys(target.own for target in targets):
+        places = [place for place, target in enumerate(targets) if target.own == name]
+        outputs = [targets[place].columns for place in places]
+        if name:
+            filler: _Filler = _OwnFiller(tables, part, outputs, own_table(tables.folder, name))
+            for _ in side_by_side(filler.fill, tables.by_file(part.recordings)):
+                pass
+            read.append((filler.filled(), places))
+        else:
+            read.append((_read(tables, part, outputs), places))
+    first, _ = read[0]
+    scores = np.empty((len(first), len(targets)), np.result_type(*(each.scores for each, _ in read)))
+    for each, places in read:
+        if not (np.array_equal(each.clip, first.clip) and np.array_equal(each.chunk, first.chunk)):
+            raise DamageError(f"{tables.folder} has other chunks in its tables of own classes: run `satpipe classify`")
+        scores[:, places] = each.scores
+    return replace(first, scores=scores)
 
 
 def _read(
@@ -187,8 +215,12 @@ class _Filler:
             scores=read.scores[filled],
         )
 
-    def _fill_group(self, table: pq.ParquetFile, group: int, path: Path) -> None:
-        about = table.read_row_group(group, columns=CHUNK_COLUMNS)
+    def _places(self, about: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return which rows of a file are selected, and their places; their times are taken, and each place only once.
+
+        Raises:
+            DamageError: The rows are not those of the recordings table.
+        """
         recording, chunk = codes(about["recording"], self._place), about["chunk"].to_numpy()
         start_s = about["start_s"].to_numpy()
         known = recording >= 0
@@ -197,15 +229,21 @@ class _Filler:
         if np.any(known & (np.abs(start_s - chunk * self._tables.model["chunk_s"]) > SAME_S)):
             raise DamageError(f"{path} has other chunks than run.json, it comes from another run: {DELETE}")
         rows = np.flatnonzero(known & (chunk >= self._part.begin[recording]) & (chunk < self._part.end[recording]))
-        if not len(rows):
-            return
         recording, chunk = recording[rows], chunk[rows]
         to = self.read.first[recording] + chunk - self._part.begin[recording]
+        if not len(rows):
+            return rows, to
         if self._filled[to].any() or np.bincount(to - to.min()).max() > 1:
             raise DamageError(f"{path} has scores of a chunk twice: {DELETE}")
         self._filled[to] = True
         self.read.start_s[to] = start_s[rows]
         self.read.end_s[to] = about["end_s"].to_numpy()[rows]
+        return rows, to
+
+    def _fill_group(self, table: pq.ParquetFile, group: int, path: Path) -> None:
+        rows, to = self._places(table.read_row_group(group, columns=CHUNK_COLUMNS), path)
+        if not len(rows):
+            return
         before = 0
         for part in table.read_row_group(group, columns=["scores"])["scores"].chunks:
             here = slice(*np.searchsorted(rows, (before, before + len(part))))
@@ -227,6 +265,31 @@ class _Filler:
         if (some.view(np.int16) >= 0).all():  # positive numbers sort by their bits, and integers are compared faster
             return np.maximum.reduceat(some.view(np.int16), self._begin, axis=1).view(np.float16)
         return np.maximum.reduceat(some, self._begin, axis=1)
+
+
+class _OwnFiller(_Filler):
+    """Puts the rows of a table of own classes into their places."""
+
+    def __init__(self, tables: Tables, part: Part, outputs: Sequence[tuple[int, ...]], own: OwnTable) -> None:
+        super().__init__(tables, part, outputs)
+        self._own = own
+        self.read = replace(self.read, scores=np.empty(self.read.scores.shape, np.float32))
+
+    def fill(self, file: tuple[str, npt.NDArray[np.bool_]]) -> None:
+        """Take the selected rows of a file."""
+        name, here = file
+        part = self._part.take(here)
+        if not len(part):
+            return
+        with self._own.open(name, self._tables.promised[name]["scores"]) as table:
+            for group in range(table.num_row_groups):
+                if may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
+                    content = table.read_row_group(group)
+                    scores = self._own.scores(content, name)
+                    first_rows = pa.array(np.arange(0, len(content), scores.shape[1]))
+                    about = content.select(CHUNK_COLUMNS).take(first_rows)
+                    rows, to = self._places(about, self._own.path(name))
+                    self.read.scores[to] = scores[rows][:, self._columns]
 
 
 def may_hold(group: pq.RowGroupMetaData, begin: int, end: int) -> bool:

@@ -20,12 +20,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from satpipe.pipeline.tables.chunk_embeddings import ChunkEmbeddings, map_embeddings, size_of_embeddings
-from satpipe.pipeline.tables.chunk_scores import read_targets
+from satpipe.pipeline.tables.chunk_scores import read_exactly, read_targets
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, side_by_side
 from satpipe.pipeline.tables.schemas import TAGS
 from satpipe.pipeline.tables.selection import Recordings, Selection, Time
 from satpipe.pipeline.tables.tag_rows import read_tag_rows
-from satpipe.pipeline.tables.targets import Groups, Labels, all_classes
+from satpipe.pipeline.tables.targets import Groups, Labels, OwnNames, all_classes
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import weak_labels
 
@@ -75,6 +75,7 @@ def read_tags(
     labels: Labels | None = None,
     group: Groups | None = None,
     groups: str | Path | None = None,
+    own: OwnNames | None = None,
     recordings: Recordings | None = None,
     min_score: float = 0.0,
     start_s: float | None = None,
@@ -98,17 +99,17 @@ def read_tags(
         Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
         known), `time_local` (the same in the time zone of the run), `mid`, `label` and `score`, sorted by recording and
         chunk, the highest score first. A group has one row for each chunk with one of its classes, with the highest of
-        their scores; its `mid` is `group/NAME`.
+        their scores; its `mid` is `group/NAME`. An own class has a row for each chunk; its `mid` is `own/NAME`.
 
     Raises:
         OutputError: `out` is not an output folder, is damaged (the message names the file) or has no such recording.
         LabelError: A class or group does not exist.
         ConfigError: A time is not valid, the start of no recording is known, or the frame would be too large.
     """
-    selection = Selection(recordings, labels, group, groups, min_score, start_s, end_s, since, until)
+    selection = Selection(recordings, labels, group, groups, min_score, start_s, end_s, since, until, own=own)
     frames = _Frames(_open(out, selection, scores=False), selection)
     found, size = [frames.tags(TAGS.empty_table())], 0
-    for frame in side_by_side(frames.read_tags, frames.tables.by_file(frames.part.recordings)):
+    for frame in frames.all_tags():
         found.append(frame)
         size += int(frame.memory_usage().sum())
         if size > MOST_BYTES:
@@ -122,6 +123,7 @@ def read_scores(
     labels: Labels | None = None,
     group: Groups | None = None,
     groups: str | Path | None = None,
+    own: OwnNames | None = None,
     recordings: Recordings | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -143,6 +145,7 @@ def read_scores(
         group: One group or several: a name of `satpipe labels`, or a class for itself and all below it. The score of a
             group is the maximum over its classes.
         groups: A file of groups, with the columns group and label; without `group`, all of its groups are read.
+        own: Tables of own classes, see `satpipe classify`: the name of one or several, or `TABLE/CLASS` for one class.
         recordings: A name, a pattern such as `site1/*`, or several; by default all, sorted by name.
         start_s: Only chunks that end after this many seconds of their recording.
         end_s: Only chunks that start before this many seconds of their recording.
@@ -151,8 +154,8 @@ def read_scores(
 
     Returns:
         Columns `recording`, `chunk`, `start_s`, `end_s`, `time` (start of the chunk in UTC, missing where it is not
-        known), `time_local` (the same in the time zone of the run) and the names of the classes and groups in the order
-        they are asked for; sorted by recording and chunk.
+        known), `time_local` (the same in the time zone of the run) and the names of the classes, groups and own
+        classes in the order they are asked for; sorted by recording and chunk.
 
     Raises:
         OutputError: `out` is not an output folder, has no scores, is damaged (the message names the file) or has no
@@ -160,7 +163,7 @@ def read_scores(
         LabelError: A class or group does not exist.
         ConfigError: A time is not valid, the start of no recording is known, or the frame would be too large.
     """
-    selection = Selection(recordings, labels, group, groups, 0.0, start_s, end_s, since, until)
+    selection = Selection(recordings, labels, group, groups, 0.0, start_s, end_s, since, until, own=own)
     frames = _Frames(_open(out, selection), selection)
     nothing = frames.scores(frames.part.take(np.zeros(0, np.int32)))
     size = len(frames.part) * (_ROW_BYTES + 4 * len(nothing.columns))
@@ -177,6 +180,7 @@ def scan_scores(
     labels: Labels | None = None,
     group: Groups | None = None,
     groups: str | Path | None = None,
+    own: OwnNames | None = None,
     recordings: Recordings | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -190,7 +194,7 @@ def scan_scores(
 
     The chunks of a recording come in the order of time, and recordings file by file, nearly in the order of names.
     """
-    selection = Selection(recordings, labels, group, groups, 0.0, start_s, end_s, since, until)
+    selection = Selection(recordings, labels, group, groups, 0.0, start_s, end_s, since, until, own=own)
     return _Frames(_open(out, selection), selection).blocks()
 
 
@@ -290,7 +294,7 @@ class _Frames:
 
     def __init__(self, tables: Tables, selection: Selection) -> None:
         self.tables, self.part = tables, selection.part(tables)
-        self._targets, self._min_score = selection.targets(), selection.min_score
+        self._targets, self._min_score = selection.targets(tables.folder), selection.min_score
         self._recordings = pd.Index([tables.recordings[row] for row in self.part.recordings], dtype=object)
         self._mids = pd.Index([target.mid for target in self._targets])
         self._labels = pd.Index([target.label for target in self._targets])
@@ -349,7 +353,7 @@ class _Frames:
         best = rows[np.lexsort((-score[rows], chunk[rows], clip[rows]))]
         found = []
         for target in self._targets:
-            ours = best[np.isin(label[best], target.columns)]
+            ours = best[np.isin(label[best], () if target.own else target.columns)]
             first = np.ones(len(ours), bool)
             first[1:] = (np.diff(chunk[ours]) != 0) | (np.diff(clip[ours]) != 0)
             found.append(ours[first])
@@ -357,12 +361,33 @@ class _Frames:
         order = np.lexsort((-score[rows], chunk[rows], clip[rows]))
         return rows[order], number[order]
 
+    def all_tags(self) -> Iterator[pd.DataFrame]:
+        """Yield the tags of the part, those of classes and groups file by file, those of own classes block by block."""
+        if not all(target.own for target in self._targets):
+            yield from side_by_side(self.read_tags, self.tables.by_file(self.part.recordings))
+        if any(target.own for target in self._targets):
+            yield from side_by_side(self.own_tags, self.tables.blocks(self.part))
+
+    def own_tags(self, block: Part) -> pd.DataFrame:
+        """Return the tags of own classes in a block of the part."""
+        numbers: Any = np.array([number for number, target in enumerate(self._targets) if target.own])
+        chunks = read_exactly(self.tables, block, [self._targets[number] for number in numbers])
+        row, column = np.nonzero(chunks.scores >= self._min_score)
+        order = np.lexsort((-chunks.scores[row, column], row))
+        row, column = row[order], column[order]
+        clip = self._place[block.recordings][chunks.clip]
+        frame = self._about(clip[row], chunks.chunk[row], chunks.start_s[row], chunks.end_s[row])
+        frame["mid"] = pd.Categorical.from_codes(numbers[column], self._mids)
+        frame["label"] = pd.Categorical.from_codes(numbers[column], self._labels)
+        frame["score"] = chunks.scores[row, column]
+        return frame
+
     def read_tags(self, file: tuple[str, npt.NDArray[np.bool_]]) -> pd.DataFrame:
         """Return the tags of a file, given its name and a mask of the part's recordings that it contains."""
         name, here = file
         columns = None
         if self._targets != all_classes():
-            columns = sorted({column for target in self._targets for column in target.columns})
+            columns = sorted({column for each in self._targets for column in each.columns if not each.own})
         return self.tags(read_tag_rows(self.tables, self.part.take(here), name, columns, self._min_score))
 
 

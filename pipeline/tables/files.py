@@ -15,11 +15,14 @@ from satpipe.pipeline.option import default_out
 from satpipe.pipeline.storage import described, errors, locate, output_file
 from satpipe.pipeline.tables.schemas import CHUNK_TABLES, SCHEMAS, is_of
 from satpipe.sat.errors import DamageError, OutputError
+from satpipe.sat.own_classes import SUFFIX
 
 COMPRESSION = "zstd"
 PLACE = b"satpipe.file"
 """Key in the metadata of a file whose value is its place in the output folder, such as `tags/ID.parquet`."""
 DELETE = "delete it, then `satpipe tag` with the same recordings repairs the tables"
+OWN = "own"
+"""Folder of the tables of own classes."""
 REPAIR = "`satpipe tag` with the same recordings repairs it"
 _OURS = re.compile(r"[0-9a-f]{32}\.parquet|\.[0-9a-f]{32}|\..+\.parquet\.[0-9a-f]{8}")  # tables, and unfinished files
 _RUN = {"identity": dict, "model": dict, "labels": list, "batches": list, "embeddings": int}  # in run.json
@@ -171,6 +174,11 @@ def unaccounted(folder: Path, run: Mapping[str, Any], counted: Set[str]) -> Iter
             path = folder / table / name
             remedy = REPAIR if is_ours(path) else "move it elsewhere"
             yield path, f"has no file of this name in {folder / 'recordings'}: {remedy}"
+
+
+def own_names(folder: Path) -> list[str]:
+    """Return the names of the tables of own classes in an output folder."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in (folder / OWN).glob(f"[!.]*{SUFFIX}"))
 
 
 def is_ours(path: Path) -> bool:

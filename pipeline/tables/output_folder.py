@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from satpipe.pipeline.storage import is_remote, locate, output_file
 from satpipe.pipeline.tables.batches import Batches
-from satpipe.pipeline.tables.files import read_run, tables_of, write_run
+from satpipe.pipeline.tables.files import OWN, read_run, tables_of, write_run
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
 from satpipe.sat.errors import OutputError
@@ -51,7 +51,7 @@ class Output:
         Raises:
             OutputError: Another run holds the folder, it cannot be written, or it has tables of another identity.
         """
-        with self._locked():
+        with self.locked():
             if overwrite and self.run() is not None:
                 self.batches.clear()
                 self.staging.clear()
@@ -88,7 +88,7 @@ class Output:
             )
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Make the folder if needed and hold its lock; object stores have no locks."""
         if is_remote(self.folder):
             yield
@@ -131,7 +131,7 @@ class Output:
         """
         if self.run() is None and self.folder.exists():
             files = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [self.folder.name]
-            strange = sorted(set(files) - {".lock", "log", FOLDER, *SCHEMAS})
+            strange = sorted(set(files) - {".lock", "log", FOLDER, OWN, *SCHEMAS})
             if strange:
                 raise OutputError(
                     f"{self.folder} is not an output folder of satpipe and is not empty ({strange[0]}, ...): name "

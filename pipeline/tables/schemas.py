@@ -62,6 +62,8 @@ _CHUNK = [
     pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
     pa.field("end_s", pa.float64(), nullable=False),  # of the last chunk: the recording's end
 ]
+CHUNK = [field.name for field in _CHUNK]
+"""Columns that identify a chunk."""
 TAGS = pa.schema(
     [
         *_CHUNK,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables
-from satpipe.pipeline.tables.targets import Groups, Labels, Target, choose_targets
+from satpipe.pipeline.tables.targets import Groups, Labels, OwnNames, Target, choose_targets
 from satpipe.sat.errors import ConfigError
 
 Recordings = str | Iterable[str]
@@ -34,6 +34,7 @@ class Selection:
         since: Only chunks that end after this time.
         until: Only chunks that start before this time.
         dated: Only recordings whose start is known.
+        own: Own classes: names of tables, or `TABLE/CLASS`.
     """
 
     recordings: Recordings | None = None
@@ -46,15 +47,16 @@ class Selection:
     since: Time | None = None
     until: Time | None = None
     dated: bool = False
+    own: OwnNames | None = None
 
-    def targets(self) -> tuple[Target, ...]:
-        """Return the classes and groups that are chosen.
+    def targets(self, folder: Path | None = None) -> tuple[Target, ...]:
+        """Return the classes, groups and own classes that are chosen; the latter are in tables of a folder.
 
         Raises:
             LabelError: A class or group is unknown, or the file of groups has an invalid line.
             ConfigError: The file of groups cannot be read, or a class and a group have the same name.
         """
-        return choose_targets(self.labels, self.group, self.groups)
+        return choose_targets(self.labels, self.group, self.groups, self.own, folder)
 
     def part(self, tables: Tables) -> Part:
         """Return the chunks of a folder that are selected.

@@ -104,6 +104,15 @@ def test_the_tutorial_was_run_and_its_answer_is_true(pages: dict[str, BeautifulS
 
 
 @pytest.mark.slow
+def test_the_page_on_own_classes_was_run_and_the_gate_was_found(pages: dict[str, BeautifulSoup]) -> None:
+    text = pages["own_classes.html"].select_one("article").get_text()
+    found = re.search(r"'(\d+) of 12 squeaks, (\d+) events'", text)
+    assert found
+    assert int(found[1]) >= 10
+    assert int(found[2]) <= 14
+
+
+@pytest.mark.slow
 def test_every_command_has_its_section_with_every_option(pages: dict[str, BeautifulSoup]) -> None:
     page = pages["reference/cli.html"]
     for name, command in all_commands():

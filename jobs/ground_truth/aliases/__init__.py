@@ -15,6 +15,7 @@ from pathlib import Path
 from satpipe.jobs.ground_truth.dialects import read_table
 from satpipe.jobs.ground_truth.text_file import cell_at, plain
 from satpipe.pipeline.storage import locate
+from satpipe.pipeline.tables.targets import Target
 from satpipe.sat.errors import ConfigError, LabelError, TruthError
 from satpipe.sat.labels import Label, find
 
@@ -29,6 +30,8 @@ class Aliases:
     name: str
     members: dict[Label, tuple[Label, ...]]
     """Of each target, whose mid is `NAME/LABEL`: the classes, none if AudioSet has no such class."""
+    own: tuple[Target, ...] = ()
+    """Own classes, one for each target, which are not made of AudioSet's classes."""
 
     @cached_property
     def _known(self) -> dict[str, Label]:

@@ -50,10 +50,18 @@ class Engine:
     @property
     def width(self) -> int:
         """Number of Ray tasks that can run simultaneously now; grows and shrinks with the cluster."""
+        return min(self._fitting, self._workers or self._fitting)
+
+    @property
+    def window(self) -> int:
+        """Number of Ray tasks to submit: those that run, and as many that follow, unless these would run as well."""
+        return self.width if self.width < self._fitting else 2 * self.width
+
+    @property
+    def _fitting(self) -> int:
         resources = ray.cluster_resources()
         fits = [resources.get("CPU", 0), *([resources.get("GPU", 0) // self.gpus] if self.gpus else [])]
-        width = max(1, int(min(fits)))
-        return min(width, self._workers) if self._workers else width
+        return max(1, int(min(fits)))
 
     @property
     def in_flight(self) -> int:

@@ -57,7 +57,7 @@ def probe_each(engine: Engine, sources: Iterable[Source]) -> Iterator[tuple[Sour
     files = list(sources)
     waiting = deque(files[at : at + PROBE_FILES] for at in range(0, len(files), PROBE_FILES))
     while waiting or engine.in_flight:
-        while waiting and engine.in_flight < 2 * engine.width:
+        while waiting and engine.in_flight < engine.window:
             engine.submit_items("probe", probe_batch, waiting.popleft())
         for (_, batch), found in engine.results(timeout_s=1.0):
             if isinstance(found, Lost):

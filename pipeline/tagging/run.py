@@ -97,7 +97,7 @@ class TagRun:
 
     def _fill(self, sources: Iterator[Source]) -> bool:
         """Submit up to twice as many tasks as can run at the same time; return True if any is in flight."""
-        window, tasks = 2 * self._engine.width, self._planner.tasks
+        window, tasks = self._engine.window, self._planner.tasks
         while self._engine.in_flight < window:
             if len(tasks) < window and (batch := list(islice(sources, PROBE_FILES))):
                 self._unprobed += len(batch)

@@ -113,7 +113,9 @@ def test_a_process_that_uses_a_ray_joins_no_other(ray_here: None) -> None:
     used = ray.get_runtime_context().gcs_address
     for address in (None, "auto", used):
         with ray_engine.start(address, 1, "cpu") as engine:
-            assert engine.width == 1
+            assert (engine.width, engine.window) == (1, 1)  # two tasks would both run: this Ray has two processors
+    with ray_engine.start(None, None, "cpu") as engine:
+        assert (engine.width, engine.window) == (2, 4)
     other = f"127.0.0.1:{int(used.rpartition(':')[2]) + 1}"
     for address in (other, "no-such-host.invalid:6379"):
         with (

@@ -18,7 +18,7 @@ from satpipe.pipeline.tagging import worker
 class EngineWithoutRay(Engine):
     """Runs the oldest task when a result is requested."""
 
-    width = 2
+    width, window = 2, 4
 
     def _start(self, function: Callable[..., Any], args: tuple[Any, ...], retries: int) -> Any:
         return partial(function, *args)

@@ -17,6 +17,7 @@ from satpipe.pipeline.tables.source_files import Sound, SourceFiles
 from satpipe.sat.errors import AudioError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 
+MIN_SAMPLES = SAMPLE_RATE_HZ // 100  # of the sound on the page: a stretch may be a point in time
 _STEPS_16 = 2.0**15  # of a sample of 16 bits
 
 
@@ -116,4 +117,5 @@ def _for_page(sound: Sound) -> bytes:
     samples: Samples = sound.samples
     if sound.rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, sound.rate_hz, SAMPLE_RATE_HZ)
+    samples = np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
     return mp3(audible(samples), CLEAR)

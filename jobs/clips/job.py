@@ -24,7 +24,7 @@ from satpipe.sat.errors import ConfigError, LabelError, OutputError
 from satpipe.sat.labels import find
 
 AUDIO, SHEET = "audio", "sheet.csv"
-MAX_CLIPS = 2000  # that a page holds: about 40 MB
+MAX_CLIPS = 2000  # that a page holds, and a browser opens
 _FOUND = ("recording", "start_s", "end_s", "label", "mid", "score")
 
 
@@ -68,6 +68,8 @@ def cut_clips(
     if (folder / SHEET).exists():
         raise OutputError(f"{folder / SHEET} exists, perhaps with answers: name another folder with -o, or delete it")
     tables, found, notes = _stretches(out, options) if options.stretches else _events(out, options)
+    if found.empty and options.stretches:
+        raise OutputError(f"{options.stretches} lists no stretches")
     if found.empty:
         raise OutputError(f"{out} has no event of these classes that reaches the threshold: lower --threshold")
     drawn = draw(found, options.per_class, options.sample, options.seed)

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from satpipe.pipeline.option import Option, Options
+from satpipe.pipeline.option import Option, Options, declared
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.labels import Key
 
@@ -326,6 +326,9 @@ class ClipsOptions(EventOptions):
         super().__post_init__()
         if 2 * self.pad_s >= self.length_s:
             raise ConfigError(f"--length-s must be more than twice --pad-s, which is {self.pad_s:g} s")
+        unused = [each for each in declared(EventOptions) if getattr(self, each.name) != each.default]
+        if self.stretches and unused:
+            raise ConfigError(f"--stretches says what to cut: leave out {unused[0].flags[-1]}")
 
 
 @dataclass(frozen=True)

@@ -215,12 +215,17 @@ def test_the_highest_scores_and_stretches_of_a_file(night: Path, tmp_path: Path)
     ]
     assert cut["clip"].tolist() == ["audio/bird_001_0.50.wav", "audio/kauzchen_001_-0.75.wav"]
     assert soundfile.info(tmp_path / "found" / cut["clip"][1]).duration == pytest.approx(2.5)
+    (tmp_path / "point.txt").write_text("recording\tonset\toffset\tlabel\na.wav\t3\t3\tBird\n")
+    point = satpipe.clips(night, to=tmp_path / "point", stretches=tmp_path / "point.txt", pad_s=0)
+    assert len(soundfile.read(tmp_path / "point" / point["clip"][0])[0]) == 1
 
 
 def test_wrong_options_are_one_clear_line(night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "s.csv").write_text("recording,start_s,end_s,label\nx.wav,1,2,Bird\n")
     with pytest.raises(OutputError, match=r"has no recording x.wav"):
         satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "s.csv")
+    with pytest.raises(ConfigError, match="--stretches says what to cut: leave out --labels"):
+        satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "s.csv", labels="Bird")
     with pytest.raises(OutputError, match="no event of these classes that reaches the threshold"):
         satpipe.clips(night, to=tmp_path / "c", labels="Owl")
     with pytest.raises(ConfigError, match="--length-s must be more than twice --pad-s"):

@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.report_data import Detail, ReportData
-from satpipe.jobs.report_data.contents import SCORE_STEPS, SHARE_STEPS
+from satpipe.jobs.report_data.contents import NOT_TAGGED, SCORE_STEPS, SHARE_STEPS
 from satpipe.pipeline.storage import locate, relative_path
 from satpipe.reports.colours import ramp
 from satpipe.reports.pictures import FORMATS, GREY, WIDTH_IN, drawn, file_name, label_name
@@ -38,10 +38,14 @@ def pictures(found: ReportData, folder: str | Path) -> tuple[list[str], str]:
     """
     place, names = locate(folder), []
     level = found.levels.index(found.threshold)
-    reaching = [label for label in range(len(found.shares)) if found.labels[label].duration_s[level] > 0]
+    reaching = [
+        label
+        for label, total in enumerate(found.labels[: len(found.shares)])
+        if total.duration_s[level] > 0 and total.group is None
+    ]
     shares = (found.shares[reaching, level] / SHARE_STEPS) ** 2  # [K, rows, columns]
     if reaching:
-        heads = [found.labels[label].label.name for label in reaching]
+        heads = [found.labels[label].name for label in reaching]
         _over_time(place / OVER_TIME, found, heads[:MAX_ROWS], shares[:MAX_ROWS])
         _by_label(place / BY_LABEL, found, heads[:MAX_PANELS], shares[:MAX_PANELS])
         names += [OVER_TIME, BY_LABEL]
@@ -113,8 +117,11 @@ def _recording(place: Path, found: ReportData, detail: Detail) -> None:
     with drawn(place, WIDTH_IN, 0.8 + _ROW_IN * len(lines)) as figure:
         axes = figure.subplots()
         scores = detail.scores[lines] / SCORE_STEPS
-        image = _map(axes, np.where(scores >= found.threshold - 1e-9, scores, 0), detail.duration_s)
-        names = [found.labels[detail.labels[line]].label.name for line in lines]
+        scores = np.where(
+            detail.scores[lines] == NOT_TAGGED, np.nan, np.where(scores < found.threshold - 1e-9, 0, scores)
+        )
+        image = _map(axes, scores, detail.duration_s)
+        names = [found.labels[detail.labels[line]].name for line in lines]
         axes.set_yticks(range(len(lines)), [label_name(name, _LONGEST_NAME) for name in names])
         axes.set_title(file_name(detail.recording, 70))
         axes.set_xlabel("seconds")
@@ -123,7 +130,8 @@ def _recording(place: Path, found: ReportData, detail: Detail) -> None:
 
 def _lines(found: ReportData, detail: Detail) -> list[int]:
     """Return the rows of a recording's scores that reach the threshold."""
-    reach = detail.scores.max(axis=1, initial=0) / SCORE_STEPS >= found.threshold - 1e-9
+    highest = np.max(detail.scores, axis=1, initial=0, where=detail.scores != NOT_TAGGED)
+    reach = highest / SCORE_STEPS >= found.threshold - 1e-9
     return np.flatnonzero(reach).tolist()
 
 

@@ -358,19 +358,22 @@ class ConsistencyOptions(Options):
     ] = DEFAULT_THRESHOLD
 
 
-@dataclass(frozen=True)
-class ReportOptions(Options):
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(SelectionOptions):
     """Options of `satpipe report`."""
 
-    labels: Labels = None
-    recordings: Recordings = None
     threshold: Annotated[
         float,
         Option(
             "Minimum score at which a label counts as found; the page offers others.", minimum=0, maximum=1, above=True
         ),
     ] = DEFAULT_THRESHOLD
-    time_zone: Annotated[str, Option("Time zone of the times shown, such as Europe/Berlin.", metavar="NAME")] = "UTC"
+    time_zone: Annotated[
+        str | None,
+        Option(
+            "Time zone of the times shown, such as Europe/Berlin; by default that of `satpipe tag`.", metavar="NAME"
+        ),
+    ] = None
     audio: Annotated[bool, Option("Include short excerpts of the recordings to listen to.")] = True
 
 

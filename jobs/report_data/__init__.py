@@ -3,19 +3,18 @@
 Scores are read once, part by part, and only the data that the page shows are kept: memory use does not grow with the
 number of recordings.
 
-A label is found in a chunk if its score reaches a threshold. Chunks are counted at several thresholds, so that the
-page can offer a choice. A moment of a label is the chunk with the highest score in a run of chunks whose scores reach
-0.6 of the threshold, as in `satpipe.jobs.events`. The most certain moments have the highest scores. The most doubtful
-moments have the scores nearest to the threshold, above or below it: a slightly different threshold would add or remove
-an event.
+A class or group is found in a chunk if its score reaches a threshold. Chunks are counted at several thresholds, so that
+the page can offer a choice. A moment is a chunk that scores highest among itself and the three chunks before and after
+it. The most certain moments have the highest scores. Others have scores near each threshold that the page offers, above
+or below it: the page shows those nearest to the chosen one as the most doubtful.
 """
 
 from satpipe.jobs.options.results import ReportOptions
 from satpipe.jobs.report_data.collection import collect
 from satpipe.jobs.report_data.contents import Detail, LabelTotal, Problem, ReportData
-from satpipe.jobs.report_data.moments import CERTAIN, DOUBTFUL, Excerpt, Moment
+from satpipe.jobs.report_data.moments import CERTAIN, NEAR, Excerpt, Moment
 
 __all__ = [
-    "CERTAIN", "DOUBTFUL", "Detail", "Excerpt", "LabelTotal", "Moment", "Problem", "ReportData", "ReportOptions",
+    "CERTAIN", "NEAR", "Detail", "Excerpt", "LabelTotal", "Moment", "Problem", "ReportData", "ReportOptions",
     "collect",
 ]  # fmt: skip

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from satpipe.jobs.options.results import ReportOptions
-from satpipe.jobs.report_data.contents import SHARE_STEPS, Detail, LabelTotal, Problem, ReportData, Warned
+from satpipe.jobs.report_data.contents import NOT_TAGGED, SHARE_STEPS, Detail, LabelTotal, Problem, ReportData, Warned
 from satpipe.jobs.report_data.count import Counter
 from satpipe.jobs.report_data.excerpts import with_sound
-from satpipe.jobs.report_data.grid import grid, local
+from satpipe.jobs.report_data.folding import fold, with_groups
+from satpipe.jobs.report_data.grid import ends_s, grid, local_time
 from satpipe.jobs.report_data.moments import choose as choose_moments
 from satpipe.pipeline.recording_warnings import count as count_warnings
 from satpipe.pipeline.start_times.resolver import find_zone
-from satpipe.pipeline.tables.open_folder import Ints, Tables
-from satpipe.sat.labels import choose, weak_labels
-from satpipe.sat.model.config import CLASSES
+from satpipe.pipeline.tables.open_folder import Ints, Part, Tables
+from satpipe.pipeline.tables.targets import Target, all_classes
 
 LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # plus the threshold itself
 # These limits keep the page under 15 MB whatever the folder contains; `tests/jobs/test_report_data.py` adds them up.
@@ -34,61 +34,79 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
     """Collect the data of a folder's report.
 
     Raises:
-        OutputError: `out` is not an output folder or has no scores, a file is damaged, or a recording is unknown.
-        LabelError: A class is unknown.
-        ConfigError: The time zone is unknown.
+        OutputError: `out` is not an output folder, a file is damaged, or a recording is unknown.
+        LabelError: A class or group is unknown.
+        ConfigError: The time zone or a time is not valid, or the file of groups cannot be read.
     """
-    columns = tuple(range(CLASSES)) if options.labels is None else choose(options.labels)
-    clock, tables = find_zone(options.time_zone), Tables(out)
-    recordings = tables.choose(options.recordings)
-    tagged = recordings[tables.chunks[recordings] > 0]
+    selection = options.selection
+    targets = with_groups(selection.targets())
+    asked = options.time_zone and find_zone(options.time_zone)
+    tables = Tables(out, scores=False)
+    clock, notes = asked or tables.zone, (*tables.notes, *tables.check_scores(), *selection.notes(tables))
+    part = selection.part(tables)
+    recordings = part.recordings
+    tagged = recordings[(tables.chunks[recordings] > 0) & (part.end > part.begin)]
     shown = tagged[np.linspace(0, len(tagged) - 1, min(len(tagged), MAX_DETAILS)).round().astype(np.int64)]
     levels = np.unique([*LEVELS, options.threshold])
-    cells = grid(tables, clock, recordings)
-    shape = (len(cells.rows), len(cells.columns))
-    counter = Counter(tables, columns, cells, levels, options.threshold, shown)
-    counter.count(tables.part(recordings))
-    order = _order(counter, levels, options.threshold)
-    peaks = (counter.certain, counter.doubtful)
-    moments = choose_moments(tables, clock, *peaks, order[:MAX_LABELS], MAX_MOMENTS)
+    cells = grid(tables, clock, part)
+    counter = Counter(tables, targets, cells, levels, shown)
+    counter.count(part)
+    order, group = _order(counter, targets, levels, options.threshold)
+    nearest_first = sorted(levels.tolist(), key=lambda level: abs(level - options.threshold))
+    peaks = (counter.certain, counter.near)
+    moments = choose_moments(tables, clock, *peaks, order[:MAX_LABELS], nearest_first, MAX_MOMENTS)
     warnings = tables.table["warnings"].take(pa.array(recordings)).to_pylist()
     statuses = Tally(tables.statuses[row] for row in recordings.tolist())
+    shape = (len(cells.rows), len(cells.columns))
+    whole = (part.begin == 0) & (part.end == tables.slots[recordings])
+    inside_s = ends_s(tables, part) - part.begin * tables.model["chunk_s"]
     return ReportData(
         out=str(out),
         run=tables.run,
         model=tables.model,
         threshold=options.threshold,
-        time_zone=options.time_zone,
+        time_zone=str(clock),
+        zone_source="option" if asked else "run" if tables.zone_given else "none",
         recordings=len(recordings),
-        duration_s=float(np.nansum(tables.duration_s[recordings])),
+        duration_s=float(np.nansum(np.where(whole, tables.duration_s[recordings], inside_s))),
         statuses=dict(sorted(statuses.items(), key=lambda pair: (-pair[1], pair[0]))),
         problems=_problems(tables, recordings),
         warnings=count_warnings(warnings),
         warned=_warned(tables, recordings, warnings),
-        span=_span(tables, clock, tagged),
+        span=_span(tables, clock, part),
         levels=tuple(levels.tolist()),
         labels=tuple(
-            LabelTotal(weak_labels()[columns[k]], tuple(counter.duration_s[k].tolist()), float(counter.peak[k]))
-            for k in order
+            LabelTotal(targets[k], tuple(counter.duration_s[k].tolist()), float(counter.peak[k]), group.get(k))
+            for k in order.tolist()
         ),
         grid=cells,
         chunks=counter.chunks[:-1].reshape(shape),
         shares=_shares(counter, order[:MAX_LABELS], shape),
-        details=tuple(_detail(tables, clock, row, counter.curves[row], order) for row in shown.tolist()),
+        details=tuple(_detail(tables, clock, row, counter.curves[row], order, len(group)) for row in shown.tolist()),
         tagged=len(tagged),
         moments=tuple(with_sound(tables, moments) if options.audio else moments),
-        notes=(*tables.notes, *_unknown(tables, tagged)),
+        notes=(*notes, *_unknown(tables, tagged)),
     )
 
 
-def _order(counter: Counter, levels: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.intp]:
-    """Return the positions of the counted classes that reach the lowest level, the most common first."""
+def _order(
+    counter: Counter, targets: Sequence[Target], levels: npt.NDArray[np.float64], threshold: float
+) -> tuple[npt.NDArray[np.intp], dict[int, int]]:
+    """Return the positions of the targets that are shown, as `ReportData.labels` orders them.
+
+    Also returns the place in that order of the group that a class is folded into, by position of the class.
+    """
     at = int(np.searchsorted(levels, threshold))
     duration_s = counter.duration_s.round(3)  # classes of equal length stay in the order of the model's outputs
+    found = set(np.flatnonzero(counter.duration_s[:, 0] > 0).tolist())
+    folded = fold(targets, found)
+    unused = set(range(len(all_classes()), len(targets))) - set(folded.values())
     # Lower levels determine the order of classes that never reach the threshold.
     keys = [-duration_s[:, level] for level in (*range(len(levels) - 1, at, -1), *range(at + 1))]
-    order = np.lexsort(keys)
-    return np.asarray(order[counter.duration_s[order, 0] > 0])
+    keys.append(np.isin(np.arange(len(targets)), list(folded)).astype(np.float64))
+    order = [place for place in np.lexsort(keys).tolist() if place in found - unused]
+    rank = {place: number for number, place in enumerate(order)}
+    return np.array(order, np.intp), {place: rank[group] for place, group in folded.items()}
 
 
 def _shares(counter: Counter, order: npt.NDArray[np.intp], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -100,17 +118,21 @@ def _shares(counter: Counter, order: npt.NDArray[np.intp], shape: tuple[int, int
 
 
 def _detail(
-    tables: Tables, clock: ZoneInfo, row: int, curves: npt.NDArray[np.uint8], order: npt.NDArray[np.intp]
+    tables: Tables, clock: ZoneInfo, row: int, curves: npt.NDArray[np.uint8], order: npt.NDArray[np.intp], folded: int
 ) -> Detail:
-    curves = curves[order]
-    highest = curves.max(axis=1)
-    labels = np.lexsort((np.arange(len(order)), -curves.mean(axis=1), -highest.astype(np.int64)))[:MAX_CURVES]
+    """Return a recording's curves; those of the last `folded` labels, which are shown in groups, come last."""
+    curves, tagged = curves[order], curves[order] != NOT_TAGGED
+    highest = np.max(curves, axis=1, where=tagged, initial=0)
+    total = np.sum(curves, axis=1, where=tagged)
+    place = np.arange(len(order))
+    keys = (place, -total.astype(np.int64), -highest.astype(np.int64), place >= len(order) - folded)
+    labels = np.lexsort(keys)[:MAX_CURVES]
     labels = labels[highest[labels] > 0]
     return Detail(
         tables.recordings[row],
         tables.statuses[row],
         float(tables.duration_s[row]),
-        local(tables, clock, [row], 0)[0],
+        local_time(tables, clock, [row], 0)[0],
         tuple(labels.tolist()),
         curves[labels],
     )
@@ -128,11 +150,13 @@ def _warned(tables: Tables, recordings: Ints, warnings: Sequence[Sequence[str]])
     return tuple(Warned(tables.recordings[row], tuple(texts)) for row, texts in islice(found, MAX_PROBLEMS))
 
 
-def _span(tables: Tables, clock: ZoneInfo, tagged: Ints) -> tuple[np.datetime64, np.datetime64] | None:
-    known = tagged[~np.isnat(tables.time[tagged])]
-    if not len(known):
+def _span(tables: Tables, clock: ZoneInfo, part: Part) -> tuple[np.datetime64, np.datetime64] | None:
+    known = part.take(~np.isnat(tables.time[part.recordings]) & (tables.chunks[part.recordings] > 0))
+    if not len(known.recordings):
         return None
-    return local(tables, clock, known, 0).min(), local(tables, clock, known, tables.duration_s[known]).max()
+    begin_s = known.begin * tables.model["chunk_s"]
+    first, last = (local_time(tables, clock, known.recordings, at) for at in (begin_s, ends_s(tables, known)))
+    return first.min(), last.max()
 
 
 def _unknown(tables: Tables, tagged: Ints) -> list[str]:

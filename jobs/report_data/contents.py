@@ -7,21 +7,29 @@ import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.report_data.grid import Grid
 from satpipe.jobs.report_data.moments import Moment
-from satpipe.sat.labels import Label
+from satpipe.pipeline.tables.targets import Target
 
 SCORE_STEPS = 200  # per unit of score, so that thresholds in steps of 0.005 are exact
+NOT_TAGGED = 255  # in place of a score: a part of a recording without chunks
 SHARE_STEPS = 255
 
 
 @dataclass(frozen=True)
 class LabelTotal:
-    """Total time and highest score of a label."""
+    """Total time and highest score of a class or group."""
 
-    label: Label
+    target: Target
     duration_s: tuple[float, ...]
     """Total length of the chunks that reach each level, [L]."""
     peak: float
     """Highest score."""
+    group: int | None = None
+    """Position in `ReportData.labels` of the group that the class is shown in; None: it is shown by itself."""
+
+    @property
+    def name(self) -> str:
+        """Name of the class or group."""
+        return self.target.label
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +44,7 @@ class Detail:
     labels: tuple[int, ...]
     """The labels with its highest scores, positions in `ReportData.labels`, [k]."""
     scores: npt.NDArray[np.uint8]
-    """Highest score of each label in parts of equal length, in `SCORE_STEPS`, [k, parts]."""
+    """Highest score of each label in parts of equal length, in `SCORE_STEPS`, or `NOT_TAGGED`, [k, parts]."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ class ReportData:
     """The model and options behind the scores, see `Tables.model`."""
     threshold: float
     time_zone: str
+    zone_source: str
+    """"option" of the report, "run" (option of `satpipe tag`), or "none": UTC, since neither gave one."""
     recordings: int
     duration_s: float
     """Total length of the audio that could be decoded."""
@@ -83,7 +93,8 @@ class ReportData:
     levels: tuple[float, ...]
     """Thresholds at which chunks are counted, ascending, [L]."""
     labels: tuple[LabelTotal, ...]
-    """Labels that reach the lowest level, the most common first."""
+    """Classes and groups that reach the lowest level: first those shown by themselves, the most common first, then the
+    classes shown in a group."""
     grid: Grid
     chunks: npt.NDArray[np.int64]
     """Number of chunks in each cell, [rows, columns]."""
@@ -95,6 +106,6 @@ class ReportData:
     tagged: int
     """Number of recordings that could be shown one by one."""
     moments: tuple[Moment, ...]
-    """By label; the certain ones first, then in order of rank."""
+    """By label; the certain ones first, then those near some level, in order of their scores."""
     notes: tuple[str, ...]
     """Limitations of the data."""

@@ -1,18 +1,18 @@
 """Count chunks and find the highest scores in one pass over the scores, part by part."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from satpipe.jobs.events.levels import LOW_SHARE
 from satpipe.jobs.metrics.arrays import Floats
 from satpipe.jobs.metrics.sound_events import reaching, rounded_up
-from satpipe.jobs.report_data.contents import SCORE_STEPS
+from satpipe.jobs.report_data.contents import NOT_TAGGED, SCORE_STEPS
 from satpipe.jobs.report_data.grid import Grid
 from satpipe.jobs.report_data.moments import NO_PEAKS, Peaks, peaks
-from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_chunks
+from satpipe.pipeline.tables.chunk_scores import ChunkScores, read_targets
 from satpipe.pipeline.tables.open_folder import Ints, Part, Tables, side_by_side
-from satpipe.sat.model.config import CLASSES
+from satpipe.pipeline.tables.targets import Target
 
 MAX_PARTS = 240  # of a recording over time
 _HALVES = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)  # all half-precision numbers
@@ -28,7 +28,7 @@ class _Counted:
     duration_s: Floats
     peak: Floats
     certain: Peaks
-    doubtful: Peaks
+    near: Peaks
     curves: list[_Curve]
 
 
@@ -39,37 +39,34 @@ class Counter:
         chunks: Number of chunks in each cell; the last entry counts those in no cell, [cells + 1].
         reached: Number of chunks in each cell that reach each level, [K, L, cells + 1].
         duration_s: Total length of the chunks that reach each level, [K, L].
-        peak: Highest score of each class that reaches the lowest level, [K].
-        certain: Candidates for the most certain moments of each class.
-        doubtful: Candidates for the most doubtful moments of each class.
-        curves: Highest score in each part of each recording shown one by one, in `SCORE_STEPS`, [K, parts].
+        peak: Highest score of each target that reaches the lowest level, [K].
+        certain: Candidates for the most certain moments of each target.
+        near: Candidates for moments near any threshold of each target.
+        curves: Highest score in each part of each recording shown one by one, in `SCORE_STEPS`, or `NOT_TAGGED`,
+            [K, parts].
     """
 
-    def __init__(
-        self, tables: Tables, columns: tuple[int, ...], grid: Grid, levels: Floats, threshold: float, shown: Ints
-    ) -> None:
+    def __init__(self, tables: Tables, targets: Sequence[Target], grid: Grid, levels: Floats, shown: Ints) -> None:
         """Start with counts of zero.
 
         Args:
             tables: The folder.
-            columns: Classes, positions in the model's outputs, [K].
+            targets: Classes and groups, [K].
             grid: Cells of time.
             levels: Thresholds, ascending, [L].
-            threshold: Threshold of moments.
             shown: Recordings that are shown one by one, positions in the tables.
         """
         cells = len(grid.rows) * len(grid.columns) + 1
         self.chunks = np.zeros(cells, np.int64)
-        self.reached = np.zeros((len(columns), len(levels), cells), np.uint32)
-        self.duration_s = np.zeros((len(columns), len(levels)))
-        self.peak = np.zeros(len(columns))
-        self.certain = self.doubtful = NO_PEAKS
+        self.reached = np.zeros((len(targets), len(levels), cells), np.uint32)
+        self.duration_s = np.zeros((len(targets), len(levels)))
+        self.peak = np.zeros(len(targets))
+        self.certain = self.near = NO_PEAKS
         self.curves = {
-            row: np.zeros((len(columns), min(MAX_PARTS, int(tables.slots[row]))), np.uint8) for row in shown.tolist()
+            row: np.full((len(targets), min(MAX_PARTS, int(tables.slots[row]))), NOT_TAGGED, np.uint8)
+            for row in shown.tolist()
         }
-        self._tables, self._grid, self._threshold = tables, grid, threshold
-        self._columns = None if columns == tuple(range(CLASSES)) else columns
-        self._floor = min(levels[0], LOW_SHARE * threshold)
+        self._tables, self._grid, self._targets, self._floor = tables, grid, targets, float(levels[0])
         self._level = np.searchsorted(levels, _HALVES, side="right").astype(np.int16) - 1  # -1: reaches none
         self._level[np.isnan(_HALVES)] = -1
         self._steps = np.floor(np.clip(np.nan_to_num(_HALVES), 0, 1) * SCORE_STEPS + 1e-9).astype(np.uint8)
@@ -86,18 +83,18 @@ class Counter:
             self.chunks += np.bincount(one.cells, minlength=len(self.chunks))
             self.duration_s += one.duration_s.reshape(self.duration_s.shape)
             self.peak = np.maximum(self.peak, one.peak)
-            self.certain = Peaks.together([self.certain, one.certain]).certain(self._threshold)
-            self.doubtful = Peaks.together([self.doubtful, one.doubtful]).doubtful(self._threshold)
+            self.certain = Peaks.together([self.certain, one.certain]).certain()
+            self.near = Peaks.together([self.near, one.near]).spread()
             for row, parts, steps in one.curves:
                 curve = self.curves[row]
-                curve[:, parts] = np.maximum(curve[:, parts], steps)
+                curve[:, parts] = np.where(curve[:, parts] == NOT_TAGGED, steps, np.maximum(curve[:, parts], steps))
         # So far each chunk is counted only at the highest level that it reaches.
         for level in reversed(range(self.reached.shape[1] - 1)):
             self.reached[:, level] += self.reached[:, level + 1]
             self.duration_s[:, level] += self.duration_s[:, level + 1]
 
     def _count(self, block: Part) -> _Counted:
-        read = read_chunks(self._tables, block, self._columns)
+        read = read_targets(self._tables, block, self._targets)
         recording = block.recordings[read.clip]
         cells = self._grid.cells(recording, read.start_s)
         chunk, label, score = reaching(read.scores, rounded_up(self._floor, np.float16))
@@ -105,17 +102,16 @@ class Counter:
         counted = level >= 0
         place = label[counted] * self.reached.shape[1] + level[counted]
         length_s = (read.end_s - read.start_s)[chunk[counted]]
-        runs = score >= rounded_up(LOW_SHARE * self._threshold, np.float16)
         peak = np.zeros(len(self.peak))
         np.maximum.at(peak, label, score)
-        tops = peaks((chunk[runs], label[runs], score[runs]), recording, read.start_s, read.end_s)
+        tops = peaks((chunk, label, score), recording, read.start_s, read.end_s)
         return _Counted(
             codes=place * len(self.chunks) + cells[chunk[counted]],
             cells=cells,
             duration_s=np.bincount(place, length_s, self.duration_s.size).astype(np.float64),
             peak=peak,
-            certain=tops.certain(self._threshold),
-            doubtful=tops.doubtful(self._threshold),
+            certain=tops.certain(),
+            near=tops.spread(),
             curves=self._curves(block, read),
         )
 

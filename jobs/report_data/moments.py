@@ -1,4 +1,4 @@
-"""Chunks worth listening to: the most certain and the most doubtful ones of each label."""
+"""Chunks worth listening to: the most certain ones of each label, and some that score near each threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 from satpipe.jobs.metrics.arrays import Floats, Ints
-from satpipe.jobs.metrics.sound_events import SAME_S
-from satpipe.jobs.report_data.grid import local
+from satpipe.jobs.report_data.grid import local_time
 from satpipe.pipeline.tables.open_folder import Tables
 
-CERTAIN, DOUBTFUL = "certain", "doubtful"
-KEPT = 24  # peaks of each label that are kept while scores are read
+CERTAIN, NEAR = "certain", "near"
+KEPT = 24  # highest peaks of each label that are kept while scores are read
+NEIGHBOURS = 3  # chunks before and after a peak that do not score higher
+_BINS = 50  # of scores, in each of which some peaks of each label are kept
+_KEPT_IN_BIN = 2
 _Places = npt.NDArray[np.intp]
 _Chunk = tuple[int, float, float, float]  # recording, start, end, score
 
@@ -38,20 +40,23 @@ class Peaks:
         """Return the peaks of several parts."""
         return Peaks(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
-    def certain(self, threshold: float) -> "Peaks":
-        """Return the highest peaks of each label that reach the threshold, the highest first."""
-        score = self.score.astype(np.float64)
-        return self._first(-score, np.flatnonzero(score >= threshold))
-
-    def doubtful(self, threshold: float) -> "Peaks":
-        """Return the peaks of each label that are nearest to the threshold, the nearest first."""
-        return self._first(np.abs(self.score.astype(np.float64) - threshold), np.arange(len(self.label)))
-
-    def _first(self, far: Floats, rows: _Places) -> "Peaks":
-        """Return the first peaks of each label among `rows`, sorted by `far`, recording and time."""
-        order = rows[np.lexsort((self.start_s[rows], self.recording[rows], far[rows], self.label[rows]))]
+    def certain(self) -> "Peaks":
+        """Return the highest peaks of each label, the highest first."""
+        order = np.lexsort((self.start_s, self.recording, -self.score, self.label))
         label = self.label[order]
         return self.take(order[np.arange(len(order)) - np.searchsorted(label, label) < KEPT])
+
+    def spread(self) -> "Peaks":
+        """Return some peaks of each label from all over the range of scores, so that some are near any threshold.
+
+        Which ones is left to chance, but the same for the same tables.
+        """
+        step = np.minimum(self.score.astype(np.float64) * _BINS, _BINS - 1).astype(np.int32)
+        mixed = (self.recording.astype(np.uint64) << np.uint64(32)) + (1000 * self.start_s).astype(np.uint64)
+        mixed = (mixed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio
+        order = np.lexsort((mixed >> np.uint64(20), step, self.label))
+        key = self.label[order].astype(np.int64) * _BINS + step[order]
+        return self.take(order[np.arange(len(order)) - np.searchsorted(key, key) < _KEPT_IN_BIN])
 
     def of(self, label: int) -> list[_Chunk]:
         """Return the chunks of a label."""
@@ -66,26 +71,24 @@ NO_PEAKS = Peaks(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0), np.e
 def peaks(
     found: tuple[_Places, _Places, npt.NDArray[np.float16]], recording: Ints, start_s: Floats, end_s: Floats
 ) -> Peaks:
-    """Return the highest chunk of each run of consecutive chunks.
+    """Return the chunks that score highest among themselves and `NEIGHBOURS` chunks before and after.
 
     Args:
-        found: Chunk, class and score of the scores that are high enough for a run, sorted by class and chunk.
+        found: Chunk, class and score of the scores that count, sorted by class and chunk.
         recording: Of each chunk, [n]; the chunks of a recording are adjacent, in the order of time.
         start_s: Of each chunk, [n].
         end_s: Of each chunk, [n].
     """
     chunk, label, score = found
-    if not len(label):
-        return NO_PEAKS
-    new = np.ones(len(label), bool)
-    new[1:] = (np.diff(label) != 0) | (np.diff(chunk) != 1) | (np.diff(recording[chunk]) != 0)
-    new[1:] |= start_s[chunk[1:]] - end_s[chunk[:-1]] > SAME_S
-    first = np.flatnonzero(new)
-    run = np.cumsum(new) - 1
-    highest = np.flatnonzero(score == np.maximum.reduceat(score, first)[run])
-    at = highest[np.searchsorted(run[highest], np.arange(len(first)))]  # the earliest if several are equal
-    place = chunk[at]
-    return Peaks(label[at].astype(np.int32), recording[place], start_s[place], end_s[place], score[at])
+    high = np.ones(len(label), bool)
+    for step in range(1, NEIGHBOURS + 1):
+        first, second = slice(None, -step), slice(step, None)
+        near = (label[first] == label[second]) & (chunk[second] - chunk[first] <= NEIGHBOURS)
+        near &= recording[chunk[first]] == recording[chunk[second]]
+        high[first] &= ~(near & (score[second] > score[first]))
+        high[second] &= ~(near & (score[first] >= score[second]))  # of equal ones, the earliest
+    place = chunk[high]
+    return Peaks(label[high].astype(np.int32), recording[place], start_s[place], end_s[place], score[high])
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,12 @@ class Moment:
     """One chunk worth listening to."""
 
     kind: str
-    """`CERTAIN` or `DOUBTFUL`."""
+    """`CERTAIN`: one of the highest scores of its label; `NEAR`: near one of the levels."""
     label: int
     """Position in `ReportData.labels`."""
     rank: int
-    """Position among the label's moments of that kind."""
+    """Position among the label's moments of that kind: of the certain ones by score, of the others by the distance of
+    their level from the threshold."""
     recording: str
     start_s: float
     end_s: float
@@ -120,7 +124,13 @@ class Moment:
 
 
 def choose(
-    tables: Tables, zone: ZoneInfo, certain: Peaks, doubtful: Peaks, labels: npt.NDArray[np.intp], most: int
+    tables: Tables,
+    zone: ZoneInfo,
+    certain: Peaks,
+    near: Peaks,
+    labels: npt.NDArray[np.intp],
+    levels: Sequence[float],
+    most: int,
 ) -> list[Moment]:
     """Choose moments of labels, from different recordings where possible; no moment is of both kinds.
 
@@ -128,17 +138,22 @@ def choose(
         tables: The folder.
         zone: Time zone of local times.
         certain: In order of preference, from `Peaks.certain`.
-        doubtful: In order of preference.
-        labels: Positions in the list of classes, in the order of the result.
-        most: Maximum number of moments of each label and kind.
+        near: From `Peaks.spread`.
+        labels: Positions in the list of targets, in the order of the result.
+        levels: Thresholds that the page offers, the most important first.
+        most: Maximum number of moments of each label that are certain, or near each level.
     """
     moments = []
     for number, label in enumerate(labels.tolist()):
         ours = _spread(certain.of(label), most)
-        others = _spread([chunk for chunk in doubtful.of(label) if chunk not in ours], most)
-        for kind, chosen in ((CERTAIN, ours), (DOUBTFUL, others)):
+        others: dict[_Chunk, None] = {}
+        left = [chunk for chunk in near.of(label) if chunk not in ours]
+        for level in levels:
+            closest = sorted(left, key=lambda chunk: abs(chunk[3] - level))[: 2 * most]
+            others.update(dict.fromkeys(_spread(closest, most)))
+        for kind, chosen in ((CERTAIN, ours), (NEAR, list(others))):
             for rank, (row, start_s, end_s, score) in enumerate(chosen):
-                time = local(tables, zone, [row], [start_s])[0]
+                time = local_time(tables, zone, [row], [start_s])[0]
                 moments.append(Moment(kind, number, rank, tables.recordings[row], start_s, end_s, score, time))
     return moments
 

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from satpipe.jobs.events.levels import LOW_SHARE
 from satpipe.jobs.report_data import ReportData
-from satpipe.jobs.report_data.contents import SCORE_STEPS
+from satpipe.jobs.report_data.collection import MAX_MOMENTS
+from satpipe.jobs.report_data.contents import NOT_TAGGED, SCORE_STEPS
 from satpipe.pipeline.storage import locate, write_text
 from satpipe.reports.colours import ramp
 from satpipe.reports.page import words
 from satpipe.reports.page.parts import filled, json_text, sounds_text, terms
 
 NAME = "report.html"
-SCRIPTS = ("shared.js", "data.js", "draw.js", "maps.js", "page.js")  # one module, in this order
+SCRIPTS = ("shared.js", "data.js", "spectrogram.js", "draw.js", "maps.js", "page.js")  # one module, in this order
 _SECTION = """<section id="{id}" aria-labelledby="{id}-head" tabindex="-1">
 <h2 id="{id}-head">{head}</h2>
 <p class="about">{about}</p>
@@ -54,6 +56,7 @@ def page(found: ReportData) -> str:
         SCRIPTS,
         title=escape(words.title(found)),
         lead=escape(words.lead(found)),
+        zone=escape(words.zone(found)),
         figures=terms(words.figures(found)),
         notes="\n".join(f'<p class="note" role="note">{escape(note)}</p>' for note in found.notes),
         sections="\n".join(_SECTION.format(id=id, head=head, about=escape(about)) for id, head, about in sections),
@@ -80,10 +83,15 @@ def _about(found: ReportData, sounds: list[bytes | None]) -> dict[str, Any]:
         "chunkSeconds": found.model["chunk_s"],
         "seconds": round(found.duration_s, 3),
         "scoreSteps": SCORE_STEPS,
+        "notTagged": NOT_TAGGED,
+        "lowShare": LOW_SHARE,
+        "momentsEach": MAX_MOMENTS,
         "colours": {"light": ramp(), "dark": ramp(dark=True)},
         "labels": [
             {
-                "name": total.label.name,
+                "name": total.name,
+                "mid": total.target.mid,
+                "group": -1 if total.group is None else total.group,
                 "seconds": [round(length_s, 2) for length_s in total.duration_s],
                 "peak": round(total.peak, 4),
             }
@@ -95,6 +103,7 @@ def _about(found: ReportData, sounds: list[bytes | None]) -> dict[str, Any]:
             "rows": found.grid.rows,
             "columns": found.grid.columns,
             "grouped": found.grid.grouped,
+            "minutes": found.grid.minutes,
         },
         "recordings": [
             {

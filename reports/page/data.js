@@ -8,7 +8,7 @@ const MORE = { labels: 20, when: 6, moments: 8, recordings: 10 }; // shown at fi
 // Selectors of the elements of a section; after "show more", the first new element gets the focus.
 const ITEMS = {
   labels: "tbody button",
-  when: ".maps canvas",
+  when: ".maps figure:not(.effort) canvas",
   moments: ".pair > div:first-child .moment",
   recordings: "canvas[tabindex]",
 };
@@ -27,7 +27,8 @@ for (const recording of about.recordings) {
   at += size;
 }
 
-const state = { matches: [], level: about.level, shown: { ...MORE } };
+const state = { matches: [], level: about.level, shown: { ...MORE }, open: new Set() }; // open: groups
+const groups = new Set(labels.map(({ group }) => group)); // and -1
 const drawings = new Set(); // functions that draw the maps that are shown
 
 async function unpacked(text) {
@@ -41,13 +42,27 @@ const threshold = () => levels[state.level];
 // Labels and shares
 
 function matching(text) {
-  const wanted = text.trim().toLowerCase();
+  const wanted = text.trim();
   const all = [...labels.keys()];
-  const exact = all.filter((label) => labels[label].name.toLowerCase() === wanted);
-  return exact.length ? exact : all.filter((label) => labels[label].name.toLowerCase().includes(wanted));
+  const exact = all.filter((label) => labels[label].name === wanted);
+  return exact.length
+    ? exact
+    : all.filter((label) => labels[label].name.toLowerCase().includes(wanted.toLowerCase()));
 }
 
-const found = () => state.matches.filter((label) => labels[label].seconds[state.level] > 0);
+const seconds = (label) => labels[label].seconds[state.level];
+const found = () => state.matches.filter((label) => seconds(label) > 0);
+
+/** Return the classes of a group that are among some labels. */
+const classesOf = (group, some) => some.filter((label) => labels[label].group === group);
+
+/** Sort labels by time; each class follows its group if that is open, and is left out if it is closed. */
+function folded(some) {
+  const sorted = some.toSorted((one, other) => seconds(other) - seconds(one) || one - other);
+  const here = new Set(some);
+  const outer = sorted.filter((label) => !here.has(labels[label].group));
+  return outer.flatMap((label) => [label, ...(state.open.has(label) ? classesOf(label, sorted) : [])]);
+}
 
 function share(label, row, column) {
   const root = shares[(label * levels.length + state.level) * cells + row * columns + column] / 255;

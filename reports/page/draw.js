@@ -114,6 +114,15 @@ function legend(low, high, without) {
   return element("p", { className: "legend" }, ...parts);
 }
 
+const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+
+/** Return ticks at round times of a stretch that begins at 0, as many as fit. */
+function timeTicks(seconds, most) {
+  const step = STEPS_S.find((each) => seconds / each <= most) ?? Math.ceil(seconds / most / 86400) * 86400;
+  const count = Math.floor(seconds / step) + 1;
+  return Array.from({ length: count }, (_, n) => ({ at: (n * step) / seconds, text: place(n * step) }));
+}
+
 /** Return some of many names, evenly spread, as many as fit. */
 function ticksOf(texts, most, atEdges = true) {
   const step = Math.max(1, Math.ceil(texts.length / most));

@@ -2,6 +2,8 @@
 
 const narrow = () => innerWidth < 640;
 const room = () => Math.max(2, Math.floor((byId("when").clientWidth - 160) / 130));
+const NEARLY_ALL = 0.95; // of what the cell with most has
+const inDays = grid.kind === "clock" && columns > 1;
 const rest = (name) => name.slice(name.lastIndexOf("/") + 1);
 
 function overviewTimes() {
@@ -18,9 +20,9 @@ function overviewTimes() {
   for (let column = 0; column < columns; column += 1) {
     for (let row = 0; row < rows; row += block) {
       const hours = block === rows ? "" : `, ${grid.rows[row]}–${grid.rows[row + block] ?? "24:00"}`;
-      const text = columns === 1 ? grid.rows[row] : day(grid.columns[column], false);
+      const text = inDays && row === 0 ? day(grid.columns[column], false) : grid.rows[row];
       const within = Array.from({ length: block }, (_, n) => [row + n, column]);
-      times.push({ text, long: dates(column) + hours, cells: within });
+      times.push({ text, row, long: dates(column) + hours, cells: within });
     }
   }
   return times;
@@ -31,6 +33,16 @@ function dates(column) {
   if (grid.grouped === 1) return day(first);
   const next = grid.columns[column + 1];
   return next ? `from ${day(first)}, before ${day(next)}` : `from ${day(first)}`;
+}
+
+/** Return ticks at the beginning of days, and at times of day if there is room for them. */
+function overviewTicks(times) {
+  const at = (some) => some.map((time) => ({ at: times.indexOf(time) / times.length, text: time.text }));
+  if (!inDays) return ticksOf(times.map(({ text }) => text), grid.kind === "place" ? Math.ceil(room() / 2) : room());
+  const apart = [4, 2, 1].find((parts) => rows % parts === 0 && parts * columns <= room()) ?? 1; // ticks of a day
+  const ticks = at(times.filter(({ row }) => row % (rows / apart) === 0));
+  const step = Math.ceil(ticks.length / room());
+  return ticks.filter((_, n) => n % step === 0);
 }
 
 function overview(shown) {
@@ -50,35 +62,62 @@ function overview(shown) {
     },
     height: Math.max(40, 20 * shown.length),
     names: shown.map((label, n) => ({ at: (n + 0.5) / shown.length, text: labels[label].name })),
-    ticks: ticksOf(
-      times.map((time) => time.text),
-      grid.kind === "place" ? Math.ceil(room() / 2) : room(),
-    ),
+    ticks: overviewTicks(times),
     wide: true,
   });
 }
 
-function labelMap(label, alone) {
-  const values = Array.from({ length: cells }, (_, n) => share(label, Math.floor(n / columns), n % columns));
-  const highest = values.reduce((most, each) => Math.max(most, each), 1e-9);
+/** Return a map of a value of each cell, from 0 to 1; say(cell) describes one that has a recording. */
+function cellMap(title, note, values, say, alone) {
   const turned = grid.kind === "clock" && columns <= FEW_DAYS;
   const cell = turned ? (row, column) => column * columns + row : (row, column) => row * columns + column;
-  const note = `up to ${percent(highest)} of the time`;
   const frame = turned ? fewDays(alone) : grid.kind === "clock" ? manyDays(alone) : places(alone);
   return heatmap({
-    title: labels[label].name,
+    title,
     note,
     rows: turned ? columns : rows,
     columns: turned ? rows : columns,
-    value: (row, column) => (chunks[cell(row, column)] ? values[cell(row, column)] / highest : -1),
+    value: (row, column) => (chunks[cell(row, column)] ? values[cell(row, column)] : -1),
     describe(row, column) {
       const here = cell(row, column);
-      const total = chunks[here] * about.chunkSeconds;
-      const text = total ? `${percent(values[here])} of ${length(total)}` : "no recording";
+      const text = chunks[here] ? say(here) : "no recording";
       return `${cellName(Math.floor(here / columns), here % columns)}: ${text}`;
     },
     ...frame,
   });
+}
+
+const recorded = (cell) => chunks[cell] * about.chunkSeconds;
+
+function labelMap(label, alone) {
+  const values = Array.from({ length: cells }, (_, n) => share(label, Math.floor(n / columns), n % columns));
+  const highest = values.reduce((most, each) => Math.max(most, each), 1e-9);
+  const say = (cell) => `${percent(values[cell])} of ${length(recorded(cell))}`;
+  const scaled = values.map((value) => value / highest);
+  return cellMap(labels[label].name, `up to ${percent(highest)} of the time`, scaled, say, alone);
+}
+
+/** Return a map of how much was recorded, in a list that is empty if all cells have about as much. */
+function effortMaps() {
+  const most = chunks.reduce((one, other) => Math.max(one, other), 1);
+  const values = Array.from(chunks, (count) => count / most);
+  if (grid.kind !== "clock" || values.every((value) => value > NEARLY_ALL)) return [];
+  const note = `up to ${length(most * about.chunkSeconds)} in a cell`;
+  const made = cellMap("Recorded", note, values, (cell) => `${length(recorded(cell))} recorded`, false);
+  made.classList.add("effort");
+  return [made];
+}
+
+/** Return the values of maps as rows of a table: label, date or recording, time, seconds recorded, share. */
+function* mapRows(shown) {
+  for (const label of shown) {
+    for (let cell = 0; cell < cells; cell += 1) {
+      if (!chunks[cell]) continue;
+      const [row, column] = [Math.floor(cell / columns), cell % columns];
+      const where = grid.kind === "clock" ? [grid.columns[column], grid.rows[row]] : [grid.rows[row], grid.columns[column]];
+      yield [labels[label].name, ...where, recorded(cell).toFixed(2), share(label, row, column).toFixed(4)];
+    }
+  }
 }
 
 function cellName(row, column) {
@@ -102,6 +141,7 @@ function fewDays(alone) {
 function places(alone) {
   const height = Math.min(Math.max(40, 20 * rows), alone ? 720 : 240);
   const names = ticksOf(grid.rows.map(rest), Math.floor(height / 18), false);
-  const ticks = ticksOf(grid.columns.map((seconds) => place(Number(seconds))), 3);
+  const width = columns > 1 ? Number(grid.columns[1]) : about.chunkSeconds;
+  const ticks = timeTicks(columns * width, alone ? 8 : 4);
   return { height, names, ticks, wide: true };
 }

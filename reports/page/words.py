@@ -3,14 +3,17 @@
 from typing import Any
 
 import numpy as np
-from satpipe.jobs.events.levels import LOW_SHARE
 from satpipe.jobs.report_data import ReportData
+from satpipe.jobs.report_data.moments import NEIGHBOURS
 from satpipe.pipeline.recordings.for_browsers import MAX_GAIN
 from satpipe.pipeline.tables.schemas import STATUSES
 from satpipe.reports.tables import Table
 from satpipe.sat.model.config import grids_text
 
-LABELS = "Total time in which each label's score reaches the threshold. Select a label to show only that label."
+LABELS = (
+    "Total time in which each label's score reaches the threshold. Select a label to show only that label. Classes "
+    "that are one kind of sound are folded into a group, whose score is the highest of theirs."
+)
 
 
 def title(found: ReportData) -> str:
@@ -26,10 +29,24 @@ def lead(found: ReportData) -> str:
     return f"{_recordings(found.recordings)}, {when}, tagged with {found.model['arch']}."
 
 
+def zone(found: ReportData) -> str:
+    """Return a sentence about the time zone and where it comes from; "" without times."""
+    if not found.span:
+        return ""
+    if found.zone_source == "none":
+        return (
+            "Times are UTC: satpipe tag had no --time-zone, so times in names and headers that state no time zone were "
+            "taken as UTC."
+        )
+    source = "satpipe tag" if found.zone_source == "run" else "satpipe report"
+    return f"Times are those of {found.time_zone}, the --time-zone of {source}."
+
+
 def figures(found: ReportData) -> list[tuple[str, str]]:
     """Return the names and values of the figures at the top."""
     at = found.levels.index(found.threshold)
-    reached = sum(total.duration_s[at] > 0 for total in found.labels)
+    folders = {total.group for total in found.labels}
+    reached = sum(total.duration_s[at] > 0 for place, total in enumerate(found.labels) if place not in folders)
     whole = found.statuses.get("ok", 0)
     return [
         ("length", _length(found.duration_s)),
@@ -43,7 +60,11 @@ def when(found: ReportData) -> str:
     """Return the description of the maps."""
     grid = found.grid
     if grid.kind == "clock":
-        what = f"Share of time in which a label is found, by date and time of day ({found.time_zone})."
+        what = (
+            f"Share of the recorded time in which a label is found, by date and time of day ({found.time_zone}). "
+            "Hatched cells have no recording; a cell of the colour of 0 was recorded without the label. Where the "
+            "recorded time varies, the first map shows it."
+        )
         if grid.grouped > 1:
             what += f" Each column covers {grid.grouped} dates with recordings."
         elif any(np.diff(np.array(grid.columns, "datetime64[D]")) > np.timedelta64(1, "D")):
@@ -53,14 +74,14 @@ def when(found: ReportData) -> str:
         if grid.grouped > 1:
             what += f" Each row covers {grid.grouped} recordings, sorted by name."
     if len(found.shares) < len(found.labels):
-        what += f" The {len(found.shares)} most common of {len(found.labels)} labels have maps."
+        what += f" {len(found.shares)} of {len(found.labels)} labels and groups have maps, the most common ones."
     return what
 
 
 def listen(found: ReportData) -> str:
     """Return the description of the moments."""
     return (
-        f"The chunk with the highest score in each run of chunks that score at least {LOW_SHARE * found.threshold:g}, "
+        f"Chunks that score highest among themselves and the {NEIGHBOURS} chunks before and after, "
         "with some sound before and after it. Excerpts are 16 kHz mono, as the model receives the sound; quiet ones "
         f"are amplified, at most {MAX_GAIN:g} times."
     )
@@ -68,7 +89,7 @@ def listen(found: ReportData) -> str:
 
 def recordings(found: ReportData) -> str:
     """Return the description of the recordings shown one by one."""
-    what = f"The highest score in each part of a recording, if it reaches the threshold. Times are {found.time_zone}."
+    what = "The highest score in each part of a recording, if it reaches the threshold."
     if len(found.details) < found.tagged:
         what += (
             f" {len(found.details)} of {found.tagged:,} recordings are shown, evenly spread by name; choose others "
@@ -118,7 +139,7 @@ def made(found: ReportData) -> list[tuple[str, str]]:
         "Tagged": " to ".join(run[key] for key in ("started", "finished") if key in run),
         "Command": " ".join(run.get("command", [])),
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "Time zone": found.time_zone,
+        "Time zone": zone(found),
     }
     return [(term, str(value)) for term, value in values.items() if value]
 

@@ -23,7 +23,8 @@ from outputs import CHUNK_S, IDENTITY, RUN, scores_of, set_clock, set_files, wri
 from satpipe.jobs.commands.main import cli
 from satpipe.jobs.report_data import (
     CERTAIN,
-    DOUBTFUL,
+    NEAR,
+    LabelTotal,
     Moment,
     ReportData,
     ReportOptions,
@@ -33,11 +34,13 @@ from satpipe.jobs.report_data import (
     excerpts,
     grid,
 )
+from satpipe.jobs.report_data.contents import NOT_TAGGED
 from satpipe.pipeline.recordings import for_browsers
 from satpipe.pipeline.storage import filesystem
 from satpipe.pipeline.tables.dataframes import read_scores
 from satpipe.reports import page
 from satpipe.sat.errors import ConfigError, LabelError, OutputError
+from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 
 START = datetime(2025, 5, 1, 22, 10, 0, tzinfo=UTC)
@@ -67,8 +70,14 @@ def look(out: Path, **options: Any) -> ReportData:
     return collect(out, ReportOptions(**{"audio": False, **options}))
 
 
+def scores_of_target(scores: pd.DataFrame, total: LabelTotal) -> npt.NDArray[np.float64]:
+    """The scores of a class or group, from a frame of all scores."""
+    names = [weak_labels()[column].name for column in total.target.columns]
+    return np.asarray(scores[names].max(axis=1), np.float64)
+
+
 def names(found: ReportData) -> list[str]:
-    return [total.label.name for total in found.labels]
+    return [total.name for total in found.labels]
 
 
 # Counts
@@ -79,14 +88,17 @@ def test_labels_and_their_lengths_are_those_of_the_scores(out: Path) -> None:
     assert found.levels == (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
     scores = read_scores(out)
     length_s = (scores.end_s - scores.start_s).to_numpy()
-    values = scores[names(found)].to_numpy(np.float64)
-    assert len(found.labels) == CLASSES
-    for level, threshold in enumerate(found.levels):
-        ours = [total.duration_s[level] for total in found.labels]
-        np.testing.assert_allclose(ours, (values >= threshold).T @ length_s)
-    assert [total.peak for total in found.labels] == list(values.max(axis=0))
-    at_threshold = [total.duration_s[found.levels.index(0.75)] for total in found.labels]
-    assert np.diff(at_threshold).max() < 1e-3
+    classes = [total for total in found.labels if total.name in scores.columns]
+    assert len(classes) == CLASSES
+    for total in found.labels:
+        highest = scores_of_target(scores, total)
+        assert total.duration_s == pytest.approx([length_s[highest >= level].sum() for level in found.levels])
+        assert total.peak == highest.max()
+    folded = [total.group is not None for total in found.labels]
+    at_threshold = np.array([total.duration_s[found.levels.index(0.75)] for total in found.labels])
+    assert folded == sorted(folded)
+    for some in (np.flatnonzero(folded), np.flatnonzero(~np.array(folded))):
+        assert np.diff(at_threshold[some]).max() < 1e-3
     assert found.duration_s == pytest.approx(length_s.sum())
     assert found.statuses == {"ok": 3, "empty": 1}
     assert [problem.recording for problem in found.problems] == ["none.wav"]
@@ -105,7 +117,7 @@ def test_shares_by_the_clock_are_those_of_the_scores(out: Path) -> None:
     assert found.chunks.sum() == len(scores) == 701
     level = found.levels.index(0.3)
     for label in (0, 20, 47):
-        reached = scores[names(found)[label]] >= 0.3
+        reached = scores_of_target(scores, found.labels[label]) >= 0.3
         counts = pd.DataFrame({"row": row, "column": column, "reached": reached})
         for (r, c), share in counts.groupby(["row", "column"]).reached.mean().items():  # type: ignore[misc]
             assert (found.shares[label, level, r, c] / 255) ** 2 == pytest.approx(share, abs=1 / 255)
@@ -170,7 +182,8 @@ def test_a_recording_over_time_has_the_highest_score_of_each_part(out: Path) -> 
     assert list(by_name) == ["a/x.wav", "a/y.wav", "b/x.wav"]
     detail = by_name["b/x.wav"]
     assert detail.scores.shape == (collection.MAX_CURVES, count.MAX_PARTS)
-    values = WAVES["b/x.wav"][:, [found.labels[label].label.index for label in detail.labels]]
+    columns = [list(found.labels[label].target.columns) for label in detail.labels]
+    values = np.stack([WAVES["b/x.wav"][:, some].max(axis=1) for some in columns], axis=1)
     part = np.arange(700) * count.MAX_PARTS // 700
     true = pd.DataFrame(np.floor(values * 200)).groupby(part).max().to_numpy().T
     np.testing.assert_array_equal(detail.scores, true)
@@ -209,17 +222,66 @@ def some(found: ReportData, kind: str, label: str) -> list[tuple[str, float, flo
 
 
 def test_moments_are_peaks_of_runs_of_different_recordings(tmp_path: Path) -> None:
-    a = [0.0, 0.4, 0.9, 0.7, 0.2, 0.95, 0.95, 0.1, 0.52, 0.0, 0.31]
-    b = [0.0, 0.6, 0.35, 0.2, 0.47, 0.3]
-    write_output(tmp_path, {"a.wav": scores_of(11, Bird=a, Owl=[0.25]), "b.wav": scores_of(6, Bird=b)})
+    a = [0.0] * 2 + [0.9, 0.7, 0.1] + [0.0] * 2 + [0.95, 0.95] + [0.0] * 3 + [0.52] + [0.0] * 3 + [0.31]
+    b = [0.0, 0.6, 0.35, 0.2, 0.0, 0.0, 0.47, 0.0, 0.0, 0.0, 0.3]
+    write_output(tmp_path, {"a.wav": scores_of(18, Bird=a, Owl=[0.25]), "b.wav": scores_of(12, Bird=b)})
+    found = look(tmp_path, labels=["Bird", "Owl"])
+    # The earlier of two equal chunks; then the best of b.wav, before 0.9 of a.wav.
+    assert some(found, CERTAIN, "Bird") == [("a.wav", 7, 0.95), ("b.wav", 1, 0.6)]
+    near = some(found, NEAR, "Bird")
+    assert near[:2] == [("a.wav", 12, 0.52), ("b.wav", 6, 0.47)]  # those nearest to the threshold
+    assert sorted(near[2:]) == [("a.wav", 2, 0.9), ("a.wav", 16, 0.31), ("b.wav", 10, 0.3)]  # those near others
+    assert some(found, CERTAIN, "Owl") == [("a.wav", 0, 0.25)]
+    assert some(found, NEAR, "Owl") == []  # no moment is both
+
+
+def test_classes_that_are_one_sound_are_in_a_group(tmp_path: Path) -> None:
+    rain = {"Rain": [0.7, 0.2], "Raindrop": [0.1, 0.6], "Thunder": [0.6, 0.2], "Drum": [0.6], "Owl": [0.3]}
+    write_output(tmp_path, {"a.wav": scores_of(3, **rain)})
     found = look(tmp_path)
-    # The higher of two runs in a.wav, and the earlier of two equal chunks; then the best of b.wav, before 0.9 of a.wav.
-    assert some(found, CERTAIN, "Bird") == [("a.wav", 5, 0.95), ("b.wav", 1, 0.6)]
-    assert some(found, DOUBTFUL, "Bird") == [("a.wav", 8, 0.52), ("b.wav", 4, 0.47)]
-    assert some(found, CERTAIN, "Owl") == some(found, DOUBTFUL, "Owl") == []
-    low = look(tmp_path, threshold=0.25)
-    assert some(low, CERTAIN, "Owl") == [("a.wav", 0, 0.25)]
-    assert some(low, DOUBTFUL, "Owl") == []  # no moment is both
+    in_groups = {total.name: found.labels[total.group].name for total in found.labels if total.group is not None}
+    assert in_groups == {"Rain": "rain", "Raindrop": "rain"}  # a group needs two classes: neither thunder nor birds
+    assert names(found)[0] == "rain"  # two chunks, of each class one
+    assert found.labels[0].duration_s[found.levels.index(0.5)] == pytest.approx(2 * CHUNK_S)
+    assert names(look(tmp_path, labels=["Rain", "Raindrop"])) == ["Rain", "Raindrop"]  # as asked for
+    assert names(look(tmp_path, group="rain")) == ["rain"]
+
+
+def test_the_time_zone_is_that_of_the_run_and_said(tmp_path: Path) -> None:
+    for zone, option, shown, text in (
+        (None, None, "22:10", "Times are UTC: satpipe tag had no --time-zone"),
+        ("Europe/Berlin", None, "00:10", "Times are those of Europe/Berlin, the --time-zone of satpipe tag."),
+        ("Europe/Berlin", "Asia/Tokyo", "07:10", "Times are those of Asia/Tokyo, the --time-zone of satpipe report."),
+    ):
+        out = tmp_path / str(zone) / str(option)
+        write_output(out, {"a.wav": scores_of(3, Owl=[0.9])}, run={**RUN, "clock": {"time_zone": zone}})
+        set_clock(out, {"a.wav": (START, None)})
+        found = look(out, time_zone=option)
+        assert str(found.moments[0].time)[11:16] == shown
+        assert text in page.page(found)
+
+
+@pytest.mark.parametrize(("every_min", "long_s", "rows"), [(10, 60, 96), (60, 60, 24), (180, 600, 8), (60, 3600, 96)])
+def test_a_recorder_that_pauses_regularly_leaves_no_row_empty(
+    tmp_path: Path, every_min: int, long_s: int, rows: int
+) -> None:
+    count = 3 * 24 * 60 // every_min
+    write_output(tmp_path, {f"{n:03}.wav": scores_of(int(long_s / CHUNK_S), Owl=[0.9]) for n in range(count)})
+    start = datetime(2025, 5, 1, tzinfo=UTC)
+    times = {f"{n:03}.wav": (start + timedelta(minutes=n * every_min), None) for n in range(count)}
+    set_clock(tmp_path, times)
+    found = look(tmp_path, labels="Owl")
+    assert len(found.grid.rows) == rows
+    assert (found.chunks > 0).all()
+
+
+def test_between_two_times_only_that_part_is_counted(out: Path) -> None:
+    found = look(out, since="2025-05-01T22:10:10", until="2025-05-01T22:11:10", recordings="b/x.wav")
+    assert found.chunks.sum() == 17  # of 3.84 s by its clock, the first and last in part
+    assert found.duration_s == pytest.approx(17 * CHUNK_S)
+    (detail,) = found.details
+    assert (detail.scores == NOT_TAGGED).any()
+    assert (detail.scores != NOT_TAGGED).any()
 
 
 # Sounds

@@ -1,8 +1,10 @@
 """The page of `satpipe report`, in a real browser."""
 
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from conftest import ROOT, Satpipe
 from outputs import CHUNK_S, scores_of, set_clock, write_output
 from satpipe.jobs.commands.main import cli
 from satpipe.pipeline.tables.dataframes import read_scores
+from satpipe.sat.groups import shipped
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -75,8 +78,37 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(browser: Browser) -> dict[str, str]:
     """The table of labels: name and time."""
-    script = "return [...document.querySelectorAll('#labels tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
-    return {cells[0]: cells[1] for cells in browser.run(script)}
+    script = """
+        return [...document.querySelectorAll('#labels tbody tr')].map(
+          row => [row.querySelector('button').textContent, row.cells[1].textContent])
+    """
+    return dict(browser.run(script))
+
+
+def unfold(browser: Browser) -> None:
+    """Show the classes of all groups, and all rows of the table of labels."""
+    browser.run("document.querySelectorAll('#labels .more').forEach(button => button.click())")
+    groups = browser.run("return document.querySelectorAll('.unfold').length")
+    for number in range(groups):
+        browser.run(
+            "const button = document.querySelectorAll('.unfold')[arguments[0]];"
+            "if (button.ariaExpanded === 'false') button.click()",
+            number,
+        )
+    browser.run("document.querySelectorAll('#labels .more').forEach(button => button.click())")
+
+
+def saved(browser: Browser, section: str, folder: Path) -> pd.DataFrame:
+    """Press "Download CSV" in a section, and read the file."""
+    settings = {"behavior": "allow", "downloadPath": str(folder)}
+    browser.driver.execute_cdp_cmd("Page.setDownloadBehavior", settings)
+    browser.driver.find_element(By.CSS_SELECTOR, f"#{section} .save").click()
+    end = time.monotonic() + 20
+    while not (files := list(folder.glob("*.csv"))):
+        assert time.monotonic() < end, "nothing was saved"
+        time.sleep(0.05)
+    (path,) = files
+    return pd.read_csv(path.rename(folder / f"{section}.read"))
 
 
 def maps(browser: Browser, section: str) -> list[str]:
@@ -131,24 +163,95 @@ def test_the_labels_are_those_of_the_scores_at_every_threshold(page: Browser, ta
     scores = read_scores(tagged)
     lengths = (scores.end_s - scores.start_s).to_numpy()
     values = scores.iloc[:, 5:]
+    unfold(page)
     for threshold in ("0.2", "0.5", "0.7"):
         set_threshold(page, threshold)
+        unfold(page)
         reached = (values.to_numpy(np.float64) >= float(threshold)).T @ lengths
-        true = pd.Series(reached, values.columns).sort_values(ascending=False, kind="stable")
+        true = pd.Series(reached, values.columns)
         true = true[true > 0]
         shown = rows(page)
-        assert len(shown) == min(20, len(true))
-        assert shown == {label: length(true[label]) for label in shown}
-        assert min(true[label] for label in shown) >= max(true.drop(list(shown)), default=0)
+        assert {label: shown[label] for label in true.index} == {label: length(true[label]) for label in true.index}
+        assert all(label in shipped() for label in shown.keys() - set(true.index))
         assert f"{len(true)} of" in page.run("return document.getElementById('matches').textContent")
 
 
+def test_a_group_shows_its_classes_when_asked(page: Browser) -> None:
+    assert "birds" in rows(page)
+    assert "Bird" not in rows(page)
+    button = page.driver.find_element(By.CSS_SELECTOR, ".unfold[aria-label$='group birds']")
+    assert button.get_attribute("aria-expanded") == "false"
+    button.send_keys(Keys.ENTER)
+    names = list(rows(page))
+    assert names[names.index("birds") + 1] == "Bird"
+    assert "Bird" in page.run("return document.querySelector('#when .names').textContent")
+    assert page.run("return document.activeElement.getAttribute('aria-expanded')") == "true"
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert "Bird" not in rows(page)
+
+
+def test_what_is_shown_can_be_saved(page: Browser, tagged: Path, tmp_path: Path) -> None:
+    type_label(page, "Bird")
+    table = saved(page, "labels", tmp_path)
+    assert table.label.tolist() == ["Bird"]
+    assert table.mid.tolist() == ["/m/015p6"]
+    scores = read_scores(tagged, labels="Bird")
+    assert table.seconds[0] == pytest.approx((scores.end_s - scores.start_s)[scores.Bird >= 0.5].sum(), abs=0.01)
+    moments = saved(page, "moments", tmp_path)
+    assert set(moments.kind) == {"certain", "doubtful"}
+    best = scores.loc[scores.Bird.idxmax()]
+    assert (moments.recording[0], moments.start_s[0]) == (best.recording, pytest.approx(best.start_s))
+    cells = saved(page, "when", tmp_path)
+    assert cells.seconds_recorded.sum() == pytest.approx(len(scores) * CHUNK_S, abs=0.1)
+    parts = saved(page, "recordings", tmp_path)
+    assert parts.groupby("recording").highest_score.max().max() == pytest.approx(scores.Bird.max(), abs=0.005)
+
+
+def test_doubtful_moments_follow_the_slider(page: Browser) -> None:
+    def doubtful() -> list[float]:
+        script = (
+            "return [...document.querySelectorAll('.pair > div:nth-child(2) .moment .number')].map(m => m.innerText)"
+        )
+        return [float(text.split()[-1]) for text in page.run(script)[::2]]
+
+    type_label(page, "Bird")
+    for threshold in (0.3, 0.8):
+        set_threshold(page, str(threshold))
+        assert doubtful()
+        near = {threshold: [abs(score - threshold) for score in doubtful()]}
+        assert near[threshold] == sorted(near[threshold])
+    assert f"nearest to {threshold}" in page.run("return document.querySelector('#moments').textContent")
+    high = doubtful()
+    set_threshold(page, "0.3")
+    assert doubtful() != high
+
+
+def test_a_moment_is_seen(page: Browser) -> None:
+    script = """
+        const canvas = document.querySelector('.spectrogram');
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(new Uint32Array(data.buffer)).size;
+    """
+    page.wait(f"return (() => {{ {script} }})() > 50")  # colours
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_that_keeps_people_out(page: Browser, scheme: str) -> None:
+    pytest.importorskip("axe_playwright_python", reason="make install")
+    page.scheme(scheme)
+    unfold(page)
+    page.run(resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
+    found = page.driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    assert len(found["passes"]) > 20
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+
+
 def test_the_filter_changes_everything_that_is_shown(page: Browser) -> None:
-    assert {"Speech", "Bird", "Drum"} <= rows(page).keys()
+    assert {"speech", "birds", "music"} <= rows(page).keys()
     assert set(maps(page, "recordings")) == set(SOUNDS)
     set_threshold(page, "0.6")
-    type_label(page, "spee")
-    assert list(rows(page)) == ["Speech"]  # at lower thresholds a woman's, too
+    type_label(page, "Speech")
+    assert list(rows(page)) == ["Speech"]  # not those that have "speech" in their names
     assert maps(page, "when") == ["Labels over time", "Speech"]
     assert maps(page, "recordings") == ["speech_16k_mono.WAV"]
     moments = page.run("return [...document.querySelectorAll('.moment b')].map(b => b.textContent)")
@@ -158,10 +261,10 @@ def test_the_filter_changes_everything_that_is_shown(page: Browser) -> None:
     assert "No label matches." in page.run("return document.getElementById('labels').textContent")
     page.driver.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
     page.wait("return document.querySelectorAll('#labels tbody tr').length > 2")
-    page.driver.find_element(By.XPATH, "//tbody//button[.='Bird']").click()
-    assert list(rows(page)) == ["Bird"]  # not those that have "bird" in their names
-    assert page.run("return document.activeElement.textContent") == "Bird"
-    page.driver.find_element(By.XPATH, "//tbody//button[.='Bird']").click()
+    page.driver.find_element(By.XPATH, "//tbody//button[.='birds']").click()
+    assert list(rows(page)) == ["birds"]
+    assert page.run("return document.activeElement.textContent") == "birds"
+    page.driver.find_element(By.XPATH, "//tbody//button[.='birds']").click()
     assert len(rows(page)) > 2
 
 
@@ -183,10 +286,13 @@ def test_a_map_tells_what_it_shows_by_mouse_and_by_key(deployment: Path, browser
     browser.errors()
     browser.open(deployment)
     type_label(browser, "Bird")
-    assert maps(browser, "when") == ["Labels over time", "Bird"]
-    canvas = browser.driver.find_elements(By.CSS_SELECTOR, "#when canvas[tabindex]")[1]
+    assert maps(browser, "when") == ["Labels over time", "Recorded", "Bird"]
+    effort, canvas = browser.driver.find_elements(By.CSS_SELECTOR, "#when canvas[tabindex]")[1:]
+    effort.send_keys(Keys.ARROW_DOWN * 3)
+    effort_told = "return document.querySelectorAll('#when output')[1].textContent"
+    assert browser.run(effort_told) == "1 May 2025, 02:00–03:00: 30.0 min recorded"
     assert canvas.get_attribute("aria-label").startswith("Bird. up to 100 % of the time.")
-    told = "return document.querySelectorAll('#when output')[1].textContent"
+    told = "return document.querySelectorAll('#when output')[2].textContent"
     canvas.send_keys(Keys.ARROW_DOWN)
     assert browser.run(told) == "1 May 2025, 00:00–01:00: no recording"
     canvas.send_keys(Keys.ARROW_DOWN * 2)
@@ -202,6 +308,9 @@ def test_a_map_tells_what_it_shows_by_mouse_and_by_key(deployment: Path, browser
     assert browser.run(told) == "1 May 2025, 03:00–04:00: 100 % of 30.0 min"
     text = browser.run("return document.body.innerText")
     assert "1 May 2025 02:30 to 15 May 2025 03:30 (Europe/Berlin)" in text
+    ticks = browser.run("return [...document.querySelector('#when .ticks').children].map(tick => tick.textContent)")
+    assert ticks[0] == "1 May"
+    assert len(set(ticks)) == len(ticks)  # no date twice
     assert browser.errors() == []
 
 

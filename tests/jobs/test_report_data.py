@@ -1,7 +1,6 @@
 """The data of `satpipe report` against plain counting; its sounds and pictures; errors."""
 
 import io
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -199,7 +198,7 @@ def test_pieces_do_not_show(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = look(out)
     assert page._numbers(cut) == page._numbers(whole)
     for ours, theirs in zip(cut.labels, whole.labels, strict=True):
-        assert (ours.label, ours.peak) == (theirs.label, theirs.peak)
+        assert (ours.target, ours.peak) == (theirs.target, theirs.peak)
         assert ours.duration_s == pytest.approx(theirs.duration_s)
 
 
@@ -463,9 +462,6 @@ def refused(kind: type[Exception], message: str, out: Path, *arguments: object) 
 
 def test_what_cannot_be_reported_on_is_said(out: Path, tmp_path: Path) -> None:
     refused(OutputError, "has no run.json", tmp_path)
-    write_output(tmp_path / "bare", {"a.wav": scores_of(2)})
-    (tmp_path / "bare" / "run.json").write_text(json.dumps({**RUN, "identity": {**IDENTITY, "scores": False}}))
-    refused(OutputError, "--scores", tmp_path / "bare")
     refused(LabelError, "did you mean 'Bird'", out, "--labels", "Brid")
     refused(OutputError, "did you mean b/x.wav", out, "--recordings", "b/x.wave")
     refused(ConfigError, "did you mean Europe/Berlin?", out, "--time-zone", "berlin")
@@ -474,6 +470,14 @@ def test_what_cannot_be_reported_on_is_said(out: Path, tmp_path: Path) -> None:
     done = report(out, out)
     assert done.exit_code == 2
     assert "unexpected extra argument" in done.output
+
+
+def test_without_scores_tags_are_shown_and_what_they_lack_is_said(tmp_path: Path) -> None:
+    run = {**RUN, "identity": {**IDENTITY, "scores": False}}
+    write_output(tmp_path / "out", {"a.wav": scores_of(2, Bird=[0.9, 0.4])}, run=run)  # tags are those from 0.5 on
+    found = look(tmp_path / "out", labels="Bird")
+    assert found.labels[0].duration_s[0] == pytest.approx(CHUNK_S)
+    assert "has no scores, so tags are used" in found.notes[0]
 
 
 def test_a_broken_table_is_named(out: Path, tmp_path: Path) -> None:

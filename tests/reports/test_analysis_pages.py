@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,3 +66,35 @@ def _last(database: duckdb.DuckDBPyConnection, code: str) -> list[tuple[Any, ...
     set_variable, query, _ = code.split(";")
     database.execute(set_variable)
     return database.sql(query).fetchall()
+
+
+def r_has(*packages: str) -> bool:
+    """Return whether R is installed with these packages."""
+    if shutil.which("Rscript") is None:
+        return False
+    code = "".join(f"stopifnot(requireNamespace('{package}', quietly = TRUE));" for package in packages)
+    return subprocess.run(["Rscript", "-e", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("packages", "install"),
+    [
+        (("dplyr", "ggplot2"), "apt-get install r-base-core r-cran-dplyr r-cran-ggplot2"),
+        (("dplyr", "ggplot2", "arrow"), 'install.packages("arrow") in R'),
+    ],
+)
+def test_r_runs_the_code(folder: Path, packages: tuple[str, ...], install: str) -> None:
+    if not r_has(*packages):
+        pytest.skip(f"R with {', '.join(packages)}: {install}")
+    code = "options(warn = 2)\n"  # warnings are errors
+    for language, block in blocks("howto/r.md", "sh", "r"):
+        if language == "sh":
+            run_commands(block)
+        elif "arrow" in packages or "library(arrow)" not in block:
+            code += block
+    code += "stopifnot(by_hour$hour == c(5, 6), best$events == 2)\n"
+    code += "stopifnot(abs(by_hour$share - c(1.92 / 2, 0.96 / 4.72)) < 1e-3)\n"
+    done = subprocess.run(["Rscript", "-e", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "birds.png").stat().st_size > 5000

@@ -100,12 +100,26 @@ def _place_grid(tables: Tables, recordings: Ints) -> Grid:
 
 
 def _row_minutes(begin: Times, end: Times, least: int) -> int:
-    """Return the length of rows in minutes: regular pauses of a recorder leave no row without a recording."""
+    """Return the length of rows in minutes.
+
+    Regular pauses of a recorder leave no row without a recording, and rows have about as many recordings each.
+    """
     order = np.argsort(begin)
-    pauses = (begin[order][1:] - np.maximum.accumulate(end[order])[:-1]).astype(np.int64) / 60e6  # from microseconds
-    pauses = pauses[pauses <= ROW_MINUTES[-1]]  # longer ones are breaks
-    usual = np.quantile(pauses, SHARE_OF_PAUSES) if len(pauses) else 0.0
-    return next(minutes for minutes in ROW_MINUTES if minutes >= max(least, usual))
+    pauses = _minutes(np.maximum.accumulate(end[order])[:-1], begin[order][1:])
+    usual = pauses <= ROW_MINUTES[-1]  # longer ones are breaks
+    if not usual.any():
+        return least
+    pause = max(0.0, float(np.quantile(pauses[usual], SHARE_OF_PAUSES)))
+    period = max(pause, float(np.median(_minutes(begin[order][:-1], begin[order][1:])[usual])), 1.0)
+    for minutes in ROW_MINUTES:
+        even = pause < minutes / 10 or minutes % period < 0.1 or minutes >= 4 * period
+        if minutes >= max(least, pause) and even:
+            return minutes
+    return ROW_MINUTES[-1]
+
+
+def _minutes(since: Times, until: Times) -> npt.NDArray[np.float64]:
+    return np.asarray((until - since).astype("timedelta64[us]").astype(np.int64) / 60e6)
 
 
 def _between(first: Times, last: Times) -> Times:

@@ -6,7 +6,14 @@ const NEARLY_ALL = 0.95; // of what the cell with most has
 const inDays = grid.kind === "clock" && columns > 1;
 const rest = (name) => name.slice(name.lastIndexOf("/") + 1);
 
+const cellSeconds = columns > 1 && grid.kind === "place" ? Number(grid.columns[1]) : about.chunkSeconds;
+
+/** Return the columns of the overview: cells with names; without those before the first recording and after the last. */
 function overviewTimes() {
+  if (grid.kind === "place" && rows === 1) {
+    const text = (seconds) => place(Number(seconds));
+    return grid.columns.map((start, column) => ({ text: text(start), long: text(start), cells: [[0, column]] }));
+  }
   if (grid.kind === "place") {
     return grid.rows.map((name, row) => ({
       text: rest(name),
@@ -20,12 +27,12 @@ function overviewTimes() {
   for (let column = 0; column < columns; column += 1) {
     for (let row = 0; row < rows; row += block) {
       const hours = block === rows ? "" : `, ${grid.rows[row]}–${grid.rows[row + block] ?? "24:00"}`;
-      const text = inDays && row === 0 ? day(grid.columns[column], false) : grid.rows[row];
       const within = Array.from({ length: block }, (_, n) => [row + n, column]);
-      times.push({ text, row, long: dates(column) + hours, cells: within });
+      times.push({ text: grid.rows[row], date: grid.columns[column], row, long: dates(column) + hours, cells: within });
     }
   }
-  return times;
+  const filled = times.map((time) => time.cells.some(([row, column]) => chunks[row * columns + column]));
+  return times.slice(filled.indexOf(true), filled.lastIndexOf(true) + 1);
 }
 
 function dates(column) {
@@ -37,12 +44,16 @@ function dates(column) {
 
 /** Return ticks at the beginning of days, and at times of day if there is room for them. */
 function overviewTicks(times) {
-  const at = (some) => some.map((time) => ({ at: times.indexOf(time) / times.length, text: time.text }));
+  if (grid.kind === "place" && rows === 1) return timeTicks(columns * cellSeconds, room());
   if (!inDays) return ticksOf(times.map(({ text }) => text), grid.kind === "place" ? Math.ceil(room() / 2) : room());
   const apart = [4, 2, 1].find((parts) => rows % parts === 0 && parts * columns <= room()) ?? 1; // ticks of a day
-  const ticks = at(times.filter(({ row }) => row % (rows / apart) === 0));
+  const ticks = times.flatMap(({ text, date, row }, n) => {
+    if (n && row % (rows / apart)) return [];
+    return [{ at: n / times.length, text: n && row ? text : day(date, false) }];
+  });
   const step = Math.ceil(ticks.length / room());
-  return ticks.filter((_, n) => n % step === 0);
+  const some = ticks.filter((_, n) => n % step === 0);
+  return some.length > 1 && some[1].at < 0.8 / room() ? some.slice(1) : some; // the first day may be short
 }
 
 function overview(shown) {
@@ -141,7 +152,6 @@ function fewDays(alone) {
 function places(alone) {
   const height = Math.min(Math.max(40, 20 * rows), alone ? 720 : 240);
   const names = ticksOf(grid.rows.map(rest), Math.floor(height / 18), false);
-  const width = columns > 1 ? Number(grid.columns[1]) : about.chunkSeconds;
-  const ticks = timeTicks(columns * width, alone ? 8 : 4);
+  const ticks = timeTicks(columns * cellSeconds, alone ? 8 : 4);
   return { height, names, ticks, wide: true };
 }

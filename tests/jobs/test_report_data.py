@@ -260,7 +260,9 @@ def test_the_time_zone_is_that_of_the_run_and_said(tmp_path: Path) -> None:
         assert text in page.page(found)
 
 
-@pytest.mark.parametrize(("every_min", "long_s", "rows"), [(10, 60, 96), (60, 60, 24), (180, 600, 8), (60, 3600, 96)])
+@pytest.mark.parametrize(
+    ("every_min", "long_s", "rows"), [(10, 60, 48), (15, 60, 96), (60, 60, 24), (180, 600, 8), (60, 3600, 96)]
+)
 def test_a_recorder_that_pauses_regularly_leaves_no_row_empty(
     tmp_path: Path, every_min: int, long_s: int, rows: int
 ) -> None:

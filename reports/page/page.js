@@ -19,13 +19,7 @@ function fill(id, ...children) {
 function saver(name, header, rows) {
   const button = element("button", { type: "button", className: "save" }, "Download CSV");
   button.setAttribute("aria-label", `Download ${name} as CSV`);
-  button.addEventListener("click", () => {
-    const quoted = (cell) => (/[",\r\n]/.test(cell) ? `"${String(cell).replaceAll('"', '""')}"` : cell);
-    const lines = [header, ...rows()].map((row) => row.map(quoted).join(","));
-    const url = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }));
-    element("a", { href: url, download: `${name}.csv` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
-  });
+  button.addEventListener("click", () => saveTable(`${name}.csv`, [header, ...rows()]));
   return button;
 }
 

@@ -161,9 +161,7 @@ function progress() {
 // The sheet
 
 function download() {
-  const url = URL.createObjectURL(new Blob([sheetText([header, ...rows])], { type: "text/csv" }));
-  element("a", { href: url, download: "sheet.csv" }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60000);
+  saveTable("sheet.csv", [header, ...rows]);
   byId("message").textContent = "Saved as sheet.csv where your browser puts downloads.";
 }
 

@@ -45,6 +45,15 @@ function day(text, withYear = true) {
 
 const moment = (text) => `${day(text)}, ${text.slice(11, 19)}`;
 
+/** Save rows of cells as a CSV file, with a mark of its encoding that spreadsheets need. */
+function saveTable(name, rows) {
+  const cell = (text) => (/[",;\t\r\n]/.test(text) ? `"${String(text).replaceAll('"', '""')}"` : text);
+  const text = `\uFEFF${rows.map((cells) => cells.map(cell).join(",")).join("\r\n")}\r\n`;
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
+}
+
 // Sounds
 
 const bytesOf = (sound) => Uint8Array.from(atob(sounds[sound]), (character) => character.charCodeAt(0));

@@ -1,10 +1,5 @@
 // Verification sheets as text: rows of cells, separated by commas, semicolons or tabs.
 
-function sheetText(rows) {
-  const cell = (text) => (/[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  return `\uFEFF${rows.map((cells) => cells.map(cell).join(",")).join("\r\n")}\r\n`;
-}
-
 function sheetRows(text) {
   const plain = text.replace(/^\uFEFF/, "");
   const head = plain.split(/\r?\n|\r/, 1)[0];

@@ -1,6 +1,5 @@
 """Commands that tag recordings and live audio."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -22,11 +21,11 @@ def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
     are tagged; 3: finished, but some recordings are not tagged from start to end (see the recordings table); 1: not
     finished.
     """
-    from satpipe.pipeline import ray_engine
-
     options = TagOptions(**given)
-    if not dry_run and not Path(options.out, "run.json").exists():  # otherwise nothing may remain to be tagged
-        ray_engine.prepare(options.address, options.workers)  # while the run is planned
+    if not dry_run:
+        from satpipe.jobs.tag.ahead import start_ray
+
+        options = start_ray(options)
 
     from satpipe.jobs.tag import job, messages, progress
     from satpipe.jobs.tag.plan import plan as make_plan

@@ -375,7 +375,9 @@ EVALUATE_BOTH = "satpipe evaluate out out_alone --strong -o compared --table2 --
 SYNTH = "satpipe synth -o scenes --foreground examples/sounds.csv --scenes 20 --length-s 30"
 TAG_SCENES = "satpipe tag scenes/audio -o out_scenes"
 VERIFICATION = "reports/docs/howto/verification.md"
-CLIPS = "satpipe clips out_scenes -o clips --labels Bird --labels Speech --labels Thunder --threshold 0.1"
+CLIPS = (
+    "satpipe clips out_scenes -o clips --labels Bird --labels Speech --labels Thunder --threshold 0.1 --per-class 20"
+)
 VERIFY = "satpipe verify clips/sheet.csv -o thresholds.json"
 EXPORT = "satpipe export bundled -o sat.onnx --check examples/recordings"
 
@@ -445,7 +447,9 @@ COMMANDS = {
     TAG_SCENES: Command(check_tagged_scenes, (SYNTH,)),
     CLIPS: Command(check_clips, (TAG_SCENES,)),
     VERIFY: Command(check_verification, (CLIPS,)),
-    "satpipe events out_scenes --threshold thresholds.json -o events.csv": Command(check_verified_events, (VERIFY,)),
+    "satpipe events out_scenes --threshold thresholds.json --low 0.06 -o events.csv": Command(
+        check_verified_events, (VERIFY,)
+    ),
     "satpipe evaluate out_scenes --strong clips/sheet.csv --bootstrap 0": Command(check_answers_as_truth, (VERIFY,)),
     "satpipe evaluate out_scenes --strong scenes/strong.tsv --weak scenes/weak.csv -o results_scenes": Command(
         prints("20 of 20 clips found"), (TAG_SCENES,)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from satpipe.pipeline.tables.files import DELETE, open_table
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables, all_numbers, codes, side_by_side
 from satpipe.pipeline.tables.own_tables import OwnTable, own_table
 from satpipe.pipeline.tables.schemas import chunk_times
+from satpipe.pipeline.tables.score_pages import read_score_pages
 from satpipe.pipeline.tables.tag_rows import read_tag_rows
 from satpipe.pipeline.tables.targets import Target, all_classes
 from satpipe.sat.errors import DamageError
@@ -155,10 +157,10 @@ class _Filler:
             self._fill_from_tags(part, name)
             return
         path = self._tables.folder / "scores" / name
-        with open_table(path, self._tables.promised[name]) as table:
+        with open_table(path, self._tables.promised[name]) as table, path.open("rb") as opened:
             for group in range(table.num_row_groups):
                 if may_hold(table.metadata.row_group(group), int(part.begin.min()), int(part.end.max())):
-                    self._fill_group(table, group, path)
+                    self._fill_group(table, opened, group, path)
 
     def _fill_from_tags(self, part: Part, name: str) -> None:
         """Take the scores of the tags of a file; those of all other classes stay 0."""
@@ -240,20 +242,17 @@ class _Filler:
         self.read.end_s[to] = about["end_s"].to_numpy()[rows]
         return rows, to
 
-    def _fill_group(self, table: pq.ParquetFile, group: int, path: Path) -> None:
+    def _fill_group(self, table: pq.ParquetFile, file: IO[bytes], group: int, path: Path) -> None:
         rows, to = self._places(table.read_row_group(group, columns=CHUNK_COLUMNS), path)
         if not len(rows):
             return
-        before = 0
-        for part in table.read_row_group(group, columns=["scores"])["scores"].chunks:
-            here = slice(*np.searchsorted(rows, (before, before + len(part))))
-            values = part.flatten() if part.offset or part.null_count else part.values  # `values`: without a copy
-            scores = values.to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
-            if not all_numbers(scores):
-                raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
-            chosen = scores if here.stop - here.start == len(scores) else scores[rows[here] - before]
-            self.read.scores[to[here]] = self._of_outputs(chosen)
-            before += len(part)
+        scores = read_score_pages(file, table.metadata.row_group(group))
+        if scores is None:
+            column = table.read_row_group(group, columns=["scores"])["scores"].combine_chunks()
+            scores = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+        if not all_numbers(scores):
+            raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
+        self.read.scores[to] = self._of_outputs(scores if len(rows) == len(scores) else scores[rows])
 
     def _of_outputs(self, scores: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
         """Return the scores that are wanted [n, K], from those of all classes [n, 527]."""

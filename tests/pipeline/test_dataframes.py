@@ -252,7 +252,7 @@ def test_where_a_worker_died_chunks_are_missing(tmp_path: Path) -> None:
         ({"recordings": ["pond/a.wav", "lake/*"]}, OutputError, r"has no recording lake/\*"),
         ({"since": "dawn"}, ConfigError, "'dawn' is not a valid time"),
         ({"until": pd.NaT, "recordings": "pond/a.wav"}, ConfigError, "NaT is not a valid time"),
-        ({"since": "2025", "recordings": "street/*"}, ConfigError, "does not show when these recordings started"),
+        ({"since": "2025", "recordings": "street/*"}, ConfigError, "start times of these recordings are unknown"),
     ],
 )
 @pytest.mark.parametrize("read_some", [read_tags, read_scores, scan_scores], ids=["tags", "scores", "parts"])

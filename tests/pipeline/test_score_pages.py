@@ -1,0 +1,59 @@
+"""The column of scores, read page by page: the same numbers as Arrow reads, and none from a damaged page."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from satpipe.pipeline.tables.schemas import score_rows
+from satpipe.pipeline.tables.score_pages import read_score_pages
+
+CHUNKS = np.arange(300, dtype=np.int32)
+TABLE = score_rows(
+    "a.wav", CHUNKS, np.random.default_rng(0).random((300, 527), np.float32), (CHUNKS * 2.0, CHUNKS * 2.0 + 2)
+)
+DEFAULT: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["recording"], "write_page_checksum": True}
+
+
+def pages(path: Path) -> list[npt.NDArray[np.float16] | None]:
+    metadata = pq.read_metadata(path)
+    with path.open("rb") as file:
+        return [read_score_pages(file, metadata.row_group(group)) for group in range(metadata.num_row_groups)]
+
+
+@pytest.mark.parametrize("options", [{}, {"data_page_size": 10_000}, {"row_group_size": 77}])
+def test_the_scores_are_those_that_arrow_reads(tmp_path: Path, options: dict[str, Any]) -> None:
+    pq.write_table(TABLE, tmp_path / "a.parquet", **DEFAULT, **options)
+    expected = TABLE["scores"].combine_chunks().flatten().to_numpy().reshape(-1, 527)
+    np.testing.assert_array_equal(np.concatenate(pages(tmp_path / "a.parquet")), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compression": "snappy"}, {"use_dictionary": True}, {"data_page_version": "2.0"},
+     {"column_encoding": {"scores.list.element": "BYTE_STREAM_SPLIT"}}],
+)  # fmt: skip
+def test_what_is_written_in_another_way_is_left_to_arrow(tmp_path: Path, options: dict[str, Any]) -> None:
+    pq.write_table(TABLE, tmp_path / "a.parquet", **DEFAULT | options)
+    assert pages(tmp_path / "a.parquet") == [None]
+
+
+def test_missing_scores_and_shorter_lists_are_left_to_arrow(tmp_path: Path) -> None:
+    for scores in ([[0.5] * 526 + [None]], [[0.5] * 526]):
+        halves = pa.array([[value and np.float16(value) for value in row] for row in scores], pa.list_(pa.float16()))
+        pq.write_table(pa.table({"scores": halves}), tmp_path / "a.parquet", **DEFAULT | {"use_dictionary": False})
+        assert pages(tmp_path / "a.parquet") == [None]
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "a.parquet", **DEFAULT)
+    column = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(4)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    for place in (column.data_page_offset, column.data_page_offset + column.total_compressed_size - 1):
+        damaged = content.copy()
+        damaged[place] ^= 255
+        (tmp_path / "b.parquet").write_bytes(damaged)
+        assert pages(tmp_path / "b.parquet") == [None]

@@ -13,7 +13,10 @@ from satpipe.pipeline.tables.score_pages import read_score_pages
 
 CHUNKS = np.arange(300, dtype=np.int32)
 TABLE = score_rows(
-    "a.wav", CHUNKS, np.random.default_rng(0).random((300, 527), np.float32), (CHUNKS * 2.0, CHUNKS * 2.0 + 2)
+    pa.array(["a.wav"] * 300).dictionary_encode(),
+    CHUNKS,
+    np.random.default_rng(0).random((300, 527), np.float32),
+    (CHUNKS * 2.0, CHUNKS * 2.0 + 2),
 )
 DEFAULT: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["recording"], "write_page_checksum": True}
 

@@ -106,7 +106,7 @@ def as_examples(classes: Sequence[str], embedded: Embedded) -> Examples:
         known[row] &= present[row] | ~present[other]
     origins = {name: number for number, name in enumerate(dict.fromkeys(each.origin for each in given))}
     group = np.array([origins[each.origin] for each in given], np.int32)
-    return Examples(tuple(classes), embedded.vectors, present, known, group)
+    return Examples(tuple(classes), embedded.vectors, present, known, group, embedded.known_weight)
 
 
 def _is_known(name: str, example: Example) -> bool:
@@ -140,7 +140,8 @@ def _few_others(examples: Examples) -> list[str]:
 
 def _notes(labelled: Labelled) -> list[str]:
     return [
-        f"'{name}' is also a class of AudioSet: your own class has the mid own/{name}, and neither changes the other"
+        f"'{name}' is also a class of AudioSet: your own class begins with what the model knows of it, and has the mid "
+        f"own/{name}"
         for name in labelled.classes
         if is_known(name)
     ]

@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,13 @@ from satpipe.jobs.own_classes.labels import Example, Labelled
 from satpipe.pipeline.recordings.find import Search, Source
 from satpipe.pipeline.tables.chunk_embeddings import ChunkEmbeddings, map_embeddings, size_of_embeddings
 from satpipe.pipeline.tables.open_folder import Part, Tables, side_by_side
-from satpipe.pipeline.tagging.embed import Stretch, embed, recording_of
-from satpipe.sat.errors import AudioError, TruthError
+from satpipe.pipeline.tagging.embed import Stretch, embed, recording_of, tagger_of
+from satpipe.sat.errors import AudioError, SatpipeError, TruthError
+from satpipe.sat.labels import find, is_known
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.cpu import threads
 from satpipe.sat.taggers.interface import Tagger
+from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.weights.registry import resolve
 
 BEYOND_S = 0.05  # an example may end this much after its recording
@@ -44,6 +47,8 @@ class Embedded:
     model: str
     chunk_s: float
     notes: tuple[str, ...]
+    known_weight: Vectors | None = None
+    """Weights of AudioSet's classes of the same names, see `satpipe.jobs.own_classes.fit.Examples`."""
 
 
 def from_audio(labelled: Labelled, options: LearnOptions) -> Embedded:
@@ -56,7 +61,7 @@ def from_audio(labelled: Labelled, options: LearnOptions) -> Embedded:
         TruthError: A recording is not found, an example is outside its recording, or none can be used.
     """
     checkpoint = resolve(options.model, options.arch)
-    checkpoint.tagger(embeddings=True)  # an error at once if it has none
+    tagger = checkpoint.tagger(embeddings=True)  # an error at once if it has none
     sources = _sources(labelled, options)
     jobs = [(sources[name], rows) for name, rows in _by_recording(labelled.examples).items()]
     own = threading.local()
@@ -76,7 +81,8 @@ def from_audio(labelled: Labelled, options: LearnOptions) -> Embedded:
         else:
             vectors.update(zip(examples, several, strict=True))
     refuse(outside)
-    return embedded(labelled, vectors, checkpoint.sha256, checkpoint.config.name, checkpoint.config.chunk_samples)
+    found_ones = embedded(labelled, vectors, checkpoint.sha256, checkpoint.config.name, checkpoint.config.chunk_samples)
+    return replace(found_ones, known_weight=_known_weight(tagger, labelled.classes))
 
 
 def embedded(
@@ -218,7 +224,26 @@ def from_tables(labelled: Labelled, options: LearnOptions) -> Embedded:
         for each in labelled.examples
     }
     model = tables.model
-    return embedded(labelled, vectors, model["sha256"], model["arch"], model["chunk_samples"])
+    found = embedded(labelled, vectors, model["sha256"], model["arch"], model["chunk_samples"])
+    if not any(map(is_known, labelled.classes)):
+        return found
+    try:
+        return replace(found, known_weight=_known_weight(tagger_of(tables), labelled.classes))
+    except SatpipeError as error:
+        note = f"AudioSet's classes of the same names are not used, since the model is not found: {error}"
+        return replace(found, notes=(*found.notes, note))
+
+
+def _known_weight(tagger: Tagger, classes: Sequence[str]) -> Vectors | None:
+    """Return the weights of AudioSet's classes with these names, [K, D]; NaN for other names; None if it is no SAT."""
+    if not isinstance(tagger, SATTagger):
+        return None
+    head: Any = tagger.model.outputlayer
+    norm, linear = head
+    of_all: Vectors = (linear.weight * norm.weight).detach().numpy()
+    places = [find(name).index if is_known(name) else None for name in classes]
+    nothing = np.full(of_all.shape[1], np.nan, np.float32)
+    return np.stack([nothing if place is None else of_all[place] for place in places])
 
 
 def chunks_of(example: Example, chunk_s: float, slots: int) -> tuple[int, int]:

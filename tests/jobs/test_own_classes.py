@@ -19,7 +19,7 @@ from satpipe.jobs.own_classes.figures import figures
 from satpipe.jobs.own_classes.fit import Examples, Fitted, fit, folds
 from satpipe.jobs.own_classes.labels import origin_of
 from satpipe.sat.errors import CheckpointError, ConfigError, DamageError, LabelError, OutputError, SatpipeError
-from satpipe.sat.own_classes import OwnClasses, read_own_classes, to_bytes
+from satpipe.sat.own_classes import OwnClasses, normalised, read_own_classes, to_bytes
 from sklearn.metrics import average_precision_score, f1_score
 
 RATE_HZ = 16_000
@@ -258,7 +258,8 @@ def test_labels_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
 def test_a_label_of_audioset_is_allowed_and_noted(tmp_path: Path) -> None:
     learned = learn(make(tmp_path / "sounds", siren=2, background=2))
     assert learned.notes == (
-        "'siren' is also a class of AudioSet: your own class has the mid own/siren, and neither changes the other",
+        "'siren' is also a class of AudioSet: your own class begins with what the model knows of it, and has the mid "
+        "own/siren",
     )
 
 
@@ -290,6 +291,22 @@ def test_figures_of_a_class_equal_those_of_scikit_learn(rows: list[tuple[int, bo
     best = max(f1_score(label, score >= threshold) for threshold in np.unique(score))
     assert found.f1 == pytest.approx(best)
     assert f1_score(label, score >= found.threshold) == pytest.approx(best)
+
+
+def test_a_class_of_a_known_name_begins_with_what_the_model_knows() -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(400, 64)).astype(np.float32)
+    known = rng.normal(size=(1, 64)).astype(np.float32)
+    present = normalised(embeddings) @ known.T > 0
+    few = np.concatenate([np.flatnonzero(present)[:2], np.flatnonzero(~present)[:2]])
+    right = []
+    for weight in (None, known):
+        taught = (embeddings[few], present[few], np.ones((4, 1), bool), np.arange(4, dtype=np.int32))
+        fitted = fit(Examples(("a",), *taught, weight), 0)
+        made = OwnClasses(("a",), (0.5,), "", "", 2.0, fitted.weight, fitted.bias)
+        right.append(average_precision_score(present[:, 0], made.scores(embeddings)[:, 0]))
+    assert right[0] < 0.8
+    assert right[1] > 0.95
 
 
 def test_a_class_is_recognised_and_background_lowers_its_scores_elsewhere() -> None:

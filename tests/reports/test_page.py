@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -15,8 +16,15 @@ from click.testing import CliRunner
 from conftest import ROOT, Satpipe
 from outputs import CHUNK_S, scores_of, set_clock, write_output
 from satpipe.jobs.commands.main import cli
+from satpipe.jobs.report_data import Excerpt, ReportOptions, collect
+from satpipe.jobs.report_data.collection import MAX_CURVES, MAX_DETAILS, MAX_LABELS
+from satpipe.jobs.report_data.count import MAX_PARTS
+from satpipe.jobs.report_data.excerpts import MAX_BYTES
+from satpipe.jobs.report_data.grid import MAX_DAYS
 from satpipe.pipeline.tables.dataframes import read_scores
+from satpipe.reports import page as page_of
 from satpipe.sat.groups import shipped
+from satpipe.sat.labels import weak_labels
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -386,6 +394,40 @@ def luminance(colour: str) -> float:
 def contrast(one: str, other: str) -> float:
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
+
+
+def test_a_page_of_a_year_opens_fast(browser: Browser, tmp_path: Path) -> None:
+    """A page with as many numbers as one can have, which do not compress, and as much sound."""
+    labels = [label.name for label in weak_labels()[:MAX_LABELS]]
+    day = {name: scores_of(MAX_PARTS, **dict.fromkeys(labels, [0.9] * MAX_PARTS)) for name in "abcdefgh"}
+    write_output(tmp_path / "out", day)
+    set_clock(tmp_path / "out", {name: (datetime(2025, 1, 1, hour, tzinfo=UTC), None) for hour, name in enumerate(day)})
+    found = collect(tmp_path / "out", ReportOptions(labels=labels, audio=False))
+    rng = np.random.default_rng(0)
+    days = tuple(str(np.datetime64("2025-01-01") + number) for number in range(MAX_DAYS))
+    hours = tuple(f"{hour:02}:00" for hour in range(24))
+    shape = (len(hours), len(days))
+    sound = [rng.bytes(MAX_BYTES // len(found.moments)) for _ in found.moments]
+    moments = [replace(each, excerpt=Excerpt(audio)) for each, audio in zip(found.moments, sound, strict=True)]
+    scores = rng.integers(0, 201, (MAX_DETAILS, MAX_CURVES, MAX_PARTS), np.uint8)
+    year = replace(
+        found,
+        grid=replace(found.grid, rows=hours, columns=days, minutes=60),
+        chunks=rng.integers(1, 1876, shape),
+        shares=rng.integers(0, 256, (*found.shares.shape[:2], *shape), np.uint8),
+        details=tuple(replace(found.details[0], scores=some, labels=tuple(range(MAX_CURVES))) for some in scores),
+        moments=tuple(moments),
+    )
+    place = page_of.write(year, tmp_path / "year.html")
+    assert 10e6 < place.stat().st_size < 15e6
+    browser.resize(WIDE)
+    took_s: list[float] = []
+    while not took_s or (min(took_s) >= 3 and len(took_s) < 5):  # other tests may run at the same time
+        begin = time.monotonic()
+        browser.open(place)
+        took_s.append(time.monotonic() - begin)
+    assert min(took_s) < 3
+    assert browser.run("return document.querySelectorAll('#when canvas').length") > 6
 
 
 def test_a_page_of_nothing_says_so(browser: Browser, tmp_path: Path) -> None:

@@ -41,10 +41,14 @@ class Labels(click.Group):
     """Commands on labels; arguments without the name of one are a search."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Insert the name of the command that lists classes if none is named."""
-        if not args or args[0] not in {*self.commands, *context.help_option_names}:
-            args = ["list", *args]
-        return super().parse_args(context, args)
+        """List all classes if there are no arguments."""
+        return super().parse_args(context, args or ["list"])
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named, else the one that lists classes."""
+        return super().resolve_command(context, args if args[0] in self.commands else ["list", *args])
 
 
 @group.group(cls=Labels, subcommand_metavar="[SEARCH] | COMMAND")

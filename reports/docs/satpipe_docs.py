@@ -3,7 +3,7 @@
 `schema NAME`: the columns of a table in `satpipe.pipeline.tables.schemas`. `statuses`: the possible statuses of a
 recording. `warnings`: the kinds of warnings of a recording. `configurations models` or `configurations training`: the
 configurations that come with satpipe. `paper-training`: the paper's training next to that of the configurations.
-`cost`: the measured cost of models.
+`cost`: the measured cost of models. `groups`: the groups of classes.
 """
 
 import inspect
@@ -22,6 +22,7 @@ from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.reports import profile_tables
 from satpipe.reports.tables import markdown_text
+from satpipe.sat.groups import shipped_rows
 from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -86,6 +87,18 @@ class PaperTraining(SphinxDirective):
             for row in rows
         )
         return self.parse_text_to_nodes(_table(("", "paper (section)", "published", "satpipe", "why"), cells))
+
+
+class Groups(SphinxDirective):
+    """The groups of classes that come with satpipe, with the reasons for the choice of classes."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        groups: dict[str, list[str]] = {}
+        for row in shipped_rows():
+            groups.setdefault(row.group, []).append(row.label + (f" ({row.why})" if row.why else ""))
+        rows = ((f"`{name}`", "; ".join(classes)) for name, classes in groups.items())
+        return self.parse_text_to_nodes(_table(("group", "classes; `under:` with all below"), rows))
 
 
 class Cost(SphinxDirective):
@@ -220,6 +233,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "warnings": Warnings,
         "configurations": Configurations,
         "cost": Cost,
+        "groups": Groups,
         "paper-training": PaperTraining,
     }
     for name, directive in directives.items():

@@ -3,6 +3,7 @@
 # make check        style, types, direction of imports
 # make docs         the documentation, in build/docs
 # make bench        measure the speed of tagging, and write it into README and documentation
+# make bench-gpu    the same for tagging on a GPU; the figures go to build/benchmark_gpu.json
 # make train-smoke  the whole training pipeline on the examples, in build/train-smoke; the models learn nothing
 # make clean        remove what these targets created
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: tag test check docs bench train-smoke clean
+.PHONY: tag test check docs bench bench-gpu train-smoke clean
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
@@ -33,6 +34,9 @@ docs: .venv/.developing
 bench: .venv/.installed
 	$(BIN)/satpipe benchmark tag examples/recordings -o reports/benchmark.json
 	$(BIN)/python -m satpipe.reports.readme
+
+bench-gpu: .venv/.installed
+	$(BIN)/satpipe benchmark tag examples/recordings -o build/benchmark_gpu.json --device cuda
 
 SMOKE := build/train-smoke
 train-smoke: .venv/.training

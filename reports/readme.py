@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from satpipe.jobs.benchmark.reading import STEREO
 from satpipe.jobs.consistency import Figures
 from satpipe.jobs.options.results import EXACT
 from satpipe.reports import consistency_pictures as pages
+from satpipe.reports import speed_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 _PRECISIONS = ("fp32", "bf16")  # on processors
@@ -24,19 +26,19 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: in
 
 def speed(figures: dict[str, Any]) -> str:
     """Return a table of the speed of tagging."""
-    loop = figures["loop_x_realtime"]
-    runs = [("plain loop: one chunk per call, all processors", loop)]
-    runs += [(f"`satpipe tag`, {name}", run["x_realtime"]) for name, run in figures["runs"].items()]
-    # The loop reads the WAV, so FLAC has no ratio.
-    rows = [(name, f"{rate:,.0f}", "" if "FLAC" in name else f"{rate / loop:.1f}") for name, rate in runs]
-    rows += [
-        (f"`satpipe tag`, gapless {precision}, {name}", f"{row[precision]:,.0f}", f"{row[precision] / row['loop']:.1f}")
-        for name, row in figures["sizes"].items()
-        for precision in _PRECISIONS
-    ]
+    rows = [("plain loop: one chunk per call, all processors", f"{figures['loop_x_realtime']:,.0f}", "1.0", "")]
+    for name, run in figures["runs"].items():
+        # The loop reads the WAV, so FLAC has no ratio.
+        ratio = "" if "FLAC" in name else f"{run['times_loop']:.1f}"
+        rows.append((f"`satpipe tag`, {name}", f"{run['x_realtime']:,.0f}", ratio, f"{run['share_of_model']:.0%}"))
+    for name, row in figures["sizes"].items():
+        for precision in _PRECISIONS:
+            ratio = f"{row[precision] / row['loop']:.1f}"
+            rows.append((f"`satpipe tag`, gapless {precision}, {name}", f"{row[precision]:,.0f}", ratio, ""))
     machine, start_up = figures["machine"], figures["start_up"]
+    heads = ("", "x realtime", "times the loop", "of the model alone")
     return (
-        f"{_table(('', 'x realtime', 'times the loop'), rows)}\n\n{figures['model']} on {machine['processors']} "
+        f"{_table(heads, rows)}\n\n{figures['model']} on {machine['processors']} "
         f"processors ({machine['processor']}), torch {figures['versions']['torch']}, {figures['hours']:g} h of 16 kHz "
         f"WAV unless stated otherwise. Starting Ray took another {figures['ray_start_s']:.1f} s, and the workers' "
         f"first recording {figures['first_run_s']:.1f} s; one short file takes {start_up['one_file_s']:.1f} s in "
@@ -50,15 +52,23 @@ def stages(figures: dict[str, Any]) -> str:
     """Return a table of the workers' time by stage."""
     names = {"read": "decode and resample", "log_mel": "log-mel", "model": "model", "write": "write"}
     rows = []
-    for run in ("gapless fp32", "gapless bf16", "gapless fp32, 48 kHz stereo FLAC", "gapless bf16, 48 kHz stereo FLAC"):
+    for run in ("gapless fp32", "gapless bf16", f"gapless fp32, {STEREO}", f"gapless bf16, {STEREO}"):
         seconds = figures["runs"][run]["worker_s"]
         rows.append((run, *(f"{seconds[name] / sum(seconds.values()):.0%}" for name in names)))
     return _table(("share of the workers' time", *names.values()), rows)
 
 
 def parts(figures: dict[str, Any]) -> str:
-    """Return tables of each part alone on one processor, and of the models compared with their matrix products."""
+    """Return tables of each part alone on one processor, of reading, and of the models, compared with their limits."""
     alone = [(name, f"{rate:,.0f}") for name, rate in figures["parts"].items() if name != "memory_copy"]
+    reading = [
+        (
+            name,
+            *(f"{row[part]:,.0f}" if part in row else "" for part in ("decode", "resample", "read")),
+            f"{row['share']:.0%}",
+        )
+        for name, row in figures["reading"].items()
+    ]
     models = [
         (
             name,
@@ -69,13 +79,15 @@ def parts(figures: dict[str, Any]) -> str:
         )
         for name, row in figures["models"].items()
     ]
-    flac = figures["parts"]["decode, mix and resample FLAC"] * figures["machine"]["processors"]
-    shares = [
-        figures["runs"][f"gapless {precision}, 48 kHz stereo FLAC"]["x_realtime"] / flac for precision in _PRECISIONS
-    ]
+    flac = figures["reading"][STEREO]["read"] * figures["machine"]["processors"]
+    shares = [figures["runs"][f"gapless {precision}, {STEREO}"]["x_realtime"] / flac for precision in _PRECISIONS]
+    of_reading = ("reading, on one processor", "decoding alone", "resampling alone", "satpipe", "share of both alone")
+    auto, times = figures["auto"]["precision"], figures["auto"]["times_fp32"]
+    compared = ", ".join(f"{name} is {each:.2g} times as fast as fp32" for name, each in times.items())
     heads = ("model alone", "x realtime", "its products, GFLOP/s", "x realtime of products alone", "share reached")
     return (
-        f"{_table(('part, alone on one processor', 'x realtime'), alone)}\n\n{_table(heads, models)}\n\n"
+        f"{_table(of_reading, reading)}\n\n{_table(('other parts, alone on one processor', 'x realtime'), alone)}\n\n"
+        f"{_table(heads, models)}\n\nHere `--precision auto` takes {auto}: {compared}. "
         f"The machine copies memory at {figures['parts']['memory_copy'] / 1e9:.0f} GB/s. `satpipe tag` processes 48 "
         f"kHz stereo FLAC at {shares[0]:.0%} (fp32) and {shares[1]:.0%} (bf16) of the rate at which all processors "
         "could decode and resample it."
@@ -276,10 +288,12 @@ def measured() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fill the documents of this checkout."""
+    """Fill the documents of this checkout, and draw the picture of the speed."""
+    figures = measured()
     for document in DOCUMENTS:
         path = ROOT / document
-        path.write_text(fill(path.read_text(), measured(), document))
+        path.write_text(fill(path.read_text(), figures, document))
+    speed_picture.draw(figures, ROOT / "reports")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,20 @@
-"""Measure the speed of each part of tagging alone on one CPU, compared with the limits of the CPU."""
+"""Measure the speed of the model and other parts of tagging alone on one CPU, compared with the limits of the CPU."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from time import perf_counter, process_time
 from typing import Any
 
-import numpy as np
-import soundfile
-import soxr
 import torch
 from satpipe.jobs.benchmark.common import in_turns
-from satpipe.pipeline.recordings.decode import Reader, probe
-from satpipe.pipeline.recordings.resample import QUALITY
+from satpipe.pipeline.ray_engine import fetch
 from satpipe.pipeline.tables.batches import Finished, TableOptions
 from satpipe.pipeline.tables.files import new_name
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.schemas import recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
-from satpipe.sat.model.batching import BATCH_CHUNKS
+from satpipe.sat.model.batching import BATCH_CHUNKS, batch_chunks_for
 from satpipe.sat.model.chunk_parallel import consecutive
 from satpipe.sat.model.config import (
     CENTRE_SAMPLES,
@@ -32,6 +29,7 @@ from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
+from satpipe.sat.weights.checkpoint import Checkpoint
 
 ROUNDS = 3
 BLOCK_S = 16  # decoded at once by a worker
@@ -40,12 +38,10 @@ WRITTEN_CHUNKS = 2048
 MODEL_CHUNKS = BATCH_CHUNKS
 
 
-def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str, float]:
-    """Measure everything except the model.
+def parts(folder: Path, config: ModelConfig) -> dict[str, float]:
+    """Measure everything except reading and the model.
 
     Args:
-        wav: A recording, 16 kHz mono.
-        flac: A recording, 48 kHz stereo.
         folder: Folder for tables.
         config: Configuration of the model whose scores are written.
 
@@ -54,7 +50,6 @@ def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str,
     """
     samples = torch.randn(BLOCK_S * SAMPLE_RATE_HZ + 2 * CENTRE_SAMPLES)
     framed = samples.unfold(0, 2 * CENTRE_SAMPLES, SAMPLE_RATE_HZ // 100).contiguous()
-    high = np.random.default_rng(0).standard_normal(3 * BLOCK_S * SAMPLE_RATE_HZ, dtype=np.float32)
     source, target = torch.zeros(COPIED_BYTES // 4), torch.zeros(COPIED_BYTES // 4)
     log_mel = LogMel()
     output = Output(folder)
@@ -74,20 +69,30 @@ def parts(wav: Path, flac: Path, folder: Path, config: ModelConfig) -> dict[str,
     with torch.inference_mode(), threads(1), output.claim(run):
         seconds = _medians(
             {
-                "decode FLAC": lambda: _drain(soundfile.blocks(flac, 2**17, dtype="float32")),
-                "decode, mix and resample FLAC": lambda: _drain(_reader(flac).blocks()),
-                "decode WAV": lambda: _drain(_reader(wav).blocks()),
-                "resample 48 kHz": lambda: soxr.resample(high, 48_000, SAMPLE_RATE_HZ, quality=QUALITY),
                 "log-mel": lambda: log_mel.frames(samples),
                 "FFTs of log-mel": lambda: torch.fft.rfft(framed),
                 "write": write,
                 "memory_copy": lambda: target.copy_(source),
             }
         )
-    wav_s, flac_s = soundfile.info(wav).duration, soundfile.info(flac).duration
-    worth = {"decode FLAC": flac_s, "decode, mix and resample FLAC": flac_s, "decode WAV": wav_s}
-    worth |= {"write": written_s, "memory_copy": COPIED_BYTES}
+    worth = {"write": written_s, "memory_copy": COPIED_BYTES}
     return {name: worth.get(name, BLOCK_S) / seconds[name] for name in seconds}
+
+
+def model_speed(shared: list[Any], precision: str, cuda: bool, seconds: float) -> float:
+    """Run the model alone on a worker for some seconds; return x realtime."""
+    loaded: Checkpoint = fetch(shared)
+    config, device = loaded.config, torch.device("cuda" if cuda else "cpu")
+    model, batch_chunks = loaded.model().to(device).to_precision(PRECISIONS[precision]), batch_chunks_for(device)
+    chunks = 10 * torch.randn(batch_chunks, MEL_BANDS, config.chunk_frames, device=device) - 30
+    batches = 0
+    with torch.inference_mode(), threads(1):
+        _, memory = consecutive(model, chunks)
+        begun = perf_counter()
+        while (elapsed_s := perf_counter() - begun) < seconds:
+            model.scores(consecutive(model, chunks, memory)[0]).cpu()
+            batches += 1
+    return batches * batch_chunks * config.chunk_samples / SAMPLE_RATE_HZ / elapsed_s
 
 
 def model_parts(model: SAT, precision: str) -> dict[str, float]:
@@ -133,13 +138,4 @@ def chunk_flops(config: ModelConfig) -> int:
 
 def _medians(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Return the median seconds of each function; the first round warms up and does not count."""
-    return {name: median(seconds[1:]) for name, seconds in in_turns(functions, ROUNDS + 1).items()}
-
-
-def _reader(path: Path) -> Reader:
-    return Reader(str(path), probe(str(path), path.stat().st_size))
-
-
-def _drain(blocks: Iterable[Any]) -> None:
-    for _ in blocks:
-        pass
+    return {name: median(seconds[1:]) for name, seconds in in_turns(functions, ROUNDS + 1, process_time).items()}

@@ -1,6 +1,7 @@
-"""`satpipe benchmark tag`: speed of tagging on this machine, compared with the plain loop, as JSON.
+"""`satpipe benchmark tag`: speed of tagging on this machine, compared with its limits and a plain loop, as JSON.
 
-One run measures everything, so that the ratios hold even if other work slows the machine down.
+What is compared is measured in turns, several rounds in one run, and ratios are those within a round: so they hold even
+if other work slows the machine down.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -17,10 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import soundfile
-import soxr
 import torch
 from satpipe.jobs.benchmark import parts
 from satpipe.jobs.benchmark.common import SATPIPE, Say, dated, random_weights, sound_of
+from satpipe.jobs.benchmark.reading import STEREO, reading, write, write_stereo
 from satpipe.jobs.options.measure import BenchmarkOptions, Device
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.job import describe, make_run
@@ -28,17 +30,23 @@ from satpipe.jobs.tag.plan import plan
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.sat.model.config import BUNDLED, CLASSES, CUTS, SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.config import AUTO, BUNDLED, CLASSES, CUTS, SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.precision import PRECISIONS
 from satpipe.sat.model.streaming import StreamingTagger
+from satpipe.sat.taggers.fastest import compare
+from satpipe.sat.taggers.interface import CPU
 from satpipe.sat.weights.checkpoint import Checkpoint, load
 from satpipe.sat.weights.registry import load_checkpoint
 
+ROUNDS = 3
 LOOP_BLOCK_S = 2  # read at a time by the published inference script
+LOOP_S = 600
+ALONE_S = 3.0  # that the model runs alone on each worker
 COMPARED_S = 300
 FLAC_S = 900
+COMPRESSED_S = 60
 SHORT_S = 10
 SIZES_S = {"SAT_S_2s": 300, "SAT_B_2s": 120}  # the larger models, and the audio they are measured on
 ON_CPUS = ("fp32", "bf16")
@@ -61,103 +69,112 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
     """
     checkpoint = load_checkpoint(BUNDLED)
     duration_s = int(hours * 3600)
+    precisions = tuple(PRECISIONS) if device == "cuda" else ON_CPUS
     with TemporaryDirectory() as name:
         folder = Path(name)
-        say(f"making {hours:g} h of 16 kHz WAV and {FLAC_S} s of 48 kHz stereo FLAC")
+        say(f"making {hours:g} h of 16 kHz WAV, and 48 kHz stereo FLAC, MP3, Opus and AAC")
         sound = sound_of(recordings)
-        wav, flac, part, short = (folder / name for name in ("hour.wav", "stereo.flac", "part.wav", "short.wav"))
-        _write(short, sound, SHORT_S, SAMPLE_RATE_HZ, 1)
-        _write(wav, sound, duration_s, SAMPLE_RATE_HZ, 1)
-        _write(part, sound, COMPARED_S, SAMPLE_RATE_HZ, 1)
-        _write(flac, sound, FLAC_S, 48_000, 2)
+        wav, part, short = (
+            write(folder / name, sound, length_s, SAMPLE_RATE_HZ, 1)
+            for name, length_s in (("hour.wav", duration_s), ("part.wav", COMPARED_S), ("short.wav", SHORT_S))
+        )
+        files = write_stereo(sound, folder, FLAC_S, COMPRESSED_S)
         say("start-up")
         start_up = {"help_s": _command("--help"), "one_file_s": _command("tag", short, "-o", folder / "one")}
         say("each part alone, on one CPU")
-        config = checkpoint.config
-        alone = parts.parts(wav, flac, folder / "written", config)
-        say("the plain loop: one chunk at a time, all CPUs")
-        loop_s, loop_scores = _loop(checkpoint, wav, duration_s)
+        alone = parts.parts(folder / "written", checkpoint.config)
+        read = reading({"16 kHz mono WAV": wav} | files)
+        say("the models alone, on one CPU")
+        models = {
+            f"{name} {precision}": parts.model_parts(SAT(get_config(name)).eval(), precision)
+            for name, precision in product((checkpoint.config.name, *SIZES_S), ON_CPUS)
+        }
+        with threads(1):
+            chosen = compare(checkpoint, AUTO, "gapless", CPU)
         begun = perf_counter()
-        with _workers(device) as tag:
+        with _workers(device) as (tag, model_speed):
             start_s = perf_counter() - begun
             begun = perf_counter()
             tag(part, folder / "first", span_s=_span_s(COMPARED_S, 20))
             first_s = perf_counter() - begun
-            runs = {}
-            for cut, precision in product(CUTS[::-1], PRECISIONS if device == "cuda" else ON_CPUS):
-                say(f"satpipe tag, {cut}, {precision}")
-                tag(part, folder / "warm", cut=cut, precision=precision, span_s=_span_s(COMPARED_S, 20))
-                out = folder / f"{cut}-{precision}"
-                elapsed_s, seconds = tag(wav, out, cut=cut, precision=precision)
-                runs[f"{cut} {precision}"] = {"x_realtime": duration_s / elapsed_s, "worker_s": seconds}
-            for precision in ON_CPUS:
-                say(f"satpipe tag, 48 kHz stereo FLAC, {precision}")
-                tag(part, folder / "warm", precision=precision, span_s=_span_s(COMPARED_S, 20))
-                elapsed_s, seconds = tag(flac, folder / "flac", precision=precision, span_s=_span_s(FLAC_S))
-                name = f"gapless {precision}, 48 kHz stereo FLAC"
-                runs[name] = {"x_realtime": FLAC_S / elapsed_s, "worker_s": seconds}
+            rounds: list[dict[str, float]] = []
+            worker_s: dict[str, dict[str, float]] = {}
+            for number in range(ROUNDS):
+                say(f"round {number + 1} of {ROUNDS}: the plain loop, one chunk at a time, all CPUs")
+                loop_s, loop_scores = _loop(checkpoint, wav, min(LOOP_S, duration_s))
+                rounds.append({"loop": min(LOOP_S, duration_s) / loop_s})
+                for precision in precisions:
+                    say(f"round {number + 1} of {ROUNDS}: the model alone and satpipe tag, {precision}")
+                    rounds[-1][f"model {precision}"] = model_speed(checkpoint, precision)
+                    tag(part, folder / "warm", precision=precision, span_s=_span_s(COMPARED_S, 20))
+                    runs = {f"{cut} {precision}": (wav, duration_s, cut) for cut in CUTS[::-1]}
+                    runs[f"gapless {precision}, {STEREO}"] = (files[STEREO], FLAC_S, "gapless")
+                    for run, (path, length_s, cut) in runs.items():
+                        elapsed_s, worker_s[run] = tag(path, folder / run, cut=cut, precision=precision)
+                        rounds[-1][run] = length_s / elapsed_s
             larger = {}
             for name, length_s in SIZES_S.items():
                 say(f"{name}, random weights")
-                larger[name] = _size(name, length_s, sound, folder, tag)
+                larger[name] = _size(name, length_s, sound, folder, tag, precisions)
             say("comparing scores")
             tag(part, folder / "all", cut="script", threshold=0.0, top_k=CLASSES, scores=False)
         difference = _difference(folder / "all", loop_scores)
         sizes = {
-            table: sum(path.stat().st_size for path in (folder / "gapless-fp32" / table).glob("*.parquet"))
+            table: sum(path.stat().st_size for path in (folder / "gapless fp32" / table).glob("*.parquet"))
             for table in ("tags", "scores")
         }
-    say("the models alone, on one CPU")
-    models = {
-        f"{name} {precision}": parts.model_parts(SAT(get_config(name)).eval(), precision)
-        for name, precision in product((config.name, *SIZES_S), ON_CPUS)
-    }
     return dated({
         "versions": describe(TagOptions((), folder), checkpoint)["versions"],
         "model": checkpoint.config.name,
         "hours": hours,
-        "loop_x_realtime": duration_s / loop_s,
+        "rounds": ROUNDS,
+        "loop_x_realtime": median(each["loop"] for each in rounds),
         "start_up": start_up,
         "parts": alone,
+        "reading": read,
         "models": models,
+        "auto": {"precision": chosen.fastest, "times_fp32": chosen.speeds},
         "sizes": larger,
         "ray_start_s": start_s,
         "first_run_s": first_s,
-        "runs": runs,
+        "model_x_realtime": {name: median(each[f"model {name}"] for each in rounds) for name in precisions},
+        "runs": {name: _run(name, rounds) | {"worker_s": worker_s[name]} for name in worker_s},
         "largest_score_difference": difference,
         "year_bytes": {table: size / hours * YEAR_H for table, size in sizes.items()},
     })  # fmt: skip
 
 
-def _write(path: Path, sound: Samples, duration_s: int, rate_hz: int, channels: int) -> None:
-    once = soxr.resample(sound, SAMPLE_RATE_HZ, rate_hz)
-    missing = duration_s * rate_hz
-    with soundfile.SoundFile(path, "w", rate_hz, channels, "PCM_16") as file:
-        while missing:
-            block = once[:missing]
-            second = np.roll(block, rate_hz // 100)  # channels must differ
-            file.write(np.stack([block, second][:channels], axis=1))
-            missing -= len(block)
+def _run(name: str, rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Return the speed of a run, and its ratios to the loop and to the model alone on all workers."""
+    precision = name.split()[1].rstrip(",")
+    return {
+        "x_realtime": median(each[name] for each in rounds),
+        "times_loop": median(each[name] / each["loop"] for each in rounds),
+        "share_of_model": median(each[name] / each[f"model {precision}"] for each in rounds),
+    }
 
 
 def _loop(checkpoint: Checkpoint, path: Path, duration_s: int) -> tuple[float, torch.Tensor]:
-    """Tag as the published inference script does; return the elapsed seconds and the scores [C, 527]."""
+    """Tag the beginning as the published inference script does; return the elapsed seconds and the scores [C, 527]."""
     with threads(os.cpu_count() or 1):
         StreamingTagger(checkpoint.model(), "script").push(torch.zeros(LOOP_BLOCK_S * SAMPLE_RATE_HZ))  # warms up
         tagger = StreamingTagger(checkpoint.model(), "script")
         begun = perf_counter()
-        blocks = soundfile.blocks(path, LOOP_BLOCK_S * SAMPLE_RATE_HZ, dtype="float32")
+        frames = duration_s * SAMPLE_RATE_HZ
+        blocks = soundfile.blocks(path, LOOP_BLOCK_S * SAMPLE_RATE_HZ, dtype="float32", frames=frames)
         scores = [tagger.push(torch.from_numpy(block)) for block in blocks]
         return perf_counter() - begun, torch.cat(scores)
 
 
-def _size(name: str, length_s: int, sound: Samples, folder: Path, tag: Tag) -> dict[str, float]:
+def _size(
+    name: str, length_s: int, sound: Samples, folder: Path, tag: Tag, precisions: tuple[str, ...]
+) -> dict[str, float]:
     """Measure another model, with random weights: the loop and `satpipe tag` in each precision, x realtime."""
-    weights, wav = random_weights(name, folder), folder / f"{name}.wav"
-    _write(wav, sound, length_s, SAMPLE_RATE_HZ, 1)
+    weights = random_weights(name, folder)
+    wav = write(folder / f"{name}.wav", sound, length_s, SAMPLE_RATE_HZ, 1)
     figures = {"loop": length_s / _loop(load(weights), wav, length_s)[0]}
     span_s = _span_s(length_s)
-    for precision in ON_CPUS:
+    for precision in precisions:
         for out in ("warm", f"{name}-{precision}"):  # the first loads the model
             elapsed_s, _ = tag(wav, folder / out, model=weights, precision=precision, span_s=span_s)
         figures[precision] = length_s / elapsed_s
@@ -177,8 +194,8 @@ def _command(*args: object) -> float:
 
 
 @contextmanager
-def _workers(device: Device) -> Iterator[Tag]:
-    """Start Ray once, and yield a function that tags a file with it."""
+def _workers(device: Device) -> Iterator[tuple[Tag, Callable[[Checkpoint, str], float]]]:
+    """Start Ray once; yield a function that tags a file with it, and one that runs the model alone on all workers."""
     with ray_engine.start(None, None, device) as ray:
 
         def tag(path: Path, out: Path, **given: Any) -> tuple[float, dict[str, float]]:
@@ -192,7 +209,16 @@ def _workers(device: Device) -> Iterator[Tag]:
                 run.go(iter(planned.search), planned.remaining, planned.remaining_bytes, lambda progress: None)
                 return perf_counter() - begun, dict(run.progress.seconds)
 
-        yield tag
+        def model_speed(checkpoint: Checkpoint, precision: str) -> float:
+            shared = ray.share(checkpoint)
+            for _ in range(ray.width):
+                ray.submit(None, parts.model_speed, shared, precision, ray.gpus > 0, ALONE_S)
+            total = 0.0
+            while ray.in_flight:
+                total += sum(speed for _, speed in ray.results(timeout_s=1.0))
+            return total
+
+        yield tag, model_speed
 
 
 def _difference(out: Path, loop_scores: torch.Tensor) -> float:

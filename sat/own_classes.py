@@ -100,9 +100,12 @@ def table_name(path: str | Path) -> str:
     """Return the name of the table of a file's classes: its stem.
 
     Raises:
-        ConfigError: It has characters other than letters, digits and _ . + -, or is too long.
+        ConfigError: It has characters other than letters, digits and _ . + -, or is too long, or its file does not end
+            in .safetensors.
     """
     name = Path(path).name.removesuffix(SUFFIX)
+    if Path(path).suffix != SUFFIX:
+        raise ConfigError(f"the name of a file of own classes must end in {SUFFIX}, not {path}")
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"the name of {path} names a table: it must have at most 100 letters, digits and the characters _ . + -, "

@@ -23,7 +23,9 @@ def learn(*, labels: str, target: Path, **given: Any) -> int:
     """
     from satpipe.jobs import own_classes
     from satpipe.reports import own_classes as pages
+    from satpipe.sat.own_classes import table_name
 
+    table_name(target)  # an error before the work, not after it
     learned = own_classes.learn(labels, **given)
     own_classes.write(learned, target)
     for note in learned.notes:

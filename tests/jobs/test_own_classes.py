@@ -89,6 +89,10 @@ def test_learn_prints_figures_of_each_class_and_writes_the_same_file_again(
     assert done.returncode == 0, done.stderr
     assert "| hiss | 3 | 3 | 1.00 (1.00 to 1.00) |" in done.stdout
     assert (tmp_path / "again.safetensors").read_bytes() == classes.read_bytes()
+    for name in ("mine", "my classes.safetensors"):
+        refused = satpipe_here("learn", labelled, "-o", tmp_path / name)
+        assert refused.returncode == 1
+        assert "ConfigError: the name of" in refused.stderr
     learned = read_own_classes(classes)
     assert learned.labels == ("hiss", "siren")
     assert learned.card["background"] == 3

@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 from satpipe.pipeline.recordings.for_browsers import CLEAR, audible, mp3
+from satpipe.pipeline.recordings.libsndfile import SndFile
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.storage import output_file
 from satpipe.pipeline.tables.open_folder import side_by_side
@@ -76,17 +77,19 @@ def cut(
 
     def cut_some(some: list[Window]) -> tuple[str, dict[str, Clip], str]:
         clips, reason = {}, ""
-        for each in some:
-            try:
-                if len(each.recording.splitlines()) > 1:
-                    raise AudioError("its name has line breaks, which a sheet cannot hold")
-                begin_s = max(0.0, each.start_s - each.pad_s)
-                sound = files.read(each.recording, begin_s, each.end_s + each.pad_s)
-            except AudioError as error:
-                reason = str(error)
-                continue
-            write_wav(folder / f"{each.name}.wav", sound)
-            clips[each.name] = Clip(sound.start_s, len(sound.samples) / sound.rate_hz, _for_page(sound))
+        kept_open: dict[str, SndFile] = {}
+        try:
+            for each in some:
+                try:
+                    sound = _read(files, each, kept_open)
+                except AudioError as error:
+                    reason = str(error)
+                    continue
+                write_wav(folder / f"{each.name}.wav", sound)
+                clips[each.name] = Clip(sound.start_s, len(sound.samples) / sound.rate_hz, _for_page(sound))
+        finally:
+            for file in kept_open.values():
+                file.close()
         return some[0].recording, clips, reason
 
     # A long recording is not left to one thread.
@@ -99,6 +102,13 @@ def cut(
         done += len(some)
         progress(done, len(windows))
     return found, failed
+
+
+def _read(files: SourceFiles, window: Window, kept_open: dict[str, SndFile]) -> Sound:
+    if len(window.recording.splitlines()) > 1:
+        raise AudioError("its name has line breaks, which a sheet cannot hold")
+    begin_s = max(0.0, window.start_s - window.pad_s)
+    return files.read(window.recording, begin_s, window.end_s + window.pad_s, kept_open=kept_open)
 
 
 def write_wav(place: Path, sound: Sound) -> None:

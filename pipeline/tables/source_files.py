@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search, Source
+from satpipe.pipeline.recordings.libsndfile import SndFile
 from satpipe.pipeline.recordings.recording import AudioInfo, Part, file_and_channel
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.open_folder import Tables
@@ -87,7 +88,14 @@ class SourceFiles:
         """Return the channel that was tagged, counted from 1; None for the mean of all."""
         return self._number or file_and_channel(recording, split=self._split)[1]
 
-    def read(self, recording: str, start_s: float, end_s: float, rate_hz: int | None = None) -> Sound:
+    def read(
+        self,
+        recording: str,
+        start_s: float,
+        end_s: float,
+        rate_hz: int | None = None,
+        kept_open: dict[str, SndFile] | None = None,
+    ) -> Sound:
         """Return the sound of a stretch of a recording, which ends earlier if the recording does.
 
         Only this stretch is decoded. It begins at the sample at or before `start_s`; in formats without exact seeking,
@@ -98,6 +106,7 @@ class SourceFiles:
             start_s: Start in the recording, in seconds.
             end_s: End, in seconds.
             rate_hz: Sampling rate wanted; None for that of the recording.
+            kept_open: As for `Reader`.
 
         Raises:
             AudioError: A file no longer exists, has changed, cannot be read, or ends before this stretch.
@@ -106,7 +115,7 @@ class SourceFiles:
         rate_hz = rate_hz or info.rate_hz
         start = int(max(0.0, start_s) * rate_hz + 1e-6)
         path = "" if info.parts else self._file(self._files[recording][0]).path
-        reader = Reader(path, info, self.channel(recording), start, rate_hz)
+        reader = Reader(path, info, self.channel(recording), start, rate_hz, kept_open=kept_open)
         samples = _first(reader, max(1, int(end_s * rate_hz + 1e-6) - start))
         return Sound(samples, rate_hz, start / rate_hz)
 

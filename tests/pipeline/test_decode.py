@@ -380,3 +380,14 @@ def test_a_wav_header_that_announces_a_day_is_missed_when_there_is_a_second(tmp_
     info = announce(tmp_path / "a.wav", noise(SAMPLE_RATE_HZ), 2 * SAMPLE_RATE_HZ * 3600 * hours)
     assert info.samples == SAMPLE_RATE_HZ
     assert "bytes more than the file has" in info.problem
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+def test_a_file_that_is_kept_open_is_read_as_a_file_opened_again(tmp_path: Path, name: str) -> None:
+    path = str(write(tmp_path / name, noise(60_000), 16_000))
+    info, kept = probe(path, (tmp_path / name).stat().st_size), {}  # type: ignore[var-annotated]
+    for start in (30_000, 0, 45_000, 10_000):
+        one, other = (next(Reader(path, info, None, start, kept_open=each).blocks())[:5000] for each in (kept, None))
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    (file,) = kept.values()
+    file.close()

@@ -25,7 +25,8 @@ REMOVAL_TRIES = 50
 MIN_FREE_BYTES = 32 * 2**20  # for sockets and logs
 OBJECT_STORE_BYTES = 512 * 2**20  # for the model's weights; everything else is small
 OUT_OF_MEMORY_RETRIES = 2
-NO_PORT = -1  # without a port Ray starts no dashboard; otherwise it would wait a second for one that shows nothing
+# Ray starts no dashboard where it cannot; otherwise it would wait a second for one that shows nothing.
+NO_DASHBOARD = {"include_dashboard": False, "dashboard_host": None, "dashboard_port": -1}
 CHECK_EVERY_S = 0.2  # for the end of Ray; faster than the user can end it and start another
 END_WITHIN_S = 3.0  # time for this process to leave its Ray
 
@@ -118,8 +119,7 @@ class LocalRay:
                     initialize(
                         address="local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
                         num_cpus=self.cpus,
-                        include_dashboard=False,
-                        dashboard_port=NO_PORT,
+                        **NO_DASHBOARD,
                         object_store_memory=OBJECT_STORE_BYTES,
                         _temp_dir=os.path.join(self._folder, "r"),  # Ray opens its own folder to all users
                     )

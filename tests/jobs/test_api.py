@@ -15,7 +15,7 @@ import pytest
 import satpipe
 import soundfile
 from conftest import ROOT, Satpipe
-from satpipe.jobs.options.results import ClipsOptions, EvaluateOptions, EventOptions, VerifyOptions
+from satpipe.jobs.options.results import ActivityOptions, ClipsOptions, EvaluateOptions, EventOptions, VerifyOptions
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.pipeline.option import declared
 from satpipe.sat import errors
@@ -23,7 +23,7 @@ from satpipe.sat import errors
 EXAMPLES = ROOT / "examples" / "recordings"
 FUNCTIONS = {
     "tag": TagOptions, "evaluate": EvaluateOptions, "events": EventOptions, "clips": ClipsOptions,
-    "verify": VerifyOptions,
+    "verify": VerifyOptions, "activity": ActivityOptions,
 }  # fmt: skip
 
 
@@ -46,8 +46,9 @@ def folder(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_names_are_these() -> None:
     assert satpipe.__all__ == [
         "AudioError", "CheckpointError", "ConfigError", "DamageError", "DownloadError", "LabelError", "OutputError",
-        "SatpipeError", "StreamingTagger", "TrainingError", "TruthError", "__version__", "activity", "clips",
-        "evaluate", "events", "labels", "load_model", "read_embeddings", "read_recordings", "read_scores", "read_tags",
+        "SatpipeError", "StreamingTagger", "TrainingError", "TruthError", "__version__", "activity", "classify",
+        "clips", "evaluate", "events", "labels", "learn", "load_model", "read_embeddings", "read_recordings",
+        "read_scores", "read_tags",
         "scan_embeddings", "scan_scores", "search", "tag", "verify",
     ]  # fmt: skip
     assert set(satpipe.__all__) == set(dir(satpipe))

@@ -124,7 +124,7 @@ def test_groups_come_from_a_file_and_their_thresholds_too(tmp_path: Path, satpip
     path.write_text(json.dumps({"groups": {"road": pond}}))
     with pytest.raises(TruthError, match="has its threshold of 'road' for a group of other classes"):
         events(tmp_path / "out", **groups, group="road", threshold=path)
-    with pytest.raises(ConfigError, match="both a class and a group are called 'Bird': leave out one of them"):
+    with pytest.raises(ConfigError, match="are both called 'Bird': choose one"):
         events(tmp_path / "out", labels="Bird", group="Bird")
     done = satpipe_here("events", tmp_path / "out", "--groups", tmp_path / "own.csv", "--group", "pond,birds")
     assert (done.returncode, "classes: pond (1)" in done.stdout) == (0, True)

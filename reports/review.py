@@ -24,10 +24,9 @@ SCRIPTS = ("shared.js", "spectrogram.js", "sheet.js", "review.js")  # one module
 def clips(out: str | Path, options: ClipsOptions) -> pd.DataFrame:
     """Cut clips of events from recordings, to judge what the classes are worth, as `satpipe clips` does.
 
-    >>> satpipe.clips("out", to="clips", labels="Bird", threshold=0.2, per_class=20)[["clip", "label", "score"]].head(2)
-                           clip label     score
-    0  audio/bird_001_0.93.wav  Bird  0.930176
-    1  audio/bird_002_0.87.wav  Bird  0.870117
+    >>> satpipe.clips("out", to="clips", labels="Bird", threshold=0.2, per_class=20)[["clip", "label", "score"]]
+                          clip label    score
+    0  audio/bird_001_0.83.wav  Bird  0.82666
 
     Args:
         out: Output folder of `satpipe tag`, path or URL.

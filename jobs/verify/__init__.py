@@ -22,9 +22,12 @@ _TYPES = {
 def verify(sheet: str | Path, **options: Any) -> pd.DataFrame:
     """Estimate the precision of each class in a verification sheet, as `satpipe verify` does.
 
-    >>> satpipe.verify("clips/sheet.csv")[["label", "yes", "no", "precision", "low", "high", "threshold"]]
-      label  yes  no  precision   low  high  threshold
-    0  Bird   38  12       0.61  0.48  0.73      0.412
+    >>> sheet = satpipe.clips("out", to="clips_to_judge", labels="Bird", threshold=0.2)
+    >>> sheet["correct"] = "yes"  # what was heard in each clip
+    >>> sheet.to_csv("judged.csv", index=False)
+    >>> satpipe.verify("judged.csv")[["label", "events", "yes", "no", "precision", "low", "high"]]
+      label  events  yes  no  precision  low  high
+    0  Bird     1.0    1   0        1.0  1.0   1.0
 
     Args:
         sheet: Path or URL of a sheet of `satpipe clips` with answers.

@@ -179,7 +179,8 @@ def write_embeddings(folder: str | Path, days: int = DAYS, sites: tuple[str, ...
                 for hour in some:
                     direction = 2 * rng.standard_normal(size, np.float32)
                     values = direction + np.roll(noises[rng.integers(NOISES)], rng.integers(size), axis=1)
-                    writer.add(schemas.embedding_rows(_name(*hour), chunks, values, times))
+                    names = schemas.name_of_each([_name(*hour)], np.zeros(CHUNKS, np.int32))
+                    writer.add(schemas.embedding_rows(names, chunks, values, times))
             rows = [{**_row(*hour), "tags": 0} for hour in some]
             output.batches.commit(name, pa.Table.from_pylist(rows, schema=schemas.RECORDINGS))
         output.note(run | {"finished": run["started"], "batches": output.batches.names})

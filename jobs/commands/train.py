@@ -65,7 +65,8 @@ def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], res
     from satpipe.jobs.train.config import load_config
 
     settings = load_config(stage, config, overrides)
-    path = job.train(settings, out, address=address, resume=resume, report=lambda line: log(messages.metrics(line)))
+    report = {"report": lambda line: log(messages.metrics(line)), "note": log}
+    path = job.train(settings, out, address=address, resume=resume, **report)
     next_step = (
         f"start stage full from it with --set init={path}"
         if stage == "mae"

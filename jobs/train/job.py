@@ -22,13 +22,13 @@ import torch
 from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import SCORE, STATE
 from satpipe.jobs.train.log import METRICS, lines
+from satpipe.jobs.train.preflight import Preflight, check_inputs, judge, try_step
 from satpipe.jobs.train.worker import ERROR, train_worker
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.storage import locate, output_file, written_whole
 from satpipe.pipeline.training_data.shards import Shards
-from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.sat import errors
-from satpipe.sat.errors import ConfigError, OutputError, TrainingError
+from satpipe.sat.errors import OutputError, TrainingError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
@@ -62,6 +62,7 @@ def train(
     address: str | None = None,
     resume: bool = False,
     report: Report = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Run one stage to its end, and export the model.
 
@@ -71,16 +72,18 @@ def train(
         address: Address of a running Ray cluster; by default Ray is started on this machine.
         resume: Continue the run in the folder.
         report: Called with each line of metrics.
+        note: Called with a description of the run, once everything has been checked.
 
     Returns:
         The exported file.
 
     Raises:
-        ConfigError: A folder or file of the settings is missing or does not match the others.
+        ConfigError: A folder or file of the settings is missing or does not match the others, or memory or disk are too
+            small.
         OutputError: The folder contains a run and `resume` is not given, or a run with other settings.
         TrainingError: The run cannot continue; the last checkpoint is kept.
     """
-    _check_inputs(settings)
+    check_inputs(settings)
     # Workers run in other folders.
     settings = settings.model_copy(update=_places(settings, lambda place: str(locate(place))))
     out = out.absolute()
@@ -90,6 +93,7 @@ def train(
         workers = os.cpu_count() or workers
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     with _reported(out / METRICS, report), ray_engine.start(address, workers, settings.device) as ray:
+        note(judge(settings, _preflight(ray, settings), out))
         checkpoints = _fit(settings, out, use_gpu=ray.gpus > 0)
     return export(settings, out, checkpoints)
 
@@ -101,6 +105,17 @@ def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, An
         for name in FOLDERS
         if (given := getattr(settings, name))
     }
+
+
+def _preflight(ray: ray_engine.Engine, settings: TrainConfig) -> Preflight:
+    """Try a step on a worker, whose packages and devices may differ from those of this process."""
+    ray.submit(None, try_step, settings.model_dump())
+    while True:
+        for _, found in ray.results(_POLL_S):
+            if isinstance(found, ray_engine.Lost):
+                raise TrainingError(f"the first step failed: {found.reason}")
+            checked: Preflight = found
+            return checked
 
 
 def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
@@ -181,24 +196,6 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
         checkpoint.save(model, named, torch.float16 if settings.half else torch.float32, **metadata)
         os.replace(named, temporary)
     return path
-
-
-def _check_inputs(settings: TrainConfig) -> None:
-    """Check the data here, so that errors do not appear only on a worker."""
-    shards = Shards(settings.data)
-    if settings.labels:
-        Segments(settings.labels, shards)
-    if settings.validation:
-        others = Shards(settings.validation)
-        if settings.validation_labels:
-            Segments(settings.validation_labels, others)
-        shared = set(shards.clips) & set(others.clips)
-        if shared and settings.validation != settings.data:
-            raise ConfigError(f"{len(shared):,} clips are in both {settings.data} and {settings.validation}")
-    if settings.init:
-        checkpoint.load(settings.init)
-    if settings.teacher:
-        load_teacher(settings.teacher)
 
 
 def _claim(out: Path, settings: TrainConfig, resume: bool) -> None:

@@ -26,7 +26,7 @@ class Learner:
         if state:
             objective.load_state_dict(state["objective"])
         self._module = group.wrap(objective)
-        self._optimizer = _optimizer(settings, objective)
+        self._optimizer = make_optimizer(settings, objective)
         self._average: dict[str, Tensor] | None = None
         if settings.ema:
             start = (state and state["average"]) or objective.tagger.state_dict()
@@ -91,7 +91,12 @@ class Learner:
             self._module.train()
 
 
-def _optimizer(settings: TrainConfig, objective: Objective) -> torch.optim.Optimizer:
+def make_optimizer(settings: TrainConfig, objective: Objective) -> torch.optim.Optimizer:
+    """Return the optimiser of a run.
+
+    Raises:
+        TrainingError: It needs a package that is not installed.
+    """
     groups = parameter_groups(objective, settings.weight_decay)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, lr=settings.lr, betas=settings.betas)

@@ -143,6 +143,8 @@ class Worker:
                     "loss": float(np.mean(losses)),
                     "lr": lr,
                     "hours": round(progress.seconds / 3600, 4),
+                    "hours_left": round(self._hours_left(), 4),
+                    "samples_per_s": round(progress.seen / max(1e-9, progress.seconds), 1),
                     "samples_per_cpu_s": round(speed, 1),
                 })  # fmt: skip
                 losses.clear()
@@ -153,6 +155,11 @@ class Worker:
             ):
                 self._save({})
                 clock = perf_counter()
+
+    def _hours_left(self) -> float:
+        """Return the hours of training that are left, without validation, at the speed until now."""
+        done, total = self._progress.update, self._settings.epochs * self._updates_per_epoch
+        return self._progress.seconds / max(1, done) * (total - done) / 3600
 
     def _step(self, batch: Batch, lr: float, *, ends: bool) -> float:
         """Train on one batch, with an update if it ends an accumulation; return the loss."""

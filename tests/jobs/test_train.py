@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from satpipe.jobs.evaluate import evaluate
 from satpipe.jobs.train import worker as train_worker
 from satpipe.jobs.train.config import load_config
 from satpipe.jobs.train.job import export
+from satpipe.jobs.train.preflight import judge, try_step
 from satpipe.jobs.train.worker import Worker
-from satpipe.sat.errors import CheckpointError, TrainingError
+from satpipe.sat.errors import CheckpointError, ConfigError, TrainingError
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.training import augmentation as augment
@@ -75,6 +77,8 @@ def losses(run: Path) -> dict[int, float]:
 def undisturbed(folder: Path, satpipe_here: Satpipe) -> dict[int, float]:
     done = satpipe_here(*arguments(folder, "undisturbed", "validation=set"), cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert "batch 2 on 2 workers (cpu), learning rate 0.0005; a step needs about 0." in done.stderr
+    assert "hours_left 0," in done.stderr
     return losses(folder / "undisturbed")
 
 
@@ -178,11 +182,10 @@ def large_weights(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe_here: Satpipe) -> None:
-    overrides = (f"init={large_weights(folder)}", "precision=fp32", "workers=1")
-    done = satpipe_here(*arguments(folder, "diverged", *overrides), cwd=folder)
+    done = satpipe_here(*arguments(folder, "diverged", "lr=1e38", "precision=fp32", "workers=1"), cwd=folder)
     assert done.returncode == 1
     assert "TrainingError: the loss became" in done.stderr
-    assert "at update 0 (epoch 0, batch 0 of worker 0: " in done.stderr
+    assert "at update 1 (epoch 0, batch 1 of worker 0: " in done.stderr
 
 
 @pytest.mark.slow
@@ -233,6 +236,25 @@ def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, sat
     assert "run `satpipe prepare` first" in gone.stderr
     none = satpipe_here(*arguments(folder, "none"), "--resume", cwd=folder)
     assert "contains no run to continue" in none.stderr
+
+
+def test_a_step_is_tried_before_anything_that_takes_long(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    given = ("data=set", "labels=labels", "validation=set", "precision=fp32")
+    small, large = (load_config("sat", "smoke_sat", [*given, f"batch={batch}"]) for batch in (2, 2_000_000))
+    found = try_step(small.model_dump())
+    assert found.checkpoint_bytes > 3 * 4 * 5_400_000  # weights and two running means of 5.4 million parameters
+    assert "batch 2 on 1 worker (cpu), learning rate 0.0005; a step needs about 0." in judge(small, found, folder)
+    with pytest.raises(
+        ConfigError, match=r"a step of 2000000 clips needs about \d{4,}.\d GB of memory, but .* accumulate"
+    ):
+        judge(large, try_step(large.model_dump()), folder)
+    overflow = load_config("sat", "smoke_sat", [*given, f"init={large_weights(folder)}"])
+    with pytest.raises(TrainingError, match="the loss of the first step is nan"):
+        try_step(overflow.model_dump())
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim.adam", None)
+    with pytest.raises(TrainingError, match="adam8bit needs bitsandbytes; install it with"):
+        try_step(load_config("sat", "sat_tiny_2s", given).model_dump())
 
 
 def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

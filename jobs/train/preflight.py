@@ -1,6 +1,5 @@
 """Checks of a training run, in seconds: its data, and on a worker its packages, memory and one step."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from satpipe.jobs.train.batches import augmented, make_feed
 from satpipe.jobs.train.config import TrainConfig
@@ -112,7 +112,7 @@ def _measured(settings: TrainConfig, device: torch.device) -> Preflight:
     return Preflight(
         str(device.type),
         memory_bytes=2 * size + average + state + sum(kept.values()) * settings.step_batch // clips,
-        available_bytes=torch.cuda.mem_get_info()[0] if device.type == "cuda" else _available_bytes(),
+        available_bytes=torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available,
         checkpoint_bytes=size + average + state,
         clip_s=seconds / clips,
     )
@@ -149,12 +149,3 @@ def _bytes(value: object) -> int:
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
-
-
-def _available_bytes() -> int:
-    """Return the memory that is available here; all memory where Linux's count does not exist."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

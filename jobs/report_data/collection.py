@@ -13,13 +13,13 @@ from satpipe.jobs.options.results import ReportOptions
 from satpipe.jobs.report_data.contents import NOT_TAGGED, SHARE_STEPS, Detail, LabelTotal, Problem, ReportData, Warned
 from satpipe.jobs.report_data.count import Counter
 from satpipe.jobs.report_data.excerpts import with_sound
-from satpipe.jobs.report_data.folding import fold, with_groups
+from satpipe.jobs.report_data.folding import fold, groups_of, with_groups
 from satpipe.jobs.report_data.grid import ends_s, grid, local_time
 from satpipe.jobs.report_data.moments import choose as choose_moments
 from satpipe.pipeline.recording_warnings import count as count_warnings
 from satpipe.pipeline.start_times.resolver import find_zone
 from satpipe.pipeline.tables.open_folder import Ints, Part, Tables
-from satpipe.pipeline.tables.targets import Target, all_classes
+from satpipe.pipeline.tables.targets import Target
 
 LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # plus the threshold itself
 # These limits keep the page under 15 MB whatever the folder contains; `tests/jobs/test_report_data.py` adds them up.
@@ -39,9 +39,9 @@ def collect(out: str | Path, options: ReportOptions) -> ReportData:
         ConfigError: The time zone or a time is not valid, or the file of groups cannot be read.
     """
     selection = options.selection
-    targets = with_groups(selection.targets())
     asked = options.time_zone and find_zone(options.time_zone)
     tables = Tables(out, scores=False)
+    targets = with_groups(selection.targets(tables.folder))
     clock, notes = asked or tables.zone, (*tables.notes, *tables.check_scores(), *selection.notes(tables))
     part = selection.part(tables)
     recordings = part.recordings
@@ -100,7 +100,7 @@ def _order(
     duration_s = counter.duration_s.round(3)  # classes of equal length stay in the order of the model's outputs
     found = set(np.flatnonzero(counter.duration_s[:, 0] > 0).tolist())
     folded = fold(targets, found)
-    unused = set(range(len(all_classes()), len(targets))) - set(folded.values())
+    unused = set(groups_of(targets)) - set(folded.values())
     # Lower levels determine the order of classes that never reach the threshold.
     keys = [-duration_s[:, level] for level in (*range(len(levels) - 1, at, -1), *range(at + 1))]
     keys.append(np.isin(np.arange(len(targets)), list(folded)).astype(np.float64))

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from satpipe.pipeline.tables.targets import Target, all_classes
-from satpipe.sat.groups import Group, shipped
+from satpipe.sat.groups import PREFIX, Group, shipped
 
 
 def with_groups(targets: Sequence[Target]) -> tuple[Target, ...]:
@@ -20,14 +20,18 @@ def fold(targets: Sequence[Target], found: Collection[int]) -> dict[int, int]:
         targets: From `with_groups`.
         found: Positions of the targets that occur. A group needs two classes that occur.
     """
-    if len(targets) <= len(all_classes()):
-        return {}
     folded: dict[int, int] = {}
-    for place in sorted(range(len(all_classes()), len(targets)), key=lambda place: len(targets[place].columns)):
+    for place in sorted(groups_of(targets), key=lambda place: len(targets[place].columns)):
         classes = [column for column in targets[place].columns if column in found and column not in folded]
         if len(classes) > 1:
             folded.update(dict.fromkeys(classes, place))
     return folded
+
+
+def groups_of(targets: Sequence[Target]) -> list[int]:
+    """Return the positions of the groups that `fold` may use: those after all classes."""
+    later = range(len(all_classes()), len(targets))
+    return [place for place in later if targets[place].mid.startswith(PREFIX)]
 
 
 def _small_groups() -> list[Group]:

@@ -13,7 +13,9 @@ import soundfile
 from conftest import Satpipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from satpipe.jobs import report_data
 from satpipe.jobs.options.own_classes import LearnOptions
+from satpipe.jobs.options.results import ReportOptions
 from satpipe.jobs.own_classes import learn, write
 from satpipe.jobs.own_classes.figures import figures
 from satpipe.jobs.own_classes.fit import Examples, Fitted, fit, folds
@@ -146,6 +148,9 @@ def test_evaluate_compares_own_classes_with_labels_of_these_names(tagged: Path, 
     assert all(each["segment_f1"] > 0.7 for each in result["classes"])
     activity = api.activity(tagged, own="mine", by="recording")
     assert set(activity.label) == {"siren", "hiss"}
+    shown = report_data.collect(tagged, ReportOptions(own="mine", labels="Siren", audio=False))
+    assert {label.name for label in shown.labels} >= {"siren", "hiss"}
+    assert all(label.duration_s[-1] <= 16 for label in shown.labels)
 
 
 def test_stream_prints_own_classes_that_reach_their_threshold(

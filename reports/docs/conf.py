@@ -33,7 +33,11 @@ napoleon_numpy_docstring = False
 # Types without a page here: those of other libraries, and internal ones of satpipe.
 nitpick_ignore_regex = [
     ("py:class", r"(collections|datetime|numpy|pandas|pathlib|pyarrow|torch)\..*"),
-    ("py:class", r"satpipe\.pipeline\..*|satpipe\.jobs\.(options|synth\.inputs|tag\.plan|tag\.status)\..*"),
+    (
+        "py:class",
+        r"satpipe\.pipeline\..*|satpipe\.jobs\.(options|ground_truth\.vocabulary|own_classes\.figures|synth\.inputs|tag\.plan|tag\.status)\..*",
+    ),
+    ("py:class", r"satpipe\.sat\.own_classes\..*"),
     ("py:class", r"satpipe\.sat\.model\.concurrent_streams\.Key"),  # a type variable
     ("py:class", r"FieldInfo|NoneType|Ge|Gt|Le|Lt"),  # of fields that pydantic checks
 ]

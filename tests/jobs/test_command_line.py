@@ -41,7 +41,9 @@ HEAVY = ("torch", "ray", "pandas", "numpy", "pyarrow", "rich", "requests")
 
 def test_the_help_shows_every_command_in_its_group_with_a_whole_summary() -> None:
     printed = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
-    assert [section.name for section in SECTIONS] == ["Tag", "Results", "Train", "Measure", "Models and labels"]
+    assert [section.name for section in SECTIONS] == [
+        "Tag", "Results", "Own classes", "Train", "Measure", "Models and labels"
+    ]  # fmt: skip
     assert "..." not in printed.partition("Options:")[2]
     for section in SECTIONS:
         listed = printed.partition(f"\n{section.name}:\n")[2].partition("\n\n")[0]

@@ -98,7 +98,7 @@ class Groups(SphinxDirective):
         for row in shipped_rows():
             groups.setdefault(row.group, []).append(row.label + (f" ({row.why})" if row.why else ""))
         rows = ((f"`{name}`", "; ".join(classes)) for name, classes in groups.items())
-        return self.parse_text_to_nodes(_table(("group", "classes; `under:` with all below"), rows))
+        return self.parse_text_to_nodes(_table(("group", "classes (`under:` adds all classes below)"), rows))
 
 
 class Cost(SphinxDirective):

@@ -11,7 +11,7 @@ _COLUMNS = ("Class", "Examples", "Recordings", "Average precision", "F1", "Thres
 def table(figures: Sequence[ClassFigures]) -> Table:
     """Return the figures of classes that were learned."""
     return Table(
-        "Recognition in recordings that were not used to learn",
+        "Recognition in recordings that were not used for learning",
         _COLUMNS,
         tuple(map(_row, figures)),
         "In brackets: intervals of 95 %. The threshold is the score with the highest F1.",

@@ -1,4 +1,4 @@
-"""The page of `satpipe clips`, on which someone listens to clips and answers what can be heard; and the whole job."""
+"""The page of `satpipe clips`, on which someone listens to clips and answers what can be heard; and `satpipe.clips`."""
 
 import hashlib
 from collections.abc import Callable
@@ -22,7 +22,7 @@ SCRIPTS = ("shared.js", "spectrogram.js", "sheet.js", "review.js")  # one module
 
 @takes(ClipsOptions)
 def clips(out: str | Path, options: ClipsOptions) -> pd.DataFrame:
-    """Cut clips of events from recordings, to judge what the classes are worth, as `satpipe clips` does.
+    """Cut clips of events from recordings, to judge how often a class is right, as `satpipe clips` does.
 
     >>> satpipe.clips("out", to="clips", labels="Bird", threshold=0.2, per_class=20)[["clip", "label", "score"]]
                           clip label    score

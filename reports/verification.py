@@ -45,18 +45,20 @@ def _notes(found: Verification) -> list[str]:
             "and sets no threshold: draw clips with --sample stratified"
         )
     if each := _names(classes, lambda one: bool(one.unsure)):
-        lines.append(f"{each}: clips answered with unsure do not count")
+        lines.append(f"{each}: clips answered unsure do not count")
     if each := _names(classes, lambda one: bool(one.unanswered)):
         left = sum(one.unanswered for one in classes)
-        lines.append(f"{each}: {left:,} clips have no answer yet; those answered stand for them")
+        lines.append(f"{each}: {left:,} clips have no answer yet; the answered clips stand for them")
     if each := _names(classes, lambda one: one.sample != TOP and 0 < one.covered < 0.9999):
-        lines.append(f"{each}: some ranges of scores have no answer, and the figures leave them out")
+        lines.append(f"{each}: some ranges of scores have no answers; the figures do not cover them")
     if each := _names(classes, lambda one: one.found is not None and one.sample != TOP and one.threshold is None):
         lines.append(
             f"{each}: no threshold with at least {MIN_CLIPS} judged clips reaches a precision of {found.precision:g}"
         )
     if each := _names(classes, lambda one: one.lowest):
-        lines.append(f"{each}: all scores in the sheet reach it; a lower threshold than that of the clips might, too")
+        lines.append(
+            f"{each}: all scores in the sheet reach this precision; a threshold below that of the clips might, too"
+        )
     return [f"note: {line}" for line in lines]
 
 

@@ -108,8 +108,8 @@ def table_name(path: str | Path) -> str:
         raise ConfigError(f"the name of a file of own classes must end in {SUFFIX}, not {path}")
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"the name of {path} names a table: it must have at most 100 letters, digits and the characters _ . + -, "
-            "and must not begin with one of the last three"
+            f"the name of {path} becomes that of a table: it must have at most 100 letters, digits "
+            "and characters _ . + -, and must not begin with one of the last three"
         )
     return name
 

@@ -1,8 +1,8 @@
 """`satpipe activity` counts events and adds up their length by hour, day, recording or folder.
 
-Beside them stands the recorded time, the effort. An event or a recording that goes on after a full hour counts in both
-hours with its part of the time; its number counts where it begins. Where nothing was recorded there is no row. Where
-nothing was found, the row has 0 events.
+Beside them it states the recorded time, the effort. The length of an event or recording that continues past a full hour
+is divided between the hours; an event is counted where it begins. Without a recording there is no row. Without an
+event, the row has 0 events.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Counts what happens in the cells of an activity table, in one pass over the scores."""
+"""Count events and recorded time in the cells of an activity table, in one pass over the scores."""
 
 from threading import Lock
 

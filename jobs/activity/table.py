@@ -60,8 +60,8 @@ class Activity:
         most = len(self._cells) * len(self._targets)
         if most > MOST_ROWS:
             raise ConfigError(
-                f"{len(self._cells):,} rows for each of {len(self._targets):,} classes are {most:,} rows: choose "
-                "--labels or --group, or a coarser --by"
+                f"the table would have {most:,} rows, {len(self._cells):,} for each of {len(self._targets):,} classes; "
+                f"the maximum is {MOST_ROWS:,}: choose fewer classes with --labels or --group, or a coarser --by"
             )
         self._counter = Counter(finder, self._cells)
         self._kept = np.flatnonzero(self._counter.recorded_s > 0)

@@ -2,9 +2,9 @@
 
     audio/bird_001_0.93.wav ...   the clips: the rate of the recording, one channel or the mean of all, as tagged
     sheet.csv                     a row for each clip, with a column `correct` to fill in, see `jobs.ground_truth.sheet`
-    review.html                   a page to listen, look and answer
+    review.html                   a page on which to listen, look and answer
 
-Clips are WAV, since every program opens that; what was compressed in the recording stays so, what was not is exact.
+Clips are WAV files, which every program opens. They have the decoded samples; those of lossless recordings are exact.
 """
 
 from satpipe.jobs.clips.job import SHEET, Cut, cut_clips
@@ -53,5 +53,5 @@ def problems(cut: Cut) -> list[str]:
     lines += [f"  and {len(cut.failed) - SHOWN:,} more"] if len(cut.failed) > SHOWN else []
     return [
         *lines,
-        "If recordings have moved, name their folder with --moved-to, and another one for the clips with -o",
+        "If recordings have moved, name their folder with --moved-to, and a new folder for the clips with -o",
     ]

@@ -66,7 +66,7 @@ def cut_clips(
     """
     folder: Any = locate(options.to)
     if (folder / SHEET).exists():
-        raise OutputError(f"{folder / SHEET} exists, perhaps with answers: name another folder with -o, or delete it")
+        raise OutputError(f"{folder / SHEET} exists and may have answers: name another folder with -o, or delete it")
     tables, found, notes = _stretches(out, options) if options.stretches else _events(out, options)
     if found.empty and options.stretches:
         raise OutputError(f"{options.stretches} lists no stretches")
@@ -84,8 +84,8 @@ def cut_clips(
     if not clips:
         name, reason = next(iter(failed.items()))
         raise OutputError(
-            f"no clip could be cut from {len(failed):,} recordings; from {name}: {reason}. If they have moved, name "
-            "their folder with --moved-to"
+            f"no clip could be cut from {len(failed):,} recordings; {name}: {reason}. If the recordings have moved, "
+            "name their folder with --moved-to"
         )
     kept = np.array([each.name in clips for each in windows])
     return Cut(

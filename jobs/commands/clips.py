@@ -1,4 +1,4 @@
-"""Commands that have people check results."""
+"""Commands for checking results by ear."""
 
 import time
 from typing import Any
@@ -14,10 +14,10 @@ LOG_S = 5.0  # between lines of progress
 @OUT
 @options(ClipsOptions)
 def clips(*, out: str, **given: Any) -> int:
-    """Cut events from recordings, to listen and check.
+    """Cut events from recordings, to check them by ear.
 
-    Writes each clip as WAV, a page to listen and answer whether the class is right, and a sheet for the answers, which
-    `satpipe verify` turns into the precision of each class.
+    Writes each clip as WAV, a page on which you listen and answer whether the class is right, and a sheet for the
+    answers, from which `satpipe verify` estimates the precision of each class.
     """
     from satpipe.jobs import clips
     from satpipe.reports import review
@@ -33,7 +33,7 @@ def clips(*, out: str, **given: Any) -> int:
     cut, size_bytes = review.write(out, ClipsOptions(**with_lists(given)), progress)
     say(*clips.text(cut))
     say(f"to listen and answer: {cut.folder / review.NAME} ({size_bytes / 1e6:.1f} MB)")
-    say(f"with the answers in it: satpipe verify {cut.folder / clips.SHEET}")
+    say(f"once the sheet has your answers: satpipe verify {cut.folder / clips.SHEET}")
     log(*clips.problems(cut))
     return SOME_FAILED if cut.failed else 0
 
@@ -41,12 +41,18 @@ def clips(*, out: str, **given: Any) -> int:
 @click.command()
 @click.argument("sheet")
 @options(VerifyOptions)
-@click.option("-o", "--out", "target", metavar="FILE", help="File of thresholds, JSON, for --threshold of commands.")
+@click.option(
+    "-o",
+    "--out",
+    "target",
+    metavar="FILE",
+    help="JSON file of thresholds to write, for the option --threshold of other commands.",
+)
 def verify(*, sheet: str, target: str | None, **given: Any) -> int:
     """Estimate the precision of each class from judged clips.
 
-    SHEET is that of `satpipe clips` with answers in the column correct: yes, no or unsure. Each answer counts for the
-    events that its clip stands for. A sample of the highest scores sets no threshold.
+    SHEET is the sheet of `satpipe clips` with answers in the column correct: yes, no or unsure. Each answer counts for
+    the events that its clip stands for. Clips of the highest scores (--sample top) give no threshold.
     """
     from satpipe.jobs import verify
     from satpipe.reports.verification import verification_text

@@ -176,10 +176,10 @@ def benchmark_grids(foreground: str, out: Path, **given: Any) -> int:
 @click.argument("labels", metavar="FOLDER", type=_FOLDER)
 @_RESULT
 def benchmark_own_classes(labels: Path, out: Path) -> int:
-    """Measure the accuracy of own classes over the number of examples.
+    """Measure how the accuracy of own classes depends on the number of examples.
 
-    FOLDER has a sub-folder of recordings for each class. The accuracy without examples needs AudioSet's names as names
-    of the sub-folders; several are separated by `;`.
+    FOLDER has a sub-folder of recordings for each class. The accuracy without examples is measured if the sub-folders
+    have the names of AudioSet classes; `;` separates several in one name.
     """
     from satpipe.jobs.benchmark import common, own_classes
 

@@ -1,4 +1,4 @@
-"""Commands that teach satpipe classes of the user's own."""
+"""Commands on own classes."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ group = click.Group("Own classes")
 def learn(*, labels: str, target: Path, **given: Any) -> int:
     """Learn your own classes from examples.
 
-    LABELS is a folder with a sub-folder of recordings for each class (`background`: none of them), or labelled
-    stretches of recordings in any format that `evaluate --strong` reads. The table shows how well each class is
-    recognised in recordings that were not used to learn it.
+    LABELS is a folder with a sub-folder of recordings for each class (`background`: none of the classes), or
+    labelled stretches in any format that `evaluate --strong` reads. The table shows how well each class is recognised
+    in recordings that were not used to learn it.
     """
     from satpipe.jobs import own_classes
     from satpipe.reports import own_classes as pages
@@ -41,8 +41,8 @@ def learn(*, labels: str, target: Path, **given: Any) -> int:
 def classify(*, out: str, path: Path) -> int:
     """Score tagged recordings for your own classes.
 
-    Writes the table own/NAME in OUT, where NAME is that of the file without its suffix. OUT must have embeddings (`tag
-    --embeddings`); no audio is read. A table of that name is replaced.
+    Writes the table own/NAME in OUT, where NAME is the name of the file without its ending. OUT must have embeddings
+    (`tag --embeddings`); no audio is read. A table of that name is replaced.
     """
     from satpipe.jobs.own_classes.classify import classify as scored
 

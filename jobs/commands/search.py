@@ -1,4 +1,4 @@
-"""The command that searches an output folder for sounds like an example."""
+"""The command `search`."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from satpipe.jobs.options.results import SearchOptions
 def search(*, out: str, to: str | None, **given: Any) -> int:
     """Find what sounds like an example.
 
-    Compares every chunk in OUT, which needs the table that `tag --embeddings` writes, with a sound file, or with a
-    stretch of a recording in OUT. The most similar one comes first.
+    Compares a sound file, or a stretch of a recording in OUT, with every chunk in OUT, which needs the table that `tag
+    --embeddings` writes. Prints the hits, the most similar one first.
     """
     from satpipe.jobs import search
     from satpipe.pipeline.tables.table_files import table_format

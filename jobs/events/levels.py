@@ -60,7 +60,7 @@ def levels(options: EventOptions, folder: Path) -> Levels:
 def _thresholds(options: EventOptions, folder: Path) -> tuple[tuple[Target, ...], Floats, Thresholds | None]:
     targets = options.selection.targets(folder)
     if not targets:
-        raise ConfigError("--labels and --group select nothing")
+        raise ConfigError("--labels, --group and --own select nothing")
     if options.threshold is None:
         known = [each.threshold for each in targets]
         return targets, np.array([DEFAULT_THRESHOLD if each is None else each for each in known]), None

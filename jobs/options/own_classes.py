@@ -16,11 +16,11 @@ class LearnOptions(Options):
     """Options of `satpipe learn`."""
 
     recordings: Annotated[
-        str | None, Option("Folder of the labelled recordings, if they do not lie beside the labels.", metavar="FOLDER")
+        str | None, Option("Folder of the labelled recordings, if they are not beside the labels.", metavar="FOLDER")
     ] = None
     embeddings_from: Annotated[
         str | None,
-        Option("Output folder of `tag --embeddings` with the labelled recordings: no audio is read.", metavar="OUT"),
+        Option("Output folder of `tag --embeddings` with the labelled recordings; no audio is read.", metavar="OUT"),
     ] = None
     model: Annotated[str, Option(MODEL, metavar="NAME|PATH|NAME:WEIGHTS")] = BUNDLED
     arch: Annotated[

@@ -21,7 +21,7 @@ AUDIOSET = "audioset"
 """Value of `weak` and `strong`: AudioSet's own labels of its evaluation set."""
 
 BY = HOUR, DAY, RECORDING, FOLDER, LABEL = ("hour", "day", "recording", "folder", "label")
-"""What the rows of an activity table can tell apart."""
+"""What separates the rows of an activity table, besides classes and groups."""
 DEFAULT_THRESHOLD = 0.5
 """Minimum score of what counts as found, in `events`, `activity`, `report` and other commands on results."""
 
@@ -41,7 +41,7 @@ GroupNames = Annotated[
 ]
 GroupsFile = Annotated[
     str | Path | None,
-    Option("Table of more groups, columns group and label; without --group, all of them are used.", metavar="FILE"),
+    Option("Table of your own groups, columns group and label; without --group, all of them are used.", metavar="FILE"),
 ]
 OwnNames = Annotated[
     str | Iterable[str] | None,
@@ -53,8 +53,8 @@ Recordings = Annotated[
 Threshold = Annotated[
     float | str | Path | None,
     Option(
-        "Minimum of the highest score of an event, or a file of thresholds, see `verify` and `evaluate --tune`; by "
-        "default 0.5, and for own classes what their file has.",
+        "Minimum peak score of an event, or a file of thresholds, see `verify` and `evaluate --tune`; by default 0.5, "
+        "and for own classes the thresholds in their file.",
         metavar="S|FILE",
     ),
 ]
@@ -134,7 +134,7 @@ class EvaluateOptions(Options):
     ] = None
     group: Annotated[
         str | Iterable[str] | None,
-        Option("Evaluate groups of classes instead: names as for `events --group`.", metavar="NAME[,NAME]"),
+        Option("Evaluate groups instead of classes; names as for `events --group`.", metavar="NAME[,NAME]"),
     ] = None
     groups: GroupsFile = None
     own: OwnNames = None
@@ -220,9 +220,11 @@ class EvaluateOptions(Options):
         if self.median_filter % 2 == 0:
             raise ConfigError(f"--median-filter must be an odd number of chunks, not {self.median_filter}")
         if (self.group is not None or self.groups is not None) and (self.classes or self.aliases):
-            raise ConfigError("--group and --groups are a class set of their own: leave out --classes and --aliases")
+            raise ConfigError("--group and --groups choose the classes to evaluate: leave out --classes and --aliases")
         if self.own is not None and (self.classes or self.aliases or self.group is not None or self.groups is not None):
-            raise ConfigError("--own is a class set of its own: leave out --classes, --aliases, --group and --groups")
+            raise ConfigError(
+                "--own chooses the classes to evaluate: leave out --classes, --aliases, --group and --groups"
+            )
         if self.tune and self.threshold is not None:
             raise ConfigError("--tune chooses thresholds: leave out --threshold")
         if any(not each.strip().isdecimal() or int(each) % 2 == 0 for each in self.tune_filters.split(",")):
@@ -259,7 +261,7 @@ class ActivityOptions(EventOptions):
     by: Annotated[
         str | Iterable[str],
         Option(
-            "What rows tell apart besides classes and groups; label: only these.",
+            "What separates rows, besides classes and groups; label: nothing else.",
             metavar="hour|day|recording|folder|label",
         ),
     ] = ("hour",)
@@ -299,18 +301,21 @@ class ClipsOptions(EventOptions):
     sample: Annotated[
         Literal["stratified", "top"],
         Option(
-            "stratified: at random, equally many from each part of the range of scores, for precision and thresholds; "
-            "top: the highest scores."
+            "stratified: at random, the same number from each part of the range of scores, for precision and "
+            "thresholds; top: the highest scores."
         ),
     ] = "stratified"
     seed: Annotated[int, Option("Random seed of the draw.", minimum=0)] = 0
     pad_s: Annotated[float, Option("Seconds before and after each event.", minimum=0)] = 1.0
     length_s: Annotated[
-        float, Option("Maximum length of a clip in seconds; of a longer event, its middle is cut.", minimum=0.5)
+        float, Option("Maximum length of a clip in seconds; of a longer event, the middle is cut.", minimum=0.5)
     ] = 10.0
     stretches: Annotated[
         str | Path | None,
-        Option("Cut these stretches, not events: columns recording, start_s, end_s, label[, score].", metavar="FILE"),
+        Option(
+            "Table of stretches to cut instead of events: columns recording, start_s, end_s, label[, score].",
+            metavar="FILE",
+        ),
     ] = None
     moved_to: Annotated[
         str | Path | None,
@@ -328,7 +333,7 @@ class ClipsOptions(EventOptions):
             raise ConfigError(f"--length-s must be more than twice --pad-s, which is {self.pad_s:g} s")
         unused = [each for each in declared(EventOptions) if getattr(self, each.name) != each.default]
         if self.stretches and unused:
-            raise ConfigError(f"--stretches says what to cut: leave out {unused[0].flags[-1]}")
+            raise ConfigError(f"--stretches states what to cut: leave out {unused[0].flags[-1]}")
 
 
 @dataclass(frozen=True)
@@ -336,12 +341,14 @@ class VerifyOptions(Options):
     """Options of `satpipe verify`."""
 
     precision: Annotated[
-        float, Option("Precision that the thresholds are to reach.", minimum=0, maximum=1, above=True)
+        float, Option("Precision that the thresholds must reach.", minimum=0, maximum=1, above=True)
     ] = 0.9
     level: Annotated[float, Option("Confidence level of the intervals.", minimum=0.5, maximum=1, below=True)] = 0.95
     groups: Annotated[
         str | Path | None,
-        Option("Table of the groups that `clips` was given, for the file of thresholds.", metavar="FILE"),
+        Option(
+            "Table of groups that `clips` was given with --groups; needed for the file of thresholds.", metavar="FILE"
+        ),
     ] = None
 
 
@@ -383,9 +390,7 @@ class SearchOptions(PartOptions):
 
     like: Annotated[
         str | Path | Iterable[str | Path] | None,
-        Option(
-            "Sound file with an example, or a folder of examples; not necessarily a recording in OUT.", metavar="FILE"
-        ),
+        Option("Sound file of an example, or a folder of examples; need not be a recording in OUT.", metavar="FILE"),
     ] = None
     like_recording: Annotated[
         str | None, Option("Recording in OUT that is the example, instead of a file.", metavar="NAME")
@@ -393,7 +398,7 @@ class SearchOptions(PartOptions):
     start_s: Annotated[
         float | None, Option("Second at which the example starts in its file or recording.", minimum=0)
     ] = None
-    end_s: Annotated[float | None, Option("Second at which it ends.", minimum=0, above=True)] = None
+    end_s: Annotated[float | None, Option("Second at which the example ends.", minimum=0, above=True)] = None
     number: Annotated[
         int,
         Option(
@@ -404,7 +409,7 @@ class SearchOptions(PartOptions):
         None
     )
     model: Annotated[
-        str | None, Option("The model of OUT, if it is not where it was when OUT was made.", metavar="NAME|PATH")
+        str | None, Option("Model of OUT, if its file has moved since OUT was made.", metavar="NAME|PATH")
     ] = None
 
     def __post_init__(self) -> None:

@@ -46,7 +46,8 @@ class ModelOptions(Options):
         "geometric"
     )
     precision: Annotated[
-        Precision, Option("Number format of the model. auto: the fastest on this machine; kept when the run continues.")
+        Precision,
+        Option("Number format of the model. auto: the fastest on this machine, which is kept when the run continues."),
     ] = "fp32"
 
     def __post_init__(self) -> None:
@@ -92,13 +93,13 @@ class TagOptions(ClusterOptions, ModelOptions):
     embeddings: Annotated[
         bool,
         Option(
-            "Also write the embedding of each chunk, for `search` and own classes; a folder that has them gets them in "
-            "any case."
+            "Also write the embedding of each chunk, for `search` and own classes; a folder that has embeddings keeps "
+            "getting them."
         ),
     ] = False
     own_classes: Annotated[
         str | Path | None,
-        Option("Also score your own classes, from a file of `satpipe learn`; includes --embeddings.", metavar="FILE"),
+        Option("Also score own classes, from a file of `satpipe learn`; implies --embeddings.", metavar="FILE"),
     ] = None
     channels: Annotated[str, Option(CHANNELS, metavar="mix|split|N")] = "mix"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model runs.")] = "auto"
@@ -156,5 +157,5 @@ class StreamOptions(SourceOptions, ModelOptions):
     embeddings: Annotated[bool, Option("Also print the embedding of each chunk.")] = False
     own_classes: Annotated[
         str | Path | None,
-        Option("Also print the tags of your own classes, from a file of `satpipe learn`.", metavar="FILE"),
+        Option("Also print the tags of own classes, from a file of `satpipe learn`.", metavar="FILE"),
     ] = None

@@ -131,8 +131,8 @@ def _few_others(examples: Examples) -> list[str]:
     """Return a note for each class with fewer examples of other sounds than of its own."""
     own, others = examples.present.sum(0), (examples.known & ~examples.present).sum(0)
     return [
-        f"{name} has {own[k]:,} examples, but there are only {others[k]:,} of other sounds: without more, as "
-        f"{BACKGROUND}, it may be found everywhere"
+        f"{name} has {own[k]:,} examples, but there are only {others[k]:,} of other sounds: add more as {BACKGROUND}, "
+        "or it may be found everywhere"
         for k, name in enumerate(examples.labels)
         if others[k] < own[k]
     ]

@@ -32,5 +32,5 @@ def classify(out: str | Path, path: str | Path) -> str:
         size_of_embeddings(tables)
         table = put(tables.folder, Path(path))
         scored = table.update(tables)
-    kept = f", {sum(tables.chunks) - scored:,} were already scored" if scored < sum(tables.chunks) else ""
+    kept = f", {sum(tables.chunks) - scored:,} had been scored before" if scored < sum(tables.chunks) else ""
     return f"{tables.folder / OWN / name}: {scored:,} chunks scored for {len(classes.labels)} classes{kept}"

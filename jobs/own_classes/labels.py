@@ -66,7 +66,7 @@ def read_labels(path: str | Path) -> Labelled:
     """
     place = locate(path)
     if not place.exists():
-        raise ConfigError(f"{path} does not exist: give a folder for each class in one folder, or a file of labels")
+        raise ConfigError(f"{path} does not exist: give a folder with a sub-folder for each class, or a file of labels")
     by_class = place.is_dir() and not any(each.suffix.lower() in SUFFIXES for each in place.iterdir())
     examples = _of_folders(place) if by_class else _of_file(place)
     classes = sorted({label for each in examples for label in each.present})
@@ -136,11 +136,11 @@ def _check(path: str | Path, classes: list[str], examples: Iterable[Example]) ->
         if printable(name) != name or name.strip() != name:
             raise TruthError(f"{path} has a class whose name has spaces at an end or cannot be printed: {name!r}")
     if not classes:
-        raise TruthError(f"{path} has no example of a class, only of what is none")
+        raise TruthError(f"{path} has no example of a class, only of other sounds")
     if all(each.present == frozenset(classes) for each in examples):
         raise TruthError(
-            f"{path} has examples of {classes[0]} only: what is to be told from it? Add a class, or examples of "
-            f"other sounds as {BACKGROUND}"
+            f"{path} has examples of {classes[0]} only, and nothing to tell it from: add another class, or examples "
+            f"of other sounds as {BACKGROUND}"
         )
 
 

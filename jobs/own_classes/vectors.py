@@ -220,7 +220,7 @@ def from_tables(labelled: Labelled, options: LearnOptions) -> Embedded:
         for example, piece in several:
             pieces.setdefault(example, []).append(piece)
     vectors: dict[Example, Vectors | str] = {
-        each: np.concatenate(pieces[each]).mean(0) if each in pieces else f"{each.recording}: it was not tagged there"
+        each: np.concatenate(pieces[each]).mean(0) if each in pieces else f"{each.recording}: this part was not tagged"
         for each in labelled.examples
     }
     model = tables.model

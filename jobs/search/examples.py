@@ -47,7 +47,9 @@ def read_examples(tables: Tables, options: SearchOptions) -> Examples:
     if not sources:
         raise ConfigError(f"no sound files in {', '.join(map(str, given))}")
     if len(sources) > 1 and (options.start_s, options.end_s) != (None, None):
-        raise ConfigError("--start-s and --end-s are for one example: cut several out first, or search for each")
+        raise ConfigError(
+            "--start-s and --end-s apply to a single example: cut several out first, or search for one at a time"
+        )
     tagger = tagger_of(tables, options.model)
     chunk_s = tagger.chunk_samples * tagger.config.grids / tagger.config.rate_hz
     stretches = []
@@ -71,7 +73,8 @@ def _check(path: str, example: Embedded, chunk_s: float) -> None:
     length_s = float(example.end_s[-1] - example.start_s[0])
     if length_s < chunk_s - 1e-6:
         raise AudioError(
-            f"{path}: the example has {length_s:.2f} s, but must be as long as a chunk of the model, {chunk_s:g} s"
+            f"{path}: the example is {length_s:.2f} s long, but must be at least as long as a chunk of the model, "
+            f"{chunk_s:g} s"
         )
     if example.peak < QUIETEST:
         raise AudioError(f"{path}: the example is silent from {example.start_s[0]:.2f} s to {example.end_s[-1]:.2f} s")
@@ -84,7 +87,7 @@ def _of_recording(tables: Tables, name: str, options: SearchOptions) -> Examples
         raise ConfigError(f"--like-recording must be one recording, not {name}")
     chunks = list(map_embeddings(tables, part, _copied))
     if not chunks:
-        raise OutputError(f"{tables.folder} has no chunks of {name} there")
+        raise OutputError(f"{tables.folder} has no chunks of {name} in this part")
     embeddings, lengths_s = (np.concatenate(each) for each in zip(*chunks, strict=True))
     return Examples([options.label or Path(name).stem], _mean(embeddings, lengths_s)[None], part)
 

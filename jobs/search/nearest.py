@@ -1,4 +1,4 @@
-"""The nearest chunks to examples, by comparison with all of them, row group by row group."""
+"""The chunks nearest to examples, by comparison with all chunks, row group by row group."""
 
 from dataclasses import dataclass
 

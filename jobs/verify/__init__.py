@@ -1,4 +1,4 @@
-"""`satpipe verify`: how precise classes are, from a sheet in which someone answered what can be heard in clips."""
+"""`satpipe verify`: the precision of classes, from a sheet in which someone answered what can be heard in clips."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def table(found: Verification) -> pd.DataFrame:
 
 
 def write_thresholds(found: Verification, options: VerifyOptions, place: str | Path) -> Path:
-    """Write a file of thresholds that events, report and other commands take with `--threshold`; return its location.
+    """Write a file of thresholds, which events and other commands read with `--threshold`; return its location.
 
     Raises:
         TruthError: No class has a threshold.

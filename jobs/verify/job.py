@@ -135,7 +135,8 @@ def thresholds_file(found: Verification, options: VerifyOptions) -> dict[str, An
     with_one = [each for each in found.classes if each.threshold is not None and each.mid]
     if not with_one:
         raise TruthError(
-            f"{found.sheet} gives no threshold for a precision of {found.precision:g} of any class or group of satpipe"
+            f"{found.sheet} gives no threshold for a precision of {found.precision:g}, for any class or group that "
+            "satpipe knows"
         )
     groups = {}
     for each in with_one:

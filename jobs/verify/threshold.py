@@ -16,7 +16,7 @@ def threshold_for(
     wanted: float,
     level: float,
 ) -> tuple[float, Estimate] | None:
-    """Return the lowest score from which on events have a precision, and the precision of those events.
+    """Return the lowest threshold at which events have a precision, and the precision of the events that reach it.
 
     The chance of being correct is taken to rise with the score, or to stay the same: isotonic regression (Barlow et
     al., "Statistical inference under order restrictions", 1972) of the answers on the scores removes what contradicts

@@ -49,7 +49,7 @@ class OwnTable:
         """
         path = self.path(batch)
         if not path.exists():
-            raise DamageError(f"{path} is missing: its recordings have no scores for these classes: {self._remedy}")
+            raise DamageError(f"{path} is missing, so its recordings have no scores for these classes: {self._remedy}")
         with reading(path), path.open("rb") as opened:
             file = pq.ParquetFile(opened, page_checksum_verification=True)
             stated = file.metadata.metadata or {}

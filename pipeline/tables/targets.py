@@ -1,4 +1,4 @@
-"""Targets: the classes and groups that a command looks for.
+"""Targets: the classes, groups and own classes that a command looks for.
 
 Every command and reader chooses its targets with `choose_targets` and gets their scores from
 `satpipe.pipeline.tables.chunk_scores.read_targets`.
@@ -25,7 +25,7 @@ Groups = str | Iterable[str]
 
 @dataclass(frozen=True)
 class Target:
-    """A class or a group; its score in a chunk is the maximum over its classes."""
+    """A class, a group or an own class; the score of a group in a chunk is the maximum over its classes."""
 
     mid: str
     """AudioSet's identifier of a class; `group/NAME` for a group."""

@@ -176,9 +176,9 @@ async function upload() {
       cells[CORRECT] = found.get(cells[CLIP]);
       number += 1;
     }
-    const other = wrong.length ? ` These answers are none of yes, no and unsure: ${wrong.slice(0, 5).join("; ")}.` : "";
+    const other = wrong.length ? ` These answers are not yes, no or unsure: ${wrong.slice(0, 5).join("; ")}.` : "";
     byId("message").textContent = number
-      ? `${file.name}: ${number} of ${rows.length} clips are in this page.${other}`
+      ? `${file.name} has ${number} of the ${rows.length} clips of this page.${other}`
       : `${file.name} has none of the clips of this page.${other}`;
     keep();
     const open = order.findIndex((_, n) => !answerOf(n));

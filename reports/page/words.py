@@ -12,7 +12,7 @@ from satpipe.sat.model.config import grids_text
 
 LABELS = (
     "Total time in which each label's score reaches the threshold. Select a label to show only that label. Classes "
-    "that are one kind of sound are folded into a group, whose score is the highest of theirs."
+    "of the same kind of sound are folded into a group, whose score is their highest."
 )
 
 
@@ -35,11 +35,11 @@ def zone(found: ReportData) -> str:
         return ""
     if found.zone_source == "none":
         return (
-            "Times are UTC: satpipe tag had no --time-zone, so times in names and headers that state no time zone were "
-            "taken as UTC."
+            "Times are in UTC: satpipe tag was given no --time-zone, so times in names and headers without a time zone "
+            "were taken as UTC."
         )
     source = "satpipe tag" if found.zone_source == "run" else "satpipe report"
-    return f"Times are those of {found.time_zone}, the --time-zone of {source}."
+    return f"Times are in the time zone {found.time_zone}, the --time-zone of {source}."
 
 
 def figures(found: ReportData) -> list[tuple[str, str]]:
@@ -62,8 +62,8 @@ def when(found: ReportData) -> str:
     if grid.kind == "clock":
         what = (
             f"Share of the recorded time in which a label is found, by date and time of day ({found.time_zone}). "
-            "Hatched cells have no recording; a cell of the colour of 0 was recorded without the label. Where the "
-            "recorded time varies, the first map shows it."
+            "Hatched cells have no recording; cells in the colour of 0 were recorded, but the label was not found. If "
+            "the recorded time varies, the first map shows it."
         )
         if grid.grouped > 1:
             what += f" Each column covers {grid.grouped} dates with recordings."
@@ -81,8 +81,8 @@ def when(found: ReportData) -> str:
 def listen(found: ReportData) -> str:
     """Return the description of the moments."""
     return (
-        f"Chunks that score highest among themselves and the {NEIGHBOURS} chunks before and after, "
-        "with some sound before and after it. Excerpts are 16 kHz mono, as the model receives the sound; quiet ones "
+        f"Chunks with a higher score than the {NEIGHBOURS} chunks before and the {NEIGHBOURS} after, "
+        "with some of the sound around them. Excerpts are 16 kHz mono, as the model receives the sound; quiet ones "
         f"are amplified, at most {MAX_GAIN:g} times."
     )
 

@@ -166,7 +166,7 @@ def test_what_has_moved_is_named_and_the_rest_goes_on(night: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="not found"):
         satpipe.clips(night, to=tmp_path / "nowhere", moved_to=tmp_path / "nothing")
     done = run("clips", night, "-o", tmp_path / "none", "--labels", "Bird")
-    assert "no clip could be cut from 2 recordings; from a.wav: its file no longer exists" in str(done.exception)
+    assert "no clip could be cut from 2 recordings; a.wav: its file no longer exists" in str(done.exception)
     assert not (tmp_path / "none" / "sheet.csv").exists()
 
 
@@ -197,7 +197,7 @@ def test_the_same_seed_gives_the_same_clips_and_answers_are_never_overwritten(ni
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     bird = satpipe.clips(night, to=tmp_path / "bird", seed=5, labels="Bird", **options)
     pd.testing.assert_frame_equal(bird, one[one.label == "Bird"].reset_index(drop=True))
-    with pytest.raises(OutputError, match="exists, perhaps with answers"):
+    with pytest.raises(OutputError, match="exists and may have answers"):
         satpipe.clips(night, to=tmp_path / "one", **options)
 
 
@@ -224,7 +224,7 @@ def test_wrong_options_are_one_clear_line(night: Path, tmp_path: Path, monkeypat
     (tmp_path / "s.csv").write_text("recording,start_s,end_s,label\nx.wav,1,2,Bird\n")
     with pytest.raises(OutputError, match=r"has no recording x.wav"):
         satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "s.csv")
-    with pytest.raises(ConfigError, match="--stretches says what to cut: leave out --labels"):
+    with pytest.raises(ConfigError, match="--stretches states what to cut: leave out --labels"):
         satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "s.csv", labels="Bird")
     with pytest.raises(OutputError, match="no event of these classes that reaches the threshold"):
         satpipe.clips(night, to=tmp_path / "c", labels="Owl")

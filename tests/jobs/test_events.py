@@ -271,7 +271,7 @@ def test_classes_are_chosen_and_have_thresholds_of_their_own(out: Path, tmp_path
         ({"low": 0.0}, ConfigError, "--low must be above 0 and at most 1, not 0"),
         ({"min_s": -1}, ConfigError, "--min-s must be at least 0, not -1"),
         ({"merge_gap_s": float("nan")}, ConfigError, "--merge-gap-s must be at least 0, not nan"),
-        ({"labels": []}, ConfigError, "--labels and --group select nothing"),
+        ({"labels": []}, ConfigError, "--labels, --group and --own select nothing"),
         ({"labels": ["Brid"]}, LabelError, "did you mean 'Bird'"),
         ({"threshold": "no/such.csv"}, TruthError, "no/such.csv cannot be read"),
         ({"recordings": "pond/c.wav"}, OutputError, "has no recording pond/c.wav; did you mean pond/b.wav"),

@@ -248,9 +248,9 @@ def test_classes_that_are_one_sound_are_in_a_group(tmp_path: Path) -> None:
 
 def test_the_time_zone_is_that_of_the_run_and_said(tmp_path: Path) -> None:
     for zone, option, shown, text in (
-        (None, None, "22:10", "Times are UTC: satpipe tag had no --time-zone"),
-        ("Europe/Berlin", None, "00:10", "Times are those of Europe/Berlin, the --time-zone of satpipe tag."),
-        ("Europe/Berlin", "Asia/Tokyo", "07:10", "Times are those of Asia/Tokyo, the --time-zone of satpipe report."),
+        (None, None, "22:10", "Times are in UTC: satpipe tag was given no --time-zone"),
+        ("Europe/Berlin", None, "00:10", "Times are in the time zone Europe/Berlin, the --time-zone of satpipe tag."),
+        ("Europe/Berlin", "Asia/Tokyo", "07:10", "in the time zone Asia/Tokyo, the --time-zone of satpipe report."),
     ):
         out = tmp_path / str(zone) / str(option)
         write_output(out, {"a.wav": scores_of(3, Owl=[0.9])}, run={**RUN, "clock": {"time_zone": zone}})

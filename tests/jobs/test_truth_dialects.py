@@ -400,7 +400,7 @@ def test_groups_are_evaluated_as_one_class_each(tmp_path: Path) -> None:
     weak = write_text(tmp_path / "weak.csv", 'recording,labels\ndawn.wav,"Owl,Dog,Fowl"\n')
     result = evaluate(tmp_path / "out", group=["birds", "frogs"], weak=weak, bootstrap=0)
     assert [row["clips"] for row in result["classes"]] == [1, 0]
-    with pytest.raises(ConfigError, match="--group and --groups are a class set of their own: leave out --classes and"):
+    with pytest.raises(ConfigError, match="--group and --groups choose the classes to evaluate: leave out --classes"):
         evaluate(tmp_path / "out", group="birds", classes="527", strong=truth)
 
 

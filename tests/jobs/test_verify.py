@@ -124,7 +124,7 @@ def test_each_answer_counts_for_the_events_it_stands_for_and_unsure_ones_are_sta
     assert re.search(r"\| Bird \| 11 \| 3 \| 2 \| 520 \| 0.28 \| 0.\d\d to 0.\d\d \| 0.9 \| 1.00 \|", done.output)
     for note in (
         "Dog: only the highest scores were judged",
-        "Bird: clips answered with unsure do not count",
+        "Bird: clips answered unsure do not count",
         "Bird: 4 clips have no answer yet",
     ):
         assert f"note: {note}" in done.output
@@ -140,7 +140,7 @@ def test_a_stratum_without_answers_is_left_out_and_said(tmp_path: Path) -> None:
     assert found["covered"][0] == pytest.approx(20 / 120)
     assert found["events"][0] == pytest.approx(20)
     done = run("verify", tmp_path / "sheet.csv")
-    assert "Bird: some ranges of scores have no answer, and the figures leave them out" in done.output
+    assert "Bird: some ranges of scores have no answers; the figures do not cover them" in done.output
 
 
 def test_thresholds_of_groups_name_their_classes(tmp_path: Path) -> None:

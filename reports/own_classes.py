@@ -14,7 +14,7 @@ def table(figures: Sequence[ClassFigures]) -> Table:
         "Recognition in recordings that were not used for learning",
         _COLUMNS,
         tuple(map(_row, figures)),
-        "In brackets: intervals of 95 %. The threshold is the score with the highest F1.",
+        "In brackets: 95 % intervals. The threshold is the score with the highest F1.",
     )
 
 

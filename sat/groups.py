@@ -1,6 +1,6 @@
 """Groups of classes, whose score in a chunk is the maximum over their classes.
 
-Named groups come from `sat/data/groups.csv`, which gives reasons for its choice of classes, or from a file of the user.
+Named groups come from `sat/data/groups.csv`, which states the reasons for its choice of classes, or from a user's file.
 In addition, every class is a group: itself and all classes below it in the ontology.
 """
 
@@ -59,7 +59,7 @@ def parse(text: str, path: object) -> dict[str, Group]:
 
     Args:
         text: Its content: a header with the columns group and label, and a row for each class of a group. Cells are
-            separated by commas, semicolons or tabs. Other columns do not count.
+            separated by commas, semicolons or tabs. Other columns are ignored.
         path: Its name, for messages.
 
     Raises:

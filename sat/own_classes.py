@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class OwnClasses:
-    """Classes that a user has taught."""
+    """Classes learned from a user's examples."""
 
     labels: tuple[str, ...]
     """Names, [K]."""
@@ -48,7 +48,7 @@ class OwnClasses:
     bias: Floats
     """[K]."""
     card: dict[str, Any] = field(default_factory=dict)
-    """How the classes were taught, and how well each is recognised."""
+    """How the classes were learned, and how well each is recognised."""
     sha256: str = ""
     """Of the file; "" before it is written."""
 
@@ -68,7 +68,7 @@ class OwnClasses:
         return scores
 
     def check_model(self, sha256: str, model: str, where: object) -> None:
-        """Make sure that embeddings are of the model that the classes were taught with.
+        """Make sure that embeddings are of the model that the classes were learned with.
 
         Args:
             sha256: Of the weights of the model of the embeddings.

@@ -1,6 +1,6 @@
 """Draw the events, or other stretches, of which clips are cut.
 
-`top` takes the highest scores of each class: what it finds best, which says nothing about the rest. `stratified`
+`top` takes the highest scores of each class, which say nothing about the rest. `stratified`
 divides the range of scores of a class into parts of equal width and draws the same number from each part at random, so
 that each stretch has a known chance of being drawn, and low scores, which are many, do not crowd out high ones, which
 decide on a threshold.

@@ -17,7 +17,7 @@ def activity(*, out: str, to: str | None, **given: Any) -> int:
     """Count events by hour, day, recording or folder.
 
     Each row has the recorded time (the effort), the number and total length of events, and the highest score of a class
-    or group. Hours without a recording have no row; hours without a sound have 0 events.
+    or group. An hour without a recording has no row; a recorded hour without an event has 0 events.
     """
     from satpipe.jobs import activity
 

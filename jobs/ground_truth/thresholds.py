@@ -75,7 +75,7 @@ class Thresholds:
         return np.array([length(target.mid) for target in targets], np.int32)
 
     def targets(self) -> tuple[Target, ...]:
-        """Return what the file has a threshold of its own for: classes in the model's order, then groups.
+        """Return the targets that the file has thresholds for: classes in the model's order, then groups.
 
         Raises:
             LabelError: A group is listed without its classes, and none that comes with satpipe has this name.

@@ -261,7 +261,7 @@ class ActivityOptions(EventOptions):
     by: Annotated[
         str | Iterable[str],
         Option(
-            "What separates rows, besides classes and groups; label: nothing else.",
+            "What separates rows, besides classes and groups; by default hour. label: nothing else.",
             metavar="hour|day|recording|folder|label",
         ),
     ] = ("hour",)

@@ -16,7 +16,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Figures of a class, with intervals of 95 % over recordings."""
+    """Figures of a class, with 95 % intervals over recordings."""
 
     label: str
     examples: int

@@ -71,7 +71,7 @@ def verification(sheet: str | Path, options: VerifyOptions) -> Verification:
     """
     rows = read_sheet(sheet)
     if not any(row.correct for row in rows):
-        raise TruthError(f"{sheet} has no answer yet: write yes, no or unsure into the column correct")
+        raise TruthError(f"{sheet} has no answers yet: write yes, no or unsure in the column correct")
 
     def key(row: JudgedClip) -> tuple[str, str]:
         return row.label, row.mid

@@ -53,7 +53,7 @@ def size_of_embeddings(tables: Tables) -> int:
 
 
 def map_embeddings(tables: Tables, part: Part, function: Callable[[ChunkEmbeddings], Result]) -> Iterator[Result]:
-    """Apply a function to the embeddings of a part of a folder, at most 16,384 chunks or so at a time.
+    """Apply a function to the embeddings of a part of a folder, about 16,384 chunks at a time.
 
     Several files are read at the same time, and the function runs in their threads. The memory is that of a row group
     and of the results of a file for each thread.

@@ -187,12 +187,12 @@ def scan_scores(
     since: Time | None = None,
     until: Time | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Read what `read_scores` reads as frames of at most 65,536 chunks, one after the other.
+    """Yield what `read_scores` returns in frames of at most 65,536 chunks, one after the other.
 
     >>> sum(len(scores) for scores in satpipe.scan_scores("out"))
     6
 
-    The chunks of a recording come in the order of time, and recordings file by file, nearly in the order of names.
+    Chunks of a recording are in order of time; recordings come file by file, nearly in the order of their names.
     """
     selection = Selection(recordings, labels, group, groups, 0.0, start_s, end_s, since, until, own=own)
     return _Frames(_open(out, selection), selection).blocks()
@@ -245,12 +245,12 @@ def scan_embeddings(
     since: Time | None = None,
     until: Time | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Read what `read_embeddings` reads as frames of some 16,384 chunks, one after the other.
+    """Yield what `read_embeddings` returns in frames of about 16,384 chunks, one after the other.
 
     >>> sum(len(embeddings) for embeddings in satpipe.scan_embeddings("out"))
     6
 
-    The chunks of a recording come in the order of time, and recordings file by file, nearly in the order of names.
+    Chunks of a recording are in order of time; recordings come file by file, nearly in the order of their names.
     """
     selection = Selection(recordings, start_s=start_s, end_s=end_s, since=since, until=until)
     frames = _Frames(_open(out, selection, scores=False), selection)

@@ -176,7 +176,7 @@ def check_model(classes: OwnClasses, path: str | Path, tables: Tables) -> None:
 
 
 def put(folder: Path, path: Path) -> OwnTable:
-    """Make a file of classes that of a table; from then on, earlier scores under this name do not count.
+    """Copy a file of classes into a folder, as that of a table; earlier scores in that table become invalid.
 
     Raises:
         CheckpointError: It is not a file of own classes.

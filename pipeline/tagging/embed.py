@@ -35,7 +35,7 @@ class Stretch:
 
 @dataclass
 class Embedded:
-    """What a tagger computes for the n chunks of a stretch, with nothing carried over from the audio before it.
+    """The outputs of a tagger for the n chunks of a stretch, with nothing carried over from the audio before it.
 
     Attributes:
         start_s: Of each chunk, from the recording's start, [n].

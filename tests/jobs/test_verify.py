@@ -158,7 +158,7 @@ def test_thresholds_of_groups_name_their_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("Bird", BIRD, 0.9, "", "1", 0.5)], "has no answer yet: write yes, no or unsure into the column correct"),
+        ([("Bird", BIRD, 0.9, "", "1", 0.5)], "has no answers yet: write yes, no or unsure in the column correct"),
         ([("Bird", BIRD, 0.9, "yes", "top", None)], "gives no threshold for a precision of 0.9"),
     ],
 )

@@ -391,8 +391,6 @@ COMMANDS = {
     TAG_SAT: Command(check_pulled, (PULL,)),
     # how-to guides
     "satpipe report -o report.html": Command(check_report, ("make tag",)),
-    "satpipe report --labels under:Bird --labels Insect --recordings 'pond/*' --time-zone Europe/Berlin "
-    "--threshold 0.3": Command(writes("out/report.html"), (TAG,)),
     "satpipe report --pictures pictures": Command(
         writes("pictures/labels_over_time.svg", "pictures/recordings"), (TAG,)
     ),
@@ -479,7 +477,12 @@ ELSEWHERE = {
     "satpipe events --own gate": "test_own_classes.py",
     'satpipe events --group birds --group "rain and water" -o birds.csv': "test_events.py",
     "satpipe activity --group birds --group frogs --by hour --time-zone Europe/Berlin -o hours.csv": "test_activity.py",
-    "satpipe labels owl": "test_labels_command.py",
+    "satpipe activity --group birds --by hour --threshold 0.3 -o birds_by_hour.csv": "test_analysis_pages.py",
+    "satpipe events --group birds --threshold 0.3 -o birds.csv": "test_analysis_pages.py",
+    "satpipe events --group birds --threshold 0.3": "test_analysis_pages.py",
+    "satpipe report --group birds --labels Insect --recordings 'pond/*' --since 2025-05-01 --until 2025-06-01 "
+    "--threshold 0.3": "test_report_data.py",
+    "satpipe tag /recordings --precision auto": "test_precision.py",
     "satpipe tag /shared/recordings -o /shared/out --address auto": "test_survival.py",
     "satpipe status /shared/out": "as for another folder",
     "satpipe tag recordings -o out_fine --grids 4": "test_tag_grids.py",

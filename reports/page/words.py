@@ -129,7 +129,7 @@ def made(found: ReportData) -> list[tuple[str, str]]:
         "Folder": found.out,
         "Inputs": ", ".join(run.get("inputs", [])),
         "Model": f"{model['arch']}, {model['source'] or 'source unknown'}, sha256 {model['sha256'][:12]}",
-        "Regime": (
+        "Inference": (
             f"chunks of {model['chunk_s']:g} s, {model['cut']}, memory {model['memory']}, "
             f"delay {model['delay_s']:g} s"
             f"{grids_text(model['grids'], model['combine'])}, {model['precision']}"

@@ -1,12 +1,13 @@
 """Thresholds of classes: a JSON file, or a table.
 
-The file has the keys `default` (of classes that it does not name), `thresholds` (by mid; `group/NAME` for a group of
-`satpipe labels`, `own/NAME` for an own class), `groups` (by name: `classes`, their mids, and the `threshold` of their
-maximum), `median_filter` (by mid or group: an odd number of chunks), `model_sha256` and `source` (where the thresholds
-come from). All but one of the first three may be left out.
+The file has the keys `default` (of classes that it does not name), `thresholds` (by mid or name; `group/NAME` for a
+group of `satpipe labels`, `own/NAME` for an own class), `groups` (by name: `classes`, their mids, and the `threshold`
+of their maximum), `median_filter` (by mid, name or group: an odd number of chunks), `model_sha256` and `source` (where
+the thresholds come from). All but one of the first three may be left out.
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,25 +117,33 @@ def read_thresholds(path: str | Path) -> Thresholds:
         LabelError: It has labels that satpipe does not know.
     """
     place = locate(path)
-    return _from_json(place) if loaded(place).lstrip()[:1] == b"{" else Thresholds(str(path), _from_table(place))
+    content = loaded(place).removeprefix(BOM_UTF8)
+    is_json = content.lstrip()[:1] == b"{"
+    return _from_json(place, content) if is_json else Thresholds(str(path), _from_table(place))
 
 
-def _from_json(path: Path) -> Thresholds:
+def _from_json(path: Path, text: bytes) -> Thresholds:
     try:
-        content = json.loads(loaded(path))
+        content = json.loads(text)
         groups = {
-            _group_key(name): (tuple(each["classes"]), each["threshold"])
-            for name, each in content.get("groups", {}).items()
+            _group_key(name): (each["classes"], each["threshold"]) for name, each in content.get("groups", {}).items()
         }
-        values = {str(mid): value for mid, value in content.get("thresholds", {}).items()}
-        filters = {
-            _group_key(name) if _group_key(name) in groups else str(name): each
-            for name, each in content.get("median_filter", {}).items()
-        }
+        given, given_filters = content.get("thresholds", {}).items(), content.get("median_filter", {}).items()
         default, sha256 = content.get("default"), content.get("model_sha256")
         source = content.get("source", {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TruthError(f"{path} is not a file of thresholds: {type(error).__name__}: {error}") from error
+    for name, (mids, _) in groups.items():
+        if not isinstance(mids, list) or not all(isinstance(mid, str) for mid in mids):
+            raise TruthError(f"{path}: the classes of {name} must be a list of mids, not {json.dumps(mids)}")
+    try:
+        values = {name if name in groups else _mid(name): value for name, value in given}
+        filters = {_group_key(name) if _group_key(name) in groups else _mid(name): n for name, n in given_filters}
+        members = {name: tuple(find(mid).mid for mid in mids) for name, (mids, _) in groups.items()}
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from error
+    if len(values) < len(given):
+        raise TruthError(f"{path} has two thresholds for a class: one by name, and one by mid")
     values |= {name: value for name, (_, value) in groups.items()}
     if not values and default is None:
         raise TruthError(f"{path} has no thresholds: expected the keys default, thresholds or groups")
@@ -144,16 +153,14 @@ def _from_json(path: Path) -> Thresholds:
     for name, value in filters.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % 2 == 0:
             raise TruthError(f"{path}: the median filter of {name} must be an odd number of chunks, not {value!r}")
-    for mid in {*values, *filters, *(mid for mids, _ in groups.values() for mid in mids)} - groups.keys():
-        if mid.startswith(OWN):
-            continue
-        try:
-            find_group(mid.removeprefix(PREFIX)) if mid.startswith(PREFIX) else find(mid)
-        except LabelError as error:
-            raise LabelError(f"{path}: {error}") from error
-    return Thresholds(
-        str(path), values, default, {name: mids for name, (mids, _) in groups.items()}, filters, sha256, source
-    )
+    return Thresholds(str(path), values, default, members, filters, sha256, source)
+
+
+def _mid(name: str) -> str:
+    """Return the `mid` of a class by name or mid; that of a group or an own class is already one."""
+    if name.startswith(PREFIX):
+        find_group(name.removeprefix(PREFIX))  # raises an error if there is none
+    return name if name.startswith((PREFIX, OWN)) else find(name).mid
 
 
 def _group_key(name: str) -> str:

@@ -693,6 +693,9 @@ def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -
         "default": 0.7,
     }  # fmt: skip
     given = read_thresholds(write(tmp_path, json.dumps(content), "t.json"))
+    by_name = {**content, "thresholds": {"dog": 0.2}, "median_filter": {"Dog": 3}}
+    of_windows = read_thresholds(write(tmp_path, "\ufeff" + json.dumps(by_name), "t.json"))
+    assert (of_windows.values, of_windows.filters) == (given.values, given.filters)
     classes = choose_targets(["Dog", "Bark", "Speech", "Music"])
     animal = Target("set/animal", "animal", (dog.index, bark.index))
     assert given.of(classes).tolist() == [0.2, 0.1, 0.1, 0.7]
@@ -715,6 +718,9 @@ def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -
         ('{"default": 0.5, "median_filter": {"/m/0bt9lr": 2}}', TruthError, "must be an odd number of chunks, not 2"),
         ('{"default": 0.5, "median_filter": {"Dogg": 3}}', LabelError, "label 'Dogg' not found"),
         ('{"groups": {"a/b": {"threshold": 1}}}', TruthError, "not a file of thresholds: KeyError: 'classes'"),
+        ('{"groups": {"a": {"classes": [1], "threshold": 1}}}', TruthError, r"a must be a list of mids, not \[1\]"),
+        ('{"groups": {"a": {"classes": "Dog", "threshold": 1}}}', TruthError, 'must be a list of mids, not "Dog"'),
+        ('{"thresholds": {"/m/0bt9lr": 0.1, "Dog": 0.2}}', TruthError, "has two thresholds for a class"),
         ('{"sha256": "1"}', TruthError, "has no thresholds"),
         ('{"default": 0.5', TruthError, "is not a file of thresholds"),
     ],

@@ -13,14 +13,16 @@ from satpipe.jobs.clips.cut import Clip, Window, cut, middle
 from satpipe.jobs.clips.draw import draw
 from satpipe.jobs.clips.names import names
 from satpipe.jobs.events.finder import Finder
-from satpipe.jobs.ground_truth.sheet import COLUMNS, read_stretches
+from satpipe.jobs.ground_truth.sheet import COLUMNS, Stretch, read_stretches
+from satpipe.jobs.ground_truth.strong_labels import BEYOND_S
+from satpipe.jobs.ground_truth.text_file import SHOWN
 from satpipe.jobs.options.results import ClipsOptions
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.local_time import with_offset
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.pipeline.tables.source_files import SourceFiles
-from satpipe.sat.errors import ConfigError, LabelError, OutputError
+from satpipe.sat.errors import ConfigError, LabelError, OutputError, TruthError
 from satpipe.sat.labels import find
 
 AUDIO, SHEET = "audio", "sheet.csv"
@@ -62,7 +64,7 @@ def cut_clips(
             of clips already has a sheet, no event was found, or no clip could be cut.
         ConfigError: An option is invalid, there would be too many clips, or `moved_to` does not exist.
         LabelError: A class is unknown.
-        TruthError: Stretches or thresholds cannot be read, or a stretch is of no recording in the tables.
+        TruthError: Stretches or thresholds cannot be read, or a stretch is outside its recording.
     """
     folder: Any = locate(options.to)
     if (folder / SHEET).exists():
@@ -130,11 +132,24 @@ def _stretches(out: str | Path, options: ClipsOptions) -> tuple[Tables, pd.DataF
     unknown = list(dict.fromkeys(each.recording for each in rows if each.recording not in known))
     if unknown:
         tables.rows(unknown)  # raises an error that names them
+    _check_inside(tables, rows, options.stretches)
     found = pd.DataFrame(
         [(row.recording, row.start_s, row.end_s, row.label, row.mid or _mid(row.label), row.score) for row in rows],
         columns=list(_FOUND),
     ).astype({"score": float})
     return tables, found, tables.notes
+
+
+def _check_inside(tables: Tables, rows: list[Stretch], path: object) -> None:
+    length_s = tables.duration_s[tables.rows([each.recording for each in rows])].tolist()
+    outside = [
+        f"  {each.recording} from {each.start_s:g} s to {each.end_s:g} s: it is {end_s:g} s long"
+        for each, end_s in zip(rows, length_s, strict=True)
+        if each.start_s >= end_s or each.end_s > end_s + BEYOND_S
+    ]
+    if outside:
+        more = [f"  and {len(outside) - SHOWN:,} more"] if len(outside) > SHOWN else []
+        raise TruthError(f"stretches of {path} are outside their recordings:", *outside[:SHOWN], *more)
 
 
 def _mid(label: str) -> str:

@@ -34,8 +34,10 @@ def clips(*, out: str, **given: Any) -> int:
     say(*clips.text(cut))
     say(f"to listen and answer: {cut.folder / review.NAME} ({size_bytes / 1e6:.1f} MB)")
     say(f"once the sheet has your answers: satpipe verify {cut.folder / clips.SHEET}")
-    log(*clips.problems(cut))
-    return SOME_FAILED if cut.failed else 0
+    if cut.failed:
+        log(*clips.problems(cut))
+        return SOME_FAILED
+    return 0
 
 
 @click.command()

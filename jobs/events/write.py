@@ -97,7 +97,13 @@ def _kind(to: str | Path | None, format: str | None) -> str:
     """Return the format to write, one of `FORMATS`. Raises the ConfigErrors of `write` about it."""
     if format is not None and format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, not '{format}'")
-    if to is None or format in RENDERERS:
+    if format in RENDERERS:
+        if to is not None and locate(to).suffix.lower()[1:] in TABLE_FORMATS:
+            raise ConfigError(
+                f"{to} is a name for a table, but --format {format} writes a file for each recording: name a folder"
+            )
+        return format
+    if to is None:
         return format or TABLE_FORMATS[0]
     others = f"; for files of other programs, add --format {', '.join(RENDERERS)}"
     kind = table_format(to, "" if format else others)

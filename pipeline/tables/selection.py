@@ -82,9 +82,10 @@ class Selection:
         if self._by_clock:
             known = ~np.isnat(tables.time[rows])
             if not known.any():
+                others = "; --by recording, folder and label need none" if self.dated else ""
                 raise ConfigError(
                     f"{tables.folder}: the start times of these recordings are unknown, so they have neither dates nor "
-                    "times to select or sort them by"
+                    "times to select or sort them by; `satpipe tag` with --times or --time-pattern adds them" + others
                 )
             rows = rows[known]
         low_s = np.full(len(rows), 0.0 if self.start_s is None else self.start_s)

@@ -192,7 +192,9 @@ def test_the_command_writes_what_the_ending_says(out: Path, tmp_path: Path, satp
 def test_what_cannot_be_counted_is_refused(out: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="no group and no class is called 'brids'; did you mean 'birds'"):
         satpipe.activity(out, group="brids")
-    with pytest.raises(ConfigError, match="start times of these recordings are unknown"):
+    with pytest.raises(
+        ConfigError, match="start times of these recordings are unknown.*--by recording, folder and label need none"
+    ):
         satpipe.activity(out, recordings="pond/d.wav")
     with pytest.raises(ConfigError, match="--time-zone Berlin: no such time zone; did you mean Europe/Berlin"):
         satpipe.activity(out, time_zone="Berlin")

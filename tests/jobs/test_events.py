@@ -547,6 +547,7 @@ def test_in_a_raven_table_joined_files_have_their_own_names_and_channels_share_o
         ),
         ("x", None, "must end in .parquet, .csv or .tsv; .* add --format audacity, raven, textgrid, jams"),
         ("x.txt", "csv", "must end in .parquet, .csv or .tsv$"),
+        ("x.csv", "raven", "x.csv is a name for a table, but --format raven writes a file for each recording"),
         ("x.TSV", "csv", "x.TSV is not a name for --format csv: leave out --format, or end the name in .csv"),
     ],
 )

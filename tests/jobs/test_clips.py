@@ -224,6 +224,9 @@ def test_wrong_options_are_one_clear_line(night: Path, tmp_path: Path, monkeypat
     (tmp_path / "s.csv").write_text("recording,start_s,end_s,label\nx.wav,1,2,Bird\n")
     with pytest.raises(OutputError, match=r"has no recording x.wav"):
         satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "s.csv")
+    (tmp_path / "late.csv").write_text("recording,start_s,end_s,label\na.wav,1,2,Bird\na.wav,1,2000,Bird\n")
+    with pytest.raises(TruthError, match=r"late.csv are outside their recordings:\n  a.wav from 1 s to 2000 s: it is"):
+        satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "late.csv")
     with pytest.raises(ConfigError, match="--stretches states what to cut: leave out --labels"):
         satpipe.clips(night, to=tmp_path / "c", stretches=tmp_path / "s.csv", labels="Bird")
     with pytest.raises(OutputError, match="no event of these classes that reaches the threshold"):

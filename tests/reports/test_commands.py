@@ -658,6 +658,7 @@ BLOCKS = [
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* their start is not known")  # most of the examples have no time
 @pytest.mark.parametrize(("name", "block"), BLOCKS)
 def test_every_python_block_runs(
     name: str,

@@ -31,7 +31,9 @@ def learn(*, labels: str, target: Path, **given: Any) -> int:
     for note in learned.notes:
         log(f"note: {note}")
     say(*pages.table(learned.figures).markdown().split("\n"))
-    log(f"{target}: {len(learned.classes.labels)} classes; `satpipe classify OUT --own-classes {target}` uses them")
+    count = len(learned.classes.labels)
+    number = "1 class" if count == 1 else f"{count} classes"
+    log(f"{target}: {number}; score recordings with `satpipe classify OUT --own-classes {target}`")
     return 0
 
 

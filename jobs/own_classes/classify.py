@@ -32,5 +32,6 @@ def classify(out: str | Path, path: str | Path) -> str:
         size_of_embeddings(tables)
         table = put(tables.folder, Path(path))
         scored = table.update(tables)
+    number = "1 class" if len(classes.labels) == 1 else f"{len(classes.labels)} classes"
     kept = f", {sum(tables.chunks) - scored:,} had been scored before" if scored < sum(tables.chunks) else ""
-    return f"{tables.folder / OWN / name}: {scored:,} chunks scored for {len(classes.labels)} classes{kept}"
+    return f"{tables.folder / OWN / name}: {scored:,} chunks scored for {number}{kept}"

@@ -136,7 +136,7 @@ def check_inside(examples: Iterable[Example], duration_s: float) -> None:
     for each in examples:
         if each.start_s >= duration_s or (each.end_s or 0.0) > duration_s + BEYOND_S:
             raise TruthError(
-                f"{each.recording} from {each.start_s:g} s to {each.end_s or duration_s:g} s: it is {duration_s:g} s long"
+                f"{each.recording} from {each.start_s:g} s to {each.end_s:g} s: it is {duration_s:g} s long"
             )
 
 

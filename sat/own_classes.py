@@ -78,7 +78,7 @@ class OwnClasses:
         Raises:
             ConfigError: They are of another model; the message names both.
         """
-        if sha256 != self.model_sha256:
+        if (sha256, model) != (self.model_sha256, self.model):  # two models may have the same weights
             raise ConfigError(
                 f"{where} was learned with the model {self.model} (sha256 {self.model_sha256[:12]}...), but these "
                 f"recordings are tagged with {model} ({sha256[:12]}...): learn the classes again with --model {model}"

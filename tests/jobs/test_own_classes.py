@@ -205,6 +205,8 @@ def test_classes_of_another_model_and_folders_without_embeddings_are_refused(
         assert "learned with the model SAT_B_2s" in done.stderr
         assert "SAT_T_2s" in done.stderr
     assert not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match="learned with the model SAT_T_2s .* tagged with SAT_T_1s"):
+        learned.check_model(learned.model_sha256, "SAT_T_1s", classes)
     for file in (copy / "recordings").iterdir():
         file.write_bytes(b"")
     with pytest.raises(CheckpointError, match="is not a file of own classes"):

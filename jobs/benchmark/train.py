@@ -23,7 +23,11 @@ from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor
 
 ROUNDS, BATCH = 5, 24
-NO_DATA = ("data=none", "labels=none")  # keys that a configuration must have; the folders are not read here
+NO_DATA = (
+    "data=none",
+    "labels=none",
+    "average_best=1",
+)  # keys that a configuration must have; the folders are not read here
 Step = Callable[[], None]
 
 

@@ -176,7 +176,7 @@ def benchmark_grids(foreground: str, out: Path, **given: Any) -> int:
 @click.argument("labels", metavar="FOLDER", type=_FOLDER)
 @_RESULT
 def benchmark_own_classes(labels: Path, out: Path) -> int:
-    """Measure how the accuracy of own classes depends on the number of examples.
+    """Measure own classes learned from few to many examples.
 
     FOLDER has a sub-folder of recordings for each class. The accuracy without examples is measured if the sub-folders
     have the names of AudioSet classes; `;` separates several in one name.

@@ -53,7 +53,7 @@ class Labels(click.Group):
 
 @group.group(cls=Labels, subcommand_metavar="[SEARCH] | COMMAND")
 def labels() -> None:
-    """List classes and groups, or download AudioSet's strong labels.
+    """List classes and groups, or download strong labels.
 
     The list has the index, the mid and the name of each class, the classes above it in the ontology, and the groups
     that it belongs to. SEARCH is part of the name of a class or group, or a mid.

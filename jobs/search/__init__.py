@@ -49,7 +49,7 @@ def find(out: str | Path | None, options: SearchOptions) -> Hits:
 def search(out: str | Path, options: SearchOptions) -> pd.DataFrame:
     """Find the stretches of an output folder that sound most like an example.
 
-    >>> hits = satpipe.search("out", like="birds.wav", number=3)
+    >>> hits = satpipe.search("out", like="recordings/birds.wav", number=3)
     >>> list(hits.columns)
     ['recording', 'start_s', 'end_s', 'label', 'score', 'time']
 

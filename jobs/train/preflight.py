@@ -105,7 +105,7 @@ def _measured(settings: TrainConfig, device: torch.device) -> Preflight:
     optimizer.step()
     seconds = perf_counter() - begun
     if not bool(torch.isfinite(loss)):
-        raise TrainingError(f"the loss of the first step is {float(loss)}; check the weights of init, and lower lr")
+        raise TrainingError(f"the loss of the first step is {loss.item()}; check the weights of init, and lower lr")
     state = sum(_bytes(value) for values in optimizer.state.values() for value in values.values())
     size = sum(map(_bytes, objective.parameters()))
     average = size if settings.ema else 0

@@ -101,7 +101,12 @@ class AvFile:
 
     def _packed(self, joined: av.AudioFifo, packer: av.AudioResampler) -> Iterator[Samples]:
         """Yield all samples, interleaved: PyAV reads beyond the planes of a frame that has 8 or more of them."""
-        for packed in packer.resample(joined.read()):
+        try:
+            converted = packer.resample(joined.read())
+        except ERRORS:  # a layout of channels that FFmpeg can decode but not convert
+            self.broken = True
+            return
+        for packed in converted:
             samples = packed.to_ndarray().reshape(-1, self.channels).astype(np.float32, copy=False)
             if len(samples) > self._skip:
                 yield samples[self._skip :]

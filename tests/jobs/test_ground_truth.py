@@ -335,7 +335,6 @@ def test_a_folder_has_a_file_for_each_recording(tmp_path: Path) -> None:
     [
         (STRONG + "x\t-0.5\t1\t/m/053hz1\n", TruthError, "line 7: time -0.5 s is negative"),
         (STRONG + "x\t3\t1\t/m/053hz1\n", TruthError, "line 7: offset 1 s is before onset 3 s"),
-        (STRONG + "x\t1,5\t3\t/m/053hz1\n", TruthError, "line 7: onset '1,5' is not a number"),
         (STRONG + "x\t1\tinf\t/m/053hz1\n", TruthError, "line 7: offset 'inf' is not a number"),
         (STRONG + "x\t1_0\t30\t/m/053hz1\n", TruthError, "line 7: onset '1_0' is not a number"),
         (STRONG + "x\t1\t\t/m/053hz1\n", TruthError, "line 7: the offset is missing"),
@@ -857,7 +856,7 @@ def test_tables_that_are_not_whole_are_an_error(out: Path) -> None:
     with pytest.raises(OutputError, match=f"{batch.name} has scores of a chunk twice: delete it, then `satpipe"):
         read_chunks(Tables(out))
     pq.write_table(whole.drop(["end_s"]), batch)
-    with pytest.raises(OutputError, match="is not a scores table of this version of satpipe"):
+    with pytest.raises(OutputError, match="is not a table of scores of this version of satpipe"):
         read_chunks(Tables(out))
     batch.write_bytes(b"PAR1")
     with pytest.raises(OutputError, match=f"{batch.name} cannot be read, or is not a satpipe table"):

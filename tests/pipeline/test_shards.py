@@ -205,7 +205,7 @@ def test_a_teachers_scores_come_back_as_soft_labels(shards: Shards, pieces: Segm
     samples, _ = decode_clip(shards.audio(pieces.numbers[[number]])[int(pieces.numbers[number])], 16_000)
     piece = torch.from_numpy(samples[32_000:96_000])[None]
     expected = load_teacher(str(teacher)).scores(torch.nn.functional.pad(piece, (0, 64_000 - piece.shape[1])))[0]
-    expected[expected < 0.003] = 0
+    expected[expected < expected.topk(10).values.min()] = 0
     np.testing.assert_allclose(pieces.labels(np.array([number]))[0], expected.numpy(), atol=1e-4)
 
 

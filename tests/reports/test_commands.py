@@ -342,7 +342,7 @@ def check_answers(names: dict[str, Any], printed: str, block: str) -> None:
 
 def check_hours(names: dict[str, Any], printed: str, block: str) -> None:
     assert names["hours"].label.unique().tolist() == ["birds"]
-    assert names["hours"].active_s.sum() > 0
+    assert names["hours"].recorded_s.gt(0).all()
 
 
 def check_clips_of_examples(names: dict[str, Any], printed: str, block: str) -> None:
@@ -641,7 +641,7 @@ PYTHON: dict[str, tuple[Callable[[dict[str, Any], str, str], None], tuple[str, .
     "scenes/strong.tsv": (check_answers, (CLIPS,)),
     "satpipe.clips(": (check_clips_of_examples, ("make tag",)),
     "satpipe.search(": (check_search, (TAG_LIKE,)),
-    "satpipe.activity(": (check_hours, ("make tag",)),
+    "satpipe.activity(": (check_hours, (TAG,)),
     "satpipe.evaluate(": (check_evaluation, (TAG,)),
     "satpipe.StreamingTagger(": (check_streaming, ()),
     "in_files(": (check_files, (JOIN,)),

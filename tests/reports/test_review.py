@@ -112,7 +112,7 @@ def test_answers_survive_closing_and_a_half_judged_sheet_is_continued(
         encoding="utf-8",
     )
     page.driver.find_element(By.ID, "upload").send_keys(str(tmp_path / "half.csv"))
-    page.wait("return document.getElementById('message').textContent.startsWith('half.csv: 7 of 8 clips')")
+    page.wait("return document.getElementById('message').textContent.startsWith('half.csv has 7 of the 8 clips')")
     assert "not yes, no or unsure: audio/bird_001_0.90.wav: perhaps" in text(page, "message")
     assert "2 yes, 0 no" in page.run("return document.querySelector('[data-label=Dog]').textContent")
     (tmp_path / "other.csv").write_text(sheet_text([]), encoding="utf-8")

@@ -18,7 +18,7 @@ Times = npt.NDArray[np.datetime64]
 
 
 class Pieces(NamedTuple):
-    """What stretches of recordings contribute to cells, [m] each."""
+    """Contributions of stretches of recordings to cells, [m] each."""
 
     stretch: Rows
     """Position of the stretch."""

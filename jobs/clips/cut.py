@@ -24,7 +24,7 @@ _STEPS_16 = 2.0**15  # of a sample of 16 bits
 
 @dataclass(frozen=True)
 class Window:
-    """What a clip holds, in seconds of the recording: a stretch, and the padding around it."""
+    """Content of a clip, in seconds of the recording: a stretch, and the padding around it."""
 
     name: str
     recording: str

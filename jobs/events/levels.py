@@ -21,7 +21,7 @@ class Levels:
     """Classes and groups, and their thresholds, in the same order."""
 
     targets: tuple[Target, ...]
-    """What to look for, [T]."""
+    """The classes, groups and own classes to look for, [T]."""
     threshold: Floats
     """Minimum for the highest score of an event, [T]."""
     low: Floats

@@ -21,7 +21,7 @@ AUDIOSET = "audioset"
 """Value of `weak` and `strong`: AudioSet's own labels of its evaluation set."""
 
 BY = HOUR, DAY, RECORDING, FOLDER, LABEL = ("hour", "day", "recording", "folder", "label")
-"""What separates the rows of an activity table, besides classes and groups."""
+"""The values by which the rows of an activity table differ, besides classes and groups."""
 DEFAULT_THRESHOLD = 0.5
 """Minimum score of what counts as found, in `events`, `activity`, `report` and other commands on results."""
 

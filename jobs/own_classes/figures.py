@@ -1,4 +1,4 @@
-"""How well own classes are recognised: figures of examples scored by classifiers that had not seen their recording."""
+"""Figures of own classes, from examples scored by classifiers that had not seen their recording."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -22,6 +22,7 @@ from satpipe.sat.errors import ConfigError
 SOCKET_BYTES = len("/ray-abcdefgh/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 MAX_PARENT_BYTES = (103 if sys.platform == "darwin" else 107) - SOCKET_BYTES  # a system limits the paths of sockets
 REMOVAL_TRIES = 50
+REMOVAL_EVERY_S = 0.1
 MIN_FREE_BYTES = 32 * 2**20  # for sockets and logs
 OBJECT_STORE_BYTES = 512 * 2**20  # for the model's weights; everything else is small
 OUT_OF_MEMORY_RETRIES = 2
@@ -103,7 +104,7 @@ class LocalRay:
         if self._folder:
             _kill(self._folder)
         if complete:
-            self._thread.join(END_WITHIN_S)
+            self._thread.join(END_WITHIN_S + REMOVAL_TRIES * REMOVAL_EVERY_S)
         elif self._folder:  # Ray waits for processes that are gone, and would at the end of the program
             atexit.unregister(ray.shutdown)
             _remove(self._folder)
@@ -242,7 +243,7 @@ def _remove(made: str) -> None:
         shutil.rmtree(made, ignore_errors=True)
         if not os.path.exists(made):
             return
-        time.sleep(0.1)
+        time.sleep(REMOVAL_EVERY_S)
 
 
 def _kill(made: str) -> None:

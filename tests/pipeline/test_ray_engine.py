@@ -47,7 +47,8 @@ def test_a_ray_of_this_machine_is_closed_and_needs_neither_home_nor_a_short_tmpd
     assert seen["results"] == [["sum", 3]]
     assert {address.removeprefix("::ffff:") for address in seen["listening"]} == {"127.0.0.1"}
     assert not seen["folder"].startswith(str(long))
-    assert (seen["mode"], seen["left"]) == ("0o700", False)
+    assert seen["mode"] == "0o700"
+    assert (seen["folder_left"], seen["left"]) == (False, [])
     assert seen["token"] == "token"
     assert not [name for name in seen["added"] if name.startswith("RAY_")]
 

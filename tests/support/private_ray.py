@@ -35,8 +35,10 @@ def describe(to: Path) -> int:
     }
     local_ray.end()
     added = set(os.environ) - set(before)
-    left = folder.parent.exists() or any(map(_runs, processes))
-    to.write_text(json.dumps(seen | {"left": left, "added": sorted(added)}))
+    folder_left = folder.parent.exists()
+    _, left = psutil.wait_procs(processes, timeout=20)  # a killed process ends when the system gets round to it
+    seen |= {"folder_left": folder_left, "left": [each.pid for each in left], "added": sorted(added)}
+    to.write_text(json.dumps(seen))
     return 0
 
 
@@ -67,10 +69,3 @@ def _run(ticket: str, function: Callable[..., Any], *args: Any) -> list[tuple[An
         engine.submit(ticket, function, *args)
         return list(engine.results(60))
 
-
-def _runs(process: psutil.Process) -> bool:
-    """Return True unless a process has ended, or nobody has asked yet how."""
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -68,4 +68,3 @@ def _run(ticket: str, function: Callable[..., Any], *args: Any) -> list[tuple[An
     with ray_engine.start(None, 1, "cpu") as engine:
         engine.submit(ticket, function, *args)
         return list(engine.results(60))
-

@@ -5,16 +5,14 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from satpipe.jobs.metrics.arrays import Floats, Ints, Rows, repeats
 from satpipe.jobs.options.results import DAY, FOLDER, HOUR, RECORDING
+from satpipe.pipeline.tables.local_time import Times, local
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.selection import Selection
 
 _STEP = np.timedelta64(15, "m")  # offsets from UTC are multiples of it
 _DAY = np.timedelta64(1, "D")
-Times = npt.NDArray[np.datetime64]
 
 
 class Pieces(NamedTuple):
@@ -104,11 +102,11 @@ def _starts(first: np.datetime64, last: np.datetime64, zone: ZoneInfo, hours: bo
     A day has 23 or 25 hours where clocks change. An hour that comes twice is two hours.
     """
     steps = np.arange(first.astype("datetime64[D]") - 2 * _DAY, last + _STEP, _STEP)
-    local = pd.DatetimeIndex(steps, tz="UTC").tz_convert(zone).tz_localize(None).to_numpy()
-    offset = local - steps
+    there = local(steps, zone)
+    offset = there - steps
     if hours:
-        changes = (np.diff(local.astype("datetime64[h]")) != 0) | (np.diff(offset) != 0)
+        changes = (np.diff(there.astype("datetime64[h]")) != 0) | (np.diff(offset) != 0)
     else:
-        changes = np.diff(local.astype("datetime64[D]")) != 0
+        changes = np.diff(there.astype("datetime64[D]")) != 0
     starts = steps[1:][changes].astype("datetime64[us]")
     return np.asarray(starts[np.searchsorted(starts, first, "right") - 1 :])

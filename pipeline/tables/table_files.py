@@ -1,11 +1,11 @@
 """Tables that commands write to a file of the user's choice, whose ending names the format."""
 
+import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -59,23 +59,23 @@ def table_writer(
             return
         with path.open("w", encoding="utf-8", newline="") as file:
             file.write(_SEPARATORS[kind].join(schema.names) + "\n")
-            yield lambda rows: _plain(rows).to_csv(
-                file, sep=_SEPARATORS[kind], header=False, index=False, lineterminator="\n"
-            )  # Arrow would quote every text, which readers of TSV do not expect
+            # Arrow would quote every text, which readers of TSV do not expect.
+            writer = csv.writer(file, delimiter=_SEPARATORS[kind], lineterminator="\n")
+            yield lambda rows: writer.writerows(_plain(rows))
 
 
-def _plain(table: pa.Table) -> pd.DataFrame:
-    """Return a table as text and numbers."""
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string())
-        elif pa.types.is_timestamp(column.type):
-            column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")
-        elif pa.types.is_float32(column.type):
-            column = pc.round(column, 4)  # as half precision allows
-        elif pa.types.is_float64(column.type):
-            column = pc.round(column, 6)
-        columns[name] = column
-    frame: pd.DataFrame = pa.table(columns).to_pandas()
-    return frame
+def _plain(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a table, as text and numbers."""
+    for rows in table.to_batches(ROW_GROUP):
+        yield from zip(*map(_cells, rows.columns), strict=True)
+
+
+def _cells(column: pa.Array) -> list[Any]:
+    if pa.types.is_timestamp(column.type):
+        column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")
+    elif pa.types.is_float32(column.type):
+        column = pc.round(column.cast(pa.float64()), 4)  # as half precision allows
+    elif pa.types.is_float64(column.type):
+        column = pc.round(column, 6)
+    cells: list[Any] = column.to_pylist()
+    return cells

@@ -30,7 +30,9 @@ def speed(figures: dict[str, Any]) -> str:
     for name, run in figures["runs"].items():
         # The loop reads the WAV, so FLAC has no ratio.
         ratio = "" if "FLAC" in name else f"{run['times_loop']:.1f}"
-        rows.append((f"`satpipe tag`, {name}", f"{run['x_realtime']:,.0f}", ratio, f"{run['share_of_model']:.0%}"))
+        length = f", {run['duration_s'] / 60:g} min" if run["duration_s"] < figures["hours"] * 3600 else ""
+        row = (f"`satpipe tag`, {name}{length}", f"{run['x_realtime']:,.0f}", ratio, f"{run['share_of_model']:.0%}")
+        rows.append(row)
     for name, row in figures["sizes"].items():
         for precision in _PRECISIONS:
             ratio = f"{row[precision] / row['loop']:.1f}"

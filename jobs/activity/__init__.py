@@ -7,21 +7,18 @@ event, the row has 0 events.
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import pyarrow as pa
 from satpipe.jobs.activity.table import Written, rows_of, text, write
 from satpipe.jobs.options.results import ActivityOptions
 from satpipe.pipeline.option import takes
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = ["ActivityOptions", "Written", "activity", "text", "write"]
 
 
 @takes(ActivityOptions)
-def activity(out: str | Path, options: ActivityOptions) -> "pd.DataFrame":
+def activity(out: str | Path, options: ActivityOptions) -> pd.DataFrame:
     """Count events and add up their length by hour, day, recording or folder, as `satpipe activity` does.
 
     >>> satpipe.activity("out", group="birds", by="recording")[["recording", "recorded_s", "events", "active_s"]]

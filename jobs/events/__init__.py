@@ -8,8 +8,8 @@ An event lasts from the start of its first chunk to the end of its last one. `pe
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import pyarrow as pa
 from satpipe.jobs.events.finder import Finder
 from satpipe.jobs.events.write import FORMATS, Written, text, write
@@ -17,14 +17,11 @@ from satpipe.jobs.options.results import EventOptions
 from satpipe.pipeline.option import takes
 from satpipe.pipeline.tables.schemas import EVENTS
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = ["FORMATS", "EventOptions", "Written", "events", "text", "write"]
 
 
 @takes(EventOptions)
-def events(out: str | Path, options: EventOptions) -> "pd.DataFrame":
+def events(out: str | Path, options: EventOptions) -> pd.DataFrame:
     """Find the sound events of a folder, as `satpipe events` does.
 
     >>> satpipe.events("out", labels="under:Animal")[["recording", "start_s", "end_s", "label"]]

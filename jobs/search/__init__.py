@@ -2,8 +2,9 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from satpipe.jobs.options.results import SearchOptions
 from satpipe.jobs.search.examples import read_examples
@@ -15,9 +16,6 @@ from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.schemas import HITS
 from satpipe.pipeline.tables.selection import Selection
 from satpipe.pipeline.tables.table_files import table_format, table_writer
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def find(out: str | Path | None, options: SearchOptions) -> Hits:
@@ -48,7 +46,7 @@ def find(out: str | Path | None, options: SearchOptions) -> Hits:
 
 
 @takes(SearchOptions)
-def search(out: str | Path, options: SearchOptions) -> "pd.DataFrame":
+def search(out: str | Path, options: SearchOptions) -> pd.DataFrame:
     """Find the stretches of an output folder that sound most like an example.
 
     >>> hits = satpipe.search("out", like="recordings/birds.wav", number=3)

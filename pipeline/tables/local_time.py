@@ -4,6 +4,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,10 +13,6 @@ Times = npt.NDArray[np.datetime64]
 
 def local(utc: Times, zone: ZoneInfo) -> Times:
     """Return the local times without a time zone; NaT stays NaT. Shape [n] -> [n]."""
-    if zone.key == "UTC":
-        return utc
-    import pandas as pd  # slow to import
-
     return np.asarray(pd.DatetimeIndex(utc, tz="UTC").tz_convert(zone).tz_localize(None).to_numpy())
 
 

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables
 from satpipe.pipeline.tables.targets import Groups, Labels, OwnNames, Target, choose_targets
 from satpipe.sat.errors import ConfigError
@@ -111,8 +112,6 @@ class Selection:
 
 
 def _utc(time: Time) -> np.datetime64:
-    import pandas as pd  # slow to import
-
     try:
         stamp = pd.Timestamp(time)
     except ValueError as error:

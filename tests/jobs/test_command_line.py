@@ -84,7 +84,7 @@ def test_commands_that_need_no_model_load_neither_torch_nor_ray_nor_pandas(tmp_p
         "import sys; from satpipe.jobs.commands.main import run; assert run() == 0; "
         "print(sorted({'torch', 'ray', 'pandas'} & set(sys.modules)))"
     )
-    for arguments in (["models"], ["status", tmp_path / "out"], ["events", tmp_path / "out"]):
+    for arguments in (["models"], ["status", tmp_path / "out"]):
         printed = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
         assert printed.splitlines()[-1] == "[]", arguments
 

@@ -115,9 +115,16 @@ def _judged(table: Table, cells: dict[str, str]) -> JudgedClip:
         _number(cells["score"], "score", -1),  # of a search, it is a cosine
         known[read_answer(cells["correct"])],
         cells["stratum"],
-        _number(cells["probability"], "probability", 0),
+        _probability(cells["probability"]),
         cells["model_sha256"],
     )
+
+
+def _probability(text: str) -> float | None:
+    number = _number(text, "probability", 0)
+    if number == 0:
+        raise TruthError("probability 0 is not possible: the clip was drawn")
+    return number
 
 
 def _number(text: str, what: str, low: int) -> float | None:

@@ -311,6 +311,7 @@ def test_a_sheet_survives_a_spreadsheet(tmp_path: Path, encoding: str, mark: str
     [
         (",yes,", ",maybe,", "line 2: 'maybe' must be yes, no, unsure or empty"),
         ("0.9300", "9300", "line 2: score 9300 is not from -1 to 1"),
+        ("0.500000000", "0", "line 2: probability 0 is not possible: the clip was drawn"),
         ("audio/b", "audio/a", "line 3: clip audio/a.wav is already in line 2"),
         (",probability", ",chance", "is not a verification sheet of `satpipe clips`: it has no column probability"),
         ("Bird", "B\xfcrd", "is not UTF-8 text, in Excel `CSV UTF-8`"),

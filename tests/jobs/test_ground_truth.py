@@ -1,7 +1,6 @@
 """Labels in the formats in common use, matched with recordings; and the scores that they are compared with."""
 
 import json
-import random
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,10 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outputs import CHUNK_S, IDENTITY, LABELS, RUN, write_output
 from satpipe.jobs.ground_truth import (
-    StrongLabels,
     class_set,
-    clipped,
-    expanded,
     match,
     positives,
     read_list,
@@ -30,30 +26,18 @@ from satpipe.jobs.ground_truth import (
     read_strong,
     read_thresholds,
     read_weak,
-    select,
 )
-from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.tables import files
 from satpipe.pipeline.tables.chunk_scores import read_chunks
 from satpipe.pipeline.tables.files import PLACE
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.pipeline.tables.targets import Target, choose_targets
-from satpipe.sat.errors import ConfigError, LabelError, OutputError, SatpipeError, TruthError
-from satpipe.sat.labels import Label, ancestors, find, strong_labels, weak_labels
+from satpipe.sat.errors import LabelError, OutputError, SatpipeError, TruthError
+from satpipe.sat.labels import Label, find, strong_labels, weak_labels
 from satpipe.sat.model.config import CLASSES
+from truth_files import SEGMENTS, Row, rows, write
 from upath import UPath
 
-SEGMENTS = """\
-# Segments csv created Sun Mar  5 10:54:25 2017
-# num_ytids=20371, num_segs=20371, num_unique_labels=527, num_positive_labels=51804
-# YTID, start_seconds, end_seconds, positive_labels
---4gqARaEJE, 0.000, 10.000, "/m/068hy,/m/07q6cd_,/m/0bt9lr,/m/0jbk"
---BfvyPmVMo, 20.000, 30.000, "/m/03l9g"
---i-y1v8Hy8, 0.000, 9.000, "/m/04rlf,/m/09x0r,/t/dd00004,/t/dd00005"
-_0BIyqJj9ZU, 30.000, 40.000, "/m/07rgt08,/m/07sq110,/t/dd00001"
-Arg6lz6Wryw, 417.300, 427.300, ""
-"""
 STRONG = """\
 segment_id\tstart_time_seconds\tend_time_seconds\tlabel
 s9d-2nhuJCQ_30000\t2.627\t7.237\t/m/053hz1
@@ -75,15 +59,6 @@ AUDACITY = """\
 3.000000\t3.000000\tBark
 """
 
-Row = tuple[str, str, float, float]
-
-
-def write(folder: Path, content: str | bytes, name: str = "truth.csv") -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
 
 def mids(path: Path, **options: Any) -> dict[str, set[str]]:
     """Weak labels of a file: the mids of each clip."""
@@ -92,17 +67,6 @@ def mids(path: Path, **options: Any) -> dict[str, set[str]]:
     for clip, label in zip(truth.clip, truth.label, strict=True):
         found[truth.clips[clip]].add(truth.labels[label].mid)
     return found
-
-
-def rows(truth: StrongLabels) -> list[Row]:
-    """Strong labels: clip, name of the class, onset and offset."""
-    events = truth.events
-    return [
-        (truth.clips[clip], truth.labels[label].name, onset, offset)
-        for clip, label, onset, offset in zip(
-            events.clip, events.label, events.onset_s.tolist(), events.offset_s.tolist(), strict=True
-        )
-    ]
 
 
 # Weak labels
@@ -399,334 +363,6 @@ def test_whatever_a_file_holds_it_is_read_or_an_error(
     path = write(tmp_path_factory.getbasetemp(), content, "whatever.csv")
     with suppress(TruthError, LabelError):
         assert len(read(path)) > 0
-
-
-# Clips and recordings
-
-YTIDS = ["s9d-2nhuJCQ", "--4gqARaEJE", "_0BIyqJj9ZU", "-_-_-_-_-_-", "Y1234567890", "abc_30_40_5", "___________"]
-
-
-@pytest.mark.parametrize("ytid", YTIDS)
-@pytest.mark.parametrize(
-    "recording",
-    [
-        "{0}.wav", "Y{0}.wav", "eval/Y{0}.flac", "{0}_30.000_40.000.wav", "Y{0}_30.000_40.000.wav", "{0}_30_40.m4a",
-        "{0}_30000_40000", "{0}_30000.mp3", "{0}_30.WAV", "x/y/{0}_000030.opus", "{0}",
-    ],
-)  # fmt: skip
-def test_recordings_are_matched_by_audiosets_naming_habits(ytid: str, recording: str) -> None:
-    name = recording.format(ytid)
-    for clip in (f"{ytid}_30.000_40.000", f"{ytid}_30000", ytid, f"Y{ytid}", f"{ytid}.wav"):
-        found = match([f"{'x' * 11}_30000", clip], ["other.wav", name, f"{'z' * 11}_30_40.wav"])
-        assert (found.clip.tolist(), found.recording.tolist()) == ([1], [1]), (clip, name)
-        assert found.missing == ("xxxxxxxxxxx_30000",)
-        assert found.unlisted == ("other.wav", "zzzzzzzzzzz_30_40.wav")
-
-
-some_ytid = st.text("abXY01-_", min_size=11, max_size=11)
-FORMS = (
-    "{}_{:.3f}_{:.3f}",
-    "Y{}_{:.3f}_{:.3f}",
-    "{0}_{3}",
-    "Y{0}_{3}",
-    "{0}_{3}_{4}",
-    "eval/{}_{:.3f}_{:.3f}.wav",
-    "{0}_{3}.flac",
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(some_ytid, st.integers(0, 5_000_000)), unique_by=lambda each: each[0]), st.data())
-def test_every_clip_finds_its_recording(segments: list[tuple[str, int]], data: st.DataObject) -> None:
-    def name(ytid: str, start_ms: int) -> str:
-        end_ms = start_ms + 10_000
-        form = data.draw(st.sampled_from(FORMS))
-        return form.format(ytid, start_ms / 1000, end_ms / 1000, start_ms, end_ms)
-
-    clips = [name(*segment) for segment in segments]
-    order = data.draw(st.permutations(range(len(segments))))
-    found = match(clips, [name(*segments[place]) for place in order])
-    assert found.clip.tolist() == list(range(len(clips)))
-    assert [order[place] for place in found.recording] == list(range(len(clips)))
-
-
-@pytest.mark.parametrize(
-    ("clips", "recordings", "expected"),
-    [
-        (["a"], ["a.wav"], ["a.wav"]),
-        (["a.wav"], ["x/a.flac"], ["x/a.flac"]),
-        (["a.wav"], ["a.wav", "a.flac"], ["a.wav"]),
-        (["./a.wav"], ["a.wav", "x/a.wav"], ["a.wav"]),
-        (["s1/a"], ["d/s1/a.wav", "a.wav"], ["d/s1/a.wav"]),
-        (["d/s1/a"], ["a.wav", "s1/a.wav", "s2/a.wav"], ["s1/a.wav"]),
-        (["s1/a", "s2/a"], ["s2/a.wav", "s1/a.wav"], ["s1/a.wav", "s2/a.wav"]),
-        (["/mnt/d/s1/a.wav", "/mnt/d/s3/a.wav"], ["s2/a.wav", "s1/a.wav"], ["s1/a.wav", None]),
-        (["C:\\data\\s1\\a.wav"], ["s2/a.wav", "s1/a.wav"], ["s1/a.wav"]),
-        (["audio/a.wav"], ["eval16k/a.wav"], ["eval16k/a.wav"]),
-        (["s1/a.wav", "s2/a.wav"], ["s3/a.wav"], [None, None]),
-        (["s1/a.wav"], ["s2/a.wav", "s3/a.wav"], [None]),
-        (["a", "s1/a"], ["s1/a.wav"], [None, "s1/a.wav"]),
-        (["2023.05.01"], ["2023.05.wav", "2023.05.01.wav"], ["2023.05.01.wav"]),
-        (["a"], ["a.wav#ch1"], ["a.wav#ch1"]),
-        (["a.wav#ch2"], ["a.wav#ch1", "a.wav#ch2"], ["a.wav#ch2"]),
-        (["caf\u00e9"], ["cafe\u0301.wav"], ["cafe\u0301.wav"]),
-        (["A.wav"], ["a.wav"], [None]),
-        (["--4gqARaEJE"], ["--4gqARaEJE.wav", "--4gqARaEJE_30_40.wav"], ["--4gqARaEJE.wav"]),
-        (["--4gqARaEJE_30000"], ["--4gqARaEJE_40_50.wav"], [None]),
-        (["--4gqARaEJE_30000", "--4gqARaEJE_40000"], ["--4gqARaEJE_40_50.wav"], [None, "--4gqARaEJE_40_50.wav"]),
-        (["--4gqARaEJE", "--4gqARaEJE_40000"], ["--4gqARaEJE_40_50.wav"], [None, "--4gqARaEJE_40_50.wav"]),
-        ([], ["a.wav"], []),
-        (["a"], [], [None]),
-    ],
-)  # fmt: skip
-def test_the_nearest_name_decides(clips: list[str], recordings: list[str], expected: list[str | None]) -> None:
-    found = match(clips, recordings)
-    names = {clips[clip]: recordings[place] for clip, place in zip(found.clip, found.recording, strict=True)}
-    assert [names.get(clip) for clip in clips] == expected
-    assert found.missing == tuple(clip for clip in clips if clip not in names)
-    assert found.unlisted == tuple(name for name in recordings if name not in names.values())
-
-
-@pytest.mark.parametrize(
-    ("clips", "recordings", "says"),
-    [
-        (["a"], ["x/a.wav", "y/a.wav"], "clip a could be any of 2 recordings: x/a.wav, y/a.wav"),
-        (["a.wav"], ["a.wav#ch1", "a.wav#ch2"], "clip a.wav could be any of 2 recordings: a.wav#ch1, a.wav#ch2"),
-        (["a.wav", "a"], ["a.flac"], "recording a.flac could be any of 2 clips: a.wav, a"),
-        (["--4gqARaEJE"], ["--4gqARaEJE_0_10.wav", "--4gqARaEJE_30_40.wav"], "clip --4gqARaEJE could be any of 2 rec"),
-        (["--4gqARaEJE_0"], ["--4gqARaEJE_0_10.wav", "Y--4gqARaEJE_0_10.wav"], "clip --4gqARaEJE_0 could be any of 2"),
-        (["--4gqARaEJE_0", "--4gqARaEJE_90000"], ["Y--4gqARaEJE.wav"], "recording Y--4gqARaEJE.wav could be any of 2"),
-        (list("012345678"), [f"{x}/{n}.wav" for n in range(9) for x in "xy"], "9 names are(.*\n){6}  and 4 more"),
-    ],
-)  # fmt: skip
-def test_names_that_do_not_tell_are_an_error(clips: list[str], recordings: list[str], says: str) -> None:
-    with pytest.raises(TruthError, match=says):
-        match(clips, recordings)
-    mapping = {recordings[0]: clips[0], **{name: "elsewhere" for name in recordings[1:]}}
-    found = match(clips, recordings, mapping)
-    assert (found.clip.tolist(), found.recording.tolist()) == ([0], [0])
-
-
-def test_a_mapping_goes_before_names(tmp_path: Path) -> None:
-    text = "clip,recording\n--4gqARaEJE,dawn.wav\nnoon,x/b.wav\nnot listed,c.wav\nb,not tagged.wav\n"
-    mapping = read_mapping(write(tmp_path, text))
-    found = match(["--4gqARaEJE_0.000_10.000", "noon", "b", "c"], ["x/b.wav", "c.wav", "dawn.wav"], mapping)
-    assert (found.clip.tolist(), found.recording.tolist()) == ([0, 1], [2, 0])
-    assert found.missing == ("b", "c")
-    assert found.unlisted == ("c.wav",)
-    with pytest.raises(TruthError, match="the mapping has no recording"):
-        match(["a"], ["a.wav"], {"b.wav": "a"})
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("a,b\n", "must have a header with the columns recording and clip"),
-        ("", "must have a header"),
-        ("recording,clip\n", "lists no recording"),
-        ("recording,clip\na.wav,\n", "line 2: the recording or the clip is missing"),
-        ("recording,clip\na.wav,x\na.wav,y\n", "line 3: recording a.wav is already in line 2"),
-    ],
-)
-def test_what_is_wrong_with_a_mapping_is_said(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(TruthError, match=says):
-        read_mapping(write(tmp_path, text))
-
-
-def test_many_names_take_little_time() -> None:
-    draw = random.Random(1)
-    ytids = [
-        "".join(draw.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", k=11))
-        for _ in range(10_000)
-    ]
-    begun = process_time()
-    found = match([f"{ytid}_30000" for ytid in ytids], [f"eval/Y{ytid}_30.000_40.000.wav" for ytid in reversed(ytids)])
-    assert found.recording.tolist() == list(range(10_000))[::-1]
-    found = match([f"{ytid}/audio.wav" for ytid in ytids], [f"eval/{ytid}/audio.wav" for ytid in reversed(ytids)])
-    assert found.recording.tolist() == list(range(10_000))[::-1]
-    assert process_time() - begun < 10  # less than a second; with a search for each name it would be an hour
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["a.wav\nb, c.wav\na.wav\n", 'recording,split\na.wav,tune\n"b, c.wav",tune\n', 'clip\na.wav\n"b, c.wav"\n# d\n'],
-)
-def test_lists_of_names_are_read(tmp_path: Path, text: str) -> None:
-    assert read_list(write(tmp_path, text)) == ("a.wav", "b, c.wav")
-    with pytest.raises(TruthError, match="lists no clip"):
-        read_list(write(tmp_path, "\n"))
-
-
-def test_a_segment_list_is_a_list_of_names(tmp_path: Path) -> None:
-    path = write(tmp_path, SEGMENTS)
-    assert read_list(path) == read_weak(path).clips
-
-
-# Times and classes
-
-
-def strong(events: list[Row], durations: int = 3) -> StrongLabels:
-    labels = tuple(dict.fromkeys(find(name) for _, name, _, _ in events))
-    clips = tuple(f"clip {n}" for n in range(durations))
-    columns = [(clips.index(c), labels.index(find(name)), onset, offset) for c, name, onset, offset in events]
-    return StrongLabels(clips, labels, Events.of(*zip(*columns, strict=True)))
-
-
-def test_events_are_cut_to_the_recording() -> None:
-    truth = strong(
-        [
-            ("clip 0", "Dog", 1, 2), ("clip 0", "Dog", 9, 10.04), ("clip 0", "Dog", 9, 12), ("clip 0", "Dog", 10, 12),
-            ("clip 0", "Dog", 11, 11), ("clip 0", "Dog", 10, 10), ("clip 1", "Dog", 11, 12), ("clip 2", "Dog", 99, 100),
-        ]
-    )  # fmt: skip
-    cut, note = clipped(truth, [10, 20, np.nan])
-    assert [row[2:] for row in rows(cut)] == [(1, 2), (9, 10), (9, 10), (10, 10), (11, 12), (99, 100)]
-    assert note == (
-        "1 labelled events end after their recording and were shortened, 2 start after its end and were left out, "
-        "such as 'Dog' from 10 s to 12 s in clip 0, which ends at 10 s"
-    )
-    assert cut.duplicates == 1
-    again, note = clipped(cut, [10, 20, np.nan])
-    assert rows(again) == rows(cut)
-    assert note == ""
-
-
-def test_events_close_over_the_ontology_and_are_merged() -> None:
-    truth = strong(
-        [
-            ("clip 0", "Male speech, man speaking", 0, 2), ("clip 0", "Female speech, woman speaking", 1, 3),
-            ("clip 0", "Speech", 3, 4), ("clip 0", "Bark", 5, 6), ("clip 1", "Bark", 5, 6), ("clip 1", "Bark", 5, 6),
-        ]
-    )  # fmt: skip
-    classes = (find("Bark"), find("Speech"), find("Dog"), find("Music"))
-    plain, whole = select(truth, classes), expanded(truth, classes)
-    assert [tuple(row) for row in zip(plain.clip, plain.label, plain.onset_s, strict=True)] == [
-        (0, 1, 3), (0, 0, 5), (1, 0, 5), (1, 0, 5)
-    ]  # fmt: skip
-    assert [tuple(row) for row in zip(whole.clip, whole.label, whole.onset_s, whole.offset_s, strict=True)] == [
-        (0, 0, 5, 6), (0, 1, 0, 4), (0, 2, 5, 6), (1, 0, 5, 6), (1, 2, 5, 6)
-    ]  # fmt: skip
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 2), some_class, st.integers(0, 9), st.integers(0, 9)), min_size=1),
-    st.sets(st.sampled_from(weak_labels()), min_size=1).map(lambda chosen: tuple(sorted(chosen, key=lambda x: x.name))),
-)
-def test_closing_is_what_the_ontology_says(
-    events: list[tuple[int, Label, int, int]], classes: tuple[Label, ...]
-) -> None:
-    truth = strong([(f"clip {clip}", label.mid, onset, onset + more) for clip, label, onset, more in events])
-    active = np.zeros((3, len(classes), 40), bool)  # in half seconds; only the inside of events
-    for clip, label, onset, more in events:
-        for each in (label, *ancestors(label.mid)):
-            if each in classes:
-                active[clip, classes.index(each), 2 * onset : 2 * (onset + more)] = True
-    ours = np.zeros_like(active)
-    found = expanded(truth, classes)
-    for clip, place, onset_s, offset_s in zip(found.clip, found.label, found.onset_s, found.offset_s, strict=True):
-        assert not ours[clip, place, int(2 * onset_s) : int(2 * offset_s)].any()
-        ours[clip, place, int(2 * onset_s) : int(2 * offset_s)] = True
-    np.testing.assert_array_equal(ours, active)
-    plain = select(truth, classes)
-    assert [classes[place] for place in plain.label] == [label for _, label, _, _ in events if label in classes]
-
-
-def test_class_sets_have_as_many_classes_as_their_names_say() -> None:
-    for name in ("381", "407", "416", "527"):
-        assert len(set(class_set(name).labels)) == int(name)
-    assert set(class_set("381").labels) == set(class_set("416").labels) & set(class_set("527").labels)
-    assert set(class_set("407").labels) == set(class_set("416").labels) & set(strong_labels("train"))
-    assert class_set("527").labels == weak_labels()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Dog\n/m/09x0r\nMale speech, man speaking\n",
-        "/m/0bt9lr\tDog\n/m/09x0r\tSpeech\n/m/05zppz\tMale speech, man speaking\n",
-        'index,mid,display_name\n0,/m/0bt9lr,"x"\n1,/m/09x0r,"y"\n2,/m/05zppz,"z"\n',
-        'label\n"Dog"\nSpeech\n"Male speech, man speaking"\n',
-        '# mine\nDog\nSpeech\n"Male speech, man speaking"\n',
-    ],
-)
-def test_class_sets_are_read_from_files(tmp_path: Path, text: str) -> None:
-    names = [label.name for label in class_set(write(tmp_path, text)).labels]
-    assert names == ["Dog", "Speech", "Male speech, man speaking"]
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "says"),
-    [
-        ("Dog\nCat\ndog\n", TruthError, "line 3: 'Dog' is already in line 1"),
-        ("Dog\nCatt\n", LabelError, "line 2: label 'Catt' not found; did you mean 'Cat'"),
-        ("", TruthError, "lists no class"),
-    ],
-)
-def test_what_is_wrong_with_a_class_set_is_said(
-    tmp_path: Path, text: str, error: type[SatpipeError], says: str
-) -> None:
-    with pytest.raises(error, match=says):
-        class_set(write(tmp_path, text))
-    with pytest.raises(ConfigError, match=r"'400' is neither a class set \(381, 407, 416, 527\) nor a file"):
-        class_set("400")
-
-
-def test_thresholds_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None:
-    classes = choose_targets(["Speech", "Dog"])
-    path = write(tmp_path, "label,threshold\nDog,0.25\nMusic,1\nSpeech,0.5\n")
-    assert read_thresholds(path).of(classes).tolist() == [0.5, 0.25]
-    path = write(tmp_path, "mid\tname\tthreshold\n/m/0bt9lr\t?\t0.25\n/m/09x0r\t?\tnan\n")
-    assert read_thresholds(path).of(classes[1:]).tolist() == [0.25]
-    with pytest.raises(TruthError, match="has no threshold for 1 class: Speech"):
-        read_thresholds(path).of(classes)
-
-
-def test_thresholds_in_json_are_of_classes_groups_and_the_rest(tmp_path: Path) -> None:
-    dog, bark, speech = (find(name) for name in ("Dog", "Bark", "Speech"))
-    content = {
-        "thresholds": {dog.mid: 0.2},
-        "groups": {"set/animal": {"classes": [dog.mid, bark.mid], "threshold": 0.3},
-                   "set/loud": {"classes": [bark.mid, speech.mid], "threshold": 0.1}},
-        "median_filter": {dog.mid: 3},
-        "default": 0.7,
-    }  # fmt: skip
-    given = read_thresholds(write(tmp_path, json.dumps(content), "t.json"))
-    by_name = {**content, "thresholds": {"dog": 0.2}, "median_filter": {"Dog": 3}}
-    of_windows = read_thresholds(write(tmp_path, "\ufeff" + json.dumps(by_name), "t.json"))
-    assert (of_windows.values, of_windows.filters) == (given.values, given.filters)
-    classes = choose_targets(["Dog", "Bark", "Speech", "Music"])
-    animal = Target("set/animal", "animal", (dog.index, bark.index))
-    assert given.of(classes).tolist() == [0.2, 0.1, 0.1, 0.7]
-    assert given.of([animal]).tolist() == [0.3]
-    assert given.filters_of(classes[:2]).tolist() == [3, 1]
-    assert [target.mid for target in given.targets()] == [dog.mid, "set/animal", "set/loud"]
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "says"),
-    [
-        ("label,threshold\nDog,1.5\n", TruthError, "line 2: threshold 1.5 is not from 0 to 1"),
-        ("label,threshold\nDog,half\n", TruthError, "line 2: threshold 'half' is not a number"),
-        ("label,threshold\nDog,0\nDog,1\n", TruthError, "line 3: 'Dog' is already in line 2"),
-        ("label,threshold\nDogg,0\n", LabelError, "line 2: label 'Dogg' not found"),
-        ("Dog,0\n", TruthError, "must have a header with the columns mid or label, and threshold"),
-        ('{"default": 1.5}', TruthError, "the threshold of default must be from 0 to 1, not 1.5"),
-        ('{"thresholds": {"/m/0bt9lr": "high"}}', TruthError, "threshold of /m/0bt9lr must be from 0 to 1, not 'high'"),
-        ('{"thresholds": {"/m/x": 0.5}}', LabelError, "label '/m/x' not found"),
-        ('{"default": 0.5, "median_filter": {"/m/0bt9lr": 2}}', TruthError, "must be an odd number of chunks, not 2"),
-        ('{"default": 0.5, "median_filter": {"Dogg": 3}}', LabelError, "label 'Dogg' not found"),
-        ('{"groups": {"a/b": {"threshold": 1}}}', TruthError, "not a file of thresholds: KeyError: 'classes'"),
-        ('{"groups": {"a": {"classes": [1], "threshold": 1}}}', TruthError, r"a must be a list of mids, not \[1\]"),
-        ('{"groups": {"a": {"classes": "Dog", "threshold": 1}}}', TruthError, 'must be a list of mids, not "Dog"'),
-        ('{"thresholds": {"/m/0bt9lr": 0.1, "Dog": 0.2}}', TruthError, "has two thresholds for a class"),
-        ('{"sha256": "1"}', TruthError, "has no thresholds"),
-        ('{"default": 0.5', TruthError, "is not a file of thresholds"),
-    ],
-)
-def test_what_is_wrong_with_thresholds_is_said(tmp_path: Path, text: str, error: type[SatpipeError], says: str) -> None:
-    with pytest.raises(error, match=says):
-        read_thresholds(write(tmp_path, text)).of(choose_targets())
 
 
 # Scores

@@ -62,7 +62,7 @@ def parts(folder: Path, config: ModelConfig) -> dict[str, float]:
             staged.write(staged_table([0] * WRITTEN_CHUNKS, list(range(WRITTEN_CHUNKS)), scores))
             spans = staged.conclude([SpanOutcome(("noise", 0, 0, 0, None), WRITTEN_CHUNKS)])
         output.batches.publish(
-            [Finished(row, spans)], TableOptions("", config.chunk_samples, 0.1, 10, scores=True), new_name()
+            [Finished(row, spans)], TableOptions("", "", config.chunk_samples, 0.1, 10, scores=True), new_name()
         )
 
     run = {"id": "", "identity": {"scores": True}}

@@ -18,7 +18,7 @@ from satpipe.jobs.tag.job import describe
 from satpipe.pipeline.tables.batches import Finished, TableOptions
 from satpipe.pipeline.tables.files import new_name
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.pipeline.tables.schemas import recording_row, staged_table
+from satpipe.pipeline.tables.schemas import model_name, recording_row, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import Label, strong_labels
 from satpipe.sat.model.config import BUNDLED, CLASSES, SAMPLE_RATE_HZ
@@ -82,7 +82,9 @@ class StrongSet:
         """Write the scores as `satpipe tag` does."""
         options = TagOptions(("by rule",), folder)
         run = describe(options, load_checkpoint(BUNDLED))
-        table = TableOptions(run["id"], CHUNK_SAMPLES, options.threshold, options.top_k, options.scores)
+        table = TableOptions(
+            run["id"], model_name(run["identity"]), CHUNK_SAMPLES, options.threshold, options.top_k, options.scores
+        )
         output = Output(folder)
         with output.claim(run):
             for begin in range(0, len(self.segments), CLIPS_AT_ONCE):

@@ -211,7 +211,7 @@ def _workers(device: Device) -> Iterator[tuple[Tag, Callable[[Checkpoint, str], 
             output = Output(out)
             description = describe(options, planned.checkpoint)
             with output.claim(description, overwrite=True):
-                run = make_run(ray, output, planned, options, description["id"])
+                run = make_run(ray, output, planned, options, description)
                 begun = perf_counter()
                 run.go(iter(planned.search), planned.remaining, planned.remaining_bytes, lambda progress: None)
                 return perf_counter() - begun, dict(run.progress.seconds)

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from satpipe.jobs.this_run import this_run
 from satpipe.pipeline.tables.chunk_embeddings import size_of_embeddings
 from satpipe.pipeline.tables.files import OWN
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.own_tables import check_model, put
+from satpipe.pipeline.tables.upgrade import upgrade
 from satpipe.sat.own_classes import read_own_classes, table_name
 
 
@@ -30,8 +32,9 @@ def classify(out: str | Path, path: str | Path) -> str:
         tables = Tables(out, scores=False)
         check_model(classes, path, tables)
         size_of_embeddings(tables)
+        upgrade(tables.folder, tables.run)
         table = put(tables.folder, Path(path))
-        scored = table.update(tables)
+        scored = table.update(tables, this_run() | {"own_classes": {"name": name, "sha256": classes.sha256}})
     number = "1 class" if len(classes.labels) == 1 else f"{len(classes.labels)} classes"
     kept = f", {sum(tables.chunks) - scored:,} had been scored before" if scored < sum(tables.chunks) else ""
     return f"{tables.folder / OWN / name}: {scored:,} chunks scored for {number}{kept}"

@@ -1,17 +1,12 @@
 """`satpipe tag`: run a plan and describe the result."""
 
 import logging
-import platform
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +17,7 @@ from satpipe.jobs.tag.plan import plan as make_plan
 from satpipe.jobs.tag.precision import recorded, settled
 from satpipe.jobs.tag.status import EXAMPLES, Warnings, counts, problems, warnings
 from satpipe.jobs.tag.time_options import joined
+from satpipe.jobs.this_run import now, this_run
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.option import lists
 from satpipe.pipeline.recordings.deployments import NotJoined
@@ -31,6 +27,7 @@ from satpipe.pipeline.tables.files import own_names
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.own_tables import own_table, put
+from satpipe.pipeline.tables.schemas import model_name
 from satpipe.pipeline.tables.start_times import TimesKnown, set_times
 from satpipe.pipeline.tagging.progress import Progress
 from satpipe.pipeline.tagging.run import TagRun
@@ -42,8 +39,6 @@ from satpipe.sat.printable import printable
 from satpipe.sat.taggers.interface import LoadedTagger
 
 log = logging.getLogger("satpipe")
-
-VERSIONS_OF = ("satpipe", "torch", "ray", "pyarrow", "numpy", "soundfile", "soxr")
 
 
 @dataclass(frozen=True)
@@ -137,11 +132,13 @@ def run(
     description = describe(options, plan.checkpoint, plan.embedding_size)
     damage = plan.damage
     dropped = {*damage.batches, *(output.batches.names if len(plan.lacking) else ())}
+    removed = set(plan.outdated | (plan.without_files if options.prune else frozenset()))
+    idle = not (plan.remaining or removed or dropped)  # a folder does not grow by a log each time it is looked at
     claim = output.claim(description, overwrite=options.overwrite, damaged=dropped)
-    with claim, _logged(output, description):
+    with claim, nullcontext() if idle else _logged(output, description):
         for problem in damage.problems:
             log.warning("damaged tables: %s", problem)
-        output.batches.remove(set(plan.outdated | (plan.without_files if options.prune else frozenset())))
+        output.batches.remove(removed)
         not_joined = NotJoined()
         if plan.remaining:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
@@ -155,14 +152,14 @@ def run(
                     sources, not_joined = joined(ray, sources, plan.resolver, options.join_gap_s)
                     sources, outdated = tagged.remaining_joined(sources)
                     output.batches.remove(outdated)
-                run = make_run(ray, output, plan, options, description["id"])
-                run.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
-                progress, elapsed_s = run.progress, perf_counter() - begun
+                tagging = make_run(ray, output, plan, options, description)
+                tagging.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
+                progress, elapsed_s = tagging.progress, perf_counter() - begun
         times = set_times(output.batches, plan.resolver, split=options.channels == "split", gap_s=options.join_gap_s)
         recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files", "warnings"])
-        finished = {"finished": _now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
+        finished = {"finished": now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
         output.note(description | finished | {"batches": output.batches.names})
-        _score_own_classes(options, output)
+        _score_own_classes(options, output, description)
     return Summary(
         recordings=len(recordings),
         statuses=counts(recordings["status"]),
@@ -181,12 +178,12 @@ def run(
     )
 
 
-def _score_own_classes(options: TagOptions, output: Output) -> None:
+def _score_own_classes(options: TagOptions, output: Output, description: dict[str, Any]) -> None:
     """Score what was tagged for the own classes given, and for those that the folder has tables of already."""
     if options.own_classes:
         put(output.folder, Path(options.own_classes))
     for name in own_names(output.folder):
-        own_table(output.folder, name).update(Tables(output.folder, scores=False))
+        own_table(output.folder, name).update(Tables(output.folder, scores=False), description)
 
 
 def _joined(files: pa.ChunkedArray) -> tuple[int, int]:
@@ -199,9 +196,9 @@ def make_run(
     output: Output,
     plan: Plan,
     options: TagOptions,
-    run_id: str,
+    run: dict[str, Any],
 ) -> TagRun:
-    """Prepare a run on a Ray that has started."""
+    """Prepare a run, from `describe`, on a Ray that has started."""
     config = plan.checkpoint.config
     worker = WorkerOptions(
         folder=str(output.folder),
@@ -214,7 +211,8 @@ def make_run(
         embedding_size=plan.embedding_size,
     )
     table = TableOptions(
-        run_id=run_id,
+        run_id=run["id"],
+        model=model_name(run["identity"]),
         chunk_samples=chunk_samples(config, options.cut),
         threshold=options.threshold,
         top_k=options.top_k,
@@ -231,7 +229,7 @@ def describe(options: TagOptions, checkpoint: LoadedTagger, embedding_size: int 
     config = checkpoint.config
     size = chunk_samples(config, options.cut)
     return {
-        "id": uuid4().hex,  # of this run
+        **this_run(),
         "identity": {  # tables of another identity are never mixed with these
             "model_sha256": checkpoint.sha256,
             "arch": config.name,
@@ -265,15 +263,8 @@ def describe(options: TagOptions, checkpoint: LoadedTagger, embedding_size: int 
             "clock_marks": options.clock_marks and str(options.clock_marks),
         },
         "inputs": [str(locate(given)) for given in options.inputs],
-        "started": _now(),
-        "command": sys.argv,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
         "labels": [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()],
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class _Line(logging.Formatter):
@@ -298,10 +289,9 @@ class _RunLog(logging.FileHandler):
 @contextmanager
 def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
     """Keep a log of the run in its output folder."""
-    name = f"{description['started'].replace(':', '')}-{description['id'][:8]}.log"
     log.setLevel(logging.INFO)
     log.propagate = False
-    with output.log(name) as path:
+    with output.log(f"{description['id']}.log") as path:
         handler = _RunLog(path, encoding="utf-8")
         handler.setFormatter(_Line("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)

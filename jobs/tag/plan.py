@@ -115,7 +115,7 @@ def plan(options: TagOptions) -> Plan:
         embedding_size=embedding_size,
         lacking=lacking,
         resolver=resolver,
-        notes=(*unmatched(resolver, options, [source.recording for source in sources]), *_notes(options, run)),
+        notes=(*unmatched(resolver, options, [source.recording for source in sources]), *_notes(options, run, damage)),
         batch_chunks=_batch_chunks(checkpoint, options),
     )
 
@@ -147,7 +147,12 @@ def _check_files(options: TagOptions, sources: list[Source], damage: Damage, lac
         )
 
 
-def _notes(options: TagOptions, run: Mapping[str, Any] | None) -> Iterator[str]:
+def _notes(options: TagOptions, run: Mapping[str, Any] | None, damage: Damage) -> Iterator[str]:
+    if damage.old:
+        yield (
+            "the tables are of an earlier version of satpipe: they are first written again with the columns of this "
+            "version, and no recording is tagged again for that"
+        )
     if run and run.get("embeddings") and not (options.embeddings or options.own_classes):
         yield "the tables have embeddings: they are also written for what is tagged now"
 

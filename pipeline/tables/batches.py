@@ -17,20 +17,23 @@ from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.files import (
     COMPRESSION,
     OWN,
-    PLACE,
     REPAIR,
+    RUNS,
     TableWriter,
     check_place,
     is_ours,
+    keep_run,
     metadata,
     new_name,
     own_names,
+    place_and_version,
     promise,
     read_run,
     reading,
     row_groups,
     schema_of,
     table_writer,
+    version_of,
 )
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.sat.errors import DamageError, OutputError
@@ -58,6 +61,7 @@ class TableOptions:
 
     Attributes:
         run_id: As in `run.json`.
+        model: From `satpipe.pipeline.tables.schemas.model_name`.
         chunk_samples: From the start of a chunk to the start of the next, at 16 kHz.
         threshold: Minimum score of a row of the tags table.
         top_k: Maximum number of rows of the tags table per chunk.
@@ -66,11 +70,17 @@ class TableOptions:
     """
 
     run_id: str
+    model: str
     chunk_samples: int
     threshold: float
     top_k: int
     scores: bool
     embedding_size: int = 0
+
+    @property
+    def made(self) -> schemas.Made:
+        """What makes the rows."""
+        return schemas.Made(self.run_id, self.model)
 
 
 class Batches:
@@ -91,6 +101,8 @@ class Batches:
         staging = Staging(self._folder)
         spans = [(span, finished.row) for finished in batch for span in finished.spans]
         if not (self._folder / "recordings" / name).exists():
+            run = self._run_of(options)
+            keep_run(self._folder, run)
             kept: Counter[str] = Counter()  # rows of tags, by recording
             with ExitStack() as stack:
                 writers = {
@@ -99,10 +111,9 @@ class Batches:
                 }
                 for owners, place, rows in staging.rows(spans):
                     kept.update(_add(owners, place, rows, options, writers))
-                if (read_run(self._folder) or {}).get("id") != options.run_id:
-                    # A worker can outlive its killed run for a moment; its rows must not get into the next run's.
-                    raise OutputError(f"{self._folder} was taken over by another run")
-            rows = [{**finished.row, "tags": kept[finished.row["recording"]]} for finished in batch]
+                self._run_of(options)
+            made = vars(options.made)
+            rows = [{**finished.row, "tags": kept[finished.row["recording"]], **made} for finished in batch]
             self.commit(name, pa.Table.from_pylist(rows, schema=schemas.RECORDINGS))
         # Files with spans of later batches stay until those are published.
         held = Counter(span.file for span, _ in spans)
@@ -134,8 +145,9 @@ class Batches:
 
     def commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
         """Write the recordings file of a batch, with which it counts, and a batch that it replaces no longer does."""
-        stated = {PLACE: f"recordings/{name}".encode(), **({_REPLACES: replaces.encode()} if replaces else {})}
-        with output_file(self._folder / "recordings" / name, self._folder) as path:
+        place = self._folder / "recordings" / name
+        stated = place_and_version(place) | ({_REPLACES: replaces.encode()} if replaces else {})
+        with output_file(place, self._folder) as path:
             table = recordings.replace_schema_metadata(stated)
             pq.write_table(table, path, compression=COMPRESSION, write_page_checksum=True)
 
@@ -169,40 +181,42 @@ class Batches:
             for path in (self._folder / OWN / name).glob("*.parquet"):
                 path.unlink()
             (self._folder / OWN / f"{name}{SUFFIX}").unlink()
+        for path in (self._folder / RUNS).glob("*.json"):
+            path.unlink()
 
     def drop(self, names: Iterable[str]) -> None:
         """Remove what is left of batches; files that satpipe has not written stay."""
-        for path in (self._folder / kind / name for name in names for kind in self._kinds()):
+        for path in (self._folder / kind / name for name in names for kind in self.kinds()):
             if is_ours(path):
                 path.unlink()
 
     def recover(self) -> None:
-        """Remove what a killed run left behind: replaced batches, and files of satpipe's that do not count.
-
-        Files of the recordings table that an earlier version wrote get the columns of this one.
-        """
+        """Remove what a killed run left behind: replaced batches, and files of satpipe's that do not count."""
         for path in self._files():
             if path.exists() and (replaced := replaced_by(metadata(path))):
                 self._remove_batch(replaced)
-        for path in self._files():
-            with reading(path), path.open("rb") as file:
-                names = pq.read_schema(file).names
-            if names != schemas.RECORDINGS.names:
-                self.commit(path.name, read_recordings(path))
         counted = {path.name for path in self._files()}
-        for kind in self._kinds():
+        for kind in self.kinds():
             for path in (self._folder / kind).glob("*"):
                 if path.name not in counted and is_ours(path):
                     path.unlink()
+
+    def _run_of(self, options: TableOptions) -> dict[str, Any]:
+        """Return the content of `run.json`, provided that it is still that of the run with these options."""
+        run = read_run(self._folder) or {}
+        if run.get("id") != options.run_id:
+            # A worker can outlive its killed run for a moment; its rows must not get into the next run's.
+            raise OutputError(f"{self._folder} was taken over by another run")
+        return run
 
     def _files(self) -> list[Path]:
         return sorted((self._folder / "recordings").glob("*.parquet"))
 
     def _remove_batch(self, name: str) -> None:
-        for kind in self._kinds():
+        for kind in self.kinds():
             (self._folder / kind / name).unlink(missing_ok=True)
 
-    def _kinds(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[str, ...]:
         """Return the folders in which a batch may have a file, that of `recordings` first."""
         return ("recordings", *schemas.CHUNK_TABLES, *(f"{OWN}/{name}" for name in own_names(self._folder)))
 
@@ -242,12 +256,14 @@ def _add(
     values = _values(staged["scores"])
     durations_s = np.array([row["duration_s"] for row in owners], np.float64)
     times = schemas.chunk_times(chunks, options.chunk_samples, durations_s[place])
-    labels = schemas.tag_rows(names, chunks, values, times, threshold=options.threshold, top_k=options.top_k)
+    made = options.made
+    labels = schemas.tag_rows(names, chunks, values, times, made, threshold=options.threshold, top_k=options.top_k)
     writers["tags"].add(labels)
     if "scores" in writers:
-        writers["scores"].add(schemas.score_rows(names, chunks, values, times))
+        writers["scores"].add(schemas.score_rows(names, chunks, values, times, made))
     if "embeddings" in writers:
-        writers["embeddings"].add(schemas.embedding_rows(names, chunks, _values(staged["embedding"]), times))
+        embeddings = _values(staged["embedding"])
+        writers["embeddings"].add(schemas.embedding_rows(names, chunks, embeddings, times, made))
     added = np.bincount(labels["recording"].combine_chunks().indices.to_numpy(), minlength=len(number))
     return dict(zip(number, added.tolist(), strict=True))
 
@@ -275,7 +291,9 @@ def read_recordings(path: Path) -> pa.Table:
     """
     with reading(path), path.open("rb") as file:
         # Not `pq.read_table`, which imports pandas.
-        table = schemas.complete(pq.ParquetFile(file, page_checksum_verification=True).read())
+        opened = pq.ParquetFile(file, page_checksum_verification=True)
+        version_of(path, opened.metadata.metadata)
+        table = schemas.complete(opened.read())
         if not set(schemas.RECORDINGS.names) <= set(table.column_names):
             remedy = REPAIR if is_ours(path) else "move it elsewhere"
             raise DamageError(f"{path} is not a recordings table of satpipe: {remedy}")

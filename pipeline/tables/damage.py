@@ -24,12 +24,14 @@ from satpipe.pipeline.tables.files import (
     reading,
     tables_of,
     unaccounted,
+    version_of,
 )
 from satpipe.pipeline.tables.open_folder import all_numbers, codes, side_by_side
-from satpipe.pipeline.tables.schemas import RECORDINGS, SCHEMAS
+from satpipe.pipeline.tables.schemas import RECORDINGS, SCHEMAS, VERSION
 from satpipe.sat.errors import DamageError
 from satpipe.sat.labels import weak_labels
 
+_VALUES = {"tags": "score", "scores": "scores", "embeddings": "embedding"}
 _LABELS = {label.mid: place for place, label in enumerate(weak_labels())}
 
 
@@ -41,11 +43,13 @@ class Damage:
         problems: A line for each, which names the file.
         batches: Names of the damaged batches, each with the recordings that it is known to contain.
         recordings: The recordings table of the other batches.
+        old: Number of the other batches that an earlier version of satpipe wrote.
     """
 
     problems: tuple[str, ...]
     batches: Mapping[str, frozenset[str]]
     recordings: pa.Table
+    old: int = 0
 
     @property
     def affected(self) -> frozenset[str]:
@@ -76,7 +80,8 @@ def find_damage(folder: Path, run: Mapping[str, Any], *, contents: bool = False)
         search.problems += _strays(folder)
     parts = [NO_DAMAGE.recordings, *search.whole.values()]
     batches = {name: frozenset(held) for name, held in search.damaged.items()}
-    return Damage(tuple(search.problems), batches, pa.concat_tables(parts))
+    old = sum(version_of(folder, each.schema.metadata) < VERSION for each in search.whole.values())
+    return Damage(tuple(search.problems), batches, pa.concat_tables(parts), old)
 
 
 class _Search:
@@ -165,7 +170,7 @@ def _content_problem(file: tuple[Path, pa.Table]) -> str:
         with open_table(path, promise(recordings)) as table:
             for group in range(table.num_row_groups):
                 rows = table.read_row_group(group)
-                recording, scores = codes(rows["recording"], place), rows.column(rows.num_columns - 1)
+                recording, scores = codes(rows["recording"], place), rows.column(_VALUES[path.parent.name])
                 if (recording < 0).any():
                     return f"{path} has rows of recordings of another batch: {DELETE}"
                 values = (scores if path.parent.name == "tags" else pc.list_flatten(scores)).to_numpy()

@@ -5,6 +5,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.option import default_out
-from satpipe.pipeline.storage import described, errors, locate, output_file
-from satpipe.pipeline.tables.schemas import CHUNK_TABLES, SCHEMAS, is_of
+from satpipe.pipeline.storage import described, errors, locate, output_file, write_text
+from satpipe.pipeline.tables.schemas import CHUNK_TABLES, VERSION, is_of
 from satpipe.sat.errors import DamageError, OutputError
 from satpipe.sat.own_classes import SUFFIX
 
 COMPRESSION = "zstd"
 PLACE = b"satpipe.file"
 """Key in the metadata of a file whose value is its place in the output folder, such as `tags/ID.parquet`."""
+SCHEMA = b"satpipe.schema"
+"""Key in the metadata of a file whose value is the version of its schema."""
 DELETE = "delete it, then `satpipe tag` with the same recordings repairs the tables"
 OWN = "own"
 """Folder of the tables of own classes."""
+RUNS = "runs"
+"""Folder of the descriptions of all runs that wrote rows."""
 REPAIR = "`satpipe tag` with the same recordings repairs it"
 _OURS = re.compile(r"[0-9a-f]{32}\.parquet|\.[0-9a-f]{32}|\..+\.parquet\.[0-9a-f]{8}")  # tables, and unfinished files
 _RUN = {"identity": dict, "model": dict, "labels": list, "batches": list, "embeddings": int}  # in run.json
@@ -33,6 +38,11 @@ ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
 def new_name() -> str:
     """Return a file name that no other file has."""
     return f"{uuid.uuid4().hex}.parquet"
+
+
+def new_run_id() -> str:
+    """Return an identifier that no other run has; identifiers sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
 
 @contextmanager
@@ -107,6 +117,21 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
         path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
+def keep_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Keep the description of a run before it writes its first rows, as `runs/ID.json`.
+
+    The labels, and what the model's file states of itself, are those in `run.json`.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    place = folder / RUNS / f"{run['id']}.json"
+    if not place.exists():
+        kept = {key: value for key, value in run.items() if key not in ("labels", "batches")}
+        kept["model"] = {key: value for key, value in run.get("model", {}).items() if key != "metadata"}
+        write_text(place, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+
 def promise(recordings: pa.Table) -> dict[str, int]:
     """Return how many rows a batch's files of each table must have, given its rows of the recordings table.
 
@@ -128,12 +153,30 @@ def open_table(path: Path, promised: Mapping[str, int]) -> Iterator[pq.ParquetFi
     with reading(path), path.open("rb") as opened:
         file = pq.ParquetFile(opened, page_checksum_verification=True)
         table, rows = path.parent.name, promised.get(path.parent.name)
-        if not is_of(table, file.schema_arrow):
+        if not is_of(table, file.schema_arrow, version_of(path, file.metadata.metadata)):
             raise DamageError(f"{path} is not a table of {table} of this version of satpipe: {REPAIR}")
         check_place(path, file.metadata.metadata, required="tags" in promised)
         if rows is not None and file.metadata.num_rows != rows:
             raise DamageError(f"{path} has {file.metadata.num_rows:,} rows instead of {rows:,}: {REPAIR}")
         yield file
+
+
+def version_of(path: Path, stated: Mapping[bytes, bytes] | None) -> int:
+    """Return the version of the schema of a file, given its metadata.
+
+    Raises:
+        OutputError: A newer satpipe wrote it.
+        DamageError: The metadata is damaged.
+    """
+    text = (stated or {}).get(SCHEMA, b"1").decode(errors="replace")
+    if not text.isdecimal():
+        raise DamageError(f"{path} is of a version {text!r}: {REPAIR}")
+    if int(text) > VERSION:
+        raise OutputError(
+            f"{path} was written by a newer satpipe: its tables are of version {text}, and this satpipe knows versions "
+            f"up to {VERSION}. Install the newer satpipe, or name another folder"
+        )
+    return int(text)
 
 
 def check_place(path: Path, stated: Mapping[bytes, bytes] | None, *, required: bool) -> None:
@@ -174,6 +217,11 @@ def unaccounted(folder: Path, run: Mapping[str, Any], counted: Set[str]) -> Iter
             path = folder / table / name
             remedy = REPAIR if is_ours(path) else "move it elsewhere"
             yield path, f"has no file of this name in {folder / 'recordings'}: {remedy}"
+
+
+def place_and_version(path: Path) -> dict[bytes, bytes]:
+    """Return the metadata that every file of a table has."""
+    return {PLACE: f"{path.parent.name}/{path.name}".encode(), SCHEMA: str(VERSION).encode()}
 
 
 def own_names(folder: Path) -> list[str]:
@@ -238,23 +286,33 @@ class TableWriter:
 
 
 @contextmanager
-def table_writer(folder: Path, table: str, name: str, schema: pa.Schema | None = None) -> Iterator[TableWriter]:
-    """Give a writer for a file of one of `CHUNK_TABLES`; the file appears when it is whole.
+def table_writer(
+    folder: Path, table: str, name: str, schema: pa.Schema, stated: Mapping[bytes, bytes] | None = None
+) -> Iterator[TableWriter]:
+    """Provide a writer for the file of a batch; the file appears when it is whole.
 
-    `schema` is by default that of `SCHEMAS`.
+    Args:
+        folder: The output folder.
+        table: One of `CHUNK_TABLES`, or `own/NAME`.
+        name: Of the batch.
+        schema: Of the rows.
+        stated: Metadata of the file, besides its place and the version of the schema.
+
+    Raises:
+        OutputError: The folder cannot be written.
     """
-    schema = schema or SCHEMAS[table]
+    place = folder / table / name
     compact = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     options: dict[str, Any] = {}
     if table == "embeddings":  # half the size of plain values; with small pages, reading takes a third longer
         options = {"column_encoding": {"embedding.list.element": "BYTE_STREAM_SPLIT"}, "data_page_size": 1 << 24}
     with (
-        output_file(folder / table / name, folder) as path,
+        output_file(place, None if table.startswith(OWN) else folder) as path,
         pq.ParquetWriter(
             path, schema, compression=COMPRESSION, use_dictionary=compact, write_page_checksum=True, **options
         ) as writer,
     ):
-        writer.add_key_value_metadata({PLACE: f"{table}/{name}".encode()})
+        writer.add_key_value_metadata({**(stated or {}), **place_and_version(place)})
         rows = TableWriter(writer)
         yield rows
         rows.flush()

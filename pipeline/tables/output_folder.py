@@ -1,7 +1,8 @@
 r"""The output folder: its content, its lock, and its consistency after any interruption.
 
     run.json                the run that wrote the tables
-    log/TIME-RUN.log        tasks, with worker and duration, a file for each run
+    runs/RUN.json           a file for each run that wrote rows: the description of the run
+    log/RUN.log             tasks, with worker and duration, a file for each run
     tags/ID.parquet         \
     scores/ID.parquet        \
     embeddings/ID.parquet    / one batch of finished recordings
@@ -21,9 +22,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from satpipe.pipeline.storage import is_remote, locate, output_file
 from satpipe.pipeline.tables.batches import Batches
-from satpipe.pipeline.tables.files import OWN, read_run, tables_of, write_run
+from satpipe.pipeline.tables.files import OWN, RUNS, read_run, tables_of, write_run
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
+from satpipe.pipeline.tables.upgrade import upgrade
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import AUTO
 
@@ -56,7 +58,10 @@ class Output:
                 self.batches.clear()
                 self.staging.clear()
                 (self.folder / "run.json").unlink()
-            self._check(run["identity"])
+            damaged, earlier = set(damaged), self.run()
+            self._check(run["identity"], earlier)
+            if earlier is not None:
+                upgrade(self.folder, earlier, damaged)
             self.note(run)
             for name in (*tables_of(run), "recordings", FOLDER):
                 if not is_remote(self.folder):
@@ -66,9 +71,8 @@ class Output:
             self.staging.recover()
             yield
 
-    def _check(self, identity: dict[str, Any]) -> None:
-        """Check that the existing tables are of the same model and options."""
-        run = self.run()
+    def _check(self, identity: dict[str, Any], run: dict[str, Any] | None) -> None:
+        """Check that the existing tables, described by `run.json`, are of the same model and options."""
         if run is None:
             strange = [name for name in SCHEMAS if any((self.folder / name).glob("*"))]
             if strange:
@@ -131,7 +135,7 @@ class Output:
         """
         if self.run() is None and self.folder.exists():
             files = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [self.folder.name]
-            strange = sorted(set(files) - {".lock", "log", FOLDER, OWN, *SCHEMAS})
+            strange = sorted(set(files) - {".lock", "log", FOLDER, OWN, RUNS, *SCHEMAS})
             if strange:
                 raise OutputError(
                     f"{self.folder} is not an output folder of satpipe and is not empty ({strange[0]}, ...): name "

@@ -16,9 +16,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from satpipe.pipeline.storage import output_file
-from satpipe.pipeline.tables.files import COMPRESSION, OWN, PLACE, check_place, metadata, open_table, own_names, reading
+from satpipe.pipeline.tables.files import (
+    OWN,
+    check_place,
+    keep_run,
+    metadata,
+    open_table,
+    own_names,
+    reading,
+    table_writer,
+    version_of,
+)
 from satpipe.pipeline.tables.open_folder import Tables, all_numbers, side_by_side
-from satpipe.pipeline.tables.schemas import CHUNK, TAGS
+from satpipe.pipeline.tables.schemas import CHUNK, TAGS, Made, is_of, model_name
 from satpipe.sat.errors import DamageError, OutputError
 from satpipe.sat.own_classes import SUFFIX, OwnClasses, parse, read_own_classes, table_name
 
@@ -53,11 +63,12 @@ class OwnTable:
         with reading(path), path.open("rb") as opened:
             file = pq.ParquetFile(opened, page_checksum_verification=True)
             stated = file.metadata.metadata or {}
+            version = version_of(path, stated)
             check_place(path, stated, required=True)
             if stated.get(_CLASSES, b"").decode() != self.classes.sha256:
                 raise DamageError(f"{path} has scores for an earlier version of these classes: {self._remedy}")
             rows = None if chunks is None else chunks * len(self.classes.labels)
-            if not file.schema_arrow.equals(TAGS) or rows not in (None, file.metadata.num_rows):
+            if not is_of("tags", file.schema_arrow, version) or rows not in (None, file.metadata.num_rows):
                 raise DamageError(f"{path} does not have a row for each class of each chunk: {self._remedy}")
             yield file
 
@@ -76,8 +87,12 @@ class OwnTable:
             raise DamageError(f"{self.path(batch)} has rows that are not scores of these classes: {self._remedy}")
         return values.reshape(-1, len(known))
 
-    def update(self, tables: Tables) -> int:
+    def update(self, tables: Tables, run: Mapping[str, Any]) -> int:
         """Write the files of the batches that have none of these classes yet; each appears when it is whole.
+
+        Args:
+            tables: The output folder.
+            run: Description of the run that does this, with its `id`.
 
         Returns:
             The number of chunks scored.
@@ -86,7 +101,10 @@ class OwnTable:
             OutputError: The embeddings cannot be read, or the folder cannot be written.
         """
         missing = [batch for batch in tables.promised if not self._is_current(batch)]
-        return sum(side_by_side(lambda batch: self._write(batch, tables.promised[batch]), missing))
+        if missing:
+            keep_run(self.folder, run)
+        made = Made(run["id"], model_name(tables.run["identity"]))
+        return sum(side_by_side(lambda batch: self._write(batch, tables.promised[batch], made), missing))
 
     def damage(self, tables: Tables) -> Iterator[str]:
         """Read all files, and yield a line for each problem."""
@@ -112,30 +130,23 @@ class OwnTable:
         except OutputError:
             return False
 
-    def _write(self, batch: str, promised: Mapping[str, int]) -> int:
+    def _write(self, batch: str, promised: Mapping[str, int], made: Made) -> int:
         """Write the file of a batch; return its number of chunks."""
-        place, chunks = self.path(batch), 0
-        compact = [field.name for field in TAGS if pa.types.is_dictionary(field.type)]
+        chunks, stated = 0, {_CLASSES: self.classes.sha256.encode()}
         step = max(1, _ROWS // len(self.classes.labels))
         with (
             open_table(self.folder / "embeddings" / batch, promised) as embeddings,
-            output_file(place) as path,
-            pq.ParquetWriter(
-                path, TAGS, compression=COMPRESSION, use_dictionary=compact, write_page_checksum=True
-            ) as writer,
+            table_writer(self.folder, f"{OWN}/{self.name}", batch, TAGS, stated) as writer,
         ):
-            stated = {PLACE: f"{self.name}/{batch}".encode(), _CLASSES: self.classes.sha256.encode()}
-            writer.add_key_value_metadata(stated)
             for group in range(embeddings.num_row_groups):
                 rows = embeddings.read_row_group(group)
                 about, values = rows.select(CHUNK), lists(rows["embedding"])
                 for at in range(0, len(rows), step):
-                    scored = self._rows(about.slice(at, step), self.classes.scores(values[at : at + step]))
-                    writer.write_table(scored, row_group_size=len(scored))
+                    writer.add(self._rows(about.slice(at, step), self.classes.scores(values[at : at + step]), made))
                 chunks += len(rows)
         return chunks
 
-    def _rows(self, about: pa.Table, scores: npt.NDArray[np.float32]) -> pa.Table:
+    def _rows(self, about: pa.Table, scores: npt.NDArray[np.float32], made: Made) -> pa.Table:
         """Return the rows of chunks, given the columns that identify them and their scores [n, K]."""
         count, classes = scores.shape
         repeated = about.combine_chunks().take(pa.array(np.repeat(np.arange(count), classes)))
@@ -143,7 +154,8 @@ class OwnTable:
         mid, label = (
             pa.DictionaryArray.from_arrays(codes, list(each)) for each in (self.classes.mids, self.classes.labels)
         )
-        return pa.table([*(repeated[name] for name in CHUNK), mid, label, scores.ravel()], schema=TAGS)
+        columns = [*(repeated[name] for name in CHUNK), mid, label, scores.ravel(), *made.columns(scores.size)]
+        return pa.table(columns, schema=TAGS)
 
 
 def lists(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:

@@ -13,6 +13,8 @@ hits         of a search: one row per stretch of audio that is like an example
 curves       of an evaluation: one row per point of a curve
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,10 @@ import pyarrow as pa
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 
+VERSION = 2
+"""Version of these schemas, in the metadata of each file; files of version 1, which satpipe 0.1.0 wrote, state none."""
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_SHA256_DIGITS = 12  # in the name of a model
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 FILE = pa.struct(
@@ -35,6 +40,12 @@ FILE = pa.struct(
         pa.field("header_time", pa.string()),
     ]
 )
+_MADE = [
+    pa.field("run_id", _NAME, nullable=False),  # the run that wrote the row, described in `runs`
+    pa.field("model", _NAME, nullable=False),  # its configuration and the first 12 digits of its sha256
+]
+MADE = [field.name for field in _MADE]
+"""Columns that tell what made a row."""
 RECORDINGS = pa.schema(
     [
         pa.field("recording", pa.string(), nullable=False),  # path relative to the input folder, posix style
@@ -54,6 +65,7 @@ RECORDINGS = pa.schema(
         pa.field("header_time", pa.string()),  # that time as in the header, ISO 8601
         pa.field("files", pa.list_(FILE)),  # of a deployment, in the order of time; null: one file of that name
         pa.field("warnings", pa.list_(pa.string()), nullable=False),  # what is odd but did not stop it, see below
+        *(field.with_nullable(True) for field in _MADE),  # null in tables of version 1
     ]
 )
 _CHUNK = [
@@ -70,16 +82,17 @@ TAGS = pa.schema(
         pa.field("mid", _NAME, nullable=False),  # AudioSet's id of the class
         pa.field("label", _NAME, nullable=False),  # its display name
         pa.field("score", pa.float32(), nullable=False),  # 0 to 1
+        *_MADE,
     ]
 )
-SCORES = pa.schema([*_CHUNK, pa.field("scores", pa.list_(pa.float16(), CLASSES), nullable=False)])
+SCORES = pa.schema([*_CHUNK, pa.field("scores", pa.list_(pa.float16(), CLASSES), nullable=False), *_MADE])
 _BUNDLED_SIZE = 192  # of the embeddings of the bundled model
 
 
 def embeddings_schema(size: int) -> pa.Schema:
     """Return the schema of the embeddings table of a model whose embeddings have `size` values."""
     value = pa.field("element", pa.float32(), nullable=False)  # nulls would double the time that reading takes
-    return pa.schema([*_CHUNK, pa.field("embedding", pa.list_(value, size), nullable=False)])
+    return pa.schema([*_CHUNK, pa.field("embedding", pa.list_(value, size), nullable=False), *_MADE])
 
 
 EMBEDDINGS = embeddings_schema(_BUNDLED_SIZE)  # values rounded to half precision, see satpipe.sat.model.outputs
@@ -206,11 +219,42 @@ def complete(recordings: pa.Table) -> pa.Table:
     return recordings
 
 
-def is_of(table: str, schema: pa.Schema) -> bool:
-    """Return True if a schema is that of a table; embeddings may have any size."""
-    if table == "embeddings" and "embedding" in schema.names:
-        return bool(schema.equals(embeddings_schema(embedding_size(schema))))
-    return bool(schema.equals(SCHEMAS[table]))
+def is_of(table: str, schema: pa.Schema, version: int = VERSION) -> bool:
+    """Return True if a schema is that of one of `CHUNK_TABLES` in a version; embeddings may have any size."""
+    wanted = present(table, schema)
+    return bool(schema.equals(wanted if version == VERSION else _first_version(wanted)))
+
+
+def present(table: str, schema: pa.Schema) -> pa.Schema:
+    """Return the present schema of one of `CHUNK_TABLES`, with embeddings of the size that they have in `schema`."""
+    size = embedding_size(schema) if table == "embeddings" else 0
+    return embeddings_schema(size) if size else SCHEMAS[table]
+
+
+def _first_version(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name not in MADE])
+
+
+@dataclass(frozen=True)
+class Made:
+    """What made rows: values of the columns `MADE`.
+
+    Attributes:
+        run_id: Identifies the run.
+        model: From `model_name`.
+    """
+
+    run_id: str
+    model: str
+
+    def columns(self, count: int) -> list[pa.DictionaryArray]:
+        """Return the columns of so many rows."""
+        return [pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [each]) for each in (self.run_id, self.model)]
+
+
+def model_name(identity: Mapping[str, Any]) -> str:
+    """Return the name of a model in tables, given the `identity` in `run.json`, such as `SAT_T_2s@57db588cd292`."""
+    return f"{identity.get('arch', '')}@{identity.get('model_sha256', '')[:_SHA256_DIGITS]}"
 
 
 def embedding_size(schema: pa.Schema) -> int:
@@ -247,9 +291,11 @@ def score_rows(
     chunks: npt.NDArray[np.int32],
     scores: npt.NDArray[np.float32],
     times: tuple[Any, Any],
+    made: Made,
 ) -> pa.Table:
     """Return rows of the scores table from scores [n, 527]; `recordings` is from `name_of_each`."""
-    return pa.table([*_chunk_columns(recordings, chunks, times), _lists(scores.astype(np.float16))], schema=SCORES)
+    values = _lists(scores.astype(np.float16))
+    return pa.table([*_chunk_columns(recordings, chunks, times), values, *made.columns(len(chunks))], schema=SCORES)
 
 
 def embedding_rows(
@@ -257,11 +303,12 @@ def embedding_rows(
     chunks: npt.NDArray[np.int32],
     embeddings: npt.NDArray[np.float32],
     times: tuple[Any, Any],
+    made: Made,
 ) -> pa.Table:
     """Return rows of the embeddings table from embeddings [n, D]; `recordings` is from `name_of_each`."""
     rounded = np.clip(embeddings, -_HALF_MAX, _HALF_MAX).astype(np.float16).astype(np.float32)
-    schema = embeddings_schema(embeddings.shape[1])
-    return pa.table([*_chunk_columns(recordings, chunks, times), _lists(rounded)], schema=schema)
+    columns = [*_chunk_columns(recordings, chunks, times), _lists(rounded), *made.columns(len(chunks))]
+    return pa.table(columns, schema=embeddings_schema(embeddings.shape[1]))
 
 
 def tag_rows(
@@ -269,6 +316,7 @@ def tag_rows(
     chunks: npt.NDArray[np.int32],
     scores: npt.NDArray[np.float32],
     times: tuple[Any, Any],
+    made: Made,
     *,
     threshold: float,
     top_k: int,
@@ -282,7 +330,7 @@ def tag_rows(
     columns = _chunk_columns(recordings.take(pa.array(row)), chunks[row], (times[0][row], times[1][row]))
     mid = pa.DictionaryArray.from_arrays(classes, [label.mid for label in labels])
     name = pa.DictionaryArray.from_arrays(classes, [label.name for label in labels])
-    return pa.table([*columns, mid, name, values], schema=TAGS)
+    return pa.table([*columns, mid, name, values, *made.columns(len(row))], schema=TAGS)
 
 
 def best_labels(

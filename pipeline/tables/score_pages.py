@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from satpipe.pipeline.tables.schemas import CHUNK
 from satpipe.sat.model.config import CLASSES
 
-_SCORE_BYTES = 2
+_COLUMN = len(CHUNK)  # place of the scores
 _PLAIN, _RLE, _DATA_PAGE = 0, 3, 0
 _TYPE, _SIZE, _COMPRESSED_SIZE, _CRC, _DATA_HEADER = 1, 2, 3, 4, 5  # fields of a page's header
 _VALUES, _ENCODING, _DEFINITION, _REPETITION = 1, 2, 3, 4  # fields of a data page's header
@@ -29,7 +30,7 @@ def read_score_pages(file: IO[bytes], group: pq.RowGroupMetaData) -> npt.NDArray
     Raises:
         OSError: The file cannot be read.
     """
-    column = group.column(group.num_columns - 1)
+    column = group.column(_COLUMN)
     if column.path_in_schema.split(".")[0] != "scores" or column.compression != "ZSTD" or column.has_dictionary_page:
         return None
     file.seek(column.data_page_offset)

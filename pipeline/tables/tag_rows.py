@@ -7,13 +7,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from satpipe.pipeline.tables.files import open_table
 from satpipe.pipeline.tables.open_folder import Part, Tables
+from satpipe.pipeline.tables.schemas import MADE, TAGS
 from satpipe.sat.labels import weak_labels
+
+_COLUMNS = [name for name in TAGS.names if name not in MADE]
 
 
 def read_tag_rows(
     tables: Tables, part: Part, name: str, columns: Iterable[int] | None = None, min_score: float = 0.0
 ) -> pa.Table:
-    """Return rows of a file of tags, among them all of the chunks of a part of its recordings.
+    """Return rows of a file of tags without `MADE`, among them all of the chunks of a part of its recordings.
 
     Args:
         tables: The folder.
@@ -32,4 +35,4 @@ def read_tag_rows(
         wanted &= pc.field("mid").isin([weak_labels()[column].mid for column in columns])
     path = tables.folder / "tags" / name
     with open_table(path, tables.promised[name]), path.open("rb") as opened:
-        return pq.read_table(opened, filters=wanted, page_checksum_verification=True)
+        return pq.read_table(opened, columns=_COLUMNS, filters=wanted, page_checksum_verification=True)

@@ -177,8 +177,8 @@ def _comments() -> dict[tuple[str, str], str]:
             table = start["table"]
         for field in _FIELD.finditer(line):
             found[table, field["name"]] = (field["comment"] or "").strip()
-    # Tables with the columns of a chunk share their comments.
-    shared = {column: comment for (owner, column), comment in found.items() if owner == "_CHUNK"}
+    # Tables share the comments on the columns of a chunk and on those that tell what made a row.
+    shared = {column: comment for (owner, column), comment in found.items() if owner in ("_CHUNK", "_MADE")}
     for table in schemas.SCHEMAS:
         for column, comment in shared.items():
             found.setdefault((table.upper(), column), comment)

@@ -35,7 +35,9 @@ from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 
 CHUNK_SAMPLES = 30_720
 CHUNK_S = 1.92
-OPTIONS = TableOptions(run_id="one", chunk_samples=CHUNK_SAMPLES, threshold=0.5, top_k=3, scores=True)
+OPTIONS = TableOptions(
+    run_id="one", model="SAT_T_2s@abc", chunk_samples=CHUNK_SAMPLES, threshold=0.5, top_k=3, scores=True
+)
 IDENTITY = {"model_sha256": "abc", "cut": "gapless", "threshold": 0.5, "top_k": 3, "scores": True}
 RUN = {"id": "one", "identity": IDENTITY}
 TABLES = ("tags", "scores", "recordings")
@@ -173,7 +175,7 @@ def test_no_label_is_kept_that_is_worse_than_one_left_out(chunks: int, top_k: in
     index = np.arange(chunks, dtype=np.int32)
     names = schemas.name_of_each(["a"], np.zeros(chunks, np.int32))
     times = schemas.chunk_times(index, CHUNK_SAMPLES, CHUNK_S * chunks)
-    table = schemas.tag_rows(names, index, scores, times, threshold=threshold, top_k=top_k)
+    table = schemas.tag_rows(names, index, scores, times, OPTIONS.made, threshold=threshold, top_k=top_k)
     by_mid = {label.mid: label.index for label in weak_labels()}
     kept: list[list[int]] = [[] for _ in index]
     for row in table.to_pylist():
@@ -475,7 +477,7 @@ def test_finishing_leaves_nothing_but_the_tables(out: Path) -> None:
     with claimed(out) as output:
         stage(output, e=1)
         output.finish()
-    assert {path.name for path in out.iterdir()} - {".lock"} == {"run.json", *TABLES}
+    assert {path.name for path in out.iterdir()} - {".lock"} == {"run.json", "runs", *TABLES}
 
 
 def test_a_worker_that_outlives_its_run_stages_nothing(out: Path) -> None:
@@ -483,7 +485,7 @@ def test_a_worker_that_outlives_its_run_stages_nothing(out: Path) -> None:
         output.finish()
     with pytest.raises(OutputError, match=f"{out} cannot be written"):
         stage(output, e=1)
-    assert {path.name for path in out.iterdir()} - {".lock"} == {"run.json", *TABLES}
+    assert {path.name for path in out.iterdir()} - {".lock"} == {"run.json", "runs", *TABLES}
 
 
 def test_rows_of_a_run_that_was_overtaken_are_refused(out: Path) -> None:

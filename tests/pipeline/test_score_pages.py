@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from satpipe.pipeline.tables.schemas import score_rows
+from satpipe.pipeline.tables.schemas import Made, score_rows
 from satpipe.pipeline.tables.score_pages import read_score_pages
 
 CHUNKS = np.arange(300, dtype=np.int32)
@@ -17,6 +17,7 @@ TABLE = score_rows(
     CHUNKS,
     np.random.default_rng(0).random((300, 527), np.float32),
     (CHUNKS * 2.0, CHUNKS * 2.0 + 2),
+    Made("one", "SAT_T_2s@abc"),
 )
 DEFAULT: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["recording"], "write_page_checksum": True}
 

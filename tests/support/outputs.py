@@ -20,7 +20,9 @@ from satpipe.sat.labels import find, weak_labels
 from satpipe.sat.model.config import CLASSES
 
 CHUNK_SAMPLES, CHUNK_S = 30_720, 1.92
-OPTIONS = TableOptions(run_id="one", chunk_samples=CHUNK_SAMPLES, threshold=0.5, top_k=3, scores=True)
+OPTIONS = TableOptions(
+    run_id="one", model="SAT_T_2s@abc", chunk_samples=CHUNK_SAMPLES, threshold=0.5, top_k=3, scores=True
+)
 IDENTITY = {"model_sha256": "abc", "arch": "SAT_T_2s", "cut": "gapless", "precision": "fp32", "scores": True}
 LABELS = [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()]
 RUN = {"id": "one", "identity": IDENTITY, "labels": LABELS, "finished": "today"}

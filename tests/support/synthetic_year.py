@@ -26,7 +26,7 @@ from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.batches import Finished, TableOptions
 from satpipe.pipeline.tables.files import new_name, table_writer
 from satpipe.pipeline.tables.output_folder import Output
-from satpipe.pipeline.tables.schemas import staged_table
+from satpipe.pipeline.tables.schemas import Made, model_name, staged_table
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import find
 from satpipe.sat.model.config import BUNDLED, CLASSES, SAMPLE_RATE_HZ
@@ -139,7 +139,9 @@ def write_output(
     """Write the tables as `satpipe tag` does; they are the same every time, except for the names of the files."""
     options = TagOptions(("by rule",), folder)
     run = describe(options, load_checkpoint(BUNDLED))
-    table = TableOptions(run["id"], CHUNK_SAMPLES, options.threshold, options.top_k, options.scores)
+    table = TableOptions(
+        run["id"], model_name(run["identity"]), CHUNK_SAMPLES, options.threshold, options.top_k, options.scores
+    )
     output = Output(folder)
     hours = [
         (site, FIRST_DAY + timedelta(days=day, hours=hour))
@@ -170,18 +172,19 @@ def write_embeddings(folder: str | Path, days: int = DAYS, sites: tuple[str, ...
     noises = rng.standard_normal((NOISES, CHUNKS, size), np.float32)
     chunks = np.arange(CHUNKS, dtype=np.int32)
     times = schemas.chunk_times(chunks, CHUNK_SAMPLES, HOUR_S)
+    made = Made(run["id"], model_name(run["identity"]))
     with output.claim(run):
         for first in range(0, len(hours), HOURS_PER_FILE):
             some, name = hours[first : first + HOURS_PER_FILE], new_name()
-            with table_writer(output.folder, "tags", name):
+            with table_writer(output.folder, "tags", name, schemas.TAGS):
                 pass
             with table_writer(output.folder, "embeddings", name, schemas.embeddings_schema(size)) as writer:
                 for hour in some:
                     direction = 2 * rng.standard_normal(size, np.float32)
                     values = direction + np.roll(noises[rng.integers(NOISES)], rng.integers(size), axis=1)
                     names = schemas.name_of_each([_name(*hour)], np.zeros(CHUNKS, np.int32))
-                    writer.add(schemas.embedding_rows(names, chunks, values, times))
-            rows = [{**_row(*hour), "tags": 0} for hour in some]
+                    writer.add(schemas.embedding_rows(names, chunks, values, times, made))
+            rows = [{**_row(*hour), "tags": 0, **vars(made)} for hour in some]
             output.batches.commit(name, pa.Table.from_pylist(rows, schema=schemas.RECORDINGS))
         output.note(run | {"finished": run["started"], "batches": output.batches.names})
 

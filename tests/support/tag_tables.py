@@ -35,7 +35,7 @@ def recordings(out: Path) -> pd.DataFrame:
 def assert_same_tables(ours: Path, theirs: Path, *, same_files: bool = True) -> None:
     """Assert that tables have the same rows, each once, with scores equal up to the rounding of another batch.
 
-    Copies of files have other time stamps: without `same_files`, the column `modified` is ignored.
+    The column `run_id` is ignored. Copies of files have other time stamps: without `same_files`, the column `modified` is ignored.
     """
     columns = ["recording", "chunk", "start_s", "end_s", "mid", "label"]
     pd.testing.assert_frame_equal(tags(ours)[columns], tags(theirs)[columns])
@@ -48,7 +48,8 @@ def assert_same_tables(ours: Path, theirs: Path, *, same_files: bool = True) -> 
         pd.testing.assert_frame_equal(embeddings(ours)[columns], embeddings(theirs)[columns])
         both = [np.stack(embeddings(out).embedding) for out in (ours, theirs)]
         np.testing.assert_allclose(*both, rtol=2**-10, atol=1e-4)
-    columns = [name for name in recordings(ours) if same_files or name != "modified"]
+    ignored = {"run_id"} if same_files else {"run_id", "modified"}
+    columns = [name for name in recordings(ours) if name not in ignored]
     pd.testing.assert_frame_equal(recordings(ours)[columns], recordings(theirs)[columns])
 
 

@@ -11,6 +11,7 @@ from satpipe.pipeline.recordings.deployments import Deployment, fingerprint
 from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.recording import file_and_channel
 from satpipe.pipeline.start_times.from_names import NameParser
+from satpipe.pipeline.tables.schemas import since_1970_us
 
 Fingerprint = tuple[str, int, int]
 """Name, size and time stamp of a file."""
@@ -36,14 +37,14 @@ class AlreadyTagged:
         self._by_file: dict[str, list[_Row]] = defaultdict(list)
         rows = recordings.select(_COLUMNS)
         columns = [pc.cast(rows[name], pa.int64()) if name == "modified" else rows[name] for name in _COLUMNS]
-        for name, size_bytes, modified_ns, channels, status, files in zip(
+        for name, size_bytes, modified_us, channels, status, files in zip(
             *(column.to_pylist() for column in columns), strict=True
         ):
             file, channel = file_and_channel(name, split=options.channels == "split")
-            joined = tuple((each["file"], each["size_bytes"], each["modified"].value) for each in files or ())
+            joined = tuple((each["file"], each["size_bytes"], since_1970_us(each["modified"])) for each in files or ())
             row = _Row(
                 recording=name,
-                files=joined or ((file, size_bytes, modified_ns),),
+                files=joined or ((file, size_bytes, modified_us),),
                 rows=(channels or 1) if channel else 1,
                 again=options.retry_failed and status != "ok",
             )

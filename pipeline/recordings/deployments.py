@@ -59,7 +59,7 @@ class Candidate:
 
 def fingerprint(source: Source) -> tuple[str, int, int]:
     """Return the name, size and time stamp of a file, which distinguish it from others and from earlier versions."""
-    return source.recording, source.size_bytes, source.modified_ns
+    return source.recording, source.size_bytes, source.modified_us
 
 
 def join(candidates: Iterable[Candidate], gap_s: float) -> tuple[list[Source], NotJoined]:
@@ -156,7 +156,7 @@ def file_rows(info: AudioInfo) -> list[dict[str, Any]] | None:
             "start_s": part.begin / info.rate_hz,
             "duration_s": part.info.duration_s,
             "size_bytes": part.source.size_bytes,
-            "modified": part.source.modified_ns,
+            "modified": part.source.modified_us,
             **header_columns(part.info),
         }
         for part in info.parts

@@ -45,6 +45,11 @@ class Source:
     size_bytes: int
     modified_ns: int
 
+    @property
+    def modified_us(self) -> int:
+        """Time of the last change as in the tables, in microseconds since 1970."""
+        return self.modified_ns // 1000
+
 
 @dataclass
 class Search:

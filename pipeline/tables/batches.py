@@ -292,12 +292,13 @@ def read_recordings(path: Path) -> pa.Table:
     with reading(path), path.open("rb") as file:
         # Not `pq.read_table`, which imports pandas.
         opened = pq.ParquetFile(file, page_checksum_verification=True)
-        version_of(path, opened.metadata.metadata)
+        version = version_of(path, opened.metadata.metadata)
         table = schemas.complete(opened.read())
         if not set(schemas.RECORDINGS.names) <= set(table.column_names):
             remedy = REPAIR if is_ours(path) else "move it elsewhere"
             raise DamageError(f"{path} is not a recordings table of satpipe: {remedy}")
         stated = table.schema.metadata
-        table = table.select(schemas.RECORDINGS.names).cast(schemas.RECORDINGS)
+        # Version 1 has nanoseconds.
+        table = table.select(schemas.RECORDINGS.names).cast(schemas.RECORDINGS, safe=version == schemas.VERSION)
         check_place(path, stated, required="tags" in promise(table))
         return table.replace_schema_metadata(stated)

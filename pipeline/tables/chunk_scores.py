@@ -249,7 +249,8 @@ class _Filler:
         scores = read_score_pages(file, table.metadata.row_group(group))
         if scores is None:
             column = table.read_row_group(group, columns=["scores"])["scores"].combine_chunks()
-            scores = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+            values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+            scores = values.astype(np.float16, copy=False)
         if not all_numbers(scores):
             raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
         self.read.scores[to] = self._of_outputs(scores if len(rows) == len(scores) else scores[rows])

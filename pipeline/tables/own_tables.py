@@ -63,12 +63,12 @@ class OwnTable:
         with reading(path), path.open("rb") as opened:
             file = pq.ParquetFile(opened, page_checksum_verification=True)
             stated = file.metadata.metadata or {}
-            version = version_of(path, stated)
+            version_of(path, stated)
             check_place(path, stated, required=True)
             if stated.get(_CLASSES, b"").decode() != self.classes.sha256:
                 raise DamageError(f"{path} has scores for an earlier version of these classes: {self._remedy}")
             rows = None if chunks is None else chunks * len(self.classes.labels)
-            if not is_of("tags", file.schema_arrow, version) or rows not in (None, file.metadata.num_rows):
+            if not is_of("tags", file.schema_arrow) or rows not in (None, file.metadata.num_rows):
                 raise DamageError(f"{path} does not have a row for each class of each chunk: {self._remedy}")
             yield file
 

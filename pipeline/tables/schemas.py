@@ -1,7 +1,7 @@
 """The schemas of all tables that satpipe writes, and the functions that fill them.
 
 tags         one row per label of a chunk
-scores       one row per chunk: all 527 scores in half precision, in the order of the model's outputs
+scores       one row per chunk: all 527 scores, in the order of the model's outputs
 embeddings   one row per chunk: the vector from which the model computes its scores
 recordings   one row per recording, tagged or not
 staged       float32 outputs for spans, written by workers before they are published into the tables above
@@ -15,94 +15,47 @@ curves       of an evaluation: one row per point of a curve
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from satpipe.pipeline.tables import columns
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 
 VERSION = 2
 """Version of these schemas, in the metadata of each file; files of version 1, which satpipe 0.1.0 wrote, state none."""
-_NAME = pa.dictionary(pa.int32(), pa.string())
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHA256_DIGITS = 12  # in the name of a model
 _HALF_MAX = float(np.finfo(np.float16).max)
 
-FILE = pa.struct(
-    [
-        pa.field("file", pa.string(), nullable=False),  # path relative to the input folder
-        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
-        pa.field("duration_s", pa.float64(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
-        pa.field("header", pa.string()),
-        pa.field("header_time", pa.string()),
-    ]
+FILE, RECORDINGS, TAGS, SCORES, STAGED, CLIPS, SEGMENTS, EVENTS, ACTIVITY, HITS, CURVES = (
+    pa.schema(columns.fields(each))
+    for each in (
+        columns.FILE,
+        columns.RECORDINGS,
+        columns.TAGS,
+        columns.SCORES,
+        columns.STAGED,
+        columns.CLIPS,
+        columns.SEGMENTS,
+        columns.EVENTS,
+        columns.ACTIVITY,
+        columns.HITS,
+        columns.CURVES,
+    )
 )
-_MADE = [
-    pa.field("run_id", _NAME, nullable=False),  # the run that wrote the row, described in `runs`
-    pa.field("model", _NAME, nullable=False),  # its configuration and the first 12 digits of its sha256
-]
-MADE = [field.name for field in _MADE]
-"""Columns that tell what made a row."""
-RECORDINGS = pa.schema(
-    [
-        pa.field("recording", pa.string(), nullable=False),  # path relative to the input folder, posix style
-        pa.field("duration_s", pa.float64()),  # of what could be decoded; null when nothing could
-        pa.field("rate_hz", pa.int32()),
-        pa.field("channels", pa.int32()),
-        pa.field("chunks", pa.int32(), nullable=False),
-        pa.field("tags", pa.int64()),  # its rows in the table of tags; null in tables of earlier versions
-        pa.field("status", pa.string(), nullable=False),  # one of STATUSES
-        pa.field("reason", pa.string(), nullable=False),  # "" when status is ok
-        pa.field("size_bytes", pa.int64(), nullable=False),  # with `modified`, shows whether the file has changed since
-        pa.field("modified", pa.timestamp("ns", tz="UTC"), nullable=False),
-        pa.field("time", pa.timestamp("us", tz="UTC")),  # of its start; null if it is not known
-        pa.field("clock_rate", pa.float64()),  # true seconds per second of the recording; null: 1
-        pa.field("time_source", pa.string()),  # csv, pattern, guano, comment, name, bext or ixml
-        pa.field("header", pa.string()),  # the part of the file's header that has a time
-        pa.field("header_time", pa.string()),  # that time as in the header, ISO 8601
-        pa.field("files", pa.list_(FILE)),  # of a deployment, in the order of time; null: one file of that name
-        pa.field("warnings", pa.list_(pa.string()), nullable=False),  # what is odd but did not stop it, see below
-        *(field.with_nullable(True) for field in _MADE),  # null in tables of version 1
-    ]
-)
-_CHUNK = [
-    pa.field("recording", _NAME, nullable=False),
-    pa.field("chunk", pa.int32(), nullable=False),  # counted from 0
-    pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
-    pa.field("end_s", pa.float64(), nullable=False),  # of the last chunk: the recording's end
-]
-CHUNK = [field.name for field in _CHUNK]
+CHUNK = [column.name for column in columns.CHUNK]
 """Columns that identify a chunk."""
-TAGS = pa.schema(
-    [
-        *_CHUNK,
-        pa.field("mid", _NAME, nullable=False),  # AudioSet's id of the class
-        pa.field("label", _NAME, nullable=False),  # its display name
-        pa.field("score", pa.float32(), nullable=False),  # 0 to 1
-        *_MADE,
-    ]
-)
-SCORES = pa.schema([*_CHUNK, pa.field("scores", pa.list_(pa.float16(), CLASSES), nullable=False), *_MADE])
-_BUNDLED_SIZE = 192  # of the embeddings of the bundled model
+MADE = [column.name for column in columns.MADE]
+"""Columns that tell what made a row."""
 
 
 def embeddings_schema(size: int) -> pa.Schema:
     """Return the schema of the embeddings table of a model whose embeddings have `size` values."""
-    value = pa.field("element", pa.float32(), nullable=False)  # nulls would double the time that reading takes
-    return pa.schema([*_CHUNK, pa.field("embedding", pa.list_(value, size), nullable=False), *_MADE])
-
-
-EMBEDDINGS = embeddings_schema(_BUNDLED_SIZE)  # values rounded to half precision, see satpipe.sat.model.outputs
-STAGED = pa.schema(
-    [
-        pa.field("span", pa.int32(), nullable=False),  # position in the task's list of spans
-        pa.field("chunk", pa.int32(), nullable=False),
-        pa.field("scores", pa.list_(pa.float32(), CLASSES), nullable=False),
-    ]
-)
+    return pa.schema(columns.fields(columns.embeddings(size)))
 
 
 def staged_schema(embedding_size: int) -> pa.Schema:
@@ -110,78 +63,7 @@ def staged_schema(embedding_size: int) -> pa.Schema:
     return STAGED.append(embeddings_schema(embedding_size).field("embedding")) if embedding_size else STAGED
 
 
-CLIPS = pa.schema(
-    [
-        pa.field("clip", pa.string(), nullable=False),  # its name: path in the folder, or AudioSet's id
-        pa.field("audio", pa.large_binary(), nullable=False),  # a whole file that libsndfile reads
-        pa.field("rate_hz", pa.int32(), nullable=False),
-        pa.field("duration_s", pa.float32(), nullable=False),
-        pa.field("labels", pa.list_(pa.int16())),  # positions in the model's outputs; null if it is not labelled
-    ]
-)
-SEGMENTS = pa.schema(
-    [
-        pa.field("clip", pa.string(), nullable=False),
-        pa.field("start_s", pa.float32(), nullable=False),  # from the clip's start
-        pa.field("end_s", pa.float32(), nullable=False),  # past the clip's end where that was padded with silence
-        pa.field(
-            "index", pa.list_(pa.int16()), nullable=False
-        ),  # positions in the model's outputs, highest score first
-        pa.field("score", pa.list_(pa.float32()), nullable=False),  # 0 to 1; what is not listed is 0
-    ]
-)
-
-EVENTS = pa.schema(
-    [
-        pa.field("recording", _NAME, nullable=False),
-        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
-        pa.field("end_s", pa.float64(), nullable=False),
-        pa.field("mid", _NAME, nullable=False),
-        pa.field("label", _NAME, nullable=False),
-        pa.field("peak_score", pa.float32(), nullable=False),  # the highest one
-        pa.field("mean_score", pa.float32(), nullable=False),  # of the chunks that reach the lower threshold
-        pa.field("time", pa.timestamp("us", tz="UTC")),  # of the start; null where the recording's is not known
-        pa.field("time_local", pa.string()),  # the same in the run's time zone, ISO 8601 with the offset from UTC
-        pa.field("end_time", pa.timestamp("us", tz="UTC")),
-    ]
-)
-ACTIVITY = pa.schema(  # columns of places and times are there if rows tell them apart
-    [
-        pa.field("recording", _NAME, nullable=False),
-        pa.field("folder", _NAME, nullable=False),  # of the recording, "" for the input folder itself
-        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),  # start of the hour or day
-        pa.field("time_local", _NAME, nullable=False),  # the same in local time, ISO 8601 with the offset from UTC
-        pa.field("date", pa.date32(), nullable=False),  # in local time
-        pa.field("hour", pa.int8(), nullable=False),  # in local time, 0 to 23
-        pa.field("mid", _NAME, nullable=False),
-        pa.field("label", _NAME, nullable=False),
-        pa.field("recorded_s", pa.float64(), nullable=False),  # length of the tagged audio, the effort; never 0
-        pa.field("events", pa.int32(), nullable=False),  # that begin there
-        pa.field("active_s", pa.float64(), nullable=False),  # length of events there, of those that begin before, too
-        pa.field("share", pa.float64(), nullable=False),  # active_s / recorded_s
-        pa.field("peak_score", pa.float32(), nullable=False),  # the highest one, also below the threshold
-    ]
-)
-HITS = pa.schema(
-    [
-        pa.field("recording", _NAME, nullable=False),
-        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
-        pa.field("end_s", pa.float64(), nullable=False),
-        pa.field("label", _NAME, nullable=False),  # of the example
-        pa.field("score", pa.float32(), nullable=False),  # cosine of the angle to the example, of the nearest chunk
-        pa.field("time", pa.timestamp("us", tz="UTC")),  # of the start; null where the recording's is not known
-    ]
-)
-CURVES = pa.schema(
-    [
-        pa.field("curve", _NAME, nullable=False),  # precision_recall_clips, precision_recall_chunks, psds1, ...
-        pa.field("mid", _NAME),  # null: all classes together
-        pa.field("label", _NAME),
-        pa.field("x", pa.float64(), nullable=False),  # recall; or effective false positives per hour
-        pa.field("y", pa.float64(), nullable=False),  # precision; or effective true positive ratio
-    ]
-)
-
+EMBEDDINGS = embeddings_schema(columns.BUNDLED_SIZE)
 SCHEMAS = {"tags": TAGS, "scores": SCORES, "embeddings": EMBEDDINGS, "recordings": RECORDINGS}
 CHUNK_TABLES = ("tags", "scores", "embeddings")
 """The tables of which a batch has a file beside that of `recordings`, if they are wanted."""
@@ -198,13 +80,18 @@ STATUSES = {
 
 
 def recording_row(
-    name: str, size_bytes: int, modified_ns: int, status: str, reason: str, **known: Any
+    name: str, size_bytes: int, modified_us: int, status: str, reason: str, **known: Any
 ) -> dict[str, Any]:
     """Return a row of the recordings table; what is not known stays null."""
     row = {"duration_s": None, "rate_hz": None, "channels": None, "chunks": 0, "warnings": [], **known}
     return {
-        "recording": name, "size_bytes": size_bytes, "modified": modified_ns, "status": status, "reason": reason, **row
+        "recording": name, "size_bytes": size_bytes, "modified": modified_us, "status": status, "reason": reason, **row
     }  # fmt: skip
+
+
+def since_1970_us(time: datetime) -> int:
+    """Return a time read from a table in microseconds since 1970."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def complete(recordings: pa.Table) -> pa.Table:
@@ -219,10 +106,10 @@ def complete(recordings: pa.Table) -> pa.Table:
     return recordings
 
 
-def is_of(table: str, schema: pa.Schema, version: int = VERSION) -> bool:
-    """Return True if a schema is that of one of `CHUNK_TABLES` in a version; embeddings may have any size."""
+def is_of(table: str, schema: pa.Schema) -> bool:
+    """Return True if a schema is that of one of `CHUNK_TABLES`, in any version; embeddings may have any size."""
     wanted = present(table, schema)
-    return bool(schema.equals(wanted if version == VERSION else _first_version(wanted)))
+    return bool(schema.equals(wanted) or schema.equals(_first_version(wanted)))
 
 
 def present(table: str, schema: pa.Schema) -> pa.Schema:
@@ -232,7 +119,8 @@ def present(table: str, schema: pa.Schema) -> pa.Schema:
 
 
 def _first_version(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field for field in schema if field.name not in MADE])
+    halves = pa.field("scores", pa.list_(pa.float16(), CLASSES), nullable=False)
+    return pa.schema([halves if field.name == "scores" else field for field in schema if field.name not in MADE])
 
 
 @dataclass(frozen=True)
@@ -266,8 +154,8 @@ def embedding_size(schema: pa.Schema) -> int:
 def staged_table(spans: list[int], chunks: list[int], outputs: npt.NDArray[np.float32]) -> pa.Table:
     """Return the rows of outputs [n, 527 + D], schema `staged_schema(D)`."""
     size = outputs.shape[1] - CLASSES
-    columns = [pa.array(spans, pa.int32()), pa.array(chunks, pa.int32()), _lists(outputs[:, :CLASSES])]
-    return pa.table([*columns, *([_lists(outputs[:, CLASSES:])] if size else [])], schema=staged_schema(size))
+    scores = [pa.array(spans, pa.int32()), pa.array(chunks, pa.int32()), _lists(outputs[:, :CLASSES])]
+    return pa.table([*scores, *([_lists(outputs[:, CLASSES:])] if size else [])], schema=staged_schema(size))
 
 
 def chunk_times(chunks: npt.NDArray[np.int32], chunk_samples: int, duration_s: Any) -> tuple[Any, Any]:
@@ -294,8 +182,8 @@ def score_rows(
     made: Made,
 ) -> pa.Table:
     """Return rows of the scores table from scores [n, 527]; `recordings` is from `name_of_each`."""
-    values = _lists(scores.astype(np.float16))
-    return pa.table([*_chunk_columns(recordings, chunks, times), values, *made.columns(len(chunks))], schema=SCORES)
+    about = _chunk_columns(recordings, chunks, times)
+    return pa.table([*about, _lists(rounded(scores)), *made.columns(len(chunks))], schema=SCORES)
 
 
 def embedding_rows(
@@ -306,9 +194,13 @@ def embedding_rows(
     made: Made,
 ) -> pa.Table:
     """Return rows of the embeddings table from embeddings [n, D]; `recordings` is from `name_of_each`."""
-    rounded = np.clip(embeddings, -_HALF_MAX, _HALF_MAX).astype(np.float16).astype(np.float32)
-    columns = [*_chunk_columns(recordings, chunks, times), _lists(rounded), *made.columns(len(chunks))]
-    return pa.table(columns, schema=embeddings_schema(embeddings.shape[1]))
+    about, schema = _chunk_columns(recordings, chunks, times), embeddings_schema(embeddings.shape[1])
+    return pa.table([*about, _lists(rounded(embeddings)), *made.columns(len(chunks))], schema=schema)
+
+
+def rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return values rounded to half precision."""
+    return np.clip(values, -_HALF_MAX, _HALF_MAX).astype(np.float16).astype(np.float32)
 
 
 def tag_rows(
@@ -327,10 +219,10 @@ def tag_rows(
     """
     row, classes, values = best_labels(scores, threshold, top_k)
     labels = weak_labels()
-    columns = _chunk_columns(recordings.take(pa.array(row)), chunks[row], (times[0][row], times[1][row]))
+    about = _chunk_columns(recordings.take(pa.array(row)), chunks[row], (times[0][row], times[1][row]))
     mid = pa.DictionaryArray.from_arrays(classes, [label.mid for label in labels])
     name = pa.DictionaryArray.from_arrays(classes, [label.name for label in labels])
-    return pa.table([*columns, mid, name, values, *made.columns(len(row))], schema=TAGS)
+    return pa.table([*about, mid, name, values, *made.columns(len(row))], schema=TAGS)
 
 
 def best_labels(

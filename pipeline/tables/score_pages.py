@@ -1,8 +1,9 @@
 """Read the column `scores` page by page: several times as fast as Arrow, which decodes two levels for each score.
 
-Every list has 527 scores and none is missing, so that the levels say nothing and the values of a page are the scores.
-What is not written like that is left to Arrow. Source of the format: https://parquet.apache.org/docs/file-format
-(pages, PLAIN encoding, checksums) and https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
+Every list has 527 scores and none is missing, so that the levels say nothing and the values of a page are the scores:
+float32 in BYTE_STREAM_SPLIT, or half floats in tables of version 1. What is not written like that is left to Arrow.
+Source of the format: https://parquet.apache.org/docs/file-format (pages, encodings, checksums) and
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
 
 import struct
@@ -13,13 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from satpipe.pipeline.tables.schemas import CHUNK
 from satpipe.sat.model.config import CLASSES
 
-_COLUMN = len(CHUNK)  # place of the scores
-_PLAIN, _RLE, _DATA_PAGE = 0, 3, 0
+_PLAIN, _RLE, _BYTE_STREAM_SPLIT, _DATA_PAGE = 0, 3, 9, 0
+_ENCODINGS = {"FIXED_LEN_BYTE_ARRAY": _PLAIN, "FLOAT": _BYTE_STREAM_SPLIT}  # by physical type
+_ONE = 0x3F80  # upper half of 1 in single precision; those of numbers from 0 to 1 are no larger
 _TYPE, _SIZE, _COMPRESSED_SIZE, _CRC, _DATA_HEADER = 1, 2, 3, 4, 5  # fields of a page's header
 _VALUES, _ENCODING, _DEFINITION, _REPETITION = 1, 2, 3, 4  # fields of a data page's header
+_HALF_BITS = 0x3F000000  # bits of 0.5 in single precision
+_FIRST_NORMAL = 0x400  # bits of 2**-14 in half precision
+_OFFSET = (127 - 15) << 10  # between the exponents, in the bits of a half
 _I16, _I64, _BINARY, _STRUCT = 4, 6, 8, 12  # types of fields; I32 is between the first two
 _TRUE, _FALSE = 1, 2
 
@@ -30,9 +34,11 @@ def read_score_pages(file: IO[bytes], group: pq.RowGroupMetaData) -> npt.NDArray
     Raises:
         OSError: The file cannot be read.
     """
-    column = group.column(_COLUMN)
-    if column.path_in_schema.split(".")[0] != "scores" or column.compression != "ZSTD" or column.has_dictionary_page:
+    columns = (group.column(place) for place in range(group.num_columns))
+    column = next(each for each in columns if each.path_in_schema.startswith("scores."))
+    if column.compression != "ZSTD" or column.has_dictionary_page:
         return None
+    encoding = _ENCODINGS.get(column.physical_type)
     file.seek(column.data_page_offset)
     content = memoryview(file.read(column.total_compressed_size))
     codec = pa.Codec("zstd")
@@ -43,7 +49,7 @@ def read_score_pages(file: IO[bytes], group: pq.RowGroupMetaData) -> npt.NDArray
             header, at = _struct(content, at)
             page = content[at : at + header[_COMPRESSED_SIZE]]
             at += header[_COMPRESSED_SIZE]
-            values = _values(header, page, codec)
+            values = _values(header, page, codec, encoding)
             if values is None:
                 return None
             scores[begin : begin + len(values)] = values
@@ -53,11 +59,13 @@ def read_score_pages(file: IO[bytes], group: pq.RowGroupMetaData) -> npt.NDArray
     return scores.reshape(-1, CLASSES) if begin == len(scores) else None
 
 
-def _values(header: dict[int, Any], page: memoryview, codec: pa.Codec) -> npt.NDArray[np.float16] | None:
+def _values(
+    header: dict[int, Any], page: memoryview, codec: pa.Codec, encoding: int | None
+) -> npt.NDArray[np.float16] | None:
     """Return the values of a data page; None if it is written in another way, or is damaged."""
     about = header[_DATA_HEADER]
     encodings = about[_ENCODING], about[_DEFINITION], about[_REPETITION]
-    if header[_TYPE] != _DATA_PAGE or encodings != (_PLAIN, _RLE, _RLE):
+    if header[_TYPE] != _DATA_PAGE or encodings != (encoding, _RLE, _RLE):
         return None
     if _CRC in header and zlib.crc32(page) != header[_CRC] % 2**32:
         return None
@@ -66,8 +74,38 @@ def _values(header: dict[int, Any], page: memoryview, codec: pa.Codec) -> npt.ND
     for _ in ("repetition", "definition"):
         (length,) = struct.unpack_from("<I", content, at)
         at += 4 + length
-    values = np.frombuffer(content[at:], np.float16)
+    if encoding == _PLAIN:
+        values = np.frombuffer(content[at:], np.float16)
+    else:
+        values = _halves(np.frombuffer(content[at:], np.uint8).reshape(4, -1))
     return values if len(values) == about[_VALUES] else None
+
+
+def _halves(split: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """Return half floats from the bytes of float32, the lowest first, [4, n] -> [n].
+
+    NumPy takes several times as long. A float from 0 to 1 that is rounded to half precision has the bits of the half
+    above its 13 lowest bits, but another offset of the exponent. Below 2**-14 a half is a multiple of 2**-24, and these
+    are the lowest bits of the float's sum with 0.5.
+    """
+    upper = split[3].astype(np.uint16)
+    upper <<= 8
+    upper |= split[2]
+    bits = upper.astype(np.int32)
+    bits <<= 16
+    lower = split[1].astype(np.int32)
+    lower <<= 8
+    bits |= lower
+    if upper.max(initial=0) > _ONE:  # not a score
+        return np.array(bits.view(np.float32), np.float16)
+    small = (bits.view(np.float32) + np.float32(0.5)).view(np.int32)
+    small -= _HALF_BITS
+    np.minimum(small, _FIRST_NORMAL, out=small)
+    bits >>= 13
+    bits -= _OFFSET
+    np.maximum(bits, small, out=bits)  # the other one is smaller, in both cases
+    halves: npt.NDArray[np.float16] = bits.astype(np.uint16).view(np.float16)
+    return halves
 
 
 def _struct(content: memoryview, at: int) -> tuple[dict[int, Any], int]:

@@ -14,6 +14,7 @@ from satpipe.pipeline.recordings.libsndfile import SndFile
 from satpipe.pipeline.recordings.recording import AudioInfo, Part, file_and_channel
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.tables.open_folder import Tables
+from satpipe.pipeline.tables.schemas import since_1970_us
 from satpipe.sat.errors import AudioError, ConfigError
 
 
@@ -25,7 +26,7 @@ class _File:
     """Its start in the recording."""
     name: str
     size_bytes: int
-    modified_ns: int
+    modified_us: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,11 @@ class SourceFiles:
         table = tables.table.take(pa.array(tables.rows(names)))
         modified = pc.cast(table["modified"], pa.int64()).to_pylist()
         columns = (table["size_bytes"].to_pylist(), modified, table["files"].to_pylist())
-        for name, size_bytes, modified_ns, files in zip(names, *columns, strict=True):
+        for name, size_bytes, modified_us, files in zip(names, *columns, strict=True):
             if files:
-                yield [_File(f["start_s"], f["file"], f["size_bytes"], f["modified"].value) for f in files]
+                yield [_File(f["start_s"], f["file"], f["size_bytes"], since_1970_us(f["modified"])) for f in files]
             else:
-                yield [_File(0.0, file_and_channel(name, split=self._split)[0], size_bytes, modified_ns)]
+                yield [_File(0.0, file_and_channel(name, split=self._split)[0], size_bytes, modified_us)]
 
     def paths(self, recording: str) -> list[tuple[float, str]]:
         """Return start in the recording, in seconds, and path of each of its files; the name of a file that is gone."""
@@ -144,7 +145,7 @@ class SourceFiles:
         source = self._found.get(file.name)
         if source is None:
             raise AudioError("its file no longer exists")
-        same_time = self._moved or source.modified_ns == file.modified_ns
+        same_time = self._moved or source.modified_us == file.modified_us
         if source.size_bytes != file.size_bytes or not same_time:
             raise AudioError("its file has changed since it was tagged")
         return source

@@ -63,8 +63,9 @@ def _upgrade(batches: Batches, folder: Path, made: Made, name: str) -> None:
         path = folder / "recordings" / name
         recordings = read_recordings(path)
         for column, values in zip(MADE, made.columns(len(recordings)), strict=True):
-            place = recordings.column_names.index(column)
-            recordings = recordings.set_column(place, recordings.field(place), values)
+            if recordings[column].null_count:
+                place = recordings.column_names.index(column)
+                recordings = recordings.set_column(place, recordings.field(place), values)
         batches.commit(name, recordings, replaced_by(recordings.schema.metadata))
     except DamageError as error:
         raise DamageError(f"{str(error).removesuffix(f': {REPAIR}')}: {DELETE}") from error
@@ -76,4 +77,9 @@ def _rewrite(folder: Path, table: str, name: str, made: Made) -> None:
     stated = {key: value for key, value in metadata(path).items() if key.startswith(b"satpipe.")}
     with table_writer(folder, table, name, schema, stated) as writer:
         for rows in row_groups(path):
-            writer.add(pa.table([*rows.columns, *made.columns(len(rows))], schema=schema))
+            new = dict(zip(MADE, made.columns(len(rows)), strict=True))
+            columns = [
+                rows[field.name].cast(field.type) if field.name in rows.column_names else new[field.name]
+                for field in schema
+            ]
+            writer.add(pa.table(columns, schema=schema))

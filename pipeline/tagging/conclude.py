@@ -81,4 +81,4 @@ class OpenRecording:
 
 def row_of(name: str, source: Source, status: str, reason: str, **known: Any) -> dict[str, Any]:
     """Return the row of a recording; unknown columns are null."""
-    return recording_row(name, source.size_bytes, source.modified_ns, status, reason, **known)
+    return recording_row(name, source.size_bytes, source.modified_us, status, reason, **known)

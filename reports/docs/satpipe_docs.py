@@ -1,14 +1,12 @@
 """Directives that generate tables of the documentation from the code, so that no fact is typed twice.
 
-`schema NAME`: the columns of a table in `satpipe.pipeline.tables.schemas`. `statuses`: the possible statuses of a
+`schema NAME`: the columns of a table in `satpipe.pipeline.tables.columns`. `statuses`: the possible statuses of a
 recording. `warnings`: the kinds of warnings of a recording. `configurations models` or `configurations training`: the
 configurations that come with satpipe. `paper-training`: the paper's training next to that of the configurations.
 `cost`: the measured cost of models. `groups`: the groups of classes.
 """
 
-import inspect
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import yaml
 from docutils import nodes
 from satpipe.jobs.train.config import CONFIG_FOLDER, STAGES, Stage, load_config
 from satpipe.pipeline import recording_warnings
-from satpipe.pipeline.tables import schemas
+from satpipe.pipeline.tables import columns, schemas
 from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.reports import profile_tables
 from satpipe.reports.tables import markdown_text
@@ -28,24 +26,20 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 STAGE_NAMES = {"mae": "MAE", "full": "full", "sat": "SAT"}
-_FIELD = re.compile(r'pa\.field\("(?P<name>\w+)".*?\),?(?:\s+# (?P<comment>.*))?$')
-_START = re.compile(r"^(?P<table>\w+) = (?:pa\.schema\()?\[?")
 
 
 class Schema(SphinxDirective):
-    """The columns of a table: name, type, whether it can be null, and the comment next to the field in the code."""
+    """The columns of a table."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        name = self.arguments[0]
-        schema, comments = getattr(schemas, name), _comments()
         rows = (
-            (f"`{field.name}`", _type(field.type), "yes" * field.nullable, comments.get((name, field.name), ""))
-            for field in schema
+            (f"`{each.name}`", _type(each.kind), each.unit, "yes" * each.null, each.about, f"`{each.example}`")
+            for each in getattr(columns, self.arguments[0])
         )
-        return self.parse_text_to_nodes(_table(("column", "type", "can be null", ""), rows))
+        return self.parse_text_to_nodes(_table(("column", "type", "unit", "can be null", "", "example"), rows))
 
 
 class Statuses(SphinxDirective):
@@ -166,23 +160,6 @@ def _training() -> str:
 def _stage(path: Path) -> str:
     stage: str = yaml.safe_load(path.read_text())["stage"]
     return stage
-
-
-def _comments() -> dict[tuple[str, str], str]:
-    """Return the comment next to each field in the source of `satpipe.pipeline.tables.schemas`, by table and column."""
-    found: dict[tuple[str, str], str] = {}
-    table = ""
-    for line in inspect.getsource(schemas).splitlines():
-        if start := _START.match(line):
-            table = start["table"]
-        for field in _FIELD.finditer(line):
-            found[table, field["name"]] = (field["comment"] or "").strip()
-    # Tables share the comments on the columns of a chunk and on those that tell what made a row.
-    shared = {column: comment for (owner, column), comment in found.items() if owner in ("_CHUNK", "_MADE")}
-    for table in schemas.SCHEMAS:
-        for column, comment in shared.items():
-            found.setdefault((table.upper(), column), comment)
-    return found
 
 
 def _type(kind: pa.DataType) -> str:

@@ -64,7 +64,7 @@ def tagged(tmp_path: Path) -> Tagged:
             known = SimpleNamespace(st_size=filesystem(str(given)).info(f"/bucket/{name}")["size"], st_mtime_ns=0)
         else:
             known = os.stat(Path(str(given), name))
-        return {"size_bytes": known.st_size, "modified": known.st_mtime_ns, "files": files}
+        return {"size_bytes": known.st_size, "modified": known.st_mtime_ns // 1000, "files": files}
 
     return make
 
@@ -132,7 +132,7 @@ def test_clips_are_cut_from_channels_joined_files_and_stores(tmp_path: Path, tag
     paths = [write(folder / f"{number}.wav", part) for number, part in enumerate(parts)]
     files = [
         {"file": path.name, "start_s": start_s, "duration_s": 1.0, "size_bytes": path.stat().st_size,
-         "modified": path.stat().st_mtime_ns, "header": None, "header_time": None}
+         "modified": path.stat().st_mtime_ns // 1000, "header": None, "header_time": None}
         for path, start_s in zip(paths, (0.0, 9.0, 11.0), strict=True)
     ]  # fmt: skip
     (tmp_path / "out").rename(tmp_path / "before")

@@ -298,7 +298,7 @@ def heard(tmp_path: Path) -> Callable[..., ReportData]:
         shutil.rmtree(out, ignore_errors=True)
         write_output(out, {name: scores_of(10, Bird=[0.0] * 5 + [0.9])}, run=run)
         known = status or os.stat(given)
-        set_files(out, {name: {"size_bytes": known.st_size, "modified": known.st_mtime_ns, "files": files}})
+        set_files(out, {name: {"size_bytes": known.st_size, "modified": known.st_mtime_ns // 1000, "files": files}})
         return collect(out, ReportOptions())
 
     return look
@@ -361,7 +361,7 @@ def test_a_deployment_is_heard_across_its_files(heard: Callable[..., ReportData]
     first, second = (write(folder / f"{number}.wav", part) for number, part in enumerate(parts))
     files = [
         {"file": path.name, "start_s": start_s, "duration_s": 38.4, "size_bytes": path.stat().st_size,
-         "modified": path.stat().st_mtime_ns, "header": None, "header_time": None}
+         "modified": path.stat().st_mtime_ns // 1000, "header": None, "header_time": None}
         for path, start_s in ((first, 0.0), (second, cut_s))
     ]  # fmt: skip
     (moment,) = heard(folder, "0.wav", files=files).moments

@@ -18,6 +18,7 @@ from outputs import CHUNK_S, IDENTITY, RUN, set_clock, write_output
 from satpipe.pipeline.tables import dataframes as read
 from satpipe.pipeline.tables import open_folder as results
 from satpipe.pipeline.tables.dataframes import read_recordings, read_scores, read_tags, scan_scores
+from satpipe.pipeline.tables.schemas import MADE
 from satpipe.pipeline.tables.selection import PART_OF_CHUNK
 from satpipe.sat.errors import ConfigError, LabelError, OutputError
 from satpipe.sat.labels import choose, weak_labels
@@ -51,7 +52,7 @@ def everything(out: Path) -> pd.DataFrame:
     """All scores, as pandas alone reads them."""
     frame = pd.read_parquet(out / "scores").astype({"recording": str}).sort_values(["recording", "chunk"])
     scores = pd.DataFrame(np.stack(frame.scores), columns=[label.name for label in weak_labels()], dtype=np.float32)
-    return pd.concat([frame.drop(columns="scores").reset_index(drop=True), scores], axis=1)
+    return pd.concat([frame.drop(columns=["scores", *MADE]).reset_index(drop=True), scores], axis=1)
 
 
 def test_scores_are_columns_under_the_names_of_their_classes(out: Path, everything: pd.DataFrame) -> None:
@@ -71,7 +72,7 @@ def test_tags_are_those_of_the_table(out: Path) -> None:
     found = read_tags(out)
     assert list(found.columns) == [*ABOUT, "mid", "label", "score"]
     plain = found.drop(columns=TIMES).astype({name: str for name in ("recording", "mid", "label")})
-    pd.testing.assert_frame_equal(plain, table.reset_index(drop=True))
+    pd.testing.assert_frame_equal(plain, table.drop(columns=MADE).reset_index(drop=True))
     several = [table.label.iloc[0], "under:Music"]
     wanted = table[table.label.isin([weak_labels()[n].name for n in choose(several)]) & (table.score >= 0.999)]
     found = read_tags(out, labels=several, min_score=0.999)

@@ -19,7 +19,14 @@ TABLE = score_rows(
     (CHUNKS * 2.0, CHUNKS * 2.0 + 2),
     Made("one", "SAT_T_2s@abc"),
 )
-DEFAULT: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["recording"], "write_page_checksum": True}
+HALVES = TABLE["scores"].cast(pa.list_(pa.float16(), 527))  # as satpipe 0.1.0 wrote them
+DEFAULT: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["recording"],
+    "write_page_checksum": True,
+    "column_encoding": {"scores.list.element": "BYTE_STREAM_SPLIT"},
+}
+PLAIN: dict[str, Any] = DEFAULT | {"column_encoding": None}
 
 
 def pages(path: Path) -> list[npt.NDArray[np.float16] | None]:
@@ -33,12 +40,22 @@ def test_the_scores_are_those_that_arrow_reads(tmp_path: Path, options: dict[str
     pq.write_table(TABLE, tmp_path / "a.parquet", **DEFAULT, **options)
     expected = TABLE["scores"].combine_chunks().flatten().to_numpy().reshape(-1, 527)
     np.testing.assert_array_equal(np.concatenate(pages(tmp_path / "a.parquet")), expected)
+    pq.write_table(TABLE.set_column(4, "scores", HALVES), tmp_path / "b.parquet", **PLAIN, **options)
+    np.testing.assert_array_equal(np.concatenate(pages(tmp_path / "b.parquet")), expected)
+
+
+def test_every_half_precision_number_is_read_exactly(tmp_path: Path) -> None:
+    halves = np.resize(np.arange(2**16, dtype=np.uint16).view(np.float16), (125, 527))
+    for values in (halves, np.resize(halves[(halves >= 0) & (halves <= 1)], (30, 527))):
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), 527)
+        pq.write_table(pa.table({"scores": lists}), tmp_path / "a.parquet", **DEFAULT | {"use_dictionary": []})
+        np.testing.assert_array_equal(np.concatenate(pages(tmp_path / "a.parquet")), values)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"compression": "snappy"}, {"use_dictionary": True}, {"data_page_version": "2.0"},
-     {"column_encoding": {"scores.list.element": "BYTE_STREAM_SPLIT"}}],
+    [{"compression": "snappy"}, {"use_dictionary": True, "column_encoding": None}, {"data_page_version": "2.0"},
+     {"column_encoding": None}],
 )  # fmt: skip
 def test_what_is_written_in_another_way_is_left_to_arrow(tmp_path: Path, options: dict[str, Any]) -> None:
     pq.write_table(TABLE, tmp_path / "a.parquet", **DEFAULT | options)
@@ -47,8 +64,8 @@ def test_what_is_written_in_another_way_is_left_to_arrow(tmp_path: Path, options
 
 def test_missing_scores_and_shorter_lists_are_left_to_arrow(tmp_path: Path) -> None:
     for scores in ([[0.5] * 526 + [None]], [[0.5] * 526]):
-        halves = pa.array([[value and np.float16(value) for value in row] for row in scores], pa.list_(pa.float16()))
-        pq.write_table(pa.table({"scores": halves}), tmp_path / "a.parquet", **DEFAULT | {"use_dictionary": False})
+        lists = pa.array(scores, pa.list_(pa.float32()))
+        pq.write_table(pa.table({"scores": lists}), tmp_path / "a.parquet", **DEFAULT | {"use_dictionary": False})
         assert pages(tmp_path / "a.parquet") == [None]
 
 

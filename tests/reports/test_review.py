@@ -36,7 +36,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = scores_of(20, Bird=[0, 0.9, 0, 0.8, 0, 0.7, 0, 0.6, 0, 0.55, 0, 0.5], Dog=[0, 0.9, 0, 0, 0, 0.6])
     write_output(folder / "out", {name: scores}, run={**RUN, "inputs": [str(folder / "in")], "identity": IDENTITY})
     known = path.stat()
-    set_files(folder / "out", {name: {"size_bytes": known.st_size, "modified": known.st_mtime_ns, "files": None}})
+    set_files(
+        folder / "out", {name: {"size_bytes": known.st_size, "modified": known.st_mtime_ns // 1000, "files": None}}
+    )
     satpipe.clips(folder / "out", to=folder / "clips")
     return folder / "clips"
 

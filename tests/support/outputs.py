@@ -83,7 +83,7 @@ def _row(name: str, chunks: int, there: int) -> dict[str, Any]:
 
 
 def set_files(folder: str | Path, states: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set the columns `size_bytes`, `modified` (nanoseconds) and `files` of all recordings in a folder's table."""
+    """Set `size_bytes`, `modified` (microseconds since 1970) and `files` of all recordings in a folder's table."""
     for path in (Path(folder) / "recordings").glob("*.parquet"):
         table = pq.read_table(path)
         names = table["recording"].to_pylist()

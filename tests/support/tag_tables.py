@@ -35,7 +35,8 @@ def recordings(out: Path) -> pd.DataFrame:
 def assert_same_tables(ours: Path, theirs: Path, *, same_files: bool = True) -> None:
     """Assert that tables have the same rows, each once, with scores equal up to the rounding of another batch.
 
-    The column `run_id` is ignored. Copies of files have other time stamps: without `same_files`, the column `modified` is ignored.
+    Another run has another `run_id`, which is ignored. Copies of files have other time stamps: without `same_files`,
+    the column `modified` is ignored, too.
     """
     columns = ["recording", "chunk", "start_s", "end_s", "mid", "label"]
     pd.testing.assert_frame_equal(tags(ours)[columns], tags(theirs)[columns])

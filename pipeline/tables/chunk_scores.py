@@ -246,21 +246,19 @@ class _Filler:
         rows, to = self._places(table.read_row_group(group, columns=CHUNK_COLUMNS), path)
         if not len(rows):
             return
-        scores = read_score_pages(file, table.metadata.row_group(group))
+        columns = None if self._outputs is None else self._columns
+        scores = read_score_pages(file, table.metadata.row_group(group), columns)
         if scores is None:
             column = table.read_row_group(group, columns=["scores"])["scores"].combine_chunks()
             values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
-            scores = values.astype(np.float16, copy=False)
+            scores = (values if columns is None else values[:, columns]).astype(np.float16, copy=False)
         if not all_numbers(scores):
             raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
         self.read.scores[to] = self._of_outputs(scores if len(rows) == len(scores) else scores[rows])
 
-    def _of_outputs(self, scores: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
-        """Return the scores that are wanted [n, K], from those of all classes [n, 527]."""
-        if self._outputs is None:
-            return scores
-        some = scores[:, self._columns]
-        if len(self._columns) == len(self._outputs):
+    def _of_outputs(self, some: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+        """Return the scores that are wanted [n, K], from those of their classes, one after the other."""
+        if self._outputs is None or len(self._columns) == len(self._outputs):
             return some
         if (some.view(np.int16) >= 0).all():  # positive numbers sort by their bits, and integers are compared faster
             return np.maximum.reduceat(some.view(np.int16), self._begin, axis=1).view(np.float16)

@@ -78,3 +78,16 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
         damaged[place] ^= 255
         (tmp_path / "b.parquet").write_bytes(damaged)
         assert pages(tmp_path / "b.parquet") == [None]
+
+
+@pytest.mark.parametrize("columns", [[3], [500, 2, 2, 7], []])
+def test_scores_of_some_classes_are_those_of_all(tmp_path: Path, columns: list[int]) -> None:
+    for name, table, options in (
+        ("a", TABLE, DEFAULT),
+        ("b", TABLE.set_column(4, "scores", HALVES), PLAIN),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table, path, **options, data_page_size=10_000)
+        with path.open("rb") as file:
+            found = read_score_pages(file, pq.read_metadata(path).row_group(0), np.array(columns, np.int64))
+        np.testing.assert_array_equal(found, np.concatenate(pages(path))[:, columns])

@@ -44,8 +44,9 @@ def upgrade(folder: Path, run: Mapping[str, Any], damaged: Collection[str] = ())
     batches = Batches(folder)
     old = [name for name in batches.names if name not in damaged and is_old(folder / "recordings" / name)]
     if old:
-        keep_run(folder, run)
-        made = Made(run["id"], model_name(run["identity"]))
+        known = {"id": "unknown", "identity": {}, **run}
+        keep_run(folder, known)
+        made = Made(known["id"], model_name(known["identity"]))
         for _ in side_by_side(partial(_upgrade, batches, folder, made), old):
             pass
 

@@ -150,8 +150,8 @@ def _check_files(options: TagOptions, sources: list[Source], damage: Damage, lac
 def _notes(options: TagOptions, run: Mapping[str, Any] | None, damage: Damage) -> Iterator[str]:
     if damage.old:
         yield (
-            "the tables are of an earlier version of satpipe: they are first written again with the columns of this "
-            "version, and no recording is tagged again for that"
+            "the tables were written by an earlier version of satpipe: they are first brought to this version, without "
+            "tagging anything again"
         )
     if run and run.get("embeddings") and not (options.embeddings or options.own_classes):
         yield "the tables have embeddings: they are also written for what is tagged now"

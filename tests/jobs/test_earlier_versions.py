@@ -19,7 +19,7 @@ from satpipe.pipeline.tables import schemas
 from satpipe.pipeline.tables.files import read_run
 from satpipe.pipeline.tables.upgrade import upgrade
 from satpipe.sat.errors import OutputError
-from tag_tables import EXAMPLES, tagged_s
+from tag_tables import EXAMPLES
 
 OLD = Path(__file__).parents[1] / "out_0_1_0"
 FIRST, SECOND = "airport/20250501_120000.mp3", "night/20250501_213000.opus"
@@ -51,9 +51,9 @@ def continued(satpipe_here: Satpipe, recordings: Path, tmp_path_factory: pytest.
     out = copied(tmp_path_factory.mktemp("continued") / "out")
     done = satpipe_here("tag", recordings, "-o", out)
     assert done.returncode == 0, done.stderr
-    assert "found: 3 recordings; to tag: 1 (" in done.stdout + done.stderr
-    assert tagged_s(done.stdout) == 3
-    assert "no recording is tagged again for that" in done.stdout + done.stderr
+    assert "found: 3 recordings; to tag: 1 (" in done.stdout
+    assert "\ntagged 3 s in " in done.stdout
+    assert "without tagging anything again" in done.stdout
     return out
 
 
@@ -194,7 +194,7 @@ def test_a_run_that_tags_nothing_leaves_nothing(satpipe_here: Satpipe, continued
     for _ in range(2):
         done = satpipe_here("tag", recordings, "-o", continued)
         assert done.returncode == 0, done.stderr
-        assert "earlier version" not in done.stdout + done.stderr
+        assert "earlier version" not in done.stdout
     assert files() == before
 
 

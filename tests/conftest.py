@@ -23,8 +23,27 @@ COMMAND = Path(sys.executable).parent / "satpipe"
 Satpipe = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files that take minutes first, so that none of them runs alone at the end."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of tests marked `soak`."""
+    parser.addoption("--minutes", type=int, default=120, help="how long tests marked soak take")
+    parser.addoption("--seed", type=int, default=1, help="seed of tests marked soak")
+
+
+@pytest.fixture
+def minutes(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--minutes"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--seed"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests that take hours, unless asked for; run files that take minutes first, so that none ends alone."""
+    if "soak" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak")])
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
     items.sort(key=lambda item: MINUTES.index(item.path.name) if item.path.name in MINUTES else len(MINUTES))
 
 

@@ -84,7 +84,7 @@ def _watched(process: subprocess.Popen[bytes], hours: float) -> dict[str, Any]:
     begun_s = time.monotonic()
     samples = []
     while process.poll() is None:
-        samples.append(_used(process.pid))
+        samples.append(used(process.pid))
         time.sleep(SAMPLE_S)
     elapsed_s = time.monotonic() - begun_s
     if process.returncode:
@@ -100,7 +100,7 @@ def _watched(process: subprocess.Popen[bytes], hours: float) -> dict[str, Any]:
     }
 
 
-def _used(pid: int) -> tuple[float, int]:
+def used(pid: int) -> tuple[float, int]:
     """Return the resident memory in MB and the open files of a process and its descendants."""
     import psutil
 

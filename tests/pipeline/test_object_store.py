@@ -16,6 +16,7 @@ from audio import noise, write
 from conftest import Satpipe
 from encoded import encode
 from forked import Forked
+from object_store import download, in_store, object_store
 from s3fs import S3FileSystem
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
@@ -28,33 +29,12 @@ BUCKET = "s3://recordings"
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """An empty bucket; the environment leads to it."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        UPath(BUCKET, skip_instance_cache=True).mkdir()
+    with object_store("recordings"):
         yield BUCKET
-    server.stop()
 
 
 def bucket(name: str) -> UPath:
-    return UPath(f"{BUCKET}/{name}", use_listings_cache=False, skip_instance_cache=True)
-
-
-def download(name: str, to: Path) -> Path:
-    """Copy an output folder from the store."""
-    for path in bucket(name).rglob("*"):
-        if path.is_file():
-            local = to / path.path.partition(f"/{name}/")[2]
-            local.parent.mkdir(parents=True, exist_ok=True)
-            local.write_bytes(path.read_bytes())
-    return to
+    return in_store(f"{BUCKET}/{name}")
 
 
 def tag_in_store(environment: dict[str, str], *arguments: object) -> int:
@@ -84,7 +64,7 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
     assert process.ends() == -signal.SIGKILL
     done = satpipe("tag", source, "-o", target, *options)
     assert done.returncode == 3, done.stderr
-    assert_same_tables(download("out", tmp_path / "remote"), local, same_files=False)
+    assert_same_tables(download(f"{BUCKET}/out", tmp_path / "remote"), local, same_files=False)
     assert pd.read_parquet(f"{target}/tags", storage_options={"skip_instance_cache": True}).shape[0] > 0
     assert [path.name for path in bucket("out/_staged").glob("*")] == []
 
@@ -99,7 +79,7 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
     assert (check.returncode, check.stdout.splitlines()[0].startswith(f"{lost} is missing")) == (3, True)
     again = without_ray.satpipe("tag", source, "-o", target, *options)
     assert f"damaged: {lost} is missing" in again.stdout
-    assert_same_tables(download("out", tmp_path / "repaired"), local, same_files=False)
+    assert_same_tables(download(f"{BUCKET}/out", tmp_path / "repaired"), local, same_files=False)
 
 
 def test_what_does_not_exist_is_one_clear_line(store: str, tmp_path: Path) -> None:

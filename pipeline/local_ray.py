@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from satpipe.sat.errors import ConfigError
 
@@ -141,10 +142,15 @@ def initialize(**options: Any) -> None:
     """Start or join Ray, outside the main thread, so that SIGTERM goes on to do what it does in this program.
 
     In the main thread Ray would install a handler that raises SystemExit, and anywhere one in C++ that prints a stack
-    trace and aborts the program if that has not ended three seconds later.
+    trace and aborts the program if that has not ended three seconds later. Nor does Ray print a paragraph for each
+    worker that is lost: whoever waits for its task is told.
     """
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
-    ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    printing, ray_worker.listen_error_messages = ray_worker.listen_error_messages, lambda *_: None
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    finally:
+        ray_worker.listen_error_messages = printing
 
 
 @contextmanager

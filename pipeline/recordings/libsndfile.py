@@ -13,6 +13,7 @@ from satpipe.pipeline.recordings.spliced import Layout, SplicedFile
 from satpipe.pipeline.storage import RemoteFile, is_remote
 from satpipe.sat.errors import AudioError
 
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 EXACT_FORMATS = frozenset({"WAV", "WAVEX", "W64", "RF64", "AIFF", "AU", "CAF", "FLAC"})
 EXACT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
 # A FLAC frame takes at least 8 bytes for at most 65,535 samples, an Opus packet 2 for 5,760, a MPEG frame 24 for 576;
@@ -132,7 +133,7 @@ def _open(path: str, layout: Layout | None, block_bytes: int | None = None) -> _
         if layout:
             return _SoundFile(SplicedFile(path, layout, block_bytes))
         # By descriptor: given a name, libsndfile treats any file called .au, .snd, .vox or .gsm as audio.
-        return _SoundFile(RemoteFile(path, block_bytes) if is_remote(path) else os.open(path, os.O_RDONLY))
+        return _SoundFile(RemoteFile(path, block_bytes) if is_remote(path) else os.open(path, READ_ONLY))
     except soundfile.LibsndfileError as error:
         raise AudioError(f"not audio that libsndfile reads: {error.error_string.strip()}") from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:

@@ -188,6 +188,10 @@ class Soak:
                     self._grow_if_due()
                     time.sleep(LOOK_EVERY_S)
 
+    def printed(self) -> str:
+        """Return the lines that the runs have printed."""
+        return "".join(path.read_text() for path in sorted(self._folder.glob("*.txt")))
+
     def _run(self) -> Round:
         begun_s, memory_mb, open_files = time.monotonic(), 0.0, 0
         with (self._folder / f"{len(self.rounds):04}.txt").open("w") as printed:

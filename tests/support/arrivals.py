@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ import soundfile
 from audio import Samples
 from object_store import Refusing, in_store
 from satpipe.jobs.benchmark.soak import used
+from satpipe.jobs.commands.main import NOT_FINISHED
 
 PER_ROUND = 3
 LENGTH_S = (10, 20)
 GROW_EVERY_S = 5.0
 LOOK_EVERY_S = 0.3
+LAST_TRIES = 3
 KINDS = {  # how often each kind of file arrives
     "whole": 10,
     "growing": 4,
@@ -44,7 +45,7 @@ class Growing:
     def grow(self) -> bool:
         """Write the next part; return True if the file is complete."""
         begin, self.written = self.written, min(len(self.content), self.written + self.step)
-        if isinstance(self.place, Path) and self.place.is_absolute() and "://" not in str(self.place):
+        if isinstance(self.place, Path):
             with self.place.open("ab") as file:
                 file.write(self.content[begin : self.written])
         else:
@@ -70,8 +71,7 @@ class Arrivals:
             place = self.random.choice(self.places) / f"day{self.files // 50}" / f"{self.files:04}-{kind}.{form}"
             content = self._content(kind, form)
             self.files += 1
-            if isinstance(place, Path):
-                place.parent.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             if kind == "growing":
                 self.growing.append(Growing(place, content, len(content) // self.random.randint(5, 15)))
                 self.growing[-1].grow()
@@ -167,30 +167,33 @@ class Soak:
         self.rounds: list[Round] = []
         (folder / "tmp").mkdir(parents=True)
 
-    def go(self, minutes: float, tell: Callable[[str], None] = print) -> None:
+    def go(self, minutes: float) -> None:
         """Run rounds for some minutes, and one more when all files are complete."""
+        while not self.rounds or time.monotonic() < self._begun_s + 60 * minutes:
+            started_s = time.monotonic()
+            self._arrivals.arrive()
+            self._note(self._run())
+            while time.monotonic() < started_s + self._round_s:
+                self._grow_if_due()
+                time.sleep(LOOK_EVERY_S)
+        self._arrivals.grow(to_the_end=True)
+        for _ in range(LAST_TRIES):
+            self._note(self._run())
+            if self.rounds[-1].exit_code != NOT_FINISHED:
+                break
+
+    def _note(self, done: Round) -> None:
+        self.rounds.append(done)
+        print(done)
         with (self._folder / "rounds.csv").open("w", newline="") as file:
             table = csv.DictWriter(file, [each.name for each in fields(Round)])
             table.writeheader()
-            last = False
-            while not last:
-                started_s = time.monotonic()
-                last = bool(self.rounds) and started_s >= self._begun_s + 60 * minutes
-                if last:
-                    self._arrivals.grow(to_the_end=True)
-                else:
-                    self._arrivals.arrive()
-                self.rounds.append(self._run())
-                table.writerow(asdict(self.rounds[-1]))
-                file.flush()
-                tell(str(self.rounds[-1]))
-                while not last and time.monotonic() < started_s + self._round_s:
-                    self._grow_if_due()
-                    time.sleep(LOOK_EVERY_S)
+            table.writerows(map(asdict, self.rounds))
 
-    def printed(self) -> str:
-        """Return the lines that the runs have printed."""
-        return "".join(path.read_text() for path in sorted(self._folder.glob("*.txt")))
+    def printed(self) -> list[str]:
+        """Return the first sentence of each line that a run has printed."""
+        texts = [path.read_text() for path in sorted(self._folder.glob("*.txt"))]
+        return [line.partition(". ")[0] for text in texts for line in text.splitlines()]
 
     def _run(self) -> Round:
         begun_s, memory_mb, open_files = time.monotonic(), 0.0, 0

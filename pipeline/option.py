@@ -122,13 +122,13 @@ class Options:
                 object.__setattr__(self, each.name, each.option.bare)
             if each.kinds == (str,) and isinstance(value, Real | Path):
                 object.__setattr__(self, each.name, str(value))
-            if value is not None and (wanted := _wanted(each, value)):
+            if value is not None and (allowed := wanted(each, value)):
                 shown = f"{value:,g}" if isinstance(value, Real) else repr(value)
-                raise ConfigError(f"{each.flags[-1]} must be {wanted}, not {shown}")
+                raise ConfigError(f"{each.flags[-1]} must be {allowed}, not {shown}")
 
 
-def _wanted(each: Declared, value: Any) -> str:
-    """Return what the value of an option must be; "" if this value is allowed."""
+def wanted(each: Declared, value: Any) -> str:
+    """Return what the value of an option must be, in words; "" if this value is allowed."""
     if len(each.kinds) != 1:
         return ""
     (kind,) = each.kinds

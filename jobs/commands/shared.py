@@ -97,6 +97,27 @@ class _Pair(click.ParamType[tuple[str, str]]):
         return column, wanted
 
 
+def from_file(config: Path | None, *of: type) -> dict[str, Any]:
+    """Return the options that the file of `--config` gives and the command line does not.
+
+    Args:
+        config: The file; None: there is none.
+        of: Dataclasses of the options.
+    """
+    if config is None:
+        return {}
+    from satpipe.jobs.options.config_file import read_config  # pydantic takes long to import
+    from satpipe.sat.errors import ConfigError
+
+    context = click.get_current_context()
+    try:
+        values = read_config(config, *of)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    on_command_line = click.core.ParameterSource.COMMANDLINE
+    return {name: value for name, value in values.items() if context.get_parameter_source(name) != on_command_line}
+
+
 def with_lists(given: dict[str, Any]) -> dict[str, Any]:
     """Split the labels and groups of a selection at commas."""
     from satpipe.pipeline.tables.targets import read_groups

@@ -1,26 +1,36 @@
 """Commands that tag recordings and live audio."""
 
+from pathlib import Path
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import OUT, SOME_FAILED, log, options, say
-from satpipe.jobs.options.tag import StreamOptions, TagOptions
+from satpipe.jobs.commands.shared import FILE, OUT, SOME_FAILED, from_file, log, options, say
+from satpipe.jobs.options.tag import CommandOptions, StreamOptions, TagOptions
 
 group = click.Group("Tag")
 
 
 @group.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
 @options(TagOptions)
-@click.option("--dry-run", is_flag=True, help="Print the plan only; tag nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-def tag(*, dry_run: bool, quiet: bool, **given: Any) -> int:
+@click.option(
+    "--config",
+    type=FILE,
+    metavar="YAML",
+    help="File with any of these options, and inputs; the command line overrides it.",
+)
+@options(CommandOptions)
+def tag(*, config: Path | None, **given: Any) -> int:
     """Tag recordings: files, folders or glob patterns.
 
     Folders are searched recursively. The same command continues a run that was stopped. Exit code 0: all recordings
     are tagged; 3: finished, but some recordings are not tagged from start to end (see the recordings table); 1: not
     finished.
     """
+    given |= from_file(config, TagOptions, CommandOptions)
+    if not given["inputs"]:
+        raise click.UsageError("Missing argument 'INPUT...'.")
+    dry_run, quiet = given.pop("dry_run"), given.pop("quiet")
     options = TagOptions(**given)
     if not dry_run:
         from satpipe.jobs.tag.ahead import start_ray

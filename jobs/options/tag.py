@@ -143,6 +143,14 @@ class TagOptions(ClusterOptions, ModelOptions):
     overwrite: Annotated[bool, Option("First remove the tables in the output folder.")] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions(Options):
+    """Options of `satpipe tag` that a function does not need."""
+
+    dry_run: Annotated[bool, Option("Print the plan only; tag nothing.")] = False
+    quiet: Annotated[bool, Option("Print errors only.", flags=("-q", "--quiet"))] = False
+
+
 @dataclass(frozen=True)
 class StreamOptions(SourceOptions, ModelOptions):
     """Options of `satpipe stream`."""

@@ -52,7 +52,7 @@ def _model(known: dict[str, Declared]) -> type[BaseModel]:
             "gt" if each.option.above else "ge": low,
             "lt" if each.option.below else "le": high,
         }
-        limited = {key: value for key, value in limits.items() if value is not None}
+        limited: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
         fields[name] = (Annotated[each.annotation, Field(**limited)] if limited else each.annotation, None)
     return create_model("Config", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 

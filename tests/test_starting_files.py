@@ -57,17 +57,17 @@ def test_the_job_is_one_that_satpipe_reads() -> None:
 def test_the_systemd_units_are_valid(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("needs systemd-analyze, of systemd")
-    text = (NIGHTLY / "satpipe.service").read_text()
+    text = (NIGHTLY / "satpipe-tag.service").read_text()
     (command,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     assert options_of(command)["config"] == Path("/etc/satpipe/job.yaml")
-    units = [tmp_path / "satpipe.service", tmp_path / "satpipe.timer"]
+    units = [tmp_path / "satpipe-tag.service", tmp_path / "satpipe-tag.timer"]
     units[0].write_text(text.replace("/usr/local/bin/satpipe", str(BIN / "satpipe")))
-    shutil.copy(NIGHTLY / "satpipe.timer", units[1])
+    shutil.copy(NIGHTLY / "satpipe-tag.timer", units[1])
     assert checked("systemd-analyze", "verify", "--man=no", *units) == ""
 
 
 def test_the_line_for_cron_is_valid() -> None:
-    *_, line = (NIGHTLY / "satpipe.cron").read_text().splitlines()
+    *_, line = (NIGHTLY / "satpipe-tag.cron").read_text().splitlines()
     *times, user, command = line.split(maxsplit=6)
     for time, maximum in zip(times, (59, 23, 31, 12, 7), strict=True):
         assert time == "*" or 0 <= int(time) <= maximum
@@ -79,7 +79,7 @@ def test_the_line_for_cron_is_valid() -> None:
 
 
 def test_the_slurm_script_is_sound() -> None:
-    assert checked(linter("shellcheck"), NIGHTLY / "satpipe.slurm") == ""
+    assert checked(linter("shellcheck"), NIGHTLY / "satpipe-tag.slurm") == ""
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (1, 1), (3, 0)])
@@ -95,7 +95,7 @@ def test_the_slurm_script_starts_satpipe_on_the_first_node(tmp_path: Path, code:
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_JOB_NODELIST": "node[7-9]", "SLURM_JOB_NUM_NODES": "3", "SLURM_CPUS_ON_NODE": "16"}
     done = subprocess.run(
-        ["bash", NIGHTLY / "satpipe.slurm"],
+        ["bash", NIGHTLY / "satpipe-tag.slurm"],
         capture_output=True,
         text=True,
         timeout=60,

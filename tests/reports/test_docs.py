@@ -227,7 +227,8 @@ def test_every_command_in_the_texts_is_one(line: tuple[str, bool, str]) -> None:
 
 @pytest.mark.usefixtures("_files_are_there")
 @pytest.mark.parametrize(
-    "line", ["tag in --ouput out", "tagg in -o out", "tag -o out", "models fetch X", "train psl mae_tiny -o out", "psl"]
+    "line",
+    ["tag in --ouput out", "tagg in -o out", "models pull", "models fetch X", "train psl mae_tiny -o out", "psl"],
 )
 def test_a_command_that_is_none_would_be_noticed(line: str) -> None:
     with pytest.raises(click.UsageError):

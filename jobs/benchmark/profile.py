@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from satpipe.jobs.benchmark.common import Say, dated
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ
+from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ, ModelConfig, find_config
 from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.cost import batch_bytes, cost, noise_chunks
@@ -47,7 +47,8 @@ def profile(models: Iterable[str], delays_s: Iterable[float], say: Say) -> dict[
 
 def _regimes(name: str, delays_s: tuple[float, ...]) -> list[LoadedTagger]:
     """Return the model with each of the delays; a streaming model has one fixed delay."""
-    loaded = _random(name) if name in CONFIGS else resolve(name, random=True)
+    config = find_config(name)
+    loaded = _random(config) if config else resolve(name, random=True)
     if not loaded.config.streaming:
         return [loaded.adapted(delay_s) for delay_s in delays_s or DELAYS_S]
     if delays_s and loaded.config.script_chunk_s not in delays_s:
@@ -55,11 +56,9 @@ def _regimes(name: str, delays_s: tuple[float, ...]) -> list[LoadedTagger]:
     return [loaded]
 
 
-def _random(name: str) -> Checkpoint:
+def _random(config: ModelConfig) -> Checkpoint:
     torch.manual_seed(0)
-    return Checkpoint(
-        config=CONFIGS[name], state=SAT(CONFIGS[name]).state_dict(), sha256="", source="random weights", metadata={}
-    )
+    return Checkpoint(config=config, state=SAT(config).state_dict(), sha256="", source="random weights", metadata={})
 
 
 @torch.no_grad()

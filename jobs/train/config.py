@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.model.config import CONFIGS, get_config
+from satpipe.sat.model.config import CONFIGS, DEPTH, get_config, own_config
 
 Stage = Literal["mae", "full", "sat"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -18,15 +18,46 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TrainConfig(BaseModel):
-    """Everything a run depends on except the data itself; each field is a key of the YAML files."""
+class _Keys(BaseModel):
+    """Keys of a YAML table; others are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Convert YAML's values strictly: true is not a number, and every scalar is a valid text."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if kind is str:
+            return "" if value is None else str(value)
+        if kind in (bool, int, float) and isinstance(value, bool) != (kind is bool):
+            raise ValueError("true or false" if kind is bool else "a number")
+        return value
+
+
+class OwnArch(_Keys):
+    """A model's configuration of your own, under the key `arch`."""
+
+    width: Count
+    """Channels of a token."""
+    heads: Count
+    """Attention heads, which must divide `width`."""
+    depth: Count = DEPTH
+    """Number of blocks."""
+    chunk_s: Annotated[float, Field(gt=0)] | None = None
+    """Nominal delay in seconds: by default 2 in stage sat, whose memory is as long, and 10 in the other stages."""
+    class_token: bool = False
+    """Compute scores from a class token instead of the mean over all tokens."""
+
+
+class TrainConfig(_Keys):
+    """Everything a run depends on except the data itself; each field is a key of the YAML files."""
 
     stage: Stage
     """mae, full or sat."""
     arch: str
-    """Name of the model's configuration."""
+    """Name of the model's configuration; or a table of your own with the keys of `OwnArch`, which is then kept as the
+    name that states it, such as SAT_w96_h3_d12_2s."""
     data: str = ""
     """Folder of the training set (`satpipe prepare`), or several, separated by commas."""
     labels: str = ""
@@ -37,7 +68,7 @@ class TrainConfig(BaseModel):
     validation_labels: str = ""
     """Folder of the teacher's labels of that set; if empty, the set's own labels are used."""
     init: str = ""
-    """Checkpoint to start from: the export of an earlier stage; random weights if empty."""
+    """Checkpoint to start from: the export of an earlier stage, or a model by name; random weights if empty."""
 
     epochs: Count
     """Epochs of the whole run."""
@@ -141,16 +172,21 @@ class TrainConfig(BaseModel):
     log_steps: Count = 50
     """Updates between two lines of metrics."""
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Convert YAML's values strictly: true is not a number, and every scalar is a valid text."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if kind is str:
-            return "" if value is None else str(value)
-        if kind in (bool, int, float) and isinstance(value, bool) != (kind is bool):
-            raise ValueError("true or false" if kind is bool else "a number")
-        return value
+    def _named(cls, given: Any) -> Any:
+        """Replace a table under `arch` by the name of that configuration."""
+        arch = given.get("arch")
+        if not isinstance(arch, Mapping):
+            return given
+        try:
+            own = OwnArch(**{str(key): value for key, value in arch.items()})
+            config = own_config(streaming=given.get("stage") == "sat", **own.model_dump())
+        except ValidationError as error:
+            raise ConfigError(f"arch: {_problems(error, OwnArch)}") from None
+        except ConfigError as error:
+            raise ConfigError(f"arch: {error}") from None
+        return {**given, "arch": config.name}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -207,7 +243,7 @@ def load_config(stage: str, config: str, overrides: Sequence[str] = ()) -> Train
     try:
         return TrainConfig(**given)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_problems(error)}") from None
+        raise ConfigError(f"{path}: {_problems(error, TrainConfig)}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -233,18 +269,19 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in given.items()}
 
 
-def _problems(error: ValidationError) -> str:
-    """Return a message with each wrong key and its allowed values."""
+def _problems(error: ValidationError, of: type[BaseModel]) -> str:
+    """Return a message with each wrong key of a model and its allowed values."""
     found = error.errors()
-    missing = [str(each["loc"][0]) for each in found if each["type"] == "missing" and len(each["loc"]) == 1]
-    if missing:
+    wrong = [each for each in found if each["type"] != "missing" or len(each["loc"]) > 1]
+    missing = [str(each["loc"][0]) for each in found if each not in wrong]
+    if missing and not any(each["type"] == "extra_forbidden" for each in wrong):  # perhaps the missing one, misspelt
         return f"keys missing: {', '.join(missing)}"
-    return "; ".join(_problem(str(each["loc"][0]), each) for each in found)
+    return "; ".join(_problem(str(each["loc"][0]), each, of) for each in wrong)
 
 
-def _problem(key: str, problem: Mapping[str, Any]) -> str:
+def _problem(key: str, problem: Mapping[str, Any], of: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
-        hint = _nearest(key, TrainConfig.model_fields)
+        hint = _nearest(key, of.model_fields)
         return f"unknown key '{key}'" + (f"; {hint}" if hint else "")
     allowed = "two numbers" if key == "betas" else re.sub(r", (unable|got) .*|^\D* error, ", "", problem["msg"])
     return f"{key} must be {allowed.removeprefix('Input should be ')}, not {problem['input']!r}"

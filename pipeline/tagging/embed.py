@@ -14,7 +14,7 @@ from satpipe.pipeline.recordings.recording import Recording
 from satpipe.pipeline.tables.chunk_embeddings import size_of_embeddings
 from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.sat.errors import AudioError, CheckpointError, ConfigError
-from satpipe.sat.model.config import CLASSES, CONFIGS
+from satpipe.sat.model.config import CLASSES, find_config
 from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.outputs import split
 from satpipe.sat.taggers.interface import Tagger
@@ -158,7 +158,7 @@ def tagger_of(tables: Tables, model: str | None = None) -> Tagger:
     about = tables.model
     name = model or tables.run.get("model", {}).get("name", "")
     try:
-        loaded = resolve(name, about["arch"] if about["arch"] in CONFIGS else None)
+        loaded = resolve(name, about["arch"] if find_config(about["arch"]) else None)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; --model names the model of {tables.folder}") from error
     if loaded.sha256 != about["sha256"]:

@@ -1,5 +1,7 @@
-"""The nine published configurations, by name (paper sections 3 and 4.3, Tables 1 and 2)."""
+"""The nine published configurations, by name (paper sections 3 and 4.3, Tables 1 and 2), and those of one's own."""
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -261,15 +263,90 @@ CONFIGS = {
 }
 
 
+_OWN = re.compile(
+    r"(?P<kind>SAT|audiotransformer)_w(?P<width>\d{1,4})_h(?P<heads>\d{1,3})_d(?P<depth>\d{1,3})"
+    r"_(?P<chunk_s>\d{1,3}(\.\d{1,3})?)s(?P<class_token>_cls)?"
+)
+
+
+def own_config(
+    *, streaming: bool, width: int, heads: int, depth: int = DEPTH, chunk_s: float | None = None,
+    class_token: bool = False,
+) -> ModelConfig:  # fmt: skip
+    """Return a configuration that is not one of the published ones; its name states all of it.
+
+    >>> own_config(streaming=True, width=96, heads=3).name
+    'SAT_w96_h3_d12_2s'
+
+    Args:
+        streaming: True for a model with a memory as long as a chunk, False for a full-context model.
+        width: Channels of a token.
+        heads: Attention heads, which must divide `width`.
+        depth: Number of blocks.
+        chunk_s: The nominal delay in seconds; by default 2 for a streaming model, and 10, the longest chunk, for a
+            full-context model.
+        class_token: True to compute scores from a class token instead of the mean over all tokens.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+    chunk_s = (2.0 if streaming else 10.0) if chunk_s is None else chunk_s
+    for name, value, most in (("width", width, 9999), ("heads", heads, 999), ("depth", depth, 999)):
+        if not 1 <= value <= most:
+            raise ConfigError(f"{name} must be from 1 to {most}, not {value}")
+    if width % heads:
+        raise ConfigError(f"width must be a multiple of heads, {heads}, not {width}")
+    patch_s = PATCH_SAMPLES / SAMPLE_RATE_HZ
+    if not patch_s <= chunk_s < 1000 or round(chunk_s, 3) != chunk_s:
+        raise ConfigError(f"chunk_s must be from {patch_s:g} to 999 seconds, in milliseconds, not {chunk_s:g}")
+    # As in the published models: the whole patches of a streaming chunk, and a patch for the rest of a full context.
+    patches = math.floor(chunk_s / patch_s + 1e-6) if streaming else math.ceil(chunk_s / patch_s - 1e-6)
+    kind, token = "SAT" if streaming else "audiotransformer", "_cls" if class_token else ""
+    return ModelConfig(
+        name=f"{kind}_w{width}_h{heads}_d{depth}_{_seconds(chunk_s)}s{token}",
+        width=width,
+        heads=heads,
+        depth=depth,
+        chunk_frames=patches * PATCH_FRAMES,
+        memory_tokens=patches * FREQUENCY_PATCHES if streaming else 0,
+        time_positions=patches * (1 + streaming),
+        class_token=class_token,
+        script_chunk_s=chunk_s,
+    )
+
+
+def _seconds(chunk_s: float) -> str:
+    return f"{chunk_s:.3f}".rstrip("0").rstrip(".")
+
+
+def find_config(name: str) -> ModelConfig | None:
+    """Return the configuration called `name`, a published one or one of `own_config`; None if there is none."""
+    if name in CONFIGS:
+        return CONFIGS[name]
+    found = _OWN.fullmatch(name)
+    if not found:
+        return None
+    sizes = {key: int(found[key]) for key in ("width", "heads", "depth")}
+    try:
+        config = own_config(
+            streaming=found["kind"] == "SAT", chunk_s=float(found["chunk_s"]), class_token=bool(found["class_token"]),
+            **sizes,
+        )  # fmt: skip
+    except ConfigError:
+        return None
+    return config if config.name == name else None
+
+
 def get_config(name: str) -> ModelConfig:
-    """Return the configuration called `name`.
+    """Return the configuration called `name`, a published one or one of `own_config`.
 
     Raises:
         ConfigError: The name is unknown; the message suggests similar ones.
     """
-    if name not in CONFIGS:
+    config = find_config(name)
+    if config is None:
         raise not_found("configuration", name, CONFIGS)
-    return CONFIGS[name]
+    return config
 
 
 def not_found(what: str, name: str, known: Iterable[str]) -> ConfigError:

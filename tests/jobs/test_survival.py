@@ -23,7 +23,7 @@ from conftest import Satpipe
 from forked import Forked
 from killed import count_changes, tag_until
 from satpipe.pipeline.tagging import run
-from small_models import small_model_known, write_small_model
+from small_models import write_small_model
 from tag_tables import assert_same_tables, make_recordings, recordings, scores, tagged_s
 from without_ray import main, without_ray
 
@@ -33,11 +33,10 @@ Options = tuple[object, ...]
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Options]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Options:
     """Options for a small model and short spans, and for all tables."""
     path = write_small_model(tmp_path_factory.mktemp("model") / "small.safetensors")
-    with small_model_known():
-        yield ("--model", path, "--span-s", SPAN_S, "--embeddings")
+    return ("--model", path, "--span-s", SPAN_S, "--embeddings")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +65,8 @@ def many_undisturbed(many: Path, small: Options, tmp_path_factory: pytest.TempPa
 
 
 def tag(*arguments: object) -> int:
-    """Run `satpipe tag` with the small model in a forked process."""
-    with small_model_known():
-        return main("tag", *arguments)
+    """Run `satpipe tag` in a forked process."""
+    return main("tag", *arguments)
 
 
 def tag_without_ray(*arguments: object) -> int:

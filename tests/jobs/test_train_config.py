@@ -1,12 +1,14 @@
 """Settings of training: those that come with satpipe are the paper's, and a wrong one is named."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from satpipe.jobs.train.config import CONFIG_FOLDER, load_config
 from satpipe.jobs.train.learner import learning_rate
 from satpipe.sat.errors import ConfigError
+from satpipe.sat.model.config import get_config, own_config
 
 GIVEN = ("data=clips", "labels=labels", "validation=others")
 SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
@@ -22,7 +24,7 @@ def test_there_is_one_for_every_stage_and_size() -> None:
     sizes = ("tiny", "small", "base")
     names = [f"{stage}_{size}" for stage in ("mae", "full") for size in sizes]
     names += [f"sat_{size}_{seconds}s" for size in sizes for seconds in (1, 2)]
-    assert {*names, "smoke_mae", "smoke_full", "smoke_sat"} < set(SHIPPED)
+    assert set(names) < set(SHIPPED)
 
 
 def test_the_papers_values() -> None:
@@ -55,6 +57,24 @@ def test_overrides_and_files(tmp_path: Path) -> None:
     assert load_config("sat", str(path), [*GIVEN, "batch=4.0", "data=2025"]).data == "2025"  # every scalar is a text
 
 
+def test_an_architecture_of_ones_own_is_known_by_the_name_that_states_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("arch: {width: 96, heads: 3, chunk_s: 0.5, class_token: true}\nepochs: 3\nlr: 1e-4\n")
+    settings = load_config("sat", str(path), GIVEN)
+    assert settings.arch == "SAT_w96_h3_d12_0.5s_cls"
+    config = get_config(settings.arch)
+    assert (config.width, config.heads, config.depth, config.class_token) == (96, 3, 12, True)
+    assert (config.chunk_frames, config.memory_tokens, config.time_positions) == (48, 12, 6)
+    assert load_config("mae", str(path), GIVEN).arch == "audiotransformer_w96_h3_d12_0.5s_cls"
+    assert load_config("full", "full_tiny", [*GIVEN, "arch={width: 96, heads: 3}"]).arch.endswith("_d12_10s")
+
+
+@pytest.mark.parametrize(("name", "chunk_s"), [("SAT_T_2s", 2), ("SAT_T_1s", 1), ("audiotransformer_tiny", None)])
+def test_an_architecture_with_the_papers_sizes_is_the_papers(name: str, chunk_s: float | None) -> None:
+    own = own_config(streaming=name.startswith("SAT"), width=192, heads=3, chunk_s=chunk_s)
+    assert replace(own, name=name) == get_config(name)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -69,6 +89,14 @@ def test_overrides_and_files(tmp_path: Path) -> None:
         ("patch_out=1", "patch_out must be less than 1, not 1"),
         ("lr=0", "lr must be greater than 0, not 0"),
         ("optimizer=sgd", "optimizer must be 'adamw', 'adam8bit' or 'adamw8bit', not 'sgd'"),
+        ("arch={width: 96, head: 3}", "arch: unknown key 'head'; did you mean heads?"),
+        ("arch={width: 96}", "arch: keys missing: heads"),
+        ("arch={width: 97, heads: 3}", "arch: width must be a multiple of heads, 3, not 97"),
+        ("arch={width: 96, heads: true}", "arch: heads must be a number, not True"),
+        ("arch={width: 96, heads: 3, depth: 0}", "arch: depth must be greater than or equal to 1, not 0"),
+        ("arch={width: 96, heads: 3, chunk_s: 0.1}", "arch: chunk_s must be from 0.16 to 999 seconds"),
+        ("arch=SAT_w96_h3_d12_2.50s", "configuration 'SAT_w96_h3_d12_2.50s' not found"),
+        ("arch=audiotransformer_w96_h3_d12_10s", "arch must be a streaming model for stage sat"),
         ("arch=SAT_T_3s", "configuration 'SAT_T_3s' not found; did you mean SAT_T_"),
         (
             "arch=audiotransformer_tiny",

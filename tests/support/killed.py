@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import pyarrow.parquet as pq
 from satpipe.pipeline.tagging import run
-from small_models import small_model_known
 from without_ray import main, without_ray
 
 
@@ -51,7 +50,6 @@ def _watched(moment: int | None) -> Iterator[Iterator[int]]:
         patch.object(Path, "unlink", before(Path.unlink)),
         patch.object(pq.ParquetWriter, "write_table", after(pq.ParquetWriter.write_table)),
         patch.object(run, "PUBLISH_RECORDINGS", 4),  # a few recordings fill a file of the tables
-        small_model_known(),
         without_ray(),
     ):
         yield changes

@@ -3,11 +3,10 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from helpers import model_by_rule
-from satpipe.sat.model.config import CONFIGS, ModelConfig, get_config
+from satpipe.sat.model.config import ModelConfig, get_config, own_config
 from satpipe.sat.model.network import SAT, Memory
 from satpipe.sat.taggers.efficientat import Network
 from satpipe.sat.weights.checkpoint import save
@@ -24,7 +23,7 @@ TINY = replace(
     time_positions=4,
     script_chunk_s=1,
 )
-TWO_SECONDS = replace(get_config("SAT_T_2s"), name="tiny of 2 s", width=24, heads=2, depth=3)
+TWO_SECONDS = own_config(streaming=True, width=24, heads=2, depth=3)
 CLASS_TOKEN = replace(TINY, name="tiny with a class token", class_token=True)
 LONG_MEMORY = replace(CLASS_TOKEN, name="tiny with a memory of two chunks", memory_tokens=16, time_positions=8)
 FULL_CONTEXT = replace(TINY, name="tiny without memory", memory_tokens=0, time_positions=2)
@@ -44,14 +43,9 @@ def model_of(config: ModelConfig) -> SAT:
 
 
 def write_small_model(path: Path) -> Path:
-    """Write the checkpoint of a model that reads chunks of 2 s; `small_model_known` lets a command load it."""
+    """Write the checkpoint of a model that reads chunks of 2 s."""
     save(model_of(TWO_SECONDS), path)
     return path
-
-
-def small_model_known() -> "patch._patch_dict":
-    """Add the configuration of `write_small_model` to the configurations that are known by name."""
-    return patch.dict(CONFIGS, {TWO_SECONDS.name: TWO_SECONDS})
 
 
 def efficientat_state(width: float = 0.1) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.sat.errors import ConfigError, TrainingError
 from satpipe.sat.model.cpu import threads
-from satpipe.sat.taggers.interface import CPU
-from satpipe.sat.weights import checkpoint
+from satpipe.sat.model.device import device_named
+from satpipe.sat.weights.registry import load_checkpoint
 from torch import Tensor, nn
 
 CLIPS = 2  # in the step that is tried; its memory per clip stands for that of a whole step
@@ -54,11 +54,11 @@ def check_inputs(settings: TrainConfig) -> None:
         others = Shards(settings.validation)
         if settings.validation_labels:
             Segments(settings.validation_labels, others)
-        shared = set(shards.clips) & set(others.clips)
+        shared = int((shards.clips.places(others.clips) >= 0).sum())
         if shared and settings.validation != settings.data:
-            raise ConfigError(f"{len(shared):,} clips are in both {settings.data} and {settings.validation}")
+            raise ConfigError(f"{shared:,} clips are in both {settings.data} and {settings.validation}")
     if settings.init:
-        checkpoint.load(settings.init)
+        load_checkpoint(settings.init)
     if settings.teacher:
         load_teacher(settings.teacher)
 
@@ -74,9 +74,7 @@ def try_step(given: dict[str, Any]) -> Preflight:
         TrainingError: A package is missing, or the loss is not finite.
     """
     settings = TrainConfig(**given)
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but the worker has no GPU: use device=auto or device=cpu")
-    device = CPU if settings.device == "cpu" or not torch.cuda.is_available() else torch.device("cuda")
+    device = device_named(settings.device)
     with threads(settings.threads, flush_denormal=True):
         return _measured(settings, device)
 

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
-from satpipe.jobs.options.train import PrepareOptions
+from satpipe.jobs.options.train import LabelOptions, PrepareOptions
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.ray_engine import Lost
 from satpipe.pipeline.storage import locate, written_whole
@@ -76,8 +77,7 @@ def prepare(
     tasks = {shard: (write_shard, writer.shards[shard], writer.location(shard)) for shard in writer.missing()}
     _run(tasks, workers, address, report)
     shards = Shards(writer.folder)
-    seen = {label for labels in shards.labels for label in labels or ()}
-    return Prepared(listing, len(shards), shards.problems, writer.folder, len(seen))
+    return Prepared(listing, len(shards), shards.problems, writer.folder, len(np.unique(shards.labels.values)))
 
 
 def label(
@@ -89,6 +89,7 @@ def label(
     where: tuple[tuple[str, str], ...] = (),
     workers: int | None = None,
     address: str | None = None,
+    device: str = LabelOptions.device,
     report: Report = lambda done, total: None,
 ) -> tuple[int, list[str]]:
     """Label a training set with a teacher; existing labels are kept.
@@ -101,6 +102,7 @@ def label(
         where: (column, value) pairs that rows of a teacher's table must have.
         workers: Maximum number of shards labelled at the same time.
         address: Address of a running Ray cluster.
+        device: Where the teacher runs: cpu, cuda, or auto for GPUs if there are any.
         report: Called with the progress.
 
     Returns:
@@ -114,7 +116,7 @@ def label(
     shards = Shards(shards_folder)
     folder = locate(out)
     if teacher.endswith(".parquet") or Path(teacher).is_dir():
-        _describe(folder, shards, {"teacher": Path(teacher).name, "where": [list(pair) for pair in where]})
+        describe(folder, shards, {"teacher": Path(teacher).name, "where": [list(pair) for pair in where]})
         table, missing = from_table(Path(teacher), set(shards.clips), where)
         with written_whole(folder / "psl-00000-of-00001.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
@@ -124,23 +126,25 @@ def label(
     loaded = resolve(teacher)
     if not isinstance(loaded, Checkpoint):
         loaded.adapted(options.piece_s)  # raises if it cannot read such segments
-    _describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
+    describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}
     tasks = {
-        shard: (label_shard, shards.folder, shard, teacher, options, place)
+        shard: (label_shard, shards.folder, shard, teacher, options, place, device)
         for shard, place in places.items()
         if not place.exists()
     }
-    _run(tasks, workers, address, report)
+    _run(tasks, workers, address, report, device)
     return sum(pq.read_metadata(place).num_rows for place in places.values()), []
 
 
-def _run(tasks: dict[int, tuple[Any, ...]], workers: int | None, address: str | None, report: Report) -> None:
+def _run(
+    tasks: dict[int, tuple[Any, ...]], workers: int | None, address: str | None, report: Report, device: str = "cpu"
+) -> None:
     """Run the task of each shard, a function and its arguments, on workers."""
     if not tasks:
         return
-    with ray_engine.start(address, workers, "cpu") as ray:
+    with ray_engine.start(address, workers, device) as ray:
         for shard, task in tasks.items():
             ray.submit(shard, *task, retries=ray_engine.RETRIES)
         done = 0
@@ -153,7 +157,7 @@ def _run(tasks: dict[int, tuple[Any, ...]], workers: int | None, address: str | 
                 report(done, len(tasks))
 
 
-def _describe(folder: Path, shards: Shards, made: dict[str, object]) -> None:
+def describe(folder: Path, shards: Shards, made: dict[str, object]) -> None:
     """Write a description of the labels, or check that it is unchanged."""
     description = {**made, "clips": len(shards), "shards": shards.folder}
     before = claim(folder, "psl.json", description)

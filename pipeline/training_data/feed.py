@@ -71,11 +71,9 @@ def whole_clips(shards: Shards, *, labelled: bool, balance: float = 0.0, floor: 
     Raises:
         ConfigError: No clip has labels.
     """
-    numbers = np.arange(len(shards), dtype=np.int64)
-    if labelled:
-        numbers = np.array([n for n in numbers if shards.labels[n] is not None], np.int64)
-        if not len(numbers):
-            raise ConfigError(f"no clip in {shards.folder} has labels; add them with `satpipe prepare --table`")
+    numbers = np.flatnonzero(shards.labelled) if labelled else np.arange(len(shards), dtype=np.int64)
+    if not len(numbers):
+        raise ConfigError(f"no clip in {shards.folder} has labels; add them with `satpipe prepare --table`")
     starts_s = np.zeros(len(numbers), np.float32)
 
     def labels(examples: Indices) -> npt.NDArray[np.float32]:
@@ -86,10 +84,9 @@ def whole_clips(shards: Shards, *, labelled: bool, balance: float = 0.0, floor: 
 
     weights = None
     if labelled and balance:
-        known = [shards.labels[n] or [] for n in numbers]
-        sums = np.bincount(np.concatenate([np.array(k, np.int64) for k in known]), minlength=CLASSES)
-        rarity = (sums + floor) ** -balance
-        weights = np.array([rarity[k].sum() if k else rarity.min() for k in known])
+        rarity = (shards.labels.counts(classes=CLASSES) + floor) ** -balance
+        known = shards.labels.lengths[numbers] > 0
+        weights = np.where(known, shards.labels.sums(rarity)[numbers], rarity.min())
     return Examples(shards, numbers, starts_s, labels if labelled else None, weights)
 
 
@@ -98,8 +95,7 @@ def labelled_segments(shards: Shards, segments: Segments, *, balance: float = 0.
     weights = None
     if balance:
         rarity = (segments.class_sums() + floor) ** -balance
-        parts = np.array_split(np.arange(len(segments)), 64)
-        weights = np.concatenate([segments.labels(part) @ rarity for part in parts])
+        weights = segments.weighted_sums(rarity)
         weights += 0.05 * np.median(weights)
     return Examples(shards, segments.numbers, segments.starts_s, segments.labels, weights)
 

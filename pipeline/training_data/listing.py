@@ -1,6 +1,7 @@
 """Find the clips of a training set and their labels."""
 
 import csv
+import gzip
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -94,15 +95,21 @@ def list_clips(
     return Listing(clips, missing, len(sources) - len({clip.path for clip in clips}), unknown)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return the text of a table, which may be compressed by gzip.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _table_rows(path: Path, where: Sequence[tuple[str, str]]) -> _Rows:
-    text = _text(path)
+    text = text_of(path)
     if "\t" in text.partition("\n")[0]:
         reader = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -120,7 +127,7 @@ def _table_rows(path: Path, where: Sequence[tuple[str, str]]) -> _Rows:
 
 
 def _segment_rows(path: Path) -> _Rows:
-    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in text_of(path).splitlines() if line.strip() and not line.startswith("#")]
     rows = list(csv.reader(lines, skipinitialspace=True))
     for row in rows:
         if len(row) < 4:

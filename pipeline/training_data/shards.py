@@ -10,14 +10,16 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import soundfile
 import soxr
@@ -26,6 +28,7 @@ from satpipe.pipeline.recordings.recording import AudioInfo
 from satpipe.pipeline.recordings.resample import QUALITY, Samples
 from satpipe.pipeline.storage import filesystem, is_remote, locate, output_file, written_whole
 from satpipe.pipeline.tables.schemas import CLIPS
+from satpipe.pipeline.training_data.columns import Lists, Names
 from satpipe.pipeline.training_data.listing import Clip, Listing
 from satpipe.sat.errors import AudioError, ConfigError, OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
@@ -36,6 +39,7 @@ CLIP_S = 10.0
 CLIP_TOLERANCE_S = 0.5  # a file may be this much longer: encoders pad
 MIN_CLIP_S = 0.1
 ROW_GROUP_CLIPS = 16  # number of clips that are read together
+READ_THREADS = 4  # for the files of a set, of which there may be thousands
 
 _NAME = "shard-{:05d}-of-{:05d}.parquet"
 _PROBLEMS = b"satpipe_problems"
@@ -201,6 +205,14 @@ def numbered_files(folders: str, prefix: str, command: str) -> list[Path]:
     return found
 
 
+class _Part(NamedTuple):
+    """What is read of one shard: the table without audio, the places of its rows, and the files left out."""
+
+    table: pa.Table
+    places: npt.NDArray[np.int32]
+    problems: dict[str, str]
+
+
 class Shards:
     """A complete training set.
 
@@ -208,39 +220,38 @@ class Shards:
         folder: The folders of the set, separated by commas.
         files: The shards.
         clips: Names of the clips, [N].
-        labels: Class indices of each clip, [N]; None if it is not labelled.
+        labels: Class indices of each clip, [N]; an empty list if it is not labelled.
+        labelled: True for each clip with labels, of which there may be none, [N].
         durations_s: Length of each clip, [N].
         places: Shard, row group and row of each clip, [N, 3].
         problems: Files that could not be read, and the reason.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, only: int | None = None) -> None:
         """Read everything except the audio.
 
         Args:
             folder: Folder of the training set; or several, separated by commas.
+            only: Number of the only shard to read; None: all.
 
         Raises:
             ConfigError: A folder has no training set, or an incomplete one.
         """
         self.folder = ",".join(str(locate(part)) for part in str(folder).split(","))
         self.files = numbered_files(self.folder, "shard", "satpipe prepare")
-        self.clips: list[str] = []
-        self.labels: list[list[int] | None] = []
-        places: list[tuple[int, int, int]] = []
-        durations: list[float] = []
-        self.problems: dict[str, str] = {}
-        for shard, path in enumerate(self.files):
-            with self._open(path) as file:
-                self.problems |= json.loads((file.schema_arrow.metadata or {}).get(_PROBLEMS, b"{}"))
-                for group in range(file.num_row_groups):
-                    table = _row_group(file, group, ["clip", "labels", "duration_s"])
-                    self.clips += table["clip"].to_pylist()
-                    self.labels += table["labels"].to_pylist()
-                    durations += table["duration_s"].to_pylist()
-                    places += [(shard, group, row) for row in range(len(table))]
-        self.durations_s = np.array(durations, np.float32)
-        self.places = np.array(places, np.int32).reshape(-1, 3)
+        read = self.files if only is None else [self.files[only]]
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            parts = list(pool.map(self._read, read))
+        self.clips = Names([part.table["clip"].combine_chunks() for part in parts])
+        self.durations_s = np.concatenate([part.table["duration_s"].to_numpy() for part in parts], dtype=np.float32)
+        labels = [part.table["labels"].combine_chunks() for part in parts]
+        self.labelled = np.concatenate([np.asarray(each.is_valid()) for each in labels])
+        lengths = np.concatenate([np.asarray(pc.fill_null(pc.list_value_length(each), 0)) for each in labels])
+        values = np.concatenate([each.flatten().to_numpy().astype(np.int16) for each in labels])
+        self.labels = Lists(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), values)
+        self.places = np.concatenate([part.places for part in parts])
+        self.places[:, 0] = np.repeat(np.arange(len(read)) if only is None else only, [len(p.places) for p in parts])
+        self.problems = {name: reason for part in parts for name, reason in part.problems.items()}
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -273,6 +284,15 @@ class Shards:
             return decode_clip(audio, rate_hz)[0]
         except AudioError as error:
             raise ConfigError(f"{self.clips[number]} in {self.files[self.places[number, 0]]} is {error}") from error
+
+    def _read(self, path: Path) -> "_Part":
+        with self._open(path) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            table = file.read(["clip", "labels", "duration_s"], use_threads=False)
+            problems = json.loads((file.schema_arrow.metadata or {}).get(_PROBLEMS, b"{}"))
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        rows = np.concatenate([np.arange(0), *map(np.arange, sizes)])
+        return _Part(table, np.stack([np.zeros_like(groups), groups, rows], 1).astype(np.int32), problems)
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[pq.ParquetFile]:

@@ -15,16 +15,19 @@ import pyarrow.parquet as pq
 import torch
 from satpipe.pipeline.storage import written_whole
 from satpipe.pipeline.tables.schemas import SEGMENTS
+from satpipe.pipeline.training_data.columns import Lists, Names
 from satpipe.pipeline.training_data.segments import SegmentOptions, segment_starts_s
 from satpipe.pipeline.training_data.shards import Shards, numbered_files
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES
+from satpipe.sat.model.device import device_named
 from satpipe.sat.model.finite import check_finite
 from satpipe.sat.taggers.interface import CPU, Tagger
 from satpipe.sat.weights.registry import resolve
 from torch import Tensor
 
-BATCH_SEGMENTS = 16
+_SCORE = 4  # column in a file of labels
+BATCH_SEGMENTS, GPU_BATCH_SEGMENTS = 16, 256
 
 
 @lru_cache(maxsize=1)
@@ -38,11 +41,14 @@ def load_teacher(model: str, device: torch.device = CPU) -> Tagger:
     return resolve(model).tagger(device=device)
 
 
-def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOptions, location: Path) -> int:
+def label_shard(
+    folder: str, shard: int, teacher_path: str, options: SegmentOptions, location: Path, device: str = "auto"
+) -> int:
     """Label the clips of one shard with a teacher, on a worker; return the number of segments."""
-    shards = Shards(folder)
-    teacher = load_teacher(teacher_path)
-    numbers = np.nonzero(shards.places[:, 0] == shard)[0]
+    shards = Shards(folder, only=shard)
+    teacher = load_teacher(teacher_path, device_named(device))
+    at_once = GPU_BATCH_SEGMENTS if teacher.device.type == "cuda" else BATCH_SEGMENTS
+    numbers = np.arange(len(shards))
     audio = shards.audio(numbers)
     length = int(options.piece_s * teacher.rate_hz)
     clips: list[str] = []
@@ -57,25 +63,31 @@ def label_shard(folder: str, shard: int, teacher_path: str, options: SegmentOpti
             segments.append(torch.nn.functional.pad(segment, (0, length - len(segment))))
             clips.append(shards.clips[number])
             starts_s.append(start_s)
-        while len(segments) >= BATCH_SEGMENTS:
-            scores.append(teacher.scores(torch.stack(segments[:BATCH_SEGMENTS])).numpy())
-            segments = segments[BATCH_SEGMENTS:]
+        while len(segments) >= at_once:
+            scores.append(teacher.scores(torch.stack(segments[:at_once])).numpy())
+            segments = segments[at_once:]
     if segments:
         scores.append(teacher.scores(torch.stack(segments)).numpy())
     together = np.concatenate(scores)
     check_finite(torch.from_numpy(together), teacher.model, lambda row: f"{clips[row]}, second {starts_s[row]:.2f}")
-    table = _table(clips, starts_s, together, options)
+    table = segment_table(clips, starts_s, together, options)
     with written_whole(location) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     return len(table)
 
 
-def _table(
-    clips: list[str], starts_s: list[float], scores: npt.NDArray[np.float32], options: SegmentOptions
-) -> pa.Table:
+def segment_table(
+    clips: list[str], starts_s: list[float], scores: npt.NDArray[np.float32], options: SegmentOptions,
+    above: float = -1.0,
+) -> pa.Table:  # fmt: skip
+    """Return a table of schemas.SEGMENTS with the highest scores of each segment that are above a limit.
+
+    Shape:
+        names [P], seconds [P], scores [P, 527]
+    """
     order = np.argsort(-scores, axis=1, kind="stable")[:, : options.top_k]
     values = np.take_along_axis(scores, order, axis=1)
-    kept = values >= options.min_score  # highest first: a prefix of each row
+    kept = (values >= options.min_score) & (values > above)  # highest first: a prefix of each row
     offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
     index = pa.ListArray.from_arrays(offsets, pa.array(order[kept].astype(np.int16)))
     score = pa.ListArray.from_arrays(offsets, pa.array(values[kept].astype(np.float32)))
@@ -139,23 +151,33 @@ class Segments:
             ConfigError: The labels do not exist, are incomplete, or belong to other clips.
         """
         files = numbered_files(str(folder), "psl", "satpipe psl")
-        table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
-        names = table["clip"].to_pylist()
-        unknown = {name for name in names if name not in shards.by_name}
-        if unknown:
+        names, starts_s, lengths = [], [], []
+        sizes = [pq.read_metadata(file) for file in files]
+        room = sum(part.row_group(n).column(_SCORE).num_values for part in sizes for n in range(part.num_row_groups))
+        values, self._score, end = np.empty(room, np.int16), np.empty(room, np.float32), 0
+        self.segment_s = 0.0
+        for file in files:
+            table = pq.read_table(file).combine_chunks()
+            index, score = (table[name].combine_chunks().flatten().to_numpy() for name in ("index", "score"))
+            values[end : end + len(index)], self._score[end : end + len(score)] = index, score
+            end += len(index)
+            names.append(table["clip"].combine_chunks())
+            starts_s.append(table["start_s"].to_numpy())
+            lengths.append(np.asarray(pc.list_value_length(table["index"].combine_chunks())))
+            if not self.segment_s and len(table):
+                self.segment_s = float(table["end_s"][0].as_py() - table["start_s"][0].as_py())
+        given = Names(names)
+        self.numbers = shards.clips.places(given)
+        unknown = np.flatnonzero(self.numbers < 0)
+        if len(unknown):
+            apart = sorted({given[place] for place in unknown.tolist()})
             raise ConfigError(
-                f"{folder} has labels of {len(unknown):,} clips that are not in {shards.folder}, such as "
-                f"{min(unknown)!r}: the two do not belong together"
+                f"{folder} has labels of {len(apart):,} clips that are not in {shards.folder}, such as "
+                f"{apart[0]!r}: the two do not belong together"
             )
-        self.numbers = np.array([shards.by_name[name] for name in names], np.int64)
-        self.starts_s = table["start_s"].to_numpy()
-        lengths_s = table["end_s"].to_numpy() - self.starts_s
-        self.segment_s = float(lengths_s[0]) if len(lengths_s) else 0.0
-        index = table["index"].combine_chunks()
-        self._offsets = index.offsets.to_numpy().astype(np.int64)
-        self._index = index.values.to_numpy().astype(np.int64)
-        self._score = table["score"].combine_chunks().values.to_numpy()
-        if len(self._index) and not 0 <= self._index.min() <= self._index.max() < CLASSES:
+        self.starts_s = np.concatenate(starts_s)
+        self._lists = Lists(np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)]), values[:end])
+        if end and not 0 <= values[:end].min() <= values[:end].max() < CLASSES:
             raise ConfigError(f"{folder} has classes beyond the model's {CLASSES}")
 
     def __len__(self) -> int:
@@ -168,12 +190,16 @@ class Segments:
             [n] -> [n, 527]
         """
         dense = np.zeros((len(segments), CLASSES), np.float32)
+        offsets = self._lists.offsets
         for row, segment in enumerate(segments):
-            span = slice(self._offsets[segment], self._offsets[segment + 1])
-            dense[row, self._index[span]] = self._score[span]
+            span = slice(offsets[segment], offsets[segment + 1])
+            dense[row, self._lists.values[span]] = self._score[span]
         return dense
 
     def class_sums(self) -> npt.NDArray[np.float64]:
         """Return the sum of each class's scores over all segments, a measure of its frequency, [527]."""
-        sums: npt.NDArray[np.float64] = np.bincount(self._index, self._score, CLASSES).astype(np.float64)
-        return sums
+        return self._lists.counts(self._score, classes=CLASSES)
+
+    def weighted_sums(self, of: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the sum of each segment's scores, each times the value that `of` [527] has for its class, [P]."""
+        return self._lists.sums(of, self._score)

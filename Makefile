@@ -4,7 +4,7 @@
 # make docs         the documentation, in build/docs
 # make bench        measure the speed of tagging, and write it into README and documentation
 # make bench-gpu    the same for tagging on a GPU; the figures go to build/benchmark_gpu.json
-# make train-smoke  the whole training pipeline on the examples, in build/train-smoke; the models learn nothing
+# make train-smoke  `satpipe reproduce` on the examples, in build/train-smoke; the models learn nothing
 # make clean        remove what these targets created
 
 PYTHON ?= python3
@@ -41,14 +41,13 @@ bench-gpu: .venv/.installed
 SMOKE := build/train-smoke
 train-smoke: .venv/.training
 	rm -rf $(SMOKE)
-	$(BIN)/satpipe prepare examples/recordings --table examples/labels.csv -o $(SMOKE)/clips
-	$(BIN)/satpipe train mae smoke_mae -o $(SMOKE)/mae --set data=$(SMOKE)/clips
-	$(BIN)/satpipe train full smoke_full -o $(SMOKE)/full --set data=$(SMOKE)/clips \
-	  --set validation=$(SMOKE)/clips --set init=$(SMOKE)/mae/model.safetensors
-	$(BIN)/satpipe psl $(SMOKE)/clips --teacher $(SMOKE)/full/model.safetensors -o $(SMOKE)/labels
-	$(BIN)/satpipe train sat smoke_sat -o $(SMOKE)/sat --set data=$(SMOKE)/clips --set labels=$(SMOKE)/labels \
-	  --set validation=$(SMOKE)/clips --set init=$(SMOKE)/full/model.safetensors
-	$(BIN)/satpipe tag examples/recordings --model $(SMOKE)/sat/model.safetensors -o $(SMOKE)/tags
+	$(BIN)/satpipe synth --foreground examples/sounds.csv --scenes 6 -o $(SMOKE)/audioset/eval
+	cp $(SMOKE)/audioset/eval/weak.csv $(SMOKE)/audioset/eval_segments.csv
+	cp $(SMOKE)/audioset/eval/strong.tsv $(SMOKE)/audioset/audioset_eval_strong.tsv
+	cp examples/audioset/balanced_train_segments.csv $(SMOKE)/audioset
+	cp -R examples/recordings $(SMOKE)/audioset/train
+	$(BIN)/satpipe reproduce table2 table3 --audioset $(SMOKE)/audioset --sizes tiny \
+	  --recipes examples/audioset/recipes -o $(SMOKE)/reproduced
 
 clean:
 	rm -rf .venv .dev out build

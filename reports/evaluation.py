@@ -168,11 +168,15 @@ def is_the_papers(figure: _Figure, model: dict[str, Any]) -> bool:
 
 def paper_table_text(results: list[EvaluationResult], number: int) -> list[str]:
     """Return one of the paper's Tables 1 to 3 for the terminal."""
-    table = paper_table(results, number)
+    return table_text(paper_table(results, number))
+
+
+def table_text(table: Table) -> list[str]:
+    """Return a table for the terminal."""
     layout = _table(*table.columns)
     for row in table.rows:
         layout.add_row(*row)
-    return [*_render(layout), table.title, *table.note.split("\n")]
+    return [*_render(layout), *filter(None, (table.title, *table.note.split("\n")))]
 
 
 def paper_table(results: list[EvaluationResult], number: int) -> Table:

@@ -12,6 +12,7 @@ from satpipe.sat.printable import printable_lines
 SOME_FAILED = 3
 """Exit code of a command that finished although some recordings could not be processed."""
 FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -82,7 +83,9 @@ def _type(each: Declared) -> Any:
     if kind in (int, float) and (option.minimum, option.maximum) != (None, None):
         limited: Any = click.IntRange if kind is int else click.FloatRange
         return limited(option.minimum, option.maximum, option.above, option.below)
-    return FILE if kind is Path else kind
+    if kind is Path:
+        return FOLDER if option.metavar == "DIR" else FILE
+    return kind
 
 
 class _Pair(click.ParamType[tuple[str, str]]):

@@ -1,10 +1,12 @@
 """Commands that prepare training data and train models."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 from satpipe.jobs.commands.shared import SOME_FAILED, log, options, progress, say
+from satpipe.jobs.options.reproduce import ReproduceOptions
 from satpipe.jobs.options.tag import ClusterOptions
 from satpipe.jobs.options.train import BundledOptions, LabelOptions, PrepareOptions
 from satpipe.pipeline.training_data.segments import SegmentOptions
@@ -32,19 +34,25 @@ def prepare(folder: str, **given: Any) -> int:
 @click.argument("shards")
 @options(LabelOptions)
 @options(SegmentOptions)
-def psl(shards: str, out: str, teacher: str, where: Any, workers: int | None, address: str | None, **cut: Any) -> int:
-    """Label a training set with a teacher.
+def psl(*, shards: str, out: str, teacher: str | None, strong: str | None, **given: Any) -> int:
+    """Label a training set with a teacher, or with your labels.
 
     SHARDS is a folder written by `satpipe prepare`. The teacher labels each segment of its clips once; stage sat trains
-    on these pseudo strong labels.
+    on these pseudo strong labels. With --strong, the labels of a segment are the classes that occur in it.
     """
-    from satpipe.jobs.train import prepare
+    from satpipe.jobs.train import own_labels, prepare
+    from satpipe.sat.errors import ConfigError
 
-    given = {"where": where, "workers": workers, "address": address, "report": progress("shards")}
-    labelled, missing = prepare.label(shards, out, teacher, SegmentOptions(**cut), **given)
+    cut = SegmentOptions(**{field.name: given.pop(field.name) for field in fields(SegmentOptions)})
+    if teacher and not strong:
+        labelled, missing = prepare.label(shards, out, teacher, cut, **given, report=progress("shards"))
+    elif strong and not teacher:
+        labelled, missing = own_labels.label_with_own(shards, out, strong, cut)
+    else:
+        raise ConfigError("name either a --teacher or your --strong labels")
     say(f"{out} contains the labels of {labelled:,} segments")
     if missing:
-        say(f"{teacher} does not contain {len(missing):,} of the clips, such as {missing[0]}")
+        say(f"{teacher or strong} does not contain {len(missing):,} of the clips, such as {missing[0]}")
     return SOME_FAILED if missing else 0
 
 
@@ -73,6 +81,30 @@ def train(*, stage: str, config: str, out: Path, overrides: tuple[str, ...], res
         else f"use it with `satpipe tag --model {path}`"
     )
     say(f"the model is in {path}; {next_step}")
+    return 0
+
+
+@group.command()
+@click.argument(
+    "tables", nargs=-1, required=True, type=click.Choice(["table1", "table2", "table3"]), metavar="TABLE..."
+)
+@options(ReproduceOptions)
+def reproduce(tables: tuple[str, ...], **given: Any) -> int:
+    """Train the models of the paper's tables, and evaluate them.
+
+    TABLE is table1, table2 or table3. Training sets, models and tables are made in the folder of --out; the same
+    command continues a run that was stopped. Our figures are written next to the published ones, as Markdown and CSV.
+    """
+    from satpipe.jobs.reproduce import job
+    from satpipe.reports import reproduction
+
+    chosen = ReproduceOptions(**given)
+    found = job.declare(reproduction.rows(sorted({int(table[-1]) for table in tables})), chosen)
+    if chosen.plan:
+        say(*reproduction.plan_text(found))
+        return 0
+    for number, results in found.run(log).items():
+        say(*reproduction.write(results, number, found.out))
     return 0
 
 

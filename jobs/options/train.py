@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from satpipe.jobs.options.tag import ClusterOptions
 from satpipe.pipeline.option import Option, Options
@@ -28,8 +28,13 @@ class LabelOptions(ClusterOptions):
     """Options of `satpipe psl`, except those of its segments."""
 
     out: Annotated[str | Path, Option("Folder of the labels.", flags=("-o", "--out"))]
-    teacher: Annotated[str, Option("A model as for `tag --model`, or a Parquet table of scores.")]
+    teacher: Annotated[str | None, Option("A model as for `tag --model`, or a Parquet table of scores.")] = None
+    strong: Annotated[
+        str | None,
+        Option("Your own labels instead of a teacher's: files as for `evaluate --strong`.", metavar="TSV|FOLDER"),
+    ] = None
     where: Where = ()
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the teacher runs.")] = "auto"
 
 
 @dataclass(frozen=True)

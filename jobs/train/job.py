@@ -25,7 +25,7 @@ from satpipe.jobs.train.log import METRICS, lines
 from satpipe.jobs.train.preflight import Preflight, check_inputs, judge, try_step
 from satpipe.jobs.train.worker import ERROR, train_worker
 from satpipe.pipeline import ray_engine
-from satpipe.pipeline.storage import locate, output_file, written_whole
+from satpipe.pipeline.storage import is_remote, locate, output_file, written_whole
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.sat import errors
 from satpipe.sat.errors import OutputError, TrainingError
@@ -36,9 +36,19 @@ from satpipe.sat.training.parameters import average
 from satpipe.sat.weights import checkpoint
 
 EXPORT = "model.safetensors"
-# Keys that may change when a run continues; all others determine the result.
+# Keys that may change when a run continues; all others determine the result, these at most the random augmentation.
 CHANGEABLE = frozenset(
-    {"epochs", "decay_epochs", "validate_every", "checkpoint_steps", "log_steps", "max_failures", "average_best"}
+    {
+        "epochs",
+        "decay_epochs",
+        "validate_every",
+        "checkpoint_steps",
+        "log_steps",
+        "max_failures",
+        "average_best",
+        "workers",
+        "threads",
+    }
 )
 FOLDERS = ("data", "labels", "validation", "validation_labels", "init", "teacher")
 _NAME = "ray"  # of Ray's folder in the folder of the run
@@ -85,7 +95,7 @@ def train(
     """
     check_inputs(settings)
     # Workers run in other folders.
-    settings = settings.model_copy(update=_places(settings, lambda place: str(locate(place))))
+    settings = settings.model_copy(update=_places(settings, _absolute))
     out = out.absolute()
     _claim(out, settings, resume)
     workers = settings.workers * max(1, settings.threads)
@@ -105,6 +115,11 @@ def _places(settings: TrainConfig, change: Callable[[str], str]) -> dict[str, An
         for name in FOLDERS
         if (given := getattr(settings, name))
     }
+
+
+def _absolute(place: str) -> str:
+    """Return an absolute path; the name of a model as it is."""
+    return str(locate(place)) if Path(place).exists() or is_remote(place) else place
 
 
 def _preflight(ray: ray_engine.Engine, settings: TrainConfig) -> Preflight:

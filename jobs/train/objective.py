@@ -14,7 +14,7 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.training import augmentation as augment
 from satpipe.sat.training import forward, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder
-from satpipe.sat.weights import checkpoint
+from satpipe.sat.weights.registry import load_checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -53,7 +53,7 @@ class Objective(nn.Module):
         parameters.initialise(self.autoencoder or self.tagger, settings.initialisation)
         self.tagger.init_bn.momentum = settings.norm_momentum
         if settings.init:
-            start = checkpoint.load(settings.init)
+            start = load_checkpoint(settings.init)
             parameters.start_from(self.tagger, start.state, head=start.metadata.get("stage") != "mae")
 
     def train(self, mode: bool = True) -> "Objective":

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Satpipe
+from conftest import ROOT, Satpipe
 from helpers import model_by_rule, sound
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.plan import plan
@@ -171,7 +171,8 @@ def test_training_and_tagging_on_a_gpu_give_what_a_processor_gives(satpipe: Satp
     satpipe("psl", clips, "--teacher", tmp_path / "teacher.pt", "-o", labels)
     sets = [f"data={clips}", f"labels={labels}", f"validation={clips}", f"validation_labels={labels}", "device=cuda"]
     sets += [f"teacher={tmp_path / 'teacher.pt'}", "input_norm=fixed", "clips_per_epoch=64", "reuse=2"]
-    trained = satpipe("train", "sat", "smoke_sat", "-o", run, *(part for key in sets for part in ("--set", key)))
+    recipe = ROOT / "examples" / "audioset" / "recipes" / "sat_tiny_2s.yaml"
+    trained = satpipe("train", "sat", recipe, "-o", run, *(part for key in sets for part in ("--set", key)))
     assert trained.returncode == 0, trained.stderr
     tables = []
     for device in ("cpu", "cuda"):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,27 +14,36 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import soundfile
 import torch
-from conftest import COMMAND, Satpipe
-from helpers import model_by_rule
+from conftest import COMMAND, ROOT, Satpipe
+from helpers import model_by_rule, sound
 from satpipe.jobs.evaluate import evaluate
 from satpipe.jobs.train import worker as train_worker
-from satpipe.jobs.train.config import load_config
-from satpipe.jobs.train.job import export
-from satpipe.jobs.train.preflight import judge, try_step
+from satpipe.jobs.train.config import TrainConfig, load_config
+from satpipe.jobs.train.job import _failure, export
+from satpipe.jobs.train.preflight import check_inputs, judge, try_step
 from satpipe.jobs.train.worker import Worker
+from satpipe.pipeline.training_data.shards import Shards
+from satpipe.pipeline.training_data.teachers import Segments
 from satpipe.sat.errors import CheckpointError, ConfigError, TrainingError
-from satpipe.sat.model.config import get_config
+from satpipe.sat.labels import weak_labels
+from satpipe.sat.model.config import get_config, own_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.training import augmentation as augment
 from satpipe.sat.training import forward, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder, patches
 from satpipe.sat.weights.checkpoint import load, save
+from satpipe.sat.weights.registry import load_checkpoint
 from training import Alone, make_clips, write_all, write_labels
+from without_ray import satpipe as without_ray
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray Train's use of Ray Data
 RNG = 3
 CLIPS = 8
+RECIPES = ROOT / "examples" / "audioset" / "recipes"
+FULL, MAE, SAT_2S = (str(RECIPES / f"{name}.yaml") for name in ("full_tiny", "mae_tiny", "sat_tiny_2s"))
+SMALL = "arch={width: 48, heads: 2, depth: 2}"
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +64,11 @@ def sets(*given: str) -> list[str]:
 
 
 def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
-    given = ("data=set", "labels=labels", "epochs=2", "schedule=flat", "clips_per_epoch=6", "batch=2", "workers=2")
-    return ["train", "sat", "smoke_sat", "-o", str(folder / out), *sets(*given, *overrides)]
+    given = (
+        SMALL, "data=set", "labels=labels", "validation=set", "average_best=2", "epochs=2", "schedule=flat",
+        "clips_per_epoch=12", "batch=4", "workers=2", "accumulate=2", "optimizer=adam8bit",
+    )  # fmt: skip
+    return ["train", "sat", SAT_2S, "-o", str(folder / out), *sets(*given, *overrides)]
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -75,9 +86,9 @@ def losses(run: Path) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path, satpipe_here: Satpipe) -> dict[int, float]:
-    done = satpipe_here(*arguments(folder, "undisturbed", "validation=set"), cwd=folder)
+    done = satpipe_here(*arguments(folder, "undisturbed"), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "batch 2 on 2 workers (cpu), learning rate 0.0005; a step needs about 0." in done.stderr
+    assert "batch 4 in 2 parts on 2 workers (cpu), learning rate 0.0005; a step needs about 0." in done.stderr
     assert "hours_left 0," in done.stderr
     return losses(folder / "undisturbed")
 
@@ -91,14 +102,23 @@ def test_a_run_leaves_figures_and_a_model_that_tags(
     assert list((run / "tensorboard").iterdir())
     assert [0 < line["map"] <= 1 for line in lines(run) if "map" in line] == [True] * 2
     exported = load(run / "model.safetensors")
-    assert exported.config.name == "SAT_T_2s"
+    assert exported.config == own_config(streaming=True, width=48, heads=2, depth=2)
     assert exported.metadata["stage"] == "sat"
-    assert exported.metadata["samples_seen"] == "12"
+    assert exported.metadata["samples_seen"] == "24"
+    checkpoints = sorted((path.parent for path in (run / "ray").glob("*/state.pt")), key=lambda path: path.name)
+    states = [torch.load(path / "state.pt", weights_only=True) for path in checkpoints]
+    weights = [state["objective"]["tagger.outputlayer.1.weight"] for state in states]
+    assert len(weights) == 2
+    torch.testing.assert_close(exported.state["outputlayer.1.weight"], torch.stack(weights).mean(0))
     assert len(json.loads(exported.metadata["labels"])) == 527
     assert json.loads(exported.metadata["data"])["clips"] == CLIPS
     assert json.loads(exported.metadata["settings"])["data"] == "set"  # without its path
-    done = satpipe_here("tag", folder / "audio", "-o", tmp_path, "--model", run / "model.safetensors")
+    settings = TrainConfig(**json.loads((run / "run.json").read_text())["settings"])
+    (folder / "last").mkdir()
+    last = export(settings, folder / "last", checkpoints[-1:])
+    done = satpipe_here("tag", folder / "audio", "-o", tmp_path, "--model", last)
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run.json").read_text())["identity"]["arch"] == "SAT_w48_h2_d2_2s"
     figures = evaluate(tmp_path, weak=folder / "labels.csv")["figures"]
     found = next(each["value"] for each in figures if (each["name"], each["average"]) == ("mAP", "macro"))
     validated = [line["map"] for line in lines(run) if "map" in line][-1]
@@ -118,7 +138,7 @@ def wait_for(condition: Callable[[], bool], still_there: Callable[[], bool]) -> 
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_with_the_same_losses(
+def test_a_run_that_loses_a_worker_and_is_then_killed_continues_with_the_same_losses(
     folder: Path, undisturbed: dict[int, float], satpipe_here: Satpipe
 ) -> None:
     run = folder / "killed"
@@ -127,6 +147,9 @@ def test_a_killed_run_continues_with_the_same_losses(
         cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
+        wait_for(lambda: updates(run) >= 2, lambda: process.poll() is None)
+        started = psutil.Process(process.pid).children(recursive=True)
+        next(each for each in started if "ray::RayTrainWorker" in " ".join(each.cmdline())).kill()
         wait_for(lambda: updates(run) >= 4, lambda: process.poll() is None)
     finally:
         listed = subprocess.run(["ps", "-eo", "pid,sid"], capture_output=True, text=True, check=True).stdout
@@ -149,26 +172,6 @@ def test_a_killed_run_continues_with_the_same_losses(
     assert rates == [5e-4] * 7 + [pytest.approx(5e-4 * share) for share in (2 / 3, 1 / 3)]
 
 
-@pytest.mark.slow
-def test_a_lost_worker_is_replaced(folder: Path, undisturbed: dict[int, float], satpipe_here: Satpipe) -> None:
-    run, killed = folder / "lost", []
-
-    def kill() -> None:
-        wait_for(lambda: updates(run) >= 3, main.is_alive)
-        workers = psutil.Process().children(recursive=True)
-        killed.append(next(each for each in workers if "ray::RayTrainWorker" in " ".join(each.cmdline())))
-        killed[0].kill()
-
-    killer = threading.Thread(target=kill)
-    main = threading.main_thread()
-    killer.start()
-    done = satpipe_here(*arguments(folder, "lost", "checkpoint_steps=1"), cwd=folder)
-    killer.join()
-    assert done.returncode == 0, done.stderr
-    assert len(killed) == 1
-    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
-
-
 def large_weights(folder: Path) -> Path:
     """Weights whose loss overflows."""
     broken = load(folder / "teacher.safetensors")
@@ -180,32 +183,84 @@ def large_weights(folder: Path) -> Path:
     return folder / "large.safetensors"
 
 
-@pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_run(folder: Path, satpipe_here: Satpipe) -> None:
-    done = satpipe_here(*arguments(folder, "diverged", "lr=1e38", "precision=fp32", "workers=1"), cwd=folder)
-    assert done.returncode == 1
-    assert "TrainingError: the loss became" in done.stderr
-    assert "at update 1 (epoch 0, batch 1 of worker 0: " in done.stderr
+def test_a_loss_that_is_no_number_stops_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    run = folder / "diverged"
+    run.mkdir()
+    given = (SMALL, "data=set", "labels=labels", "clips_per_epoch=6", "lr=1e38", "precision=fp32")
+    settings = load_config("sat", SAT_2S, given)
+    monkeypatch.setattr(train_worker, "RayGroup", lambda: Alone(run / "checkpoints"))
+    train_worker.train_worker({"settings": settings.model_dump(), "run": str(run)})  # ends; Ray must not repeat it
+    error = _failure(run, TrainingError())
+    assert isinstance(error, TrainingError)
+    assert "the loss became" in str(error)
+    assert "at update 1 (epoch 0, batch 1 of worker 0: " in str(error)
+    assert not (run / "checkpoints").exists()
 
 
-@pytest.mark.slow
-def test_full_context_with_everything_the_paper_names(folder: Path, satpipe_here: Satpipe) -> None:
+def test_full_context_with_everything_the_paper_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And with a teacher's labels, of clips that have none of their own."""
+    monkeypatch.chdir(folder)
     bare = write_all(make_clips(folder / "few", 4, 2.0), folder / "bare")
     write_labels(bare, folder / "bare-labels", folder / "teacher.safetensors")
     given = (
         "data=bare", "labels=bare-labels", "validation=bare", "validation_labels=bare-labels",
-        "epochs=3", "clips_per_epoch=4", "batch=4", "workers=2", "accumulate=2", "optimizer=adam8bit",
+        "epochs=3", "clips_per_epoch=4", "batch=4", "accumulate=2", "optimizer=adam8bit",
         "average_best=4", "init=teacher.safetensors",
     )  # fmt: skip
-    done = satpipe_here("train", "full", "smoke_full", "-o", folder / "full", *sets(*given), cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert sorted(losses(folder / "full")) == list(range(1, 4))
-    states = [torch.load(path, weights_only=True) for path in (folder / "full" / "ray").glob("*/state.pt")]
+    settings, run = load_config("full", FULL, given), folder / "full"
+    group = Alone(run / "checkpoints")
+    Worker(settings, run, group).train()
+    assert sorted(losses(run)) == list(range(1, 4))
+    states = [torch.load(path / "state.pt", weights_only=True) for path in group.checkpoints]
     assert len(states) == 3
     weights = [state["objective"]["tagger.outputlayer.1.weight"] for state in states]
-    exported = load(folder / "full" / "model.safetensors")
+    exported = load(export(settings, run, group.checkpoints))
     torch.testing.assert_close(exported.state["outputlayer.1.weight"], torch.stack(weights).mean(0))
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_labels_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("garden").mkdir()
+    for number, (name, seconds) in enumerate({"a.wav": 14, "b.wav": 4}.items()):
+        soundfile.write(Path("garden", name), sound(16_000 * seconds, number).numpy().clip(-1, 1), 16_000)
+    header, speech = "recording\tonset\toffset\tlabel\n", "a.wav\t3.8\t6.5\tMale speech, man speaking\n"
+    Path("garden.tsv").write_text(f"{header}{speech}a.wav\t11\t13\tDog\na.wav\t3.9\t4.2\tBird\n")
+    assert without_ray("prepare", "garden", "-o", "garden_set").returncode == 0
+    psl = ("psl", "garden_set", "--strong", "garden.tsv", "-o", "garden_labels")
+    done = without_ray(*psl)
+    assert done.returncode == 3
+    assert done.stdout.endswith("garden.tsv does not contain 1 of the clips, such as b.wav\n")
+    shards = Shards("garden_set")
+    segments = Segments("garden_labels", shards)
+    found = {
+        (shards.clips[clip], start_s): {weak_labels()[index].name for index in np.flatnonzero(row)}
+        for clip, start_s, row in zip(segments.numbers, segments.starts_s, segments.labels(np.arange(4)), strict=True)
+    }
+    assert found[("a.wav#0", 0.0)] == set()  # 0.2 s of 2.7 s, and 0.1 s of 0.3 s
+    assert {"Male speech, man speaking", "Speech", "Bird", "Animal"} < found[("a.wav#0", 4.0)]
+    assert found[("a.wav#0", 8.0)] == set()
+    assert {"Dog", "Animal"} < found[("a.wav#10", 0.0)]
+    given = ("data=garden_set", "labels=garden_labels", "init=bundled", "epochs=1", "batch=2")
+    settings, group = load_config("sat", "finetune", given), Alone(tmp_path / "checkpoints")
+    check_inputs(settings)
+    Worker(settings, tmp_path, group).train()
+    tuned, bundled = load(export(settings, tmp_path, group.checkpoints)), load_checkpoint("bundled")
+    moved = (tuned.state["outputlayer.1.weight"] - bundled.state["outputlayer.1.weight"]).abs().max()
+    assert 0 < float(moved) < 0.01
+    assert torch.equal(tuned.state["init_bn.running_mean"], bundled.state["init_bn.running_mean"])
+    Path("other.tsv").write_text(header + speech.replace("a.wav", "c.wav"))
+    for wrong, message in (
+        (("--strong", "other.tsv"), "other.tsv has labels of none of the recordings in "),
+        (("--strong", "garden.tsv", "--teacher", "bundled"), "name either a --teacher or your --strong labels"),
+        ((), "name either a --teacher or your --strong labels"),
+    ):
+        refused = without_ray("psl", "garden_set", *wrong, "-o", "others")
+        assert refused.returncode == 1
+        assert message in refused.stderr
+    Path("garden.tsv").write_text(header + speech)
+    assert "made with another strong_sha256" in without_ray(*psl).stderr
 
 
 @pytest.mark.slow
@@ -231,7 +286,7 @@ def test_views_and_running_averages(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, satpipe_here: Satpipe) -> None:
     typo = satpipe_here(*arguments(folder, "typo", "warmup_epoch=1"), cwd=folder)
     assert typo.returncode == 1
-    assert "smoke_sat.yaml: unknown key 'warmup_epoch'; did you mean warmup_epochs?" in typo.stderr
+    assert "sat_tiny_2s.yaml: unknown key 'warmup_epoch'; did you mean warmup_epochs?" in typo.stderr
     gone = satpipe_here(*arguments(folder, "gone", "data=nowhere"), cwd=folder)
     assert "run `satpipe prepare` first" in gone.stderr
     none = satpipe_here(*arguments(folder, "none"), "--resume", cwd=folder)
@@ -241,7 +296,7 @@ def test_the_command_says_what_is_wrong_before_anything_starts(folder: Path, sat
 def test_a_step_is_tried_before_anything_that_takes_long(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     given = ("data=set", "labels=labels", "validation=set", "precision=fp32")
-    small, large = (load_config("sat", "smoke_sat", [*given, f"batch={batch}"]) for batch in (2, 2_000_000))
+    small, large = (load_config("sat", SAT_2S, [*given, f"batch={batch}"]) for batch in (2, 2_000_000))
     found = try_step(small.model_dump())
     assert found.checkpoint_bytes > 3 * 4 * 5_400_000  # weights and two running means of 5.4 million parameters
     assert "batch 2 on 1 worker (cpu), learning rate 0.0005; a step needs about 0." in judge(small, found, folder)
@@ -249,7 +304,7 @@ def test_a_step_is_tried_before_anything_that_takes_long(folder: Path, monkeypat
         ConfigError, match=r"a step of 2000000 clips needs about \d{4,}.\d GB of memory, but .* accumulate"
     ):
         judge(large, try_step(large.model_dump()), folder)
-    overflow = load_config("sat", "smoke_sat", [*given, f"init={large_weights(folder)}"])
+    overflow = load_config("sat", SAT_2S, [*given, f"init={large_weights(folder)}"])
     with pytest.raises(TrainingError, match="the loss of the first step is nan"):
         try_step(overflow.model_dump())
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim.adam", None)
@@ -345,8 +400,8 @@ def test_an_autoencoder_is_ranked_by_its_loss_and_exported_without_its_class_tok
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    given = ("data=set", "validation=set", "epochs=2", "clips_per_epoch=2", "average_best=2")
-    settings, group = load_config("mae", "smoke_mae", given), Alone(folder / "mae" / "checkpoints")
+    given = (SMALL, "data=set", "validation=set", "epochs=2", "clips_per_epoch=2", "average_best=2")
+    settings, group = load_config("mae", MAE, given), Alone(folder / "mae" / "checkpoints")
     Worker(settings, folder / "mae", group).train()
     measured = [line["validation_loss"] for line in lines(folder / "mae") if "validation_loss" in line]
     assert len(measured) == 2
@@ -354,7 +409,7 @@ def test_an_autoencoder_is_ranked_by_its_loss_and_exported_without_its_class_tok
     assert [metrics["validation_loss"] for metrics in group.metrics] == measured
     saved = torch.load(group.checkpoints[0] / "state.pt", weights_only=True)["objective"]
     assert "autoencoder.model.cls_token" in saved
-    assert load(export(settings, folder / "mae", group.checkpoints)).config.name == "audiotransformer_tiny"
+    assert load(export(settings, folder / "mae", group.checkpoints)).config.name == "audiotransformer_w48_h2_d2_10s"
 
 
 def test_patches_are_in_the_order_of_the_tokens() -> None:

@@ -16,7 +16,7 @@ SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_comes_with_satpipe_loads(name: str) -> None:
-    stage = "sat" if name == "bundled" else next(s for s in ("mae", "full", "sat") if s in name)
+    stage = "sat" if name in ("bundled", "finetune") else next(s for s in ("mae", "full", "sat") if s in name)
     assert load_config(stage, name, GIVEN).stage == stage
 
 

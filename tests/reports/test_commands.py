@@ -481,6 +481,8 @@ ELSEWHERE = {
     'pytest -m "not slow"': "below",
     "apt-get install chromium chromium-driver": "below",
     "make train-smoke": "below",
+    "satpipe prepare garden -o garden_set": "test_train.py",
+    "satpipe psl garden_set --strong garden.tsv -o garden_labels": "test_train.py",
     "satpipe tag garden": "test_docs.py: the tutorial runs it",
     "satpipe tag garden --embeddings": "test_docs.py: the page on own classes runs it",
     "satpipe search --like-recording garden0.wav --start-s 9 --end-s 11 -n 20 --label gate -o hits.csv": "test_docs.py",
@@ -516,9 +518,9 @@ UNAVAILABLE = re.compile(
     r"|satpipe tag recordings -o out_\w+ --model (ast|efficientat):.*|satpipe tag recordings -o out --model loudness"
     r"|satpipe evaluate out_sat out_ast out_eat .*"  # weights; test_other_taggers.py has models like these
     r"|satpipe stream (SOURCE\.\.\.|recording\.wav .*|rtsp://.*|--live https://.*)|arecord .*"  # test_live_sources.py
-    r"|satpipe (prepare audioset/.*|train (mae|full|sat) .*|psl train .*)"  # AudioSet; train-smoke runs the same
+    r"|satpipe (prepare audioset/.*|train (mae|full|sat) .*|psl train .*|reproduce .*)"  # AudioSet; train-smoke
     r"|satpipe (train-bundled corpus|extra-audio) .*|satpipe benchmark tag .* --device cuda"
-    r"|satpipe tag /recordings --model sat/model\.safetensors"
+    r"|satpipe tag /recordings (-o out_garden )?--model (sat|garden_model)/model\.safetensors"
 )
 """Commands that need what a test does not have; test_docs.py parses them."""
 
@@ -584,11 +586,23 @@ def test_every_make_target_that_is_named_is_there(shop: Shop) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray Train's use of Ray Data
 def test_the_smoke_run_of_training_goes_through_all_stages(shop: Shop) -> None:
-    for line in shop.execute("make -n train-smoke", shop.folder).replace("\\\n", " ").splitlines():
+    lines = shop.execute("make -n train-smoke", shop.folder).replace("\\\n", " ").splitlines()
+    for line in lines:
         shop.execute(line.removeprefix(".venv/bin/"), shop.folder)
-    built = shop.folder / "build" / "train-smoke"
-    assert (built / "sat" / "model.safetensors").exists()
-    assert len(pd.read_parquet(built / "tags" / "recordings")) == 8
+    made = shop.folder / "build" / "train-smoke" / "reproduced"
+    table = pd.read_csv(made / "table2.csv", index_col=["delay", "model"], dtype=str)["mAP, ours"]
+    for delay_s in (2, 1):
+        (run,) = made.glob(f"sat_tiny_{delay_s}s-??????????")
+        validated = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]["map"]
+        assert table[f"{delay_s} s", "SAT-T"] == f"{100 * validated:.1f}"
+        assert not table[f"{delay_s} s", "ViT-T"].endswith("†")
+        assert table[f"{delay_s} s", "BEATs"].endswith("†")
+    strong = pd.read_csv(made / "table3.csv", index_col=["delay", "model"], dtype=str)
+    assert strong["segment-F1, ours"]["2 s", "SAT-T"].count("/") == 2
+    markers = {path: path.stat().st_mtime_ns for path in made.glob("*-??????????.json")}
+    assert len(markers) == 2 + 4 + 2 + 3 * 4  # sets, models, labels, and of each row tables and two evaluations
+    shop.execute(lines[-1].removeprefix(".venv/bin/"), shop.folder)
+    assert {path: path.stat().st_mtime_ns for path in made.glob("*-??????????.json")} == markers
 
 
 def check_reading(names: dict[str, Any], printed: str, block: str) -> None:

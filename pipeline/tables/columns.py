@@ -85,7 +85,7 @@ MADE = (
 FILE = (
     Column("file", _TEXT, "path relative to the input folder", "a/20250501_203000.wav"),
     Column("start_s", _SECONDS, "from the recording's start", "3600.0", "s"),
-    Column("duration_s", _SECONDS, "", "3600.0", "s"),
+    Column("duration_s", _SECONDS, "its length", "3600.0", "s"),
     _SIZE,
     _MODIFIED,
     _HEADER,
@@ -99,7 +99,7 @@ RECORDINGS = (
     Column("chunks", pa.int32(), "that were tagged", "1875"),
     Column("tags", pa.int64(), "its rows in the table of tags; null in tables of earlier versions", "2210", null=True),
     Column("status", _TEXT, "one of those below", "ok"),
-    Column("reason", _TEXT, 'why the status is not ok; "" if it is', "the header announces 3600 s, 12 s are there"),
+    Column("reason", _TEXT, 'why the status is not ok; "" if it is', "decoding breaks off at 12.000 s of 3600.000 s"),
     _SIZE,
     _MODIFIED,
     Column("time", _TIME, "of its start; null if it is not known", "2025-05-01 20:30:00Z", "UTC", null=True),
@@ -114,7 +114,12 @@ RECORDINGS = (
         "[{file: a/20250501_203000.wav, ...}, ...]",
         null=True,
     ),
-    Column("warnings", pa.list_(_TEXT), "what is odd but did not stop it, see below", "[dead channel: channel 2]"),
+    Column(
+        "warnings",
+        pa.list_(_TEXT),
+        "what is odd but did not stop it, see below",
+        "[dead channel: channel 2 of 2 has no sound]",
+    ),
     *(replace(column, about=f"{column.about}; null in tables of version 1", null=True) for column in MADE),
 )
 TAGS = (*CHUNK, _MID, _LABEL, Column("score", _SCORE, "0 to 1", "0.8213"), *MADE)
@@ -133,7 +138,7 @@ CLIPS = (
     Column("clip", _TEXT, "its name: path in the folder, or AudioSet's id", "Y-0DLPzsiXXE"),
     Column("audio", pa.large_binary(), "a whole file that libsndfile reads", "(FLAC)"),
     Column("rate_hz", pa.int32(), "sampling rate", "16000", "Hz"),
-    Column("duration_s", pa.float32(), "", "10.0", "s"),
+    Column("duration_s", pa.float32(), "its length", "10.0", "s"),
     Column(
         "labels",
         pa.list_(pa.int16()),
@@ -165,7 +170,7 @@ ACTIVITY = (  # columns of places and times are there if rows tell them apart
     _RECORDING,
     Column("folder", _NAME, 'of the recording, "" for the input folder itself', "night"),
     Column("time", _TIME, "start of the hour or day", "2025-05-01 20:00:00Z", "UTC"),
-    Column("time_local", _NAME, _LOCAL, "2025-05-01T22:00:00+02:00"),
+    Column("time_local", _NAME, _LOCAL, "2025-05-01T22:00:00.000+02:00"),
     Column("date", pa.date32(), "in local time", "2025-05-01"),
     Column("hour", pa.int8(), "in local time, 0 to 23", "22", "h"),
     _MID,

@@ -6,6 +6,8 @@ import pyarrow as pa
 import pytest
 from satpipe.pipeline.tables import columns
 from satpipe.pipeline.tables.columns import Column
+from satpipe.pipeline.tables.schemas import VERSION
+from texts import ROOT
 
 TABLES = {
     name: table
@@ -29,3 +31,7 @@ def test_names_that_end_in_a_unit_have_it(table: str) -> None:
     for column in TABLES[table]:
         assert column.unit == units.get(column.name.split("_")[-1], column.unit)
         assert (column.unit == "UTC") == pa.types.is_timestamp(column.kind)
+
+
+def test_the_documentation_states_the_version_that_is_written() -> None:
+    assert f"writes version {VERSION}." in (ROOT / "reports/docs/reference/tables.md").read_text()

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from satpipe.sat.errors import ConfigError
@@ -116,7 +117,7 @@ class LocalRay:
 
     def _live(self) -> None:
         try:
-            with folder() as self._folder, _loopback():
+            with folder() as self._folder, _loopback(), _minimal():
                 with private():
                     initialize(
                         address="local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
@@ -200,6 +201,17 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _minimal() -> Iterator[None]:
+    """Let Ray start its agent as if `ray[default]` were not installed: it serves neither its dashboard nor metrics."""
+    before = ray_utils.get_dashboard_dependency_error
+    ray_utils.get_dashboard_dependency_error = lambda: ImportError()
+    try:
+        yield
+    finally:
+        ray_utils.get_dashboard_dependency_error = before
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from satpipe.jobs.metrics.median import filtered_by_class, median_filtered
 from satpipe.jobs.metrics.sound_events import Events
 from satpipe.pipeline.tables.chunk_scores import ChunkScores
 from satpipe.sat.errors import ConfigError, TruthError
+from satpipe.sat.printable import counted
 
 if TYPE_CHECKING:
     from satpipe.jobs.evaluate.strong_figures import StrongEvaluator
@@ -85,7 +86,7 @@ def choose(evaluator: "StrongEvaluator") -> Operating:
             if options.median_filter > 1:
                 raise ConfigError(f"--median-filter contradicts the median filters of {given}") from None
             filters = file.filters_of(classes.targets)
-        if note := file.note(evaluator.model["sha256"]):
+        for note in file.notes(evaluator.model["sha256"], classes.targets):
             evaluator.note(note)
         how = {"threshold": _digest(values), "threshold_source": f"per class, {Path(str(given)).name}"}
         return Operating(values, filters, classes.scored, kept, how | _filter(filters))
@@ -135,7 +136,7 @@ def _tuned(evaluator: "StrongEvaluator", split: str | Path, filters: Ints) -> Op
     how = {"threshold": _digest(chosen.thresholds), "threshold_source": source} | _filter(lengths)
     kept = np.ones(len(clips), bool) if split == ALL else ~chosen_on
     evaluator.note(
-        f"thresholds were chosen on {chosen_on.sum():,} clips; "
+        f"thresholds were chosen on {counted(chosen_on.sum(), 'clip')}; "
         + ("the figures are of the same clips, hence too high" if split == ALL
            else f"the figures are of the other {kept.sum():,}")
     )  # fmt: skip

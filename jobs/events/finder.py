@@ -37,8 +37,8 @@ class Finder:
         self.levels = levels(options, self.tables.folder)
         selection = options.selection
         self.notes = (*self.tables.notes, *self.tables.check_scores(), *selection.notes(self.tables))
-        if self.levels.file and (note := self.levels.file.note(self.tables.model["sha256"])):
-            self.notes = (*self.notes, note)
+        if self.levels.file:
+            self.notes += tuple(self.levels.file.notes(self.tables.model["sha256"], self.levels.targets))
         self._by_name = self.tables.choose()
         self._rank = np.empty(len(self._by_name), np.int32)  # of each recording's name among all
         self._rank[self._by_name] = np.arange(len(self._by_name))

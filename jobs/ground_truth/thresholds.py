@@ -8,7 +8,7 @@ the thresholds come from). All but one of the first three may be left out.
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,20 @@ class Thresholds:
                 found.append(Target(mid, name, outputs))
         return tuple(found)
 
-    def note(self, model_sha256: str) -> str:
-        """Return a note for readers of results with these thresholds if they were chosen for another model; else ""."""
-        if self.model_sha256 in (None, model_sha256):
-            return ""
-        return f"the thresholds of {self.path} were chosen for another model"
+    def notes(self, model_sha256: str, targets: Iterable[Target]) -> Iterator[str]:
+        """Yield notes for readers of results with these thresholds.
+
+        Args:
+            model_sha256: The model whose scores were used.
+            targets: Classes and groups whose thresholds were used.
+        """
+        if self.model_sha256 not in (None, model_sha256):
+            yield f"the thresholds of {self.path} were chosen for another model"
+        used = {target.mid for target in targets}
+        unused = [mid for mid in self.values if mid.startswith(OWN) and mid not in used]
+        if unused:
+            names = count_and_names(unused, "own class", "own classes")
+            yield f"not used, without --own: the thresholds in {self.path} of {names}"
 
     def _outputs(self, group: str) -> tuple[int, ...]:
         found = [find(mid).index for mid in self.members[group]]

@@ -133,6 +133,13 @@ def test_readers_and_events_take_own_classes_beside_those_of_audioset(tagged: Pa
     assert len(api.events(tagged, own="mine", threshold=1.0)) == 0
     done = satpipe_here("events", tagged, "--own", "mine", "-o", tagged / "own.csv")
     assert done.returncode == 0, done.stderr
+    file = tagged / "thresholds.json"
+    file.write_text('{"default": 0.5, "thresholds": {"own/siren": 0.4, "own/hiss": 0.4}}')
+    done = satpipe_here("events", tagged, "--threshold", file, "-o", tagged / "own.csv")
+    note = f"note: not used, without --own: the thresholds in {file} of 2 own classes: own/siren, own/hiss\n"
+    assert done.stdout.count(note) == 1
+    done = satpipe_here("events", tagged, "--threshold", file, "--own", "mine", "-o", tagged / "own.csv")
+    assert (done.returncode, "not used" in done.stdout) == (0, False)
     with pytest.raises(OutputError, match="no table own/yours: it has mine"):
         api.events(tagged, own="yours")
     with pytest.raises(LabelError, match="mine has no class 'owl'"):

@@ -34,6 +34,9 @@ class Engine:
     Tasks, not actors: Ray starts them wherever a processor is free, also on nodes that join later, and restarts them
     when a worker or a node is lost. A worker process runs many tasks, so a model that a function caches in its module
     is loaded once per worker.
+
+    Attributes:
+        on_retry: Called with items that `submit_items` submits again because their worker was lost, and the reason.
     """
 
     def __init__(self, gpus: float, workers: int | None) -> None:
@@ -46,6 +49,7 @@ class Engine:
         self.gpus = gpus
         self._workers = workers
         self._pending: dict[Any, tuple[Any, Callable[[], None] | None]] = {}
+        self.on_retry: Callable[[list[Any], str], None] = lambda items, reason: None
 
     @property
     def width(self) -> int:
@@ -113,6 +117,7 @@ class Engine:
             result = _result(reference)
             if isinstance(result, Lost) and alone:
                 log.warning("lost several items, trying each again alone: %s", result.reason)
+                self.on_retry(ticket[1], result.reason)
                 alone()
             else:
                 yield ticket, result

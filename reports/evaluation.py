@@ -11,7 +11,7 @@ from satpipe.jobs.evaluate.result import ROW_FIGURES, EvaluationResult, shared
 from satpipe.reports import paper
 from satpipe.reports.tables import Table
 from satpipe.sat.model.config import grids_text
-from satpipe.sat.printable import printable
+from satpipe.sat.printable import counted, printable
 
 _NAMES = {
     "mAP": "mAP",
@@ -89,7 +89,7 @@ def _cross_check(check: dict[str, Any]) -> str:
 
 
 def _ground_truth(kind: str, truth: dict[str, Any]) -> str:
-    line = f"{kind}: {truth['file']}, {truth['found']:,} of {truth['listed']:,} clips found"
+    line = f"{kind}: {truth['file']}, {truth['found']:,} of {counted(truth['listed'], 'clip')} found"
     if truth["not_found"]:
         more = ", ..." if truth["not_found"] > len(truth["examples"]) else ""
         line += f" (not found: {', '.join(truth['examples'])}{more})"

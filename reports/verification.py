@@ -7,6 +7,7 @@ from satpipe.jobs.verify import Verification, Verified
 from satpipe.jobs.verify.precision import Estimate
 from satpipe.jobs.verify.threshold import MIN_CLIPS
 from satpipe.reports.tables import Table
+from satpipe.sat.printable import counted
 
 
 def verification_text(found: Verification) -> list[str]:
@@ -48,7 +49,7 @@ def _notes(found: Verification) -> list[str]:
         lines.append(f"{each}: clips answered unsure do not count")
     if each := _names(classes, lambda one: bool(one.unanswered)):
         left = sum(one.unanswered for one in classes)
-        lines.append(f"{each}: {left:,} clips have no answer yet; the answered clips stand for them")
+        lines.append(f"{each}: no answer yet for {counted(left, 'clip')}; the answered clips stand for the rest")
     if each := _names(classes, lambda one: one.sample != TOP and 0 < one.covered < 0.9999):
         lines.append(f"{each}: some ranges of scores have no answers; the figures do not cover them")
     if each := _names(classes, lambda one: one.found is not None and one.sample != TOP and one.threshold is None):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from satpipe.sat.errors import LabelError
 from satpipe.sat.labels import UNDER, choose, find, is_known, names
+from satpipe.sat.printable import counted
 
 PREFIX = "group/"
 """Beginning of the `mid` of a group."""
@@ -91,8 +92,8 @@ def _rows(text: str, path: object) -> Iterable[tuple[int, Row]]:
             continue
         if len(cells) > len(header):
             raise LabelError(
-                f"{path}, line {reader.line_num}: {len(cells)} cells but {len(header)} in the header: cells with "
-                "commas must be quoted"
+                f"{path}, line {reader.line_num}: {counted(len(cells), 'cell')} but {len(header)} in the header: cells "
+                "with commas must be quoted"
             )
         row = dict(zip(header, map(str.strip, cells), strict=False))
         empty = next((name for name in _COLUMNS if not row.get(name)), None)

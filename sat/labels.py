@@ -18,6 +18,7 @@ from operator import index as as_index
 from typing import Any, Literal, SupportsIndex
 
 from satpipe.sat.errors import ConfigError, LabelError
+from satpipe.sat.printable import counted
 
 Key = SupportsIndex | str
 """Identifies a class for `find`: an index, a mid or a display name."""
@@ -155,7 +156,9 @@ def _outputs(wanted: Key) -> list[int]:
     below = [other.index for other in descendants(label.mid) if other.index is not None]
     found = ([] if label.index is None else [label.index]) + (below if subtree else [])
     if not found:
-        hint = f"; '{UNDER}{label.name}' selects the {len(below)} classes below it" if below else ""
+        hint = (
+            f"; '{UNDER}{label.name}' selects the {counted(len(below), 'class', 'classes')} below it" if below else ""
+        )
         raise LabelError(f"the model has no output for '{label.name}' ({label.mid}){hint}")
     return found
 

@@ -23,3 +23,12 @@ def printable(text: object) -> str:
 def printable_lines(lines: Iterable[object]) -> str:
     """Return several lines as one text; line breaks within a line are escaped."""
     return "\n".join(map(printable, lines))
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, in the plural if needed; by default that has an s.
+
+    >>> counted(1, "class", "classes"), counted(1000, "event")
+    ('1 class', '1,000 events')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

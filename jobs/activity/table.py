@@ -19,6 +19,7 @@ from satpipe.pipeline.tables.schemas import ACTIVITY
 from satpipe.pipeline.tables.table_files import table_format, table_writer
 from satpipe.pipeline.tables.targets import all_classes
 from satpipe.sat.errors import ConfigError
+from satpipe.sat.printable import counted
 
 NAME = "activity.csv"
 MOST_ROWS = 20_000_000
@@ -155,8 +156,11 @@ def write(out: str | Path, options: ActivityOptions, to: str | Path | None = Non
 
 def text(written: Written) -> list[str]:
     """Return the closing lines of the command."""
-    hours, events = f"{written.recorded_s / 3600:,.2f} h recorded", f"{written.events:,} events"
-    return [*(f"note: {note}" for note in written.notes), f"{written.rows:,} rows, {hours}, {events}: {written.place}"]
+    hours, events = f"{written.recorded_s / 3600:,.2f} h recorded", counted(written.events, "event")
+    return [
+        *(f"note: {note}" for note in written.notes),
+        f"{counted(written.rows, 'row')}, {hours}, {events}: {written.place}",
+    ]
 
 
 def _coded(codes: Any, names: Any) -> pa.DictionaryArray:

@@ -11,6 +11,7 @@ from satpipe.jobs.clips.job import SHEET, Cut, cut_clips
 from satpipe.jobs.ground_truth.sheet import sheet_text
 from satpipe.jobs.options.results import ClipsOptions
 from satpipe.pipeline.storage import write_text
+from satpipe.sat.printable import counted
 
 __all__ = ["SHEET", "ClipsOptions", "Cut", "cut_clips", "problems", "sheet_rows", "text", "write_sheet"]
 SHOWN = 10  # classes and recordings named in the closing lines
@@ -36,7 +37,7 @@ def text(cut: Cut) -> list[str]:
     lines = [f"note: {note}" for note in cut.notes]
     counts = cut.rows["label"].value_counts()
     kind = {"top": "highest scores", "stratified": "at random from all scores"}[cut.sample]
-    lines.append(f"{len(cut.rows):,} clips, {kind}: {cut.folder}")
+    lines.append(f"{counted(len(cut.rows), 'clip')}, {kind}: {cut.folder}")
     some = [(str(label), count) for label, count in counts.head(SHOWN).items()]
     named = [f"{label} ({count:,} of {cut.of[label]:,})" for label, count in some]
     more = f", and {len(counts) - SHOWN} more classes" if len(counts) > SHOWN else ""
@@ -48,7 +49,8 @@ def problems(cut: Cut) -> list[str]:
     """Return a line for each recording of which clips could not be cut, if any."""
     if not cut.failed:
         return []
-    lines = [f"{cut.lost:,} clips of {len(cut.failed):,} recordings could not be cut and are not in the sheet:"]
+    lost = f"{counted(cut.lost, 'clip')} of {counted(len(cut.failed), 'recording')}"
+    lines = [f"could not be cut and not in the sheet: {lost}"]
     lines += [f"  {name}: {reason}" for name, reason in list(cut.failed.items())[:SHOWN]]
     lines += [f"  and {len(cut.failed) - SHOWN:,} more"] if len(cut.failed) > SHOWN else []
     return [

@@ -24,6 +24,7 @@ from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.pipeline.tables.source_files import SourceFiles
 from satpipe.sat.errors import ConfigError, LabelError, OutputError, TruthError
 from satpipe.sat.labels import find
+from satpipe.sat.printable import counted
 
 AUDIO, SHEET = "audio", "sheet.csv"
 MAX_CLIPS = 2000  # that a page holds, and a browser opens
@@ -86,8 +87,8 @@ def cut_clips(
     if not clips:
         name, reason = next(iter(failed.items()))
         raise OutputError(
-            f"no clip could be cut from {len(failed):,} recordings; {name}: {reason}. If the recordings have moved, "
-            "name their folder with --moved-to"
+            f"no clip could be cut from {counted(len(failed), 'recording')}; {name}: {reason}. If the recordings "
+            "have moved, name their folder with --moved-to"
         )
     kept = np.array([each.name in clips for each in windows])
     return Cut(

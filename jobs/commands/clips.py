@@ -6,6 +6,7 @@ from typing import Any
 import click
 from satpipe.jobs.commands.shared import OUT, SOME_FAILED, log, options, say, with_lists
 from satpipe.jobs.options.results import ClipsOptions, VerifyOptions
+from satpipe.sat.printable import counted
 
 LOG_S = 5.0  # between lines of progress
 
@@ -28,7 +29,7 @@ def clips(*, out: str, **given: Any) -> int:
         nonlocal last
         if time.monotonic() - last > LOG_S:
             last = time.monotonic()
-            log(f"{done:,} of {of:,} clips")
+            log(f"{done:,} of {counted(of, 'clip')}")
 
     cut, size_bytes = review.write(out, ClipsOptions(**with_lists(given)), progress)
     say(*clips.text(cut))

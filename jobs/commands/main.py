@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 from satpipe.jobs.commands import activity, clips, measure, models, own_classes, results, search, tag, train
-from satpipe.jobs.commands.shared import log
+from satpipe.jobs.commands.shared import log, log_as_json
 
 NOT_FINISHED = 1
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
@@ -68,6 +68,7 @@ def run() -> int:
     """Run the command in `sys.argv`; print errors that are addressed to the user; return the exit code."""
     from satpipe.sat.errors import SatpipeError
 
+    log_as_json(False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal cannot show
     with _interrupted_by_sigterm() as terminated:
@@ -81,17 +82,17 @@ def run() -> int:
         except click.ClickException as error:
             text = io.StringIO()
             error.show(text)
-            log(*text.getvalue().rstrip("\n").split("\n"))
+            log(*text.getvalue().rstrip("\n").split("\n"), level="error")
             return error.exit_code
         except SatpipeError as error:
-            log(*f"{type(error).__name__}: {error}".split("\n"))
+            log(*f"{type(error).__name__}: {error}".split("\n"), level="error")
             return NOT_FINISHED
         except (click.Abort, KeyboardInterrupt):
             log("stopped; run the same command again to continue")
             return TERMINATED if terminated else INTERRUPTED
         except _storage().errors() as error:
             file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            log(f"{type(error).__name__}: {file}{_storage().described(error)}")
+            log(f"{type(error).__name__}: {file}{_storage().described(error)}", level="error")
             return NOT_FINISHED
 
 

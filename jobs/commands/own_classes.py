@@ -6,6 +6,7 @@ from typing import Any
 import click
 from satpipe.jobs.commands.shared import FILE, OUT, log, options, say
 from satpipe.jobs.options.own_classes import OWN_FILE, LearnOptions
+from satpipe.sat.printable import counted
 
 group = click.Group("Own classes")
 
@@ -32,7 +33,7 @@ def learn(*, labels: str, target: Path, **given: Any) -> int:
         log(f"note: {note}")
     say(*pages.table(learned.figures).markdown().split("\n"))
     count = len(learned.classes.labels)
-    number = "1 class" if count == 1 else f"{count} classes"
+    number = counted(count, "class", "classes")
     log(f"{target}: {number}; score recordings with `satpipe classify OUT --own-classes {target}`")
     return 0
 

@@ -11,6 +11,7 @@ from satpipe.sat.printable import printable_lines
 
 SOME_FAILED = 3
 """Exit code of a command that finished although some recordings could not be processed."""
+_logs_json = False
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -138,9 +139,19 @@ def progress(what: str) -> Callable[[int, int], None]:
     return lambda done, total: log(f"{done} of {total} {what}")
 
 
-def log(*lines: object) -> None:
-    """Print lines about the progress of a command; see `say`."""
+def log(*lines: object, level: str = "info") -> None:
+    """Print lines about the progress of a command; see `say`. `level` is for JSON."""
+    if _logs_json:
+        from satpipe.jobs.tag.json_lines import json_line
+
+        lines = tuple(json_line(level, "message", str(line)) for line in lines)
     click.echo(printable_lines(lines), err=True)
+
+
+def log_as_json(wanted: bool) -> None:
+    """Let `log` print each line as JSON, or as it is."""
+    global _logs_json
+    _logs_json = wanted
 
 
 def say(*lines: object) -> None:

@@ -1,11 +1,12 @@
 """Commands that tag recordings and live audio."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import FILE, OUT, SOME_FAILED, from_file, log, options, say
-from satpipe.jobs.options.tag import CommandOptions, StreamOptions, TagOptions
+from satpipe.jobs.commands.shared import FILE, OUT, SOME_FAILED, from_file, log, log_as_json, options, say
+from satpipe.jobs.options.tag import CommandOptions, StatusOptions, StreamOptions, TagOptions
 
 group = click.Group("Tag")
 
@@ -32,6 +33,8 @@ def tag(*, config: Path | None, **given: Any) -> int:
         raise click.UsageError("Missing argument 'INPUT...'.")
     dry_run, quiet = given.pop("dry_run"), given.pop("quiet")
     options = TagOptions(**given)
+    as_json = options.log_format == "json"
+    log_as_json(as_json)
     if not dry_run:
         from satpipe.jobs.tag.ahead import start_ray
 
@@ -45,7 +48,7 @@ def tag(*, config: Path | None, **given: Any) -> int:
         say(*messages.plan(plan, options.out, prune=options.prune))
     if dry_run:
         return 0
-    with progress.shown(quiet=quiet) as report:
+    with progress.shown(quiet=quiet or as_json) as report:
         summary = job.run(options, plan, report, (lambda note: None) if quiet else log)
     if not quiet:
         say(*messages.summary(summary, options.out))
@@ -68,22 +71,36 @@ def stream(**given: Any) -> int:
 
 @group.command()
 @OUT
+@options(StatusOptions)
+@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON, for programs.")
 @click.option(
     "--problems", is_flag=True, help="List all recordings with a problem or a warning, not only the first ones."
 )
 @click.option(
     "--check", is_flag=True, help="Read all tables instead, and list what is damaged. Exit code 3: something is."
 )
-def status(*, out: str, problems: bool, check: bool) -> int:
+def status(*, out: str, as_json: bool, problems: bool, check: bool, **given: Any) -> int:
     """Show the progress and the problems of a run.
 
-    OUT is the output folder of a `satpipe tag` that is running or has ended.
+    OUT is the output folder of a `satpipe tag` that is running, here or on another machine, or has ended. Exit code 0:
+    the last run is running or has finished; 3: the same, but some recordings are not tagged; 4: older than --max-age;
+    1: the last run has not finished, or the tables cannot be read.
     """
     from satpipe.jobs.tag import messages, status
 
+    limits = StatusOptions(**given)
+    max_age_s = limits.max_age_s
     if check:
+        if as_json or max_age_s is not None:
+            raise click.UsageError("--check is neither for --json nor for --max-age")
         damage = status.check(out)
         say(*messages.check(damage, out))
         return SOME_FAILED if damage else 0
-    say(*messages.status(status.status(out, every_problem=problems), out))
-    return 0
+    found = status.status(out, every_problem=problems)
+    if as_json:
+        say(*json.dumps(found.as_json(out, max_age_s), indent=2).split("\n"))
+    else:
+        say(*messages.status(found, out))
+        if found.code(max_age_s) == status.OLD:
+            say(f"older than --max-age {limits.max_age}")
+    return found.code(max_age_s)

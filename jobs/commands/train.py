@@ -10,6 +10,7 @@ from satpipe.jobs.options.reproduce import ReproduceOptions
 from satpipe.jobs.options.tag import ClusterOptions
 from satpipe.jobs.options.train import BundledOptions, LabelOptions, PrepareOptions
 from satpipe.pipeline.training_data.segments import SegmentOptions
+from satpipe.sat.printable import counted
 
 group = click.Group("Train")
 
@@ -50,7 +51,7 @@ def psl(*, shards: str, out: str, teacher: str | None, strong: str | None, **giv
         labelled, missing = own_labels.label_with_own(shards, out, strong, cut)
     else:
         raise ConfigError("name either a --teacher or your --strong labels")
-    say(f"{out} contains the labels of {labelled:,} segments")
+    say(f"{out} contains the labels of {counted(labelled, 'segment')}")
     if missing:
         say(f"{teacher or strong} does not contain {len(missing):,} of the clips, such as {missing[0]}")
     return SOME_FAILED if missing else 0

@@ -21,6 +21,7 @@ from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.targets import choose_targets
 from satpipe.sat.errors import TruthError
 from satpipe.sat.labels import Label
+from satpipe.sat.printable import counted
 
 UNLIMITED = ("error_rate", "d_prime")
 """Ends of the names of figures that are not from 0 to 1."""
@@ -61,16 +62,17 @@ class Evaluator:
         published = audioset.is_published(path)
         match = ground_truth.match(listed, self.recordings, mapping, same_name=published)
         if not len(match.clip):
-            theirs = f" ({self.recordings[0]}, ...)" if self.recordings else ""
+            examples = f" ({self.recordings[0]}, ...)" if self.recordings else ""
+            theirs = f"{counted(len(self.recordings), 'recording')} tagged in {self.result['out']}{examples}"
+            clips = counted(len(listed), "clip")
             if published:
                 raise TruthError(
-                    f"none of the {len(self.recordings):,} recordings tagged in {self.result['out']}{theirs} is one of "
-                    f"the {len(listed):,} clips in {Path(path).name}. {audioset.NAMES[0]}",
+                    f"none of the {theirs} is one of the {clips} in {Path(path).name}. {audioset.NAMES[0]}",
                     *audioset.NAMES[1:],
                 )
             raise TruthError(
-                f"none of the {len(listed):,} clips of {path} ({listed[0]}, ...) is among the {len(self.recordings):,} "
-                f"recordings tagged in {self.result['out']}{theirs}: use --mapping FILE to assign them"
+                f"none of the {clips} of {path} ({listed[0]}, ...) is among the {theirs}: use --mapping FILE to "
+                "assign them"
             )
         found = [listed[clip] for clip in match.clip]
         self.clips = {"clips_found": len(found), "clips_listed": len(listed)}
@@ -86,7 +88,7 @@ class Evaluator:
             "clips_sha256": hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest(),
         }
         if match.unlisted:
-            self.note(f"{len(match.unlisted):,} recordings are not in the {self.kind} labels and were not evaluated")
+            self.note(f"not in the {self.kind} labels and not evaluated: {counted(len(match.unlisted), 'recording')}")
         if unknown:
             often = [f"{label!r} ({count:,})" for label, count in Counter(unknown).most_common()]
             names = count_and_names(often, "name", "names")

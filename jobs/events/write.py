@@ -20,6 +20,7 @@ from satpipe.pipeline.tables.schemas import EVENTS
 from satpipe.pipeline.tables.table_files import ROW_GROUP, TABLE_FORMATS, table_format, table_writer
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from satpipe.sat.printable import counted
 
 FORMATS = (*TABLE_FORMATS, *RENDERERS)
 SHOWN = 5  # classes named in the closing line
@@ -53,7 +54,8 @@ def text(written: Written) -> list[str]:
     """Return the closing lines of the command."""
     count, most = written.labels.total(), written.labels.most_common(SHOWN)
     lines = [f"note: {note}" for note in written.notes]
-    lines.append(f"{count:,} events in {written.with_events:,} of {written.recordings:,} recordings: {written.place}")
+    found = f"{counted(count, 'event')} in {written.with_events:,} of {counted(written.recordings, 'recording')}"
+    lines.append(f"{found}: {written.place}")
     if most:
         rest = len(written.labels) - len(most)
         more = f", and {rest} more" if rest else ""

@@ -27,6 +27,7 @@ from satpipe.sat.errors import ConfigError, OutputError, install
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.exportable import BEFORE_SAMPLES, ChunkTagger, window_samples
+from satpipe.sat.printable import counted
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.external import external_taggers
 from satpipe.sat.weights.hub import PUBLISHED, PUBLISHED_LICENCE
@@ -92,7 +93,7 @@ def text(done: Exported, options: ExportOptions) -> list[str]:
     return [
         f"{done.path}: {done.metadata['model']}, {done.metadata['precision']}, {done.size_bytes / 1e6:.1f} MB, "
         f"{chunk_s:g} s per call",
-        f"scores against the Python model's, {found.chunks} chunks of {checked}: largest difference "
+        f"scores against the Python model's, {counted(found.chunks, 'chunk')} of {checked}: largest difference "
         f"{found.largest:.1e}, mean {found.mean:.1e}; the highest class is the same in {found.same_top:.1%} of chunks",
     ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from satpipe.jobs.ground_truth.clip_names import parse_name, parse_segment
 from satpipe.jobs.ground_truth.text_file import NO_VALUE, Table, TextFile, cell_at, is_number, plain, read_number
 from satpipe.sat.errors import TruthError
+from satpipe.sat.printable import counted
 
 # Names of columns, the first match counts. Case, _ and a unit of seconds at the end are ignored.
 LABEL = (
@@ -105,7 +106,7 @@ class Columns:
             TruthError: The row has no clip, or its times are not those of a clip.
         """
         if not self.header and len(cells) <= self.label:
-            raise TruthError(f"{len(cells)} cells instead of 4: YTID, start, end, labels")
+            raise TruthError(f"{counted(len(cells), 'cell')} instead of 4: YTID, start, end, labels")
         name = cell_at(cells, self.clip)
         if not name:
             raise TruthError("the clip is missing")

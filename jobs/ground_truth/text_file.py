@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from satpipe.sat.errors import LabelError, TruthError
+from satpipe.sat.printable import counted
 
 SHOWN = 5  # invalid lines, or names, in one message
 NO_VALUE = ("", "nan", "NaN")  # pandas writes the latter two for an empty cell
@@ -99,7 +100,7 @@ class Table:
 
     def _misfit(self, cells: list[str], width: int) -> str:
         """Return why a row does not fit a header of `width` cells; "" if it does."""
-        return f"{len(cells)} cells but {width} in the header" if any(cells[width:]) else ""
+        return f"{counted(len(cells), 'cell')} but {width} in the header" if any(cells[width:]) else ""
 
 
 class TextFile(Table):

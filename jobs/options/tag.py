@@ -1,6 +1,7 @@
 """Options of `satpipe tag` and `satpipe stream`."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,9 @@ from satpipe.sat.model.config import BUNDLED, CLASSES, Combine, Cut, Precision
 
 CHANNELS = "mix: mean of all channels; split: each as a separate recording; N: only channel N, counted from 1."
 MODEL = "See `satpipe models`; for ast, beats, efficientat, htsat or another registered tagger, add its weights."
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +145,43 @@ class TagOptions(ClusterOptions, ModelOptions):
     prune: Annotated[bool, Option("Remove the rows of recordings whose files no longer exist.")] = False
     retry_failed: Annotated[bool, Option("Tag recordings again that were not tagged from start to end.")] = False
     overwrite: Annotated[bool, Option("First remove the tables in the output folder.")] = False
+    log_format: Annotated[
+        Literal["text", "json"],
+        Option(
+            "Form of what is written to standard error. json: a line of JSON for the start and the end of the run, for "
+            "each recording and for each message."
+        ),
+    ] = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions(Options):
+    """Options of `satpipe status`."""
+
+    max_age: Annotated[
+        str | None,
+        Option(
+            "Exit with 4 if the last run finished longer ago, or is running without progress for so long: 90s, 30m, "
+            "26h or 2d.",
+            metavar="DURATION",
+        ),
+    ] = None
+    max_age_s: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: The duration is not one.
+        """
+        super().__post_init__()
+        if self.max_age is not None:
+            given = _DURATION.fullmatch(self.max_age.strip())
+            if given is None:
+                raise ConfigError(
+                    f"--max-age must be a number with a unit, such as 90s, 30m, 26h or 2d, not '{self.max_age}'"
+                )
+            object.__setattr__(self, "max_age_s", float(given[1]) * _UNIT_S[given[2]])
 
 
 @dataclass(frozen=True, kw_only=True)

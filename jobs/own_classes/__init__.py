@@ -15,6 +15,7 @@ from satpipe.pipeline.option import lists
 from satpipe.pipeline.storage import locate, output_file
 from satpipe.sat.labels import is_known
 from satpipe.sat.own_classes import OwnClasses, table_name, to_bytes
+from satpipe.sat.printable import counted
 
 MIN_THRESHOLD = 0.001
 __all__ = ["Learned", "learn", "write"]
@@ -131,8 +132,8 @@ def _few_others(examples: Examples) -> list[str]:
     """Return a note for each class with fewer examples of other sounds than of its own."""
     own, others = examples.present.sum(0), (examples.known & ~examples.present).sum(0)
     return [
-        f"{name} has {own[k]:,} examples, but there are only {others[k]:,} of other sounds: add more as {BACKGROUND}, "
-        "or it may be found everywhere"
+        f"{name} has {counted(own[k], 'example')}, but there are only {others[k]:,} of other sounds: add more as "
+        f"{BACKGROUND}, or it may be found everywhere"
         for k, name in enumerate(examples.labels)
         if others[k] < own[k]
     ]

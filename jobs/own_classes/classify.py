@@ -10,6 +10,7 @@ from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.own_tables import check_model, put
 from satpipe.pipeline.tables.upgrade import upgrade
 from satpipe.sat.own_classes import read_own_classes, table_name
+from satpipe.sat.printable import counted
 
 
 def classify(out: str | Path, path: str | Path) -> str:
@@ -35,6 +36,6 @@ def classify(out: str | Path, path: str | Path) -> str:
         upgrade(tables.folder, tables.run)
         table = put(tables.folder, Path(path))
         scored = table.update(tables, this_run() | {"own_classes": {"name": name, "sha256": classes.sha256}})
-    number = "1 class" if len(classes.labels) == 1 else f"{len(classes.labels)} classes"
+    number = counted(len(classes.labels), "class", "classes")
     kept = f", {sum(tables.chunks) - scored:,} had been scored before" if scored < sum(tables.chunks) else ""
-    return f"{tables.folder / OWN / name}: {scored:,} chunks scored for {number}{kept}"
+    return f"{tables.folder / OWN / name}: {counted(scored, 'chunk')} scored for {number}{kept}"

@@ -16,6 +16,7 @@ from satpipe.pipeline.tables.open_folder import Tables
 from satpipe.pipeline.tables.schemas import HITS
 from satpipe.pipeline.tables.selection import Selection
 from satpipe.pipeline.tables.table_files import table_format, table_writer
+from satpipe.sat.printable import counted
 
 
 def find(out: str | Path | None, options: SearchOptions) -> Hits:
@@ -97,4 +98,4 @@ def text(hits: Hits) -> list[str]:
         when = f"  {row['time']:%Y-%m-%d %H:%M:%S}" if row["time"] is not None else ""
         label = f"  {row['label']}" if several else ""
         lines.append(f"{place}{when}  {row['recording']}{label}")
-    return [*lines, f"{len(rows):,} hits with {hits.found:,} of {hits.searched:,} chunks"]
+    return [*lines, f"{counted(len(rows), 'hit')} with {hits.found:,} of {counted(hits.searched, 'chunk')}"]

@@ -18,6 +18,7 @@ from satpipe.jobs.synth.scenes import Scene, SceneMaker
 from satpipe.pipeline.storage import is_remote, write_text, written_whole
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from satpipe.sat.printable import counted
 
 TABLES = ("strong.tsv", "weak.csv", "events.tsv")
 PROGRAM = "satpipe synth"
@@ -56,14 +57,16 @@ class Summary:
 
 def text(summary: Summary, out: str | Path) -> list[str]:
     """Return the closing lines of a run."""
-    made = f"{summary.scenes:,} scenes, {timedelta(seconds=round(summary.duration_s))} in total"
+    made = f"{counted(summary.scenes, 'scene')}, {timedelta(seconds=round(summary.duration_s))} in total"
     lines = [f"{out} contains {made}; events: {summary.classes.total():,}; classes: {len(summary.classes)}"]
     if summary.quieter:
-        lines.append(f"  quieter than requested, so that nothing clips: {summary.quieter:,} events, see events.tsv")
+        lines.append(
+            f"  quieter than requested, so that nothing clips: {counted(summary.quieter, 'event')}, see events.tsv"
+        )
     if summary.left_out:
-        lines.append(f"  left out because they did not fit: {summary.left_out:,} events")
+        lines.append(f"  left out because they did not fit: {counted(summary.left_out, 'event')}")
     if summary.skipped:
-        lines.append(f"  could not be used: {len(summary.skipped):,} sources, all listed in synth.json:")
+        lines.append(f"  could not be used: {counted(len(summary.skipped), 'source')}, all listed in synth.json:")
         lines += [f"    {problem}" for problem in summary.skipped[:EXAMPLES]]
         lines += ["    ..."] if len(summary.skipped) > EXAMPLES else []
     return lines

@@ -1,8 +1,7 @@
 """`satpipe tag`: run a plan and describe the result."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +14,7 @@ from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.plan import Plan
 from satpipe.jobs.tag.plan import plan as make_plan
 from satpipe.jobs.tag.precision import recorded, settled
+from satpipe.jobs.tag.run_log import logged
 from satpipe.jobs.tag.status import EXAMPLES, Warnings, counts, problems, warnings
 from satpipe.jobs.tag.time_options import joined
 from satpipe.jobs.this_run import now, this_run
@@ -29,13 +29,15 @@ from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.own_tables import own_table, put
 from satpipe.pipeline.tables.schemas import model_name
 from satpipe.pipeline.tables.start_times import TimesKnown, set_times
+from satpipe.pipeline.tagging.events import event
+from satpipe.pipeline.tagging.heartbeat import Heartbeat
+from satpipe.pipeline.tagging.metrics import reported
 from satpipe.pipeline.tagging.progress import Progress
 from satpipe.pipeline.tagging.run import TagRun
 from satpipe.pipeline.tagging.worker import WorkerOptions
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.cutting import chunk_samples
-from satpipe.sat.printable import printable
 from satpipe.sat.taggers.interface import LoadedTagger
 
 log = logging.getLogger("satpipe")
@@ -127,18 +129,27 @@ def run(
     if plan.remaining:
         ray_engine.prepare(options.address, options.workers)
     output = Output(options.out)
-    progress, elapsed_s = Progress(), 0.0
+    elapsed_s = 0.0
     options = recorded(options, output)
     description = describe(options, plan.checkpoint, plan.embedding_size)
     damage = plan.damage
     dropped = {*damage.batches, *(output.batches.names if len(plan.lacking) else ())}
     removed = set(plan.outdated | (plan.without_files if options.prune else frozenset()))
     idle = not (plan.remaining or removed or dropped)  # a folder does not grow by a log each time it is looked at
-    claim = output.claim(description, overwrite=options.overwrite, damaged=dropped)
-    with claim, nullcontext() if idle else _logged(output, description):
+    as_json = options.log_format == "json"  # has all warnings of the log, so that no note is needed
+    note = (lambda note: None) if as_json else tell
+    heartbeat = Heartbeat(output.folder, description["id"], plan.search.problems, note)
+    heartbeat.progress = Progress(files=plan.remaining, size_bytes=plan.remaining_bytes)
+    watched = logged(output, description, heartbeat, in_file=not idle, as_json=as_json)
+    with output.claim(description, overwrite=options.overwrite, damaged=dropped, during=watched):
         for problem in damage.problems:
             log.warning("damaged tables: %s", problem)
         output.batches.remove(removed)
+        for name in sorted(plan.outdated):
+            reason = "its file has changed, or it could not be tagged before"
+            log.info(
+                "%s is tagged again: %s", name, reason, extra=event("recording_retried", recording=name, reason=reason)
+            )
         not_joined = NotJoined()
         if plan.remaining:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
@@ -153,10 +164,13 @@ def run(
                     sources, outdated = tagged.remaining_joined(sources)
                     output.batches.remove(outdated)
                 tagging = make_run(ray, output, plan, options, description)
-                tagging.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), report)
-                progress, elapsed_s = tagging.progress, perf_counter() - begun
+                heartbeat.progress = tagging.progress
+                show = reported(report, str(output.folder)) if options.address else report
+                tagging.go(iter(sources), len(sources), sum(source.size_bytes for source in sources), show)
+                elapsed_s = perf_counter() - begun
         times = set_times(output.batches, plan.resolver, split=options.channels == "split", gap_s=options.join_gap_s)
         recordings = output.batches.recordings(["status", "reason", "recording", "duration_s", "files", "warnings"])
+        progress = heartbeat.progress
         finished = {"finished": now(), "elapsed_s": round(elapsed_s, 3), "tagged_s": progress.tagged_s}
         output.note(description | finished | {"batches": output.batches.names})
         _score_own_classes(options, output, description)
@@ -265,43 +279,3 @@ def describe(options: TagOptions, checkpoint: LoadedTagger, embedding_size: int 
         "inputs": [str(locate(given)) for given in options.inputs],
         "labels": [{"index": label.index, "mid": label.mid, "name": label.name} for label in weak_labels()],
     }
-
-
-class _Line(logging.Formatter):
-    """Makes one line of each message: a name in it cannot forge another."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-class _RunLog(logging.FileHandler):
-    """A log in an output folder that may vanish: the run ends by itself, with an error about the tables."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Lose the line."""
-
-    def close(self) -> None:
-        """Close the file."""
-        with suppress(OSError):
-            super().close()
-
-
-@contextmanager
-def _logged(output: Output, description: dict[str, Any]) -> Iterator[None]:
-    """Keep a log of the run in its output folder."""
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    with output.log(f"{description['id']}.log") as path:
-        handler = _RunLog(path, encoding="utf-8")
-        handler.setFormatter(_Line("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-        try:
-            log.info("started: %s", " ".join(description["command"]))
-            yield
-            log.info("finished")
-        except BaseException as error:
-            log.error("ended by %s: %s", type(error).__name__, error)
-            raise
-        finally:
-            log.removeHandler(handler)
-            handler.close()

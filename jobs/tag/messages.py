@@ -13,12 +13,14 @@ from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.files import REPAIR
 from satpipe.pipeline.tagging.progress import length
 from satpipe.sat.model.config import BUNDLED_SOURCE, grids_text
+from satpipe.sat.printable import counted
 
 if TYPE_CHECKING:
     from satpipe.jobs.tag.job import Summary
     from satpipe.jobs.tag.plan import Plan
 
 NAMES = 3  # in one line
+IDLE_S = 60.0  # without progress, before a line says so
 KINDS = 8  # of files that are not read, in one line
 
 
@@ -38,22 +40,22 @@ def plan(plan: "Plan", out: str | Path, *, prune: bool) -> list[str]:
             "       The published weights are better: `satpipe models` lists them, `satpipe models pull` fetches one."
         )
     lines.append(
-        f"found: {count(plan.files, 'recording')}; to tag: {plan.remaining:,} ({plan.remaining_bytes / 1e6:,.1f} MB)"
+        f"found: {counted(plan.files, 'recording')}; to tag: {plan.remaining:,} ({plan.remaining_bytes / 1e6:,.1f} MB)"
     )
     if plan.outdated:
-        lines.append(f"       {count(len(plan.outdated), 'recording')} changed or failed before: tagged again")
+        lines.append(f"       {counted(len(plan.outdated), 'recording')} changed or failed before: tagged again")
     if plan.damage.problems:
         shown = [problem.removesuffix(f": {REPAIR}") for problem in plan.damage.problems[:EXAMPLES]]
         lines += [f"damaged: {problem}" for problem in shown] + (
             ["         ..."] if plan.damage.problems[EXAMPLES:] else []
         )
-        lines.append(f"       {count(len(plan.damage.affected), 'recording')} in damaged tables: tagged again")
+        lines.append(f"       {counted(len(plan.damage.affected), 'recording')} in damaged tables: tagged again")
     if len(plan.lacking):
         lacking_s = length(pc.sum(plan.lacking["duration_s"]).as_py() or 0.0)
-        lines.append(f"       {count(len(plan.lacking), 'recording')} ({lacking_s}) without embeddings: tagged again")
+        lines.append(f"       {counted(len(plan.lacking), 'recording')} ({lacking_s}) without embeddings: tagged again")
     if plan.without_files:
         then = "rows removed" if prune else "rows kept, --prune removes them"
-        lines.append(f"       {count(len(plan.without_files), 'recording')} in the tables without a file: {then}")
+        lines.append(f"       {counted(len(plan.without_files), 'recording')} in the tables without a file: {then}")
     lines += _not_read(plan.search.not_read)
     lines += [f"cannot be read: {problem}" for problem in plan.search.problems]
     lines += [f"note: {note}" for note in plan.notes]
@@ -67,11 +69,13 @@ def summary(summary: "Summary", out: str | Path) -> list[str]:
         speed = summary.tagged_s / summary.elapsed_s
         took = timedelta(seconds=round(summary.elapsed_s))
         lines.append(f"tagged {length(summary.tagged_s)} in {took} ({speed:.0f} x realtime)")
-    lines.append(f"{out} contains {count(summary.recordings, 'recording')}, {length(summary.duration_s)}")
+    lines.append(f"{out} contains {counted(summary.recordings, 'recording')}, {length(summary.duration_s)}")
     problems = sum(summary.statuses.values()) - summary.statuses.get("ok", 0)
     if problems:
         kinds = ", ".join(f"{number} {status}" for status, number in summary.statuses.items() if status != "ok")
-        lines.append(f"  {count(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:")
+        lines.append(
+            f"  {counted(problems, 'recording')} with a problem ({kinds}); status and reason are in the table:"
+        )
         lines += [f"    {recording}: {reason}" for recording, reason in summary.examples.items()]
         lines += [f"    ... {_all_problems(out)}"] if problems > len(summary.examples) else []
     lines += [f"  {line}" for line in _not_read(summary.not_read)]
@@ -110,7 +114,7 @@ def _joined(summary: "Summary") -> list[str]:
     if summary.files is None:
         return []
     files, deployments = summary.files
-    lines = [f"joined: {count(files, 'file')} to {count(deployments, 'deployment')}"]
+    lines = [f"joined: {counted(files, 'file')} to {counted(deployments, 'deployment')}"]
     overlaps = [f"{first} and {second} ({s:,.1f} s)" for first, second, s in summary.not_joined.overlaps]
     if overlaps:
         lines.append(f"  not joined because they overlap: {len(overlaps):,}, such as {some(overlaps)}")
@@ -144,43 +148,75 @@ def _times(summary: "Summary") -> list[str]:
 
 def _sources(counts: Mapping[str, int], total: int) -> str:
     sources = ", ".join(f"{counts[source]:,} from {source}" for source in SOURCES if counts.get(source))
-    return f"{sum(counts.values()):,} of {count(total, 'recording')}{f' ({sources})' if sources else ''}"
+    return f"{sum(counts.values()):,} of {counted(total, 'recording')}{f' ({sources})' if sources else ''}"
 
 
 def status(status: Status, out: str | Path) -> list[str]:
     """Describe the state of an output folder."""
     run, total = status.run, sum(status.recordings.values())
-    if status.running:
-        state = "running"
-    elif "finished" in run:
-        state = f"finished {run['finished']}"
-    else:
-        state = "not finished; the same command continues"
+    lines = [f"{_state(status)}, started {run.get('started', '?')}"]
     arch, source = run.get("identity", {}).get("arch", "?"), run.get("model", {}).get("source", "?")
-    lines = [f"{state}, started {run.get('started', '?')}", f"model: {arch}, {source}"]
-    lines.append(f"in the tables: {count(total, 'recording')}, {length(status.duration_s)}")
+    lines.append(f"model: {arch}, {source}")
+    lines += _progress(status)
+    lines.append(f"in the tables: {counted(total, 'recording')}, {length(status.duration_s)}")
     lines.append(f"start time known for {_sources(status.times, total)}")
     if status.staged:
-        lines.append(f"tagged but not in the tables yet: {count(status.staged, 'task')}")
+        lines.append(f"tagged but not in the tables yet: {counted(status.staged, 'task')}")
     if status.log:
         lines.append(f"log: {status.log}")
     problems = total - status.recordings.get("ok", 0)
     if problems:
-        lines.append(f"{count(problems, 'recording')} with a problem:")
+        lines.append(f"{counted(problems, 'recording')} with a problem:")
         lines += [f"  {recording}: {reason}" for recording, reason in status.problems.items()]
         lines += [f"  ... {_all_problems(out)}"] if problems > len(status.problems) else []
     lines += _warnings(status.warnings, out)
     return lines
 
 
+def _state(status: Status) -> str:
+    """Describe how the last run ended, or that it goes on."""
+    beat = status.beat
+    on = f" on {beat.host}" if beat else ""
+    match status.state:
+        case "running":
+            idle = f", no progress for {_time(status.age_s)}" if status.age_s and status.age_s > IDLE_S else ""
+            return f"running{on}{idle}"
+        case "finished":
+            return f"finished {status.run.get('finished', '?')}"
+        case "failed":
+            return f"failed{on}: {beat.error if beat else '?'}; the same command continues"
+        case "died":
+            return f"died{on}, last seen {beat.written if beat else '?'}; the same command continues"
+        case "stopped":
+            return "stopped; the same command continues"
+    return "not finished; the same command continues"
+
+
+def _progress(status: Status) -> list[str]:
+    """Describe the progress of a run that has not finished, and the folders that it could not search."""
+    beat = status.beat
+    if beat is None:
+        return []
+    lines = [f"not searched: {problem}" for problem in beat.not_searched]
+    figures = beat.figures
+    if status.state == "finished" or not figures.get("files"):
+        return lines
+    done, found = length(figures["done_s"], figures["found_s"]), length(figures["found_s"])
+    headers = f"headers of {figures['files_probed']:,} of {counted(figures['files'], 'file')} read"
+    parts = [headers, f"{done.rpartition(' ')[0]} of {found} tagged"]
+    if figures["left_s"] is not None:
+        parts.append(f"{figures['x_realtime']:.0f} x realtime")
+        parts += [f"{_time(figures['left_s'])} left"] if status.state == "running" else []
+    return [f"progress: {', '.join(parts)}", *lines]
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
 def check(problems: Sequence[str], out: str | Path) -> list[str]:
     """Describe what is wrong with the tables of an output folder."""
-    return [*problems, count(len(problems), "problem")] if problems else [f"{out} is undamaged"]
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural if needed."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return [*problems, counted(len(problems), "problem")] if problems else [f"{out} is undamaged"]
 
 
 def some(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from satpipe.pipeline.recordings.probing import Unusable, probe_each
 from satpipe.pipeline.start_times.from_csv import read_clock_drifts, read_times
 from satpipe.pipeline.start_times.resolver import RecordedFile, StartTimeResolver, find_zone
 from satpipe.sat.errors import ConfigError
+from satpipe.sat.printable import counted
 
 
 def make_resolver(options: TagOptions) -> StartTimeResolver:
@@ -37,9 +38,9 @@ def unmatched(resolver: StartTimeResolver, options: TagOptions, names: Sequence[
         others = [name for name in names if resolver.names.by_pattern(name) is None]
         what = f"--time-pattern {options.time_pattern} does not match"
         if len(others) == len(names):
-            raise ConfigError(f"{what} any of {len(names):,} names, such as {some(others)}")
+            raise ConfigError(f"{what} any of {counted(len(names), 'name')}, such as {some(others)}")
         if others:
-            yield f"{what} {len(others):,} of {len(names):,} names, such as {some(others)}"
+            yield f"{what} {len(others):,} of {counted(len(names), 'name')}, such as {some(others)}"
     if options.times:
         known = set(names)
         unknown = [(name, true.line) for name, true in resolver.times.items() if name not in known]

@@ -4,13 +4,14 @@ from typing import Any
 
 from satpipe.jobs.train.prepare import Prepared
 from satpipe.sat.model.config import CLASSES
+from satpipe.sat.printable import counted
 
 EXAMPLES = 5  # of each kind
 
 
 def prepared(done: Prepared) -> list[str]:
     """Describe a training set, and the clips missing from it."""
-    labels = f"{done.classes} classes" if done.classes else "without labels"
+    labels = counted(done.classes, "class", "classes") if done.classes else "without labels"
     lines = [f"{_count(done.clips, 'clip')} in {done.folder}, {labels}"]
     if done.classes:
         lines.append(f"{CLASSES - done.classes} of the model's classes never occur")

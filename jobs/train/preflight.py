@@ -19,6 +19,7 @@ from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.sat.errors import ConfigError, TrainingError
 from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.device import device_named
+from satpipe.sat.printable import counted
 from satpipe.sat.weights.registry import load_checkpoint
 from torch import Tensor, nn
 
@@ -56,7 +57,7 @@ def check_inputs(settings: TrainConfig) -> None:
             Segments(settings.validation_labels, others)
         shared = int((shards.clips.places(others.clips) >= 0).sum())
         if shared and settings.validation != settings.data:
-            raise ConfigError(f"{shared:,} clips are in both {settings.data} and {settings.validation}")
+            raise ConfigError(f"{settings.data} and {settings.validation} share {counted(shared, 'clip')}")
     if settings.init:
         load_checkpoint(settings.init)
     if settings.teacher:

@@ -28,6 +28,7 @@ from satpipe.sat.errors import ConfigError, DamageError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.model.cutting import chunk_samples
+from satpipe.sat.printable import counted
 
 THREADS = 8  # files read at the same time; each takes the memory of a row group, about 20 MB
 BLOCK_CHUNKS = 65_536  # 35 h of SAT-2s: 69 MB of scores
@@ -203,7 +204,9 @@ class Tables:
 
     def _nearest(self, name: str) -> str:
         near = get_close_matches(name, islice(self.recordings, SEARCHED), n=3)
-        return f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(self.recordings):,} recordings"
+        return (
+            f"; did you mean {' or '.join(near)}?" if near else f"; it has {counted(len(self.recordings), 'recording')}"
+        )
 
     def part(self, recordings: Ints) -> Part:
         """Return all chunks of recordings, given by position."""

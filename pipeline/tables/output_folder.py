@@ -2,6 +2,7 @@ r"""The output folder: its content, its lock, and its consistency after any inte
 
     run.json                the run that wrote the tables
     runs/RUN.json           a file for each run that wrote rows: the description of the run
+    _progress.json          progress of the run, written every few seconds
     log/RUN.log             tasks, with worker and duration, a file for each run
     tags/ID.parquet         \
     scores/ID.parquet        \
@@ -15,19 +16,21 @@ that replaces another names it in its recordings file, so that the other is remo
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from satpipe.pipeline.storage import is_remote, locate, output_file
 from satpipe.pipeline.tables.batches import Batches
-from satpipe.pipeline.tables.files import OWN, RUNS, read_run, tables_of, write_run
+from satpipe.pipeline.tables.files import OWN, PROGRESS, RUNS, read_run, tables_of, write_run
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
 from satpipe.pipeline.tables.upgrade import upgrade
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import AUTO
+
+LOCK_WAIT_S = 0.5  # for another process to see whether the folder is locked
 
 
 class Output:
@@ -40,7 +43,14 @@ class Output:
         self.staging = Staging(self.folder)
 
     @contextmanager
-    def claim(self, run: dict[str, Any], *, overwrite: bool = False, damaged: Iterable[str] = ()) -> Iterator[None]:
+    def claim(
+        self,
+        run: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        damaged: Iterable[str] = (),
+        during: AbstractContextManager[object] | None = None,
+    ) -> Iterator[None]:
         """Hold the folder for this run: no other run may write to it meanwhile.
 
         An object store cannot be locked: there the later run takes over, and the earlier one stops at its next batch.
@@ -49,6 +59,7 @@ class Output:
             run: Content of `run.json`; its `identity` must be that of the existing tables.
             overwrite: Remove the existing tables.
             damaged: Batches to remove: from `find_damage`, and those that lack a table that is wanted now.
+            during: Entered as soon as the folder is claimed, before its tables are put in order.
 
         Raises:
             OutputError: Another run holds the folder, it cannot be written, or it has tables of another identity.
@@ -63,13 +74,14 @@ class Output:
             if earlier is not None:
                 upgrade(self.folder, earlier, damaged)
             self.note(run)
-            for name in (*tables_of(run), "recordings", FOLDER):
-                if not is_remote(self.folder):
-                    (self.folder / name).mkdir(exist_ok=True)
-            self.batches.drop(damaged)
-            self.batches.recover()
-            self.staging.recover()
-            yield
+            with during or nullcontext():
+                for name in (*tables_of(run), "recordings", FOLDER):
+                    if not is_remote(self.folder):
+                        (self.folder / name).mkdir(exist_ok=True)
+                self.batches.drop(damaged)
+                self.batches.recover()
+                self.staging.recover()
+                yield
 
     def _check(self, identity: dict[str, Any], run: dict[str, Any] | None) -> None:
         """Check that the existing tables, described by `run.json`, are of the same model and options."""
@@ -100,7 +112,7 @@ class Output:
         lock = self._lock()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            lock.acquire(timeout=LOCK_WAIT_S, poll_interval=LOCK_WAIT_S / 10)
         except Timeout:
             raise OutputError(f"{self.folder} is being written by another satpipe; let it finish first") from None
         except OSError as error:
@@ -112,20 +124,22 @@ class Output:
         finally:
             lock.release()
 
-    def is_locked(self) -> bool:
-        """Return True if another run holds the lock now; always False in an object store."""
-        if is_remote(self.folder) or not self.folder.exists():
-            return False
+    def is_locked(self) -> bool | None:
+        """Return True if a run holds the lock now; None if that cannot be known, as in an object store."""
+        if is_remote(self.folder):
+            return None
         lock = self._lock()
         try:
-            lock.acquire()
+            lock.acquire(timeout=0)
         except Timeout:
             return True
+        except OSError:  # of another user, or on a disk that is mounted read-only
+            return None
         lock.release()
         return False
 
     def _lock(self) -> FileLock:
-        return FileLock(self.folder / ".lock", timeout=0)
+        return FileLock(self.folder / ".lock")
 
     def refuse_others(self) -> None:
         """Make sure that the folder is an output folder, does not exist or is empty.
@@ -135,7 +149,7 @@ class Output:
         """
         if self.run() is None and self.folder.exists():
             files = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [self.folder.name]
-            strange = sorted(set(files) - {".lock", "log", FOLDER, OWN, RUNS, *SCHEMAS})
+            strange = sorted(set(files) - {".lock", "log", PROGRESS, FOLDER, OWN, RUNS, *SCHEMAS})
             if strange:
                 raise OutputError(
                     f"{self.folder} is not an output folder of satpipe and is not empty ({strange[0]}, ...): name "
@@ -166,7 +180,8 @@ class Output:
             path.parent.mkdir(exist_ok=True)
             yield path
 
-    def last_log(self) -> list[str]:
-        """Return the lines of the latest log."""
+    def last_log(self) -> str:
+        """Return the last line of the latest log, "" if there is none."""
         logs = sorted((self.folder / "log").glob("*.log"), key=lambda path: path.name)
-        return logs[-1].read_text(encoding="utf-8").splitlines() if logs else []
+        lines = logs[-1].read_text(encoding="utf-8").splitlines() if logs else []
+        return lines[-1] if lines else ""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 _SHORT_S = 360.0  # below a tenth of an hour
 
@@ -22,6 +23,7 @@ class Progress:
         probed_s: Length of their recordings.
         done_s: Length tagged, including `resumed_s`.
         resumed_s: Length that earlier runs had tagged.
+        elapsed_s: Time since the run began to read headers.
         recordings: Number of recordings finished in this run, by status.
         seconds: Workers' time by stage.
     """
@@ -33,6 +35,7 @@ class Progress:
     probed_s: float = 0.0
     done_s: float = 0.0
     resumed_s: float = 0.0
+    elapsed_s: float = 0.0
     recordings: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
 
@@ -60,3 +63,28 @@ class Progress:
     def failures(self) -> int:
         """Number of recordings that were not tagged from start to end."""
         return self.recordings.total() - self.recordings["ok"]
+
+    @property
+    def rate(self) -> float:
+        """Seconds of audio tagged per second; 0 until some are."""
+        return self.tagged_s / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Time left at this rate; None while that is not known."""
+        return max(0.0, self.found_s - self.done_s) / self.rate if self.rate > 0 else None
+
+    def figures(self) -> dict[str, Any]:
+        """Return all figures, for JSON."""
+        left_s = self.left_s
+        return {
+            "files": self.files,
+            "files_probed": self.files_probed,
+            "found_s": round(self.found_s, 3),
+            "done_s": round(self.done_s, 3),
+            "resumed_s": round(self.resumed_s, 3),
+            "elapsed_s": round(self.elapsed_s, 3),
+            "x_realtime": round(self.rate, 3),
+            "left_s": None if left_s is None else round(left_s, 1),
+            "recordings": dict(self.recordings),
+        }

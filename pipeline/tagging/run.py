@@ -1,7 +1,7 @@
 """One run of `tag`, from sources to tables."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
 
@@ -15,12 +15,14 @@ from satpipe.pipeline.tables.files import new_name
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.staged import StagedSpan
 from satpipe.pipeline.tagging.conclude import OpenRecording, row_of
+from satpipe.pipeline.tagging.events import event
 from satpipe.pipeline.tagging.planner import Planner
 from satpipe.pipeline.tagging.progress import Progress
 from satpipe.pipeline.tagging.spans import Span, narrow
 from satpipe.pipeline.tagging.worker import WorkerOptions, publish, tag_and_stage
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
+from satpipe.sat.printable import counted
 from satpipe.sat.taggers.interface import LoadedTagger
 
 log = logging.getLogger("satpipe")
@@ -70,6 +72,7 @@ class TagRun:
         self._ready_chunks = 0
         self._noted = monotonic()
         self.progress = Progress()
+        engine.on_retry = self._note_retry
 
     def go(self, sources: Iterator[Source], files: int, size_bytes: int, report: Callable[[Progress], None]) -> None:
         """Tag all sources: `files` with `size_bytes` in total.
@@ -78,15 +81,17 @@ class TagRun:
             OutputError: The output cannot be written.
         """
         self.progress.files, self.progress.size_bytes = files, size_bytes
+        begun = monotonic()
         try:
             while self._fill(sources):
                 for (take, items), result in self._engine.results(timeout_s=1.0):
                     take(items, result)
                 self._publish(at_least=PUBLISH_RECORDINGS)
+                self.progress.elapsed_s = monotonic() - begun
                 report(self.progress)
                 if monotonic() - self._noted >= NOTE_EVERY_S:
                     self._noted = monotonic()
-                    log.info("done: %s", self.progress.text)
+                    log.info("done: %s", self.progress.text, extra=event("progress", **self.progress.figures()))
         except KeyboardInterrupt:
             # Finished recordings go into the tables; staged spans wait for the next run.
             if self._ready:
@@ -176,6 +181,7 @@ class TagRun:
         if isinstance(result, StagedSpan) and result.outcome.broken:
             instead = current.instead(result.outcome.file, self._channels)
         if instead:
+            self._note_retry([span], "decoding breaks off before the end that the header states")
             self._output.staging.discard(each.file for each in current.staged if each.spans == 1)
             del self._open[name]
             for recording in instead:
@@ -187,10 +193,21 @@ class TagRun:
     def _finish(self, finished: Finished) -> None:
         row = finished.row
         self.progress.recordings[row["status"]] += 1
-        if row["status"] != "ok":
-            log.warning("%s: %s: %s", row["recording"], row["status"], row["reason"])
+        known = {name: row[name] for name in ("recording", "duration_s", "chunks", "status", "reason", "warnings")}
+        if row["status"] == "ok":
+            log.debug("%s: tagged", row["recording"], extra=event("recording_finished", **known))
+        else:
+            text = f"{row['status']}: {row['reason']}"
+            log.warning("%s: %s", row["recording"], text, extra=event("recording_failed", **known))
         self._ready.append(finished)
         self._ready_chunks += row["chunks"]
+
+    def _note_retry(self, items: Sequence[Source | Span], reason: str) -> None:
+        """Note that files or spans are tried again."""
+        for item in items:
+            name = item.recording if isinstance(item.recording, str) else item.recording.name
+            extra = event("recording_retried", recording=name, reason=reason)
+            log.info("%s is tried again: %s", name, reason, extra=extra)
 
     def _publish(self, at_least: int) -> None:
         """Have finished recordings written into the tables when they fill a file."""
@@ -203,7 +220,7 @@ class TagRun:
 
 def _check_published(batch: list[Finished], result: Lost | None) -> None:
     if isinstance(result, Lost):
-        raise OutputError(f"{len(batch)} finished recordings could not be written: {result.reason}")
+        raise OutputError(f"could not be written: {counted(len(batch), 'finished recording')}: {result.reason}")
 
 
 def _named(task: list[Span]) -> str:

@@ -19,6 +19,7 @@ from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
+from satpipe.sat.printable import counted
 from torch import Tensor
 
 BLOCK_BATCHES = 8  # batches whose compressed audio is read together
@@ -138,7 +139,8 @@ class Feed:
         self.steps = self._per_epoch // (batch * world)
         if not self.steps:
             raise ConfigError(
-                f"an epoch has {self._per_epoch:,} examples, fewer than a batch of {batch * world}: lower batch"
+                f"an epoch has {counted(self._per_epoch, 'example')}, fewer than a batch of {batch * world}: "
+                "lower batch"
             )
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:

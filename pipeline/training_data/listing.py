@@ -11,6 +11,7 @@ from pathlib import Path
 from satpipe.pipeline.recordings.find import Search, Source
 from satpipe.sat.errors import ConfigError, LabelError
 from satpipe.sat.labels import find
+from satpipe.sat.printable import counted
 
 _PATH_COLUMNS = ("path", "file", "filename", "clip", "recording")
 _LABEL_COLUMNS = ("labels", "label", "mids", "mid", "positive_labels")
@@ -85,13 +86,13 @@ def list_clips(
             clips.append(Clip(name, source.path, source.size_bytes, labels))
     if not clips:
         raise ConfigError(
-            f"{folder} contains none of the {len(rows):,} clips in {table or segments}: "
+            f"{folder} contains none of the {counted(len(rows), 'clip')} in {table or segments}: "
             f"the first clip in the table is {rows[0][0] if rows else 'nothing'!r}, "
             f"the first in the folder {sources[0].recording if sources else 'nothing'!r}"
         )
     repeated = len(clips) - len({clip.name for clip in clips})
     if repeated:
-        raise ConfigError(f"{table or segments} names {repeated:,} clips more than once")
+        raise ConfigError(f"{table or segments} names {counted(repeated, 'clip')} more than once")
     return Listing(clips, missing, len(sources) - len({clip.path for clip in clips}), unknown)
 
 

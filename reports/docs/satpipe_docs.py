@@ -1,9 +1,9 @@
 """Directives that generate tables of the documentation from the code, so that no fact is typed twice.
 
 `schema NAME`: the columns of a table in `satpipe.pipeline.tables.columns`. `statuses`: the possible statuses of a
-recording. `warnings`: the kinds of warnings of a recording. `configurations models` or `configurations training`: the
-configurations that come with satpipe. `paper-training`: the paper's training next to that of the configurations.
-`cost`: the measured cost of models. `groups`: the groups of classes.
+recording. `warnings`: the kinds of warnings of a recording. `metrics`: those of a run on a cluster. `configurations
+models` or `configurations training`: the configurations that come with satpipe. `paper-training`: the paper's training
+next to that of the configurations. `cost`: the measured cost of models. `groups`: the groups of classes.
 """
 
 import json
@@ -17,6 +17,7 @@ from docutils import nodes
 from satpipe.jobs.train.config import CONFIG_FOLDER, STAGES, Stage, load_config
 from satpipe.pipeline import recording_warnings
 from satpipe.pipeline.tables import columns, schemas
+from satpipe.pipeline.tagging import metrics
 from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.reports import profile_tables
 from satpipe.reports.tables import markdown_text
@@ -58,6 +59,15 @@ class Warnings(SphinxDirective):
         """Return the table."""
         rows = ((f"`{kind}`", meaning) for kind, meaning in recording_warnings.KINDS.items())
         return self.parse_text_to_nodes(_table(("kind", ""), rows))
+
+
+class Metrics(SphinxDirective):
+    """The metrics of a run on a cluster, as Prometheus sees them."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        rows = ((f"`{metrics.exported(name)}`", meaning) for name, meaning in metrics.ALL.items())
+        return self.parse_text_to_nodes(_table(("metric", ""), rows))
 
 
 class Configurations(SphinxDirective):
@@ -208,6 +218,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "schema": Schema,
         "statuses": Statuses,
         "warnings": Warnings,
+        "metrics": Metrics,
         "configurations": Configurations,
         "cost": Cost,
         "groups": Groups,

@@ -179,7 +179,7 @@ def test_the_design_cards_commands(here: Path, satpipe: Satpipe, satpipe_here: S
     assert strong.returncode == 0, strong.stderr
     assert strong.stderr == "OUT: out\n"
     assert f"strong: {here}/labels/{audioset.STRONG}, 11 of 11 clips found" in strong.stdout
-    assert "note: 1 recordings are not in the strong labels" in strong.stdout
+    assert "note: not in the strong labels and not evaluated: 1 recording\n" in strong.stdout
     assert "segment-F1" in strong.stdout
     weak = satpipe_here("evaluate", "--weak", cwd=here)
     assert weak.returncode == 0, weak.stderr

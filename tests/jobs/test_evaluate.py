@@ -333,7 +333,7 @@ def test_fewer_clips_than_listed_are_counted_and_said(made: Path, tmp_path: Path
     strong = result["truth"]["strong"]
     assert (strong["listed"], strong["found"], strong["not_found"]) == (57, 50, 7)
     unlisted, others = result["notes"]
-    assert unlisted == "10 recordings are not in the strong labels and were not evaluated"
+    assert unlisted == "not in the strong labels and not evaluated: 10 recordings"
     assert "labelled events are not in the class set 381, of 16 classes: Shower (4)" in others
     assert "50 of 57 clips found (not found: missing0000_30000" in "\n".join(evaluation.result_text(result))
     assert {figure["clips_found"] for figure in result["figures"]} == {50}

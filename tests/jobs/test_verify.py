@@ -125,7 +125,7 @@ def test_each_answer_counts_for_the_events_it_stands_for_and_unsure_ones_are_sta
     for note in (
         "Dog: only the highest scores were judged",
         "Bird: clips answered unsure do not count",
-        "Bird: 4 clips have no answer yet",
+        "Bird: no answer yet for 4 clips",
     ):
         assert f"note: {note}" in done.output
     content = json.loads((tmp_path / "thresholds.json").read_text())

@@ -1,7 +1,9 @@
 """`satpipe tag` from and to an object store: a real S3 server on loopback."""
 
 import asyncio
+import json
 import os
+import platform
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from object_store import download, in_store, object_store
 from s3fs import S3FileSystem
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
+from satpipe.pipeline.tagging import heartbeat
 from tag_tables import assert_same_tables, make_recordings
 from upath import UPath
 
@@ -60,14 +63,23 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
     process = Forked(tmp_path / "printed", tag_in_store, aws, source, "-o", target, *options)
     staged = bucket("out/_staged")
     assert process.wait_for(lambda: len(list(staged.glob("*.parquet"))) >= 3, every_s=0.2), process.printed()
+    monitor = without_ray.satpipe("status", target, "--json")
+    state = json.loads(monitor.stdout)
+    assert (state["state"], state["run"]["files"], state["host"]) == ("running", 6, platform.node())
+    assert "tagged" in state["log"]  # which is not in the store yet
     process.kill()
     assert process.ends() == -signal.SIGKILL
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heartbeat, "PATIENCE_S", 0.1)  # no other heartbeat comes
+        patch.setattr(heartbeat, "WATCH_EVERY_S", 0.05)
+        assert without_ray.satpipe("status", target).stdout.startswith(f"died on {platform.node()}, last seen 2")
     done = satpipe("tag", source, "-o", target, *options)
     assert done.returncode == 3, done.stderr
     assert_same_tables(download(f"{BUCKET}/out", tmp_path / "remote"), local, same_files=False)
     assert pd.read_parquet(f"{target}/tags", storage_options={"skip_instance_cache": True}).shape[0] > 0
     assert [path.name for path in bucket("out/_staged").glob("*")] == []
 
+    assert without_ray.satpipe("status", target, "--max-age", "1h").returncode == 3
     again = without_ray.satpipe("tag", source, "-o", target, *options)
     assert again.returncode == 3
     assert "to tag: 0" in again.stdout

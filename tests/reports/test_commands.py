@@ -424,6 +424,8 @@ COMMANDS = {
     "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": Command(check_joined),
     f"{TAG} --dry-run": Command(prints("6 recordings"), (TAG,)),
     "satpipe status": Command(prints("finished", "model: SAT_T_2s"), (TAG,)),
+    "satpipe status --max-age 26h": Command(prints("finished"), (TAG,)),
+    "satpipe status --json": Command(prints('"state": "finished"', '"exit_code": 0'), (TAG,)),
     "satpipe status --check": Command(prints("out is undamaged"), (TAG,)),
     f"{TAG} --prune": Command(check_pruned, (TAG,), apart=True),
     f"{TAG} --retry-failed": Command(check_tag, (TAG,)),

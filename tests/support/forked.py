@@ -52,6 +52,11 @@ class Forked:
             raise TimeoutError(f"it has not ended after {timeout_s} s")
         return self._process.exitcode
 
+    @property
+    def alive(self) -> bool:
+        """True until the process has ended."""
+        return self._process.is_alive()
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process and its group."""
         os.killpg(self.pid, number)
@@ -66,7 +71,7 @@ class Forked:
         while time.monotonic() < deadline:
             if condition():
                 return True
-            if not self._process.is_alive():
+            if not self.alive:
                 return False
             time.sleep(every_s)
         raise TimeoutError(f"nothing happened in {timeout_s} s")

@@ -67,11 +67,11 @@ class Evaluator:
             clips = counted(len(listed), "clip")
             if published:
                 raise TruthError(
-                    f"none of the {theirs} is one of the {clips} in {Path(path).name}. {audioset.NAMES[0]}",
+                    f"of the {theirs}, none is one of the {clips} in {Path(path).name}. {audioset.NAMES[0]}",
                     *audioset.NAMES[1:],
                 )
             raise TruthError(
-                f"none of the {clips} of {path} ({listed[0]}, ...) is among the {theirs}: use --mapping FILE to "
+                f"of the {clips} of {path} ({listed[0]}, ...), none is among the {theirs}: use --mapping FILE to "
                 "assign them"
             )
         found = [listed[clip] for clip in match.clip]

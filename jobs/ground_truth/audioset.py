@@ -15,6 +15,7 @@ from pathlib import Path
 from satpipe.jobs.options.results import AUDIOSET
 from satpipe.pipeline.storage import is_remote, locate
 from satpipe.sat.errors import TruthError
+from satpipe.sat.printable import counted
 from satpipe.sat.weights.download import Progress, Source, cache_folder, download
 
 PAGE = "https://research.google.com/audioset/download_strong.html"
@@ -100,4 +101,5 @@ def _check(path: Path) -> None:
         raise TruthError(f"{path} does not have the columns {', '.join(COLUMNS)} in every row")
     clips = len({row[0] for row in rows})
     if (len(rows), clips) != (EVENTS, CLIPS):
-        raise TruthError(f"{path} has {len(rows):,} events of {clips:,} clips, not {EVENTS:,} of {CLIPS:,}")
+        found = f"{counted(len(rows), 'event')} of {counted(clips, 'clip')}"
+        raise TruthError(f"{path} has {found}, not {EVENTS:,} of {CLIPS:,}")

@@ -12,6 +12,7 @@ from satpipe.jobs.train.prepare import Prepared, label, prepare
 from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES
+from satpipe.sat.printable import counted
 from satpipe.sat.weights.hub import BUNDLED_PATH
 
 Where = tuple[tuple[str, str], ...]
@@ -89,7 +90,9 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
         done = corpus.prepare(part, out / part)
         if done.problems or done.listing.missing:
             bad = [*done.listing.missing, *done.problems]
-            raise ConfigError(f"{len(bad):,} clips of {corpus.folder} are missing or cannot be read, such as {bad[0]}")
+            raise ConfigError(
+                f"missing or not readable: {counted(len(bad), 'clip')} of {corpus.folder}, such as {bad[0]}"
+            )
         _label(out / part, out / f"{part}-labels", corpus.scores, (("kind", "window"),))
     data, labels = f"data={out / 'train'}", f"labels={out / 'train-labels'}"
     if options.extra:

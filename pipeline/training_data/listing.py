@@ -86,7 +86,7 @@ def list_clips(
             clips.append(Clip(name, source.path, source.size_bytes, labels))
     if not clips:
         raise ConfigError(
-            f"{folder} contains none of the {counted(len(rows), 'clip')} in {table or segments}: "
+            f"{table or segments} has {counted(len(rows), 'clip')}, of which {folder} has none: "
             f"the first clip in the table is {rows[0][0] if rows else 'nothing'!r}, "
             f"the first in the folder {sources[0].recording if sources else 'nothing'!r}"
         )

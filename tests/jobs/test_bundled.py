@@ -132,7 +132,7 @@ def test_what_a_corpus_does_not_have_is_named(folder: Path, tmp_path: Path, ray_
     corpus = write_corpus(tmp_path / "corpus", {"a.flac": "train"})
     (corpus / "teacher_scores.parquet").touch()
     (corpus / "audio" / "a.flac").write_bytes(b"no audio")
-    with pytest.raises(ConfigError, match=r"1 clips of .* are missing or cannot be read, such as a.flac"):
+    with pytest.raises(ConfigError, match=r"missing or not readable: 1 clip of .*, such as a.flac"):
         train_bundled(Corpus(corpus), BundledOptions(teacher="none.pt", out=tmp_path / "out"), lambda line: None)
 
 

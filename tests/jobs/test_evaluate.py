@@ -695,7 +695,7 @@ def test_bad_input_is_one_clear_message(satpipe_here: Satpipe, made: Path, tmp_p
         "letters.tsv": (f"{first}\t1\ttwo\t/m/09x0r\n", "line 2"),
         "backwards.tsv": (f"{first}\t1\t2\t/m/09x0r\n{first}\t3\t2\t/m/09x0r\n", "line 3"),
         "unknown.tsv": (f"{first}\t1\t2\t/m/nonsense\n", "line 2"),
-        "elsewhere.tsv": ("abcdefghijk_30000\t1\t2\t/m/09x0r\n", "none of the 1 clips"),
+        "elsewhere.tsv": ("abcdefghijk_30000\t1\t2\t/m/09x0r\n", "of the 1 clip of "),
     }
     out = made / "out"
     cases: list[tuple[tuple[object, ...], int, str]] = [

@@ -138,13 +138,13 @@ def test_audiosets_csvs(tmp_path: Path) -> None:
 
 def test_what_does_not_match_is_said(audio: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("path,labels\nelsewhere/a.wav,Dog\n")
-    with pytest.raises(ConfigError, match=r"contains none of the 1 clips in .* is 'elsewhere/a.wav'.*000.flac"):
+    with pytest.raises(ConfigError, match=r"has 1 clip, of which .* has none: .* is 'elsewhere/a.wav'.*000.flac"):
         list_clips(str(audio), tmp_path / "other.csv")
     (tmp_path / "no.csv").write_text("name,labels\na.wav,Dog\n")
     with pytest.raises(ConfigError, match="has no column of paths .* it has name, labels"):
         list_clips(str(audio), tmp_path / "no.csv")
     (tmp_path / "twice.csv").write_text("path,labels\n000.flac,Dog\n000.flac,Dog\n")
-    with pytest.raises(ConfigError, match="names 1 clips more than once"):
+    with pytest.raises(ConfigError, match="names 1 clip more than once"):
         list_clips(str(audio), tmp_path / "twice.csv")
     with pytest.raises(ConfigError, match="has no column fold"):
         list_clips(str(audio), tmp_path / "other.csv", where=[("fold", "1")])

@@ -1,6 +1,7 @@
 # An image of satpipe for processors, whose entry point is `satpipe`:
 #   docker build -t satpipe .
-#   docker run --rm --init --user "$(id -u):$(id -g)" -v /recordings:/recordings:ro -v "$PWD:/data" satpipe tag /recordings
+#   docker run --rm --init --user "$(id -u):$(id -g)" -v /recordings:/recordings:ro -v "$PWD:/data" satpipe \
+#     tag /recordings
 # For NVIDIA GPUs (run it with `--gpus all`):
 #   docker build -t satpipe:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 ARG PYTHON=3.11
@@ -10,8 +11,8 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=s3,ffmpeg
 WORKDIR /src
 COPY . .
-# ray[default] has what Ray's dashboard and its jobs need: a cluster that KubeRay or `ray up` starts uses this image too.
-# The rest of torch is for those who compile extensions of it.
+# ray[default] has what Ray's dashboard and its jobs need: clusters that KubeRay and `ray up` start use this image too.
+# What is removed is for those who compile extensions of torch.
 # hadolint ignore=DL3013
 RUN python -m pip install --no-cache-dir --no-warn-script-location --prefix=/install --extra-index-url "$TORCH_INDEX" \
         ".[$EXTRAS]" "ray[default]" \

@@ -19,7 +19,7 @@ from satpipe.jobs.train.config import CONFIG_FOLDER, TrainConfig
 from satpipe.pipeline.tables import schemas
 from texts import DOCS, ROOT, TEXTS, all_commands
 
-NOT_NAMES = {"satpipe.fish", "satpipe.taggers"}  # a file, and a group of entry points
+NOT_NAMES = {"satpipe.fish", "satpipe.schema", "satpipe.taggers"}  # a file, a key of metadata, a group of entry points
 PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
 
 

@@ -111,4 +111,4 @@ def _from_folder(folder: Path, name: str, value: Any, each: Declared | None) -> 
 
 
 def _path(folder: Path, path: str) -> str:
-    return path if is_remote(path) else os.path.normpath(folder / path)
+    return path if is_remote(path) else os.path.normpath(folder / os.path.expanduser(path))

@@ -89,10 +89,10 @@ def test_every_option_can_be_in_a_file(tmp_path: Path) -> None:
 def test_relative_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(
-        "inputs: [a, '*.wav', /b, 's3://bucket/c']\nout: s3://bucket/out\ntimes: times.csv\nown_classes: null\n"
+        "inputs: [a, '*.wav', /b, ~/b, 's3://bucket/c']\nout: s3://bucket/out\ntimes: times.csv\nown_classes: null\n"
         "model: own.safetensors\n"
     )
-    inputs = (str(tmp_path / "a"), str(tmp_path / "*.wav"), "/b", "s3://bucket/c")
+    inputs = (str(tmp_path / "a"), str(tmp_path / "*.wav"), "/b", str(Path.home() / "b"), "s3://bucket/c")
     expected = {"inputs": inputs, "out": "s3://bucket/out", "times": str(tmp_path / "times.csv")}
     assert read_config(path, TagOptions) == {**expected, "model": "own.safetensors"}  # maybe a name
     (tmp_path / "own.safetensors").touch()

@@ -22,7 +22,7 @@ MAX_GROWTH_FILES = 32
 
 @pytest.mark.slow
 def test_a_job_of_which_a_worker_is_killed_has_the_rows_of_one_run(tmp_path: Path) -> None:
-    rounds = soak(tmp_path, minutes=0, round_s=0, kill_every_s=1e9, refuse=0.05, seed=14)
+    rounds = soak(tmp_path, workers=1, minutes=0, round_s=0, kill_every_s=1e9, refuse=0.05, seed=14)
     assert rounds[-1].killed == 1
     assert rounds[-1].refused > 0
     assert rounds[-1].left <= 1  # what the killed worker was writing
@@ -34,7 +34,7 @@ def test_hours_of_arrivals(minutes: int, seed: int) -> None:
     folder = ROOT / "build" / "soak"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    rounds = soak(folder, minutes=minutes, round_s=60, kill_every_s=300, refuse=0.01, seed=seed)
+    rounds = soak(folder, workers=2, minutes=minutes, round_s=60, kill_every_s=300, refuse=0.01, seed=seed)
     assert rounds[-1].killed >= minutes // 10
     assert rounds[-1].refused > 0
     assert rounds[-1].left <= rounds[-1].killed  # what a killed worker was writing
@@ -44,14 +44,16 @@ def test_hours_of_arrivals(minutes: int, seed: int) -> None:
     assert median(each.open_files for each in end) < median(each.open_files for each in begin) + MAX_GROWTH_FILES
 
 
-def soak(folder: Path, *, minutes: int, round_s: float, kill_every_s: float, refuse: float, seed: int) -> list[Round]:
+def soak(
+    folder: Path, *, workers: int, minutes: int, round_s: float, kill_every_s: float, refuse: float, seed: int
+) -> list[Round]:
     """Run the job, and compare its tables with those of one undisturbed run over the same files."""
     sound = samples_16k(EXAMPLES / NAMES[0]).numpy()
     with object_store("recordings", "tables", refuse=refuse, seed=seed) as store:
         inputs = (folder / "recordings", in_store("s3://recordings/in"))
         inputs[0].mkdir()
         arrivals = Arrivals(sound, inputs, random.Random(seed))
-        out, options = "s3://tables/out", [*map(str, inputs), "--quiet"]
+        out, options = "s3://tables/out", [*map(str, inputs), "--workers", str(workers), "--quiet"]
         job = Soak(
             [str(COMMAND), "tag", *options, "-o", out],
             arrivals,

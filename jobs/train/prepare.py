@@ -15,7 +15,7 @@ from satpipe.pipeline.training_data.listing import Listing, list_clips
 from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.pipeline.training_data.shards import Shards, ShardWriter, claim, write_shard
 from satpipe.pipeline.training_data.teachers import from_table, label_shard
-from satpipe.sat.errors import OutputError
+from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
 
@@ -116,6 +116,8 @@ def label(
     shards = Shards(shards_folder)
     folder = locate(out)
     if teacher.endswith(".parquet") or Path(teacher).is_dir():
+        if options.chunks:
+            raise ConfigError(f"--chunk-s needs a teacher that hears the clips; {teacher} is a table of scores")
         describe(folder, shards, {"teacher": Path(teacher).name, "where": [list(pair) for pair in where]})
         table, missing = from_table(Path(teacher), set(shards.clips), where)
         with written_whole(folder / "psl-00000-of-00001.parquet") as temporary:
@@ -125,8 +127,12 @@ def label(
         teacher = str(Path(teacher).absolute())  # the workers of a running cluster have another working directory
     loaded = resolve(teacher)
     if not isinstance(loaded, Checkpoint):
-        loaded.adapted(options.piece_s)  # raises if it cannot read such segments
-    describe(folder, shards, {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)})
+        for _, length_s in [(0.0, options.piece_s), *options.chunk_spans_s(0.0)]:
+            loaded.adapted(length_s)  # raises if it cannot read such segments
+    made = {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)}
+    if not options.chunks:
+        del made["context_chunks"]
+    describe(folder, shards, made)
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}
     tasks = {

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.training_data.shards import Shards
-from satpipe.pipeline.training_data.teachers import Segments
+from satpipe.pipeline.training_data.teachers import ChunkLabels, Segments
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ
 from satpipe.sat.printable import counted
@@ -35,7 +35,8 @@ class Batch:
 
     Attributes:
         inputs: Waveforms [B, n] at 16 kHz, or log-mel values [B, 64, F].
-        labels: [B, 527] from 0 to 1; None for a set without labels.
+        labels: From 0 to 1, [B, 527]; or [B, 1 + N, 527], those of a sequence and of each of its N chunks; None for a
+            set without labels.
         clips: Names of the clips.
     """
 
@@ -52,7 +53,7 @@ class Examples:
         shards: The training set.
         clips: Clip number of each example, [N].
         starts_s: Start of each example in its clip, [N].
-        labels: Returns labels [n, 527] of examples by number; None for a set without labels.
+        labels: Returns labels of examples by number, [n, 527] or [n, 1 + N, 527]; None for a set without labels.
         weights: Relative probability of drawing each example, [N]; None if all are equal.
     """
 
@@ -91,14 +92,21 @@ def whole_clips(shards: Shards, *, labelled: bool, balance: float = 0.0, floor: 
     return Examples(shards, numbers, starts_s, labels if labelled else None, weights)
 
 
-def labelled_segments(shards: Shards, segments: Segments, *, balance: float = 0.0, floor: float = 1.0) -> Examples:
-    """Return every segment that a teacher labelled as an example."""
+def labelled_segments(
+    shards: Shards, segments: Segments, *, balance: float = 0.0, floor: float = 1.0, chunks: ChunkLabels | None = None
+) -> Examples:
+    """Return every segment that a teacher labelled as an example, with the labels of its chunks if they are given."""
+
+    def labels(examples: Indices) -> npt.NDArray[np.float32]:
+        whole = segments.labels(examples)
+        return whole if chunks is None else np.concatenate([whole[:, None], chunks.labels(examples)], 1)
+
     weights = None
     if balance:
         rarity = (segments.class_sums() + floor) ** -balance
         weights = segments.weighted_sums(rarity)
         weights += 0.05 * np.median(weights)
-    return Examples(shards, segments.numbers, segments.starts_s, segments.labels, weights)
+    return Examples(shards, segments.numbers, segments.starts_s, labels, weights)
 
 
 class Feed:

@@ -225,6 +225,10 @@ def test_a_table_can_be_the_teacher(shards: Shards, tmp_path: Path) -> None:
         from_table(tmp_path / "scores.parquet", set(shards.clips), (("split", "a"),))
     with pytest.raises(ConfigError, match="have no clip in common"):
         from_table(tmp_path / "scores.parquet", {"x.wav"})
+    with pytest.raises(
+        ConfigError, match="--chunk-s needs a teacher that hears the clips; .*scores.parquet is a table"
+    ):
+        label(shards.folder, tmp_path / "psl", str(tmp_path / "scores.parquet"), SegmentOptions(chunk_s=1.92))
 
 
 def test_no_teacher(tmp_path: Path) -> None:

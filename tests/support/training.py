@@ -30,11 +30,14 @@ def write_all(folder: Path, out: Path, clips_per_shard: int = 5, table: Path | N
     return Shards(out)
 
 
-def write_labels(shards: Shards, out: Path, teacher: Path) -> Segments:
+OVERLAPPING = SegmentOptions(hop_s=2.0)
+
+
+def write_labels(shards: Shards, out: Path, teacher: Path, options: SegmentOptions = OVERLAPPING) -> Segments:
     out.mkdir()
     for shard in range(len(shards.files)):
         location = out / f"psl-{shard:05d}-of-{len(shards.files):05d}.parquet"
-        label_shard(shards.folder, shard, str(teacher), SegmentOptions(hop_s=2.0), location)
+        label_shard(shards.folder, shard, str(teacher), options, location)
     return Segments(out, shards)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from satpipe.pipeline.recordings.resample import Samples
 from satpipe.pipeline.training_data.feed import Batch, Examples, Indices
+from satpipe.pipeline.training_data.segments import chunk_spans
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import CLASSES, HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE_HZ
@@ -21,6 +22,8 @@ from torch import Tensor
 VIEWS_AT_ONCE, GPU_VIEWS_AT_ONCE = 32, 512
 KEPT_SAMPLES = 2**31  # maximum length of the decoded clips kept in memory, as 16-bit numbers: 37 hours, 4 GiB
 JITTER_SAMPLES = SAMPLE_RATE_HZ  # 1 s
+JOIN_GAP_SAMPLES = 2 * SAMPLE_RATE_HZ  # maximum silence between joined clips
+FADE_SAMPLES = SAMPLE_RATE_HZ // 100  # of joined clips: a hard cut would click
 PLAIN_SHARE, NOISE_SHARE = 0.15, 0.03
 _FULL_SCALE = 32767
 
@@ -28,19 +31,21 @@ _FULL_SCALE = 32767
 class Views:
     """Batches of views, for one of several workers.
 
-    The views of an epoch, 49 kB of log-mel values each, are made while the model trains on the previous epoch.
+    The views of an epoch, 25 kB of log-mel values per chunk of 2 s, are made while the model trains on the previous
+    epoch.
     """
 
     def __init__(
         self, examples: Examples, teacher: Tagger, *, chunk_frames: int, batch: int, per_epoch: int, reuse: int,
-        mix: float, seed: int, rank: int, world: int, device: torch.device = CPU,
+        mix: float, seed: int, rank: int, world: int, device: torch.device = CPU, chunks: int = 2,
+        context_chunks: int | None = None, join: float = 0.0,
     ) -> None:  # fmt: skip
         """Prepare to make views.
 
         Args:
             examples: Examples to draw from, with replacement; their labels are ignored.
             teacher: Labels the views; on `device`.
-            chunk_frames: Frames of one of the two chunks of a view.
+            chunk_frames: Frames of a chunk.
             batch: Views per batch of this worker.
             per_epoch: Views per epoch, over all workers.
             reuse: Number of times that each view is used within its epoch.
@@ -49,6 +54,9 @@ class Views:
             rank: Number of this worker.
             world: Number of workers.
             device: Device on which views are made and kept.
+            chunks: Chunks of a view.
+            context_chunks: Also label each chunk, with so many chunks before it; None: label the whole view only.
+            join: Share of the crops with other clips before and after their own, as in a long recording.
 
         Raises:
             ConfigError: There are fewer views than one batch.
@@ -58,7 +66,13 @@ class Views:
         self._seed, self._rank, self._count = seed, rank, (per_epoch or len(examples)) // world
         self._at_once = GPU_VIEWS_AT_ONCE if device.type == "cuda" else VIEWS_AT_ONCE
         self._log_mel = LogMel().to(device)
-        self._samples = 2 * chunk_frames * HOP_SAMPLES
+        self._chunks, self._join = chunks, join
+        self._samples = chunks * chunk_frames * HOP_SAMPLES
+        # What the teacher hears, in samples: the view, and for the label of each chunk that chunk and its context.
+        self._heard = [(0, self._samples)]
+        if context_chunks is not None:
+            spans = chunk_spans(chunks, context_chunks)
+            self._heard += [(first * self._samples // chunks, end * self._samples // chunks) for first, end in spans]
         self._clips = ClipCache(examples.shards, self._samples, device)
         weights = examples.weights
         self._chances = None if weights is None else np.cumsum(weights / weights.sum())
@@ -84,17 +98,23 @@ class Views:
 
     @torch.no_grad()
     def make(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Make the views of an epoch: log-mel [N, 64, 2 F] and labels [N, 527], both in half precision."""
+        """Make the views of an epoch, both in half precision: log-mel [N, 64, C F], and labels.
+
+        Labels are [N, 527], or [N, 1 + C, 527] of the views and their C chunks.
+        """
         rng = np.random.default_rng((self._seed, epoch, self._rank))
-        views = torch.empty(self._count, 64, 2 * self._chunk_frames, dtype=torch.float16, device=self._device)
-        labels = torch.empty(self._count, CLASSES, dtype=torch.float16, device=self._device)
+        size = self._chunks * self._chunk_frames
+        views = torch.empty(self._count, 64, size, dtype=torch.float16, device=self._device)
+        labels = torch.empty(self._count, len(self._heard), CLASSES, dtype=torch.float16, device=self._device)
         for start in range(0, self._count, self._at_once):
             part = slice(start, min(self._count, start + self._at_once))
             waveforms = self._waveforms(part.stop - part.start, rng)
-            labels[part] = self._teacher.scores(resample(waveforms, self._teacher.rate_hz)).half()
-            frames = self._log_mel(waveforms)[..., : 2 * self._chunk_frames].split(self._chunk_frames, -1)
+            for row, (begin, end) in enumerate(self._heard):
+                heard = resample(waveforms[:, begin:end], self._teacher.rate_hz)
+                labels[part, row] = self._teacher.scores(heard).half()
+            frames = self._log_mel(waveforms)[..., :size].split(self._chunk_frames, -1)
             views[part] = torch.cat([clamp_dynamic_range(chunk) for chunk in frames], -1).half()
-        return views, labels
+        return views, labels.squeeze(1)
 
     def _waveforms(self, count: int, rng: np.random.Generator) -> Tensor:
         plain = self._draw(count, rng)
@@ -110,12 +130,42 @@ class Views:
         return augment.level(torch.where(untouched, plain, mixed), rng, 5.0)
 
     def _draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Return crops of `count` examples, each shifted by up to a second; short ones are surrounded by silence."""
-        examples, samples = self._examples, self._samples
+        """Return crops of `count` examples, of which a share is joined with other clips."""
+        if not self._join:
+            return self._draw_single(count, rng)
+        joined = torch.from_numpy(rng.random(count) < self._join).to(self._device)
+        crops = torch.empty(count, self._samples, device=self._device)
+        crops[joined] = self._draw_joined(int(joined.sum()), rng)
+        crops[~joined] = self._draw_single(int((~joined).sum()), rng)
+        return crops
+
+    def _draw_joined(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Return crops in which an example starts anywhere, with other clips before and after its own.
+
+        Half of the clips follow each other at once, the others after up to JOIN_GAP_SAMPLES of silence.
+        """
+        samples = self._samples
+        drawn = self._draw_examples(3 * count, rng).reshape(3, count)
+        clips = self._examples.clips[drawn]
+        lengths = self._clips.load(clips.reshape(-1)).reshape(3, count)
+        gaps = rng.integers(0, JOIN_GAP_SAMPLES, (2, count)) * rng.integers(0, 2, (2, count))
+        starts = (self._examples.starts_s[drawn[0]] * SAMPLE_RATE_HZ).astype(np.int64)
+        place = rng.integers(-JITTER_SAMPLES, samples - JITTER_SAMPLES, count) - starts
+        places = (place, place - gaps[0] - lengths[1], place + lengths[0] + gaps[1])  # of the clips in the crops
+        crops = torch.zeros(count, samples, device=self._device)
+        for own, where, length in zip(clips, places, lengths, strict=True):
+            crops += self._clips.crops(own, (-where).clip(-samples, length), FADE_SAMPLES)
+        return crops
+
+    def _draw_examples(self, count: int, rng: np.random.Generator) -> Indices:
         if self._chances is None:
-            drawn = rng.integers(0, len(examples), count)
-        else:
-            drawn = np.searchsorted(self._chances, rng.random(count), "right").clip(max=len(examples) - 1)
+            return rng.integers(0, len(self._examples), count)
+        return np.searchsorted(self._chances, rng.random(count), "right").clip(max=len(self._examples) - 1)
+
+    def _draw_single(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Return crops of examples, each shifted by up to a second; short clips are surrounded by silence."""
+        examples, samples = self._examples, self._samples
+        drawn = self._draw_examples(count, rng)
         clips = examples.clips[drawn]
         lengths = self._clips.load(clips)
         offsets = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, count)
@@ -165,17 +215,25 @@ class ClipCache:
             self._end += len(together)
         return self._lengths[clips]
 
-    def crops(self, clips: Indices, begins: Indices) -> Tensor:
+    def crops(self, clips: Indices, begins: Indices, fade_samples: int = 0) -> Tensor:
         """Cut crops out of loaded clips, padded with silence before a clip's start and after its end.
 
-        Shape:
-            [n], [n] samples -> [n, crop_samples] from -1 to 1
+        Args:
+            clips: Clip of each crop, [n].
+            begins: Start of each crop in its clip in samples, [n].
+            fade_samples: Length of a linear fade at both ends of a clip.
+
+        Returns:
+            Samples from -1 to 1, [n, crop_samples].
         """
         starts, first, end = torch.from_numpy(
             np.stack([self._starts[clips] + begins, -begins, self._lengths[clips] - begins])
         ).to(self._device)
         cut = self._samples.unfold(0, self._crop_samples, 1)[starts] / _FULL_SCALE
         places = torch.arange(self._crop_samples, device=self._device)
+        if fade_samples:
+            inside = torch.minimum(places - first[:, None], end[:, None] - 1 - places)  # samples from the nearer end
+            cut *= (inside / fade_samples).clamp(0, 1)
         return cut.masked_fill_((places < first[:, None]) | (places >= end[:, None]), 0.0)
 
     def _most_samples(self, clips: Indices) -> int:

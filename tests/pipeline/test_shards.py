@@ -4,18 +4,22 @@ import io
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 from audio import noise, write
 from conftest import Satpipe
 from helpers import model_by_rule
 from satpipe.jobs.train.prepare import label, prepare
-from satpipe.pipeline.training_data.feed import Feed, labelled_segments, whole_clips
+from satpipe.pipeline.training_data.feed import Examples, Feed, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.listing import list_clips
 from satpipe.pipeline.training_data.shards import Shards, ShardWriter, decode_clip, write_shard
 from satpipe.pipeline.training_data.teachers import (
+    ChunkLabels,
     SegmentOptions,
     Segments,
     from_table,
@@ -25,7 +29,7 @@ from satpipe.pipeline.training_data.teachers import (
 from satpipe.pipeline.training_data.views import ClipCache, Views, resample
 from satpipe.sat.errors import CheckpointError, ConfigError, OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
-from satpipe.sat.taggers.interface import CPU
+from satpipe.sat.taggers.interface import CPU, Tagger
 from satpipe.sat.weights.checkpoint import save
 from small_models import efficientat_state
 from training import make_clips, write_all, write_labels
@@ -57,8 +61,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pieces(shards: Shards, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Segments:
-    return write_labels(shards, tmp_path_factory.mktemp("psl") / "labels", teacher)
+def psl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("psl") / "labels"
+
+
+@pytest.fixture(scope="module")
+def pieces(shards: Shards, teacher: Path, psl: Path) -> Segments:
+    return write_labels(shards, psl, teacher)
 
 
 def test_every_clip_is_in_one_shard_as_it_was(audio: Path, shards: Shards) -> None:
@@ -198,8 +207,6 @@ def test_pieces_cover_a_clip() -> None:
 
 
 def test_a_teachers_scores_come_back_as_soft_labels(shards: Shards, pieces: Segments, teacher: Path) -> None:
-    import torch
-
     assert pieces.segment_s == 4.0
     number = int(np.nonzero(pieces.starts_s == 2.0)[0][0])
     samples, _ = decode_clip(shards.audio(pieces.numbers[[number]])[int(pieces.numbers[number])], 16_000)
@@ -207,6 +214,38 @@ def test_a_teachers_scores_come_back_as_soft_labels(shards: Shards, pieces: Segm
     expected = load_teacher(str(teacher)).scores(torch.nn.functional.pad(piece, (0, 64_000 - piece.shape[1])))[0]
     expected[expected < expected.topk(10).values.min()] = 0
     np.testing.assert_allclose(pieces.labels(np.array([number]))[0], expected.numpy(), atol=1e-4)
+
+
+def test_each_chunk_of_a_segment_is_labelled_with_the_chunks_before_it(shards: Shards, tmp_path: Path) -> None:
+    weights = tmp_path / "teacher.pt"
+    torch.save(efficientat_state(), weights)
+    options = SegmentOptions(piece_s=2.88, hop_s=0.96, chunk_s=0.96, context_chunks=1, top_k=527)
+    segments = write_labels(shards, tmp_path / "labels", weights, options)
+    assert segments.segment_s == pytest.approx(2.88)
+    chunks = ChunkLabels(tmp_path / "labels", shards, segments, chunk_s=0.96, chunks=3, context_chunks=1)
+    rows = pq.read_table(tmp_path / "labels" / "chunks-00000-of-00003.parquet").to_pandas()
+    assert not rows.duplicated(["clip", "start_s", "end_s"]).any()  # segments share the labels of their chunks
+    assert sorted({round(float(length), 2) for length in rows["end_s"] - rows["start_s"]}) == [0.96, 1.92]
+    number = int(np.nonzero(segments.starts_s > 1.9)[0][0])
+    clip = int(segments.numbers[number])
+    samples = torch.from_numpy(shards.decode(clip, shards.audio(np.array([clip]))[clip], 32_000))
+    found = chunks.labels(np.array([number]))[0]
+    for chunk, (first, end) in enumerate([(0, 1), (0, 2), (1, 3)]):
+        begin = float(segments.starts_s[number]) + first * 0.96
+        heard = samples[round(begin * 32_000) : round((begin + (end - first) * 0.96) * 32_000)]
+        np.testing.assert_allclose(found[chunk], load_teacher(str(weights)).scores(heard[None])[0], atol=2e-3)
+    both = labelled_segments(shards, segments, chunks=chunks).labels
+    assert both is not None
+    np.testing.assert_array_equal(both(np.array([number]))[0], [*segments.labels(np.array([number])), *found])
+    with pytest.raises(ConfigError, match=r"no labels of the chunks of .* segments, .*`satpipe psl --piece-s 2.88 "):
+        ChunkLabels(tmp_path / "labels", shards, segments, chunk_s=0.96, chunks=3, context_chunks=0)
+
+
+def test_labels_without_chunks_say_how_chunks_are_labelled(shards: Shards, pieces: Segments, psl: Path) -> None:
+    with pytest.raises(ConfigError, match="run `satpipe psl --piece-s 4 --chunk-s 1.92 --context-chunks 1` first"):
+        ChunkLabels(psl, shards, pieces, chunk_s=1.92, chunks=2, context_chunks=1)
+    with pytest.raises(ConfigError, match="--chunk-s must be at most --piece-s, 4 s, not 5 s"):
+        SegmentOptions(chunk_s=5)
 
 
 def test_a_table_can_be_the_teacher(shards: Shards, tmp_path: Path) -> None:
@@ -240,8 +279,6 @@ def test_no_teacher(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_not_given_more_than_it_reads(shards: Shards, tmp_path: Path) -> None:
-    import torch
-
     torch.save(efficientat_state(), tmp_path / "weights.pt")
     with pytest.raises(ConfigError, match="the delay of efficientat must be 0.16 s to 10 s, not 12 s"):
         label(str(shards.folder), str(tmp_path / "labels"), str(tmp_path / "weights.pt"), SegmentOptions(piece_s=12))
@@ -310,6 +347,66 @@ def test_views_are_the_same_each_time_they_are_made(shards: Shards, pieces: Segm
     assert 0 <= float(first[0].labels.min()) <= float(first[0].labels.max()) <= 1
 
 
+class Listener(Tagger):
+    """A teacher that keeps what it hears; its first score is the peak."""
+
+    def __init__(self) -> None:
+        self.heard: list[torch.Tensor] = []
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        self.heard.append(waveforms)
+        scores = torch.zeros(len(waveforms), 527)
+        scores[:, 0] = waveforms.abs().amax(1)
+        return scores
+
+
+def listen(shards: Shards, pieces: Segments, **given: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """What a teacher heard of the views of an epoch, and the labels."""
+    teacher = Listener()
+    sizes = {"chunk_frames": 96, "batch": 4, "per_epoch": 32, "reuse": 1, "seed": 1, "rank": 0, "world": 1}
+    _, labels = Views(labelled_segments(shards, pieces), teacher, **sizes, **given).make(0)
+    return teacher.heard, labels
+
+
+def test_each_chunk_of_a_view_is_labelled_with_its_context(shards: Shards, pieces: Segments) -> None:
+    heard, labels = listen(shards, pieces, mix=0.5, join=0.5, chunks=3, context_chunks=1)
+    whole, size = heard[0], 96 * 160
+    assert whole.shape == (32, 3 * size)
+    for part, (first, end) in zip(heard, [(0, 3), (0, 1), (0, 2), (1, 3)], strict=True):
+        assert bool((part == whole[:, first * size : end * size]).all())
+    assert labels.shape == (32, 4, 527)
+    peaks = torch.stack([part.abs().amax(1) for part in heard], 1)
+    torch.testing.assert_close(labels[..., 0].float(), peaks, atol=1e-3, rtol=0)
+    again, _ = listen(shards, pieces, mix=0.5, join=0.5, chunks=3, context_chunks=1)
+    assert bool((again[0] == whole).all())
+
+
+def test_joined_clips_begin_and_end_within_a_view(tmp_path: Path) -> None:
+    """Tones of 3.5 s, each of its own pitch: only in a joined view does the pitch change."""
+    (tmp_path / "audio").mkdir()
+    for number in range(8):
+        tone = np.sin(2 * np.pi * (300 + 500 * number) * np.arange(56_000) / 16_000)
+        soundfile.write(tmp_path / "audio" / f"{number}.flac", 0.5 * tone, 16_000)
+    shards = write_all(tmp_path / "audio", tmp_path / "set")
+    examples = Examples(shards, np.arange(8), np.zeros(8, np.float32), None, None)
+    changes, silent = {}, {}
+    for join in (0.0, 1.0):
+        teacher = Listener()
+        Views(
+            examples, teacher, chunk_frames=96, chunks=5, batch=4, per_epoch=16, reuse=1, mix=0.0, join=join, seed=1,
+            rank=0, world=1,
+        ).make(0)  # fmt: skip
+        views = torch.cat(teacher.heard).unflatten(1, (24, 3200))  # parts of 0.2 s
+        sounds = views.abs().amax(2) > 0.05 * views.abs().amax((1, 2))[:, None]
+        pitches = torch.fft.rfft(views).abs().argmax(2)
+        changes[join] = np.mean([(p[s].max() - p[s].min() > 20) for p, s in zip(pitches, sounds, strict=True)])
+        silent[join] = float((~sounds).float().mean())
+        assert all(int(s.sum()) > 3 for s in sounds)
+    assert changes[0.0] < 0.1  # the end of a reverberation may differ
+    assert changes[1.0] > 0.8
+    assert 0 < silent[1.0] < silent[0.0]  # of 4.8 s, a clip of 3.5 s leaves a quarter silent
+
+
 def test_crops_are_what_the_clips_say_however_few_are_kept(shards: Shards) -> None:
     clips = np.array([3, 0, 9, 3])
     begins = np.array([0, -500, 2000, 100])
@@ -327,8 +424,6 @@ def test_crops_are_what_the_clips_say_however_few_are_kept(shards: Shards) -> No
 
 
 def test_resampling_for_a_teacher_keeps_a_tone() -> None:
-    import torch
-
     seconds = torch.arange(16_000) / 16_000
     doubled = resample(torch.sin(2 * torch.pi * 440 * seconds)[None], 32_000)[0]
     expected = torch.sin(2 * torch.pi * 440 * torch.arange(32_000) / 32_000)

@@ -18,7 +18,7 @@ from satpipe.jobs.train.objective import Objective
 from satpipe.sat.errors import ConfigError, install
 from satpipe.sat.model.config import CLASSES
 from satpipe.sat.model.cpu import threads
-from satpipe.sat.training.forward import two_chunk_loss
+from satpipe.sat.training.forward import sequence_loss
 from satpipe.sat.training.parameters import parameter_groups
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def _step(stage: str, config: str, *, plain: bool = False) -> Step:
         with torch.autocast("cpu", torch.bfloat16):
             logits, memory = objective.tagger.logits(first)
             later, _ = objective.tagger.logits(second, memory)
-        return two_chunk_loss(torch.stack([logits, later], 1).float(), labels)
+        return sequence_loss(torch.stack([logits, later], 1).float(), labels)
 
     def step() -> None:
         loss = plain_loss() if plain else objective(log_mel, labels, np.random.default_rng(0))

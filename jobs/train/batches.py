@@ -1,6 +1,7 @@
 """The batches of each stage, and their augmentation."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import Group
 from satpipe.pipeline.training_data.feed import Batch, Examples, Feed, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.shards import CLIP_S, Shards
-from satpipe.pipeline.training_data.teachers import Segments, load_teacher
+from satpipe.pipeline.training_data.teachers import ChunkLabels, Segments, load_teacher
 from satpipe.pipeline.training_data.views import Views
 from satpipe.sat.errors import TrainingError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
@@ -23,12 +24,12 @@ def make_feed(settings: TrainConfig, group: Group) -> Feed | Views:
 
     Raises:
         ConfigError: There are fewer examples than one batch per worker.
-        TrainingError: The labelled segments are not as long as two chunks of the model.
+        TrainingError: The labelled segments are not as long as the chunks of a sequence.
     """
     shards, config = Shards(settings.data), get_config(settings.arch)
     sizes = {"batch": settings.step_batch, "per_epoch": settings.clips_per_epoch}
     place = {"seed": settings.seed, "rank": group.rank, "world": group.world}
-    drawn = {"balance": settings.balance, "floor": settings.frequency_floor}
+    drawn: dict[str, Any] = {"balance": settings.balance, "floor": settings.frequency_floor}
 
     def feed(examples: Examples, crop_samples: int = CLIP_SAMPLES) -> Feed:
         return Feed(examples, crop_samples=crop_samples, replacement=settings.replacement, **sizes, **place)
@@ -41,22 +42,31 @@ def make_feed(settings: TrainConfig, group: Group) -> Feed | Views:
     examples = labelled_segments(shards, segments, **drawn)
     if settings.stage == "full":
         return feed(examples)
+    context_chunks = settings.label_context_chunks if settings.chunk_weight else None
     if settings.teacher:
         return Views(
             examples, load_teacher(settings.teacher, group.device), chunk_frames=config.chunk_frames,
-            reuse=settings.reuse, mix=settings.mix, device=group.device, **sizes, **place,
+            chunks=settings.sequence_chunks, context_chunks=context_chunks, reuse=settings.reuse, mix=settings.mix,
+            join=settings.join, device=group.device, **sizes, **place,
         )  # fmt: skip
-    return feed(examples, _two_chunks(segments, config.chunk_samples))
+    samples = _sequence_samples(segments, settings.sequence_chunks, config.chunk_samples)
+    if context_chunks is not None:
+        chunks = ChunkLabels(
+            settings.labels, shards, segments, chunk_s=config.chunk_samples / SAMPLE_RATE_HZ,
+            chunks=settings.sequence_chunks, context_chunks=context_chunks,
+        )  # fmt: skip
+        examples = labelled_segments(shards, segments, chunks=chunks, **drawn)
+    return feed(examples, samples)
 
 
-def _two_chunks(segments: Segments, chunk_samples: int) -> int:
+def _sequence_samples(segments: Segments, chunks: int, chunk_samples: int) -> int:
     """Return the length of the labelled segments in samples."""
     samples = round(segments.segment_s * SAMPLE_RATE_HZ)
-    if not 2 * chunk_samples <= samples < 3 * chunk_samples:
+    if samples // chunk_samples != chunks:
         raise TrainingError(
-            f"the labelled segments last {segments.segment_s:g} s, but the model reads two chunks of "
+            f"the labelled segments last {segments.segment_s:g} s, but the model reads {chunks} chunks of "
             f"{chunk_samples / SAMPLE_RATE_HZ:g} s: make labels with `satpipe psl --piece-s "
-            f"{math.ceil(2 * chunk_samples / SAMPLE_RATE_HZ)}`"
+            f"{math.ceil(chunks * chunk_samples / SAMPLE_RATE_HZ)}`"
         )
     return samples
 

@@ -153,10 +153,26 @@ class TrainConfig(_Keys):
     teacher: str = ""
     """Stage sat: EfficientAT's weights (or a SAT model) that label augmented and mixed views during training. `labels`
     then only determine how often each class is drawn."""
+    sequence_chunks: Annotated[int, Field(ge=2)] = 2
+    """Stage sat: consecutive chunks of a crop, segment or view; the paper has two. The memory of each is the chunk
+    before."""
+    memory_gradient: bool = False
+    """Let gradients flow through the memory into the chunk before; in the paper, none do."""
+    sequence_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss of the mean score over a sequence's chunks, against the teacher's scores of the whole sequence
+    (the paper's only loss)."""
+    chunk_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the loss of each chunk's score, against the teacher's scores of that chunk and its context."""
+    label_context_chunks: Annotated[int, Field(ge=0)] = 1
+    """Number of chunks before a chunk, as far as the sequence has them, that the teacher hears for the chunk's label
+    (`satpipe psl --context-chunks`). A memory of one chunk per block holds at least that one."""
     reuse: Count = 1
     """Number of times that each view is used within its epoch, with a new mask and gain each time."""
     mix: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the views that mix two sounds."""
+    join: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the views in which a clip begins and ends anywhere, between other clips or silence, as sounds do in a
+    long recording."""
 
     validate_every: Count = 1
     """Epochs between validations."""
@@ -209,6 +225,10 @@ class TrainConfig(_Keys):
             )
         if not self.data:
             raise ConfigError("data must name the folder of a training set, as in --set data=FOLDER")
+        if not self.sequence_weight + self.chunk_weight:
+            raise ConfigError("sequence_weight and chunk_weight must not both be 0")
+        if self.shift and self.chunk_weight:
+            raise ConfigError("shift must be false with chunk_weight: a chunk's label does not move with the sound")
         if streaming and not self.labels:
             raise ConfigError("labels must name the folder of a teacher's labels (`satpipe psl`) for stage sat")
         return self

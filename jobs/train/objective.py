@@ -22,16 +22,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 NORM_BATCHES = 16  # number of batches from which `input_norm: fixed` computes its statistics
 
 
-class CropLoss(nn.Module):
+class SequenceLoss(nn.Module):
     """Loss of stage sat for log-mel values and labels (paper section 4.4)."""
 
-    def __init__(self, tagger: SAT, dtype: torch.dtype) -> None:
+    def __init__(self, tagger: SAT, dtype: torch.dtype, settings: TrainConfig) -> None:
         super().__init__()
         self.tagger, self.dtype = tagger, dtype
+        self._memory_gradient = settings.memory_gradient
+        self._weights = {"sequence_weight": settings.sequence_weight, "chunk_weight": settings.chunk_weight}
 
     def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
-        """Shape: [B, 64, 2 F], [B, 527] -> one number."""
-        return forward.two_chunk_loss(forward.crop_logits(self.tagger, frames, self.dtype), labels)
+        """Shape: [B, 64, N F], [B, 527] or [B, 1 + N, 527] -> one number."""
+        logits = forward.sequence_logits(self.tagger, frames, self.dtype, memory_gradient=self._memory_gradient)
+        return forward.sequence_loss(logits, labels, **self._weights)
 
 
 class Objective(nn.Module):
@@ -49,7 +52,7 @@ class Objective(nn.Module):
         self.tagger = SAT(config) if self.autoencoder is None else self.autoencoder.model
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         # In a list: as a submodule, it would register the weights a second time.
-        self._crop_loss = [CropLoss(self.tagger, self.dtype)]
+        self._sequence_loss = [SequenceLoss(self.tagger, self.dtype, settings)]
         parameters.initialise(self.autoencoder or self.tagger, settings.initialisation)
         self.tagger.init_bn.momentum = settings.norm_momentum
         if settings.init:
@@ -71,11 +74,13 @@ class Objective(nn.Module):
         replay overwrites.
         """
         device = self.log_mel.window.device
-        frames = torch.zeros(batch, MEL_BANDS, 2 * self.tagger.config.chunk_frames, device=device)
-        labels = torch.zeros(batch, CLASSES, device=device)
+        settings, chunks = self.settings, self.settings.sequence_chunks
+        frames = torch.zeros(batch, MEL_BANDS, chunks * self.tagger.config.chunk_frames, device=device)
+        labelled = (1 + chunks,) if settings.chunk_weight else ()
+        labels = torch.zeros(batch, *labelled, CLASSES, device=device)
         before = {name: tensor.clone() for name, tensor in self.tagger.state_dict().items()}
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # recorded on another stream
-        torch.cuda.make_graphed_callables(self._crop_loss[0], (frames, labels))
+        torch.cuda.make_graphed_callables(self._sequence_loss[0], (frames, labels))
         self.tagger.load_state_dict(before)  # without the statistics of the trial runs
 
     def fix_norm(self, batches: Iterable[Tensor]) -> None:
@@ -92,7 +97,8 @@ class Objective(nn.Module):
         config = self.tagger.config
         frames = self.log_mel(inputs)[..., : inputs.shape[-1] // 160]
         if config.streaming:
-            chunks = frames[..., : 2 * config.chunk_frames].split(config.chunk_frames, -1)
+            size = self.settings.sequence_chunks * config.chunk_frames
+            chunks = frames[..., :size].split(config.chunk_frames, -1)
             return torch.cat([clamp_dynamic_range(chunk) for chunk in chunks], -1)
         return clamp_dynamic_range(frames)
 
@@ -105,7 +111,7 @@ class Objective(nn.Module):
             widths = {"frames": settings.mask_frames, "bands": settings.mask_bands}
             frames = augment.mask(frames, rng, **widths, fixed=settings.mask_width == "fixed")
         if settings.stage == "sat":
-            loss: Tensor = self._crop_loss[0](frames, labels)
+            loss: Tensor = self._sequence_loss[0](frames, labels)
             return loss
         with torch.autocast(frames.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.autoencoder is not None:

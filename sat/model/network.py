@@ -155,23 +155,30 @@ class SAT(nn.Module):
         embeddings, memory = self.embeddings(log_mel, memory)
         return self.scores(embeddings), memory
 
-    def logits(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        """Tag a chunk as `forward` does, but return logits instead of scores."""
-        embeddings, memory = self.embeddings(log_mel, memory)
+    def logits(
+        self, log_mel: Tensor, memory: Memory | None = None, *, memory_gradient: bool = False
+    ) -> tuple[Tensor, Memory | None]:
+        """Tag a chunk as `forward` does, but return logits instead of scores; see `embeddings`."""
+        embeddings, memory = self.embeddings(log_mel, memory, memory_gradient=memory_gradient)
         return self.outputlayer(embeddings), memory
 
-    def embeddings(self, log_mel: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        """Read a chunk as `forward` does, but return the embeddings [B, D] from which `scores` computes the scores."""
+    def embeddings(
+        self, log_mel: Tensor, memory: Memory | None = None, *, memory_gradient: bool = False
+    ) -> tuple[Tensor, Memory | None]:
+        """Read a chunk as `forward` does, but return the embeddings [B, D] from which `scores` computes the scores.
+
+        No gradient flows through the memory, as published, unless `memory_gradient` is given for every chunk.
+        """
         x = self.embed(log_mel)
         tokens = self.config.memory_tokens
         kept = []
         for index, block in enumerate(self.blocks):
-            past = None if memory is None else memory.blocks[index].detach()
+            past = None if memory is None else memory.blocks[index]
             if past is not None and index == 0:
                 past = past + self.memory_positions(past.shape[1]).to(past.dtype)
             # As published, a token that stays in memory for a second chunk keeps the positions added at its first use.
             seen = x if past is None else torch.cat([past, x], dim=1)
-            kept.append(seen[:, -tokens:].detach())
+            kept.append(seen[:, -tokens:] if memory_gradient else seen[:, -tokens:].detach())
             x = block(x, past)
         return self.pool(x), Memory(kept) if tokens else None
 

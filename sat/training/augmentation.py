@@ -35,10 +35,11 @@ def polarity(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def mixup(waveforms: Tensor, labels: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each waveform and its labels with another one of the batch (Zhang et al., ICLR 2018)."""
+    """Mix each waveform and its labels, [B, ...], with another one of the batch (Zhang et al., ICLR 2018)."""
     share = _like(waveforms, rng.beta(alpha, alpha, (len(waveforms), 1)))
     other = torch.from_numpy(rng.permutation(len(waveforms))).to(waveforms.device)
     mixed = share * waveforms + (1 - share) * waveforms[other]
+    share = share.view(-1, *(1,) * (labels.ndim - 1))
     return mixed, share * labels + (1 - share) * labels[other]
 
 

@@ -1,40 +1,58 @@
-"""Forward passes in training: two chunks of a SAT and their loss, or a whole clip with parts left out."""
+"""Forward passes in training: a sequence of a SAT's chunks and its loss, or a whole clip with parts left out."""
 
 from math import log
 
 import torch
 from satpipe.sat.model.config import FREQUENCY_PATCHES
 from satpipe.sat.model.network import SAT, allows_consecutive
-from satpipe.sat.training.two_chunks import two_chunks
+from satpipe.sat.training.sequences import chunk_logits
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def crop_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype) -> Tensor:
-    """Tag crops of two chunks; no gradient flows through the memory (paper section 4.4).
+def sequence_logits(model: SAT, log_mel: Tensor, dtype: torch.dtype, *, memory_gradient: bool = False) -> Tensor:
+    """Tag sequences of N chunks.
 
-    Shape:
-        [B, 64, 2 F] -> logits [B, 2, 527] float32
+    Args:
+        model: A streaming configuration.
+        log_mel: [B, 64, N F] with F the configuration's `chunk_frames`.
+        dtype: Type of matrix products.
+        memory_gradient: Let gradients flow through the memory; the paper does not (section 4.4).
+
+    Returns:
+        Logits [B, N, 527] float32.
     """
     if allows_consecutive(model.config) and not model.config.class_token:
-        return two_chunks(model, log_mel, dtype)
-    first, second = log_mel.split(model.config.chunk_frames, dim=-1)
+        return chunk_logits(model, log_mel, dtype, memory_gradient=memory_gradient)
+    memory, found = None, []
     with torch.autocast(log_mel.device.type, dtype, enabled=dtype != torch.float32):
-        logits, memory = model.logits(first)
-        later, _ = model.logits(second, memory)
-    return torch.stack([logits, later], dim=1).float()
+        for chunk in log_mel.split(model.config.chunk_frames, dim=-1):
+            logits, memory = model.logits(chunk, memory, memory_gradient=memory_gradient)
+            found.append(logits)
+    return torch.stack(found, dim=1).float()
 
 
-def two_chunk_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the binary cross-entropy of the mean score of two chunks and soft labels (paper section 4.4).
+def sequence_loss(logits: Tensor, labels: Tensor, *, sequence_weight: float = 1.0, chunk_weight: float = 0.0) -> Tensor:
+    """Return the loss of sequences of N chunks against soft labels.
 
-    Shape:
-        [B, 2, 527], [B, 527] in 0 to 1 -> one number, mean over crops and classes
+    Args:
+        logits: [B, N, 527].
+        labels: Of the sequences, [B, 527], or of the sequences and each of their chunks, [B, 1 + N, 527]; 0 to 1.
+        sequence_weight: Weight of the binary cross-entropy of the mean score of the chunks (paper section 4.4).
+        chunk_weight: Weight of the binary cross-entropy of each chunk's score; it needs the chunks' labels.
+
+    Returns:
+        One number, the mean over sequences and classes.
     """
+    whole = labels if labels.ndim == 2 else labels[:, 0]
     # log(mean of sigmoids) and log(1 - mean), without intermediate results near 0 or 1
-    log_score = torch.logsumexp(F.logsigmoid(logits), dim=1) - log(2)
-    log_rest = torch.logsumexp(F.logsigmoid(-logits), dim=1) - log(2)
-    return -(labels * log_score + (1 - labels) * log_rest).mean()
+    chunks = log(logits.shape[1])
+    log_score = torch.logsumexp(F.logsigmoid(logits), dim=1) - chunks
+    log_rest = torch.logsumexp(F.logsigmoid(-logits), dim=1) - chunks
+    loss = -(whole * log_score + (1 - whole) * log_rest).mean() * sequence_weight
+    if chunk_weight:
+        loss = loss + F.binary_cross_entropy_with_logits(logits, labels[:, 1:]) * chunk_weight
+    return loss
 
 
 def full_context_logits(

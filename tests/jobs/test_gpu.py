@@ -1,5 +1,6 @@
 """The way to a GPU, as far as it can be walked without one (tensors of another device, stubs of CUDA), and with one."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,16 +133,42 @@ def test_a_precision_that_the_device_is_not_made_for_is_refused(monkeypatch: pyt
         plan(TagOptions(("examples/recordings",), "out", precision="fp16"))
 
 
+SEQUENCES = ("sequence_chunks=5", "memory_gradient=true", "chunk_weight=0.5")
+
+
+@pytest.mark.parametrize("given", [(), SEQUENCES])
+def test_a_step_is_recorded_in_the_shape_of_a_batch_and_without_waiting_for_the_device(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    """A recording fails where a kernel's result decides what comes next; so do meta tensors, which have no values."""
+    recorded: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *both: recorded.append(both))
+    settings = load_config(
+        "sat", "sat_tiny_2s", ["data=none", "labels=none", "precision=fp32", "average_best=1", *given]
+    )
+    objective = Objective(settings).to(META).train()
+    objective.record(3)
+    ((module, inputs),) = recorded
+    chunks = settings.sequence_chunks
+    labels = (3, 1 + chunks, CLASSES) if given else (3, CLASSES)
+    assert [tensor.shape for tensor in inputs] == [(3, MEL_BANDS, chunks * 192), labels]
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # torch has none for meta tensors
+    loss = module(*inputs)
+    assert loss.shape == ()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.device == META for p in objective.tagger.parameters())
+
+
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="run on a machine with a GPU and torch with CUDA")
 
 
 @with_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("input_norm", ["batch", "fixed"])
-def test_a_recorded_step_is_the_step(precision: str, input_norm: str) -> None:
-    settings = load_config(
-        "sat", "sat_tiny_2s", ["data=none", "labels=none", f"precision={precision}", f"input_norm={input_norm}"]
-    )
+@pytest.mark.parametrize("given", [("input_norm=batch",), ("input_norm=fixed",), SEQUENCES])
+def test_a_recorded_step_is_the_step(precision: str, given: tuple[str, ...]) -> None:
+    chosen = ["data=none", "labels=none", "average_best=1", f"precision={precision}", *given]
+    settings = load_config("sat", "sat_tiny_2s", chosen)
+    chunks = settings.sequence_chunks
     recorded, plain = (Objective(settings).to(CUDA).train() for _ in range(2))
     plain.load_state_dict(recorded.state_dict())
     recorded.record(4)
@@ -149,8 +176,8 @@ def test_a_recorded_step_is_the_step(precision: str, input_norm: str) -> None:
         assert bool((recorded.state_dict()[name] == tensor).all()), name
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
-        log_mel = 10 * torch.randn(4, MEL_BANDS, 2 * SMALL.chunk_frames, generator=generator).to(CUDA) - 30
-        labels = torch.rand(4, CLASSES, generator=generator).to(CUDA)
+        log_mel = 10 * torch.randn(4, MEL_BANDS, chunks * SMALL.chunk_frames, generator=generator).to(CUDA) - 30
+        labels = torch.rand(4, *((1 + chunks,) if settings.chunk_weight else ()), CLASSES, generator=generator).to(CUDA)
         gradients = []
         for objective in (recorded, plain):
             objective.zero_grad(set_to_none=True)

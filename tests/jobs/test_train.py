@@ -24,6 +24,7 @@ from satpipe.jobs.train.config import TrainConfig, load_config
 from satpipe.jobs.train.job import _failure, export
 from satpipe.jobs.train.preflight import check_inputs, judge, try_step
 from satpipe.jobs.train.worker import Worker
+from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.pipeline.training_data.teachers import Segments
 from satpipe.sat.errors import CheckpointError, ConfigError, TrainingError
@@ -35,6 +36,7 @@ from satpipe.sat.training import forward, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder, patches
 from satpipe.sat.weights.checkpoint import load, save
 from satpipe.sat.weights.registry import load_checkpoint
+from small_models import TWO_SECONDS, efficientat_state, model_of
 from training import Alone, make_clips, write_all, write_labels
 from without_ray import satpipe as without_ray
 
@@ -55,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table.write_text("path,labels\n" + "".join(f"{n:03}.flac,{('Speech', 'Dog')[n % 2]}\n" for n in range(CLIPS)))
     shards = write_all(audio, folder / "set", table=table)
     save(model_by_rule(get_config("audiotransformer_tiny")), folder / "teacher.safetensors")
+    torch.save(efficientat_state(), folder / "teacher.pt")
     write_labels(shards, folder / "labels", folder / "teacher.safetensors")
     return folder
 
@@ -264,15 +267,16 @@ def test_fine_tuning_on_labels_of_ones_own(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_views_and_running_averages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled model's recipe, for two updates."""
+@pytest.mark.parametrize("recipe", ["bundled", "sat_tiny_sequences"])
+def test_views_and_running_averages(folder: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+    """The bundled model's recipes, for two updates."""
     monkeypatch.chdir(folder)
     given = (
-        "data=set", "labels=labels", "teacher=teacher.safetensors", "validation=set", "validation_labels=labels",
-        "epochs=1", "clips_per_epoch=8", "batch=4", "reuse=1", "workers=1", "warmup_epochs=0", "decay_epochs=0",
+        "data=set", "labels=labels", "teacher=teacher.pt", "validation=set", "validation_labels=labels", "epochs=1",
+        "clips_per_epoch=8", "batch=4", "reuse=1", "workers=1", "warmup_epochs=0", "decay_epochs=0",
         "threads=1",
     )  # fmt: skip
-    settings, run = load_config("sat", "bundled", given), folder / "views"
+    settings, run = load_config("sat", recipe, given), folder / recipe
     group = Alone(run / "checkpoints")
     Worker(settings, run, group).train()
     assert [metrics["update"] for metrics in group.metrics] == [2]
@@ -280,6 +284,27 @@ def test_views_and_running_averages(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert json.loads(exported.metadata["metrics"])["classes_3"] > 0
     assert exported.state["init_bn.running_mean"].abs().gt(1).sum() > 50  # fixed: computed from the data, in dB
     assert exported.state["outputlayer.1.bias"].eq(exported.state["outputlayer.1.bias"].half().float()).all()
+
+
+def test_sequences_are_trained_on_a_teachers_labels_of_their_chunks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From `psl` to the weights: the loss falls on the same few sequences."""
+    monkeypatch.chdir(folder)
+    save(model_of(TWO_SECONDS), folder / "start.safetensors")
+    cut = SegmentOptions(piece_s=5.76, chunk_s=1.92, top_k=527)
+    write_labels(Shards("set"), folder / "sequences", folder / "teacher.pt", cut)
+    given = ("data=set", "labels=sequences", "sequence_chunks=3", "memory_gradient=true", "chunk_weight=1")
+    given += (f"arch={TWO_SECONDS.name}", "init=start.safetensors", "clips_per_epoch=8", "batch=8", "epochs=6")
+    settings = load_config("sat", SAT_2S, [*given, "lr=1e-2", "precision=fp32"])
+    group = Alone(folder / "sequences-run" / "checkpoints")
+    Worker(settings, folder / "sequences-run", group).train()
+    found = list(losses(folder / "sequences-run").values())
+    assert len(found) == 6
+    assert found[-1] < 0.95 * found[0]
+    short = load_config("sat", SAT_2S, [*given, "sequence_chunks=5"])
+    with pytest.raises(TrainingError, match=r"last 5.76 s, but the model reads 5 chunks of 1.92 s: .*--piece-s 10"):
+        Worker(short, folder / "short-run", Alone(folder / "short-run"))
 
 
 @pytest.mark.slow

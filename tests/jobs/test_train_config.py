@@ -46,6 +46,8 @@ def test_the_papers_values() -> None:
             assert not (sat.gain_db)
             assert not (sat.mixup_alpha)
             assert not (sat.mask_frames)
+            assert (sat.sequence_chunks, sat.memory_gradient) == (2, False)
+            assert (sat.sequence_weight, sat.chunk_weight, sat.join) == (1, 0, 0)
 
 
 def test_overrides_and_files(tmp_path: Path) -> None:
@@ -108,12 +110,19 @@ def test_an_architecture_with_the_papers_sizes_is_the_papers(name: str, chunk_s:
         ("validation=", "average_best=4 ranks checkpoints on a validation set: add --set validation=FOLDER"),
         ("data=", "data must name the folder of a training set"),
         ("labels=", "labels must name the folder of a teacher's labels .* for stage sat"),
+        ("sequence_chunks=1", "sequence_chunks must be greater than or equal to 2, not 1"),
+        ("sequence_weight=0", "sequence_weight and chunk_weight must not both be 0"),
         ("lr", "--set must be key=value, not 'lr'"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("sat", "sat_tiny_2s", [*GIVEN, override])
+
+
+def test_labels_of_chunks_do_not_move_with_a_shifted_waveform() -> None:
+    with pytest.raises(ConfigError, match="shift must be false with chunk_weight"):
+        load_config("sat", "sat_tiny_2s", [*GIVEN, "chunk_weight=1", "shift=true"])
 
 
 def test_a_wrong_file_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from satpipe.jobs.options.tag import ClusterOptions
 from satpipe.pipeline.option import Option, Options
+from satpipe.sat.model.config import BUNDLED
 
 Where = Annotated[
     tuple[tuple[str, str], ...], Option("Use only rows of the table with this value.", metavar="COLUMN=VALUE")
@@ -48,7 +49,10 @@ class BundledOptions(Options):
     extra: Annotated[
         Path | None, Option("Folder of `satpipe extra-audio` or a similar one; the teacher labels it.", metavar="DIR")
     ] = None
-    init: Annotated[str | None, Option("Weights to start from; by default random weights.")] = None
+    recipe: Annotated[str, Option("Configuration of stage sat, as for `satpipe train`; it names the run's folder.")] = (
+        BUNDLED
+    )
+    init: Annotated[str | None, Option("Weights to start from, such as `bundled`; by default random weights.")] = None
     overrides: Annotated[
         tuple[str, ...], Option("Override a key of the recipe.", metavar="KEY=VALUE", flags=("--set",))
     ] = ()

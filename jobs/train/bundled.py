@@ -11,11 +11,13 @@ from satpipe.jobs.train.job import Report, train
 from satpipe.jobs.train.prepare import Prepared, label, prepare
 from satpipe.pipeline.training_data.segments import SegmentOptions
 from satpipe.sat.errors import ConfigError
-from satpipe.sat.model.config import CLASSES
+from satpipe.sat.model.config import BUNDLED, CLASSES
 from satpipe.sat.printable import counted
 from satpipe.sat.weights.hub import BUNDLED_PATH
 
 Where = tuple[tuple[str, str], ...]
+RUN = "run"
+"""Folder of the run of the recipe `bundled`; that of another recipe has its name."""
 SEGMENTS = SegmentOptions(hop_s=2.0, top_k=CLASSES, min_score=0.003)
 """Segments that overlap, with all that the teacher hears, since the corpus is small."""
 
@@ -101,7 +103,8 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
         data, labels = f"{data},{out / 'extra'}", f"{labels},{out / 'extra-labels'}"
     sets = [data, labels, f"teacher={options.teacher}"]
     sets += [f"init={options.init}"] if options.init else []
-    return _train("sat", "bundled", out, out / "run", [*sets, *options.overrides], report)
+    run = out / (RUN if options.recipe == BUNDLED else Path(options.recipe).stem)
+    return _train("sat", options.recipe, out, run, [*sets, *options.overrides], report)
 
 
 def _label(shards: Path, labels: Path, teacher: str | Path, where: Where = ()) -> None:

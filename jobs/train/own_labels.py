@@ -1,6 +1,5 @@
 """Labels of segments from strong labels of one's own, in place of a teacher's."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +45,8 @@ def label_with_own(
         LabelError: A label is not a class of AudioSet.
         OutputError: The folder cannot be written, or contains other labels.
     """
+    if options.chunks:
+        raise ConfigError("--chunk-s needs a teacher; labels of your own are of whole segments")
     shards, folder = Shards(shards_folder), locate(out)
     truth = read_strong(strong)
     if truth.judged is not None:
@@ -58,7 +59,7 @@ def label_with_own(
             f"{strong} has labels of none of the recordings in {shards.folder}: it lists {truth.clips[0]!r}, the "
             f"training set has {recordings[0]!r}"
         )
-    made = {"strong": Path(strong).name, "strong_sha256": sha256_of(locate(strong)), **asdict(options)}
+    made = {"strong": Path(strong).name, "strong_sha256": sha256_of(locate(strong)), **options.described()}
     describe(folder, shards, made)
     events = expanded(truth, weak_labels()).sorted()
     listed = {recordings[of]: clip for clip, of in zip(found.clip.tolist(), found.recording.tolist(), strict=True)}

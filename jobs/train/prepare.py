@@ -1,7 +1,7 @@
 """`satpipe prepare` and `satpipe psl`: make training sets from audio, and label them with a teacher."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,8 @@ def label(
     if not isinstance(loaded, Checkpoint):
         for _, length_s in [(0.0, options.piece_s), *options.chunk_spans_s(0.0)]:
             loaded.adapted(length_s)  # raises if it cannot read such segments
-    made = {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256, **asdict(options)}
-    if not options.chunks:
-        del made["context_chunks"]
-    describe(folder, shards, made)
+    made = {"teacher": Path(teacher).name, "teacher_sha256": loaded.sha256}
+    describe(folder, shards, {**made, **options.described()})
     count = len(shards.files)
     places = {shard: folder / f"psl-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)}
     tasks = {

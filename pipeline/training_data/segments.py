@@ -1,7 +1,7 @@
 """The segments of clips that a teacher labels, and the chunks within them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from satpipe.pipeline.option import Option, Options
@@ -45,6 +45,10 @@ class SegmentOptions(Options):
     def chunks(self) -> int:
         """Number of chunks of a segment that are labelled."""
         return 0 if self.chunk_s is None else int(self.piece_s / self.chunk_s + 1e-6)
+
+    def described(self) -> dict[str, object]:
+        """Return the options by name; without `context_chunks` if no chunks are labelled."""
+        return {name: value for name, value in asdict(self).items() if self.chunks or name != "context_chunks"}
 
     def chunk_spans_s(self, start_s: float) -> list[tuple[float, float]]:
         """Return start and length of what the teacher hears for each chunk of a segment that starts at `start_s`."""

@@ -66,7 +66,7 @@ def test_tables_from_a_store_to_a_store_are_those_of_the_folder(satpipe: Satpipe
     monitor = without_ray.satpipe("status", target, "--json")
     state = json.loads(monitor.stdout)
     assert (state["state"], state["run"]["files"], state["host"]) == ("running", 6, platform.node())
-    assert "tagged" in state["log"]  # which is not in the store yet
+    assert "started: satpipe tag" in state["log"]  # which is not in the store yet
     process.kill()
     assert process.ends() == -signal.SIGKILL
     with pytest.MonkeyPatch.context() as patch:

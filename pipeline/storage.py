@@ -191,6 +191,18 @@ def output_file(location: Any, folder: Path | None = None) -> Iterator[Path]:
         raise OutputError(f"{folder or location} cannot be written: {described(error)}") from error
 
 
+def move(source: Any, target: Any) -> None:
+    """Give a file another name in the same store, in place of a file that has it.
+
+    Raises:
+        OSError: The file cannot be moved.
+    """
+    if is_remote(source):
+        source.fs.mv(source.path, target.path)  # copied by the store itself
+    else:
+        os.replace(source, target)
+
+
 def write_text(location: Any, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all; make its folder if it does not exist.
 

@@ -23,7 +23,6 @@ from satpipe.pipeline.tables.files import (
     check_place,
     is_ours,
     keep_run,
-    metadata,
     new_name,
     own_names,
     place_and_version,
@@ -36,10 +35,9 @@ from satpipe.pipeline.tables.files import (
     version_of,
 )
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
+from satpipe.pipeline.tables.swap import Swap, counted_files, kinds
 from satpipe.sat.errors import DamageError, OutputError
 from satpipe.sat.own_classes import SUFFIX
-
-_REPLACES = b"satpipe.replaces"
 
 
 @dataclass
@@ -89,6 +87,7 @@ class Batches:
     def __init__(self, folder: Path) -> None:
         """Name the output folder; nothing is read or written yet."""
         self._folder = folder
+        self._swap = Swap(folder)
 
     def publish(self, batch: list[Finished], options: TableOptions, name: str) -> None:
         """Write a batch of finished recordings into the tables and remove its staged files.
@@ -143,13 +142,9 @@ class Batches:
         for path in self._files():
             yield path.name, read_recordings(path)
 
-    def commit(self, name: str, recordings: pa.Table, replaces: str = "") -> None:
-        """Write the recordings file of a batch, with which it counts, and a batch that it replaces no longer does."""
-        place = self._folder / "recordings" / name
-        stated = place_and_version(place) | ({_REPLACES: replaces.encode()} if replaces else {})
-        with output_file(place, self._folder) as path:
-            table = recordings.replace_schema_metadata(stated)
-            pq.write_table(table, path, compression=COMPRESSION, write_page_checksum=True)
+    def commit(self, name: str, recordings: pa.Table) -> None:
+        """Write the recordings file of a batch, with which it counts."""
+        write_recordings(self._folder, name, recordings)
 
     def remove(self, recordings: set[str]) -> None:
         """Remove all rows of some recordings; batches that contain any of them are written again without them."""
@@ -159,20 +154,22 @@ class Batches:
             if not pc.any(removed).as_py():
                 continue
             if pc.all(removed).as_py():
-                self._remove_batch(old)
+                self._swap.commit([], [old])
                 continue
             new = new_name()
+            self._swap.prepare()
             for kind in schemas.CHUNK_TABLES:
                 if (path := self._folder / kind / old).exists():
-                    with table_writer(self._folder, kind, new, schema_of(path)) as writer:
+                    with table_writer(self._swap.place, kind, new, schema_of(path)) as writer:
                         for rows in row_groups(path):
                             removed_rows = pc.is_in(pc.cast(rows["recording"], pa.string()), names)
                             writer.add(rows.filter(pc.invert(removed_rows)))
-            self.commit(new, table.filter(pc.invert(removed)), replaces=old)
-            self._remove_batch(old)
+            write_recordings(self._swap.place, new, table.filter(pc.invert(removed)))
+            self._swap.commit([new], [old])
 
     def clear(self) -> None:
         """Remove all rows."""
+        self._swap.clear()
         for kind in schemas.SCHEMAS:
             for path in (self._folder / kind).glob("*"):
                 if path.suffix == ".parquet" or is_ours(path):
@@ -186,19 +183,17 @@ class Batches:
 
     def drop(self, names: Iterable[str]) -> None:
         """Remove what is left of batches; files that satpipe has not written stay."""
-        for path in (self._folder / kind / name for name in names for kind in self.kinds()):
+        for path in (self._folder / kind / name for name in names for kind in kinds(self._folder)):
             if is_ours(path):
                 path.unlink()
 
     def recover(self) -> None:
-        """Remove what a killed run left behind: replaced batches, and files of satpipe's that do not count."""
-        for path in self._files():
-            if path.exists() and (replaced := replaced_by(metadata(path))):
-                self._remove_batch(replaced)
-        counted = {path.name for path in self._files()}
-        for kind in self.kinds():
+        """Put right what a killed run left behind: half an exchange of batches, and files that do not count."""
+        self._swap.recover()
+        names = set(self.names)
+        for kind in kinds(self._folder):
             for path in (self._folder / kind).glob("*"):
-                if path.name not in counted and is_ours(path):
+                if path.name not in names and is_ours(path):
                     path.unlink()
 
     def _run_of(self, options: TableOptions) -> dict[str, Any]:
@@ -210,15 +205,7 @@ class Batches:
         return run
 
     def _files(self) -> list[Path]:
-        return sorted((self._folder / "recordings").glob("*.parquet"))
-
-    def _remove_batch(self, name: str) -> None:
-        for kind in self.kinds():
-            (self._folder / kind / name).unlink(missing_ok=True)
-
-    def kinds(self) -> tuple[str, ...]:
-        """Return the folders in which a batch may have a file, that of `recordings` first."""
-        return ("recordings", *schemas.CHUNK_TABLES, *(f"{OWN}/{name}" for name in own_names(self._folder)))
+        return counted_files(self._folder)
 
 
 def _written(options: TableOptions) -> dict[str, pa.Schema]:
@@ -274,9 +261,12 @@ def _values(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
     return values
 
 
-def replaced_by(stated: Mapping[bytes, bytes] | None) -> str:
-    """Return the name of the batch that a batch replaces, "" for none, given the metadata of its recordings file."""
-    return (stated or {}).get(_REPLACES, b"").decode(errors="replace")
+def write_recordings(folder: Path, name: str, recordings: pa.Table) -> None:
+    """Write the recordings file of a batch, schema `RECORDINGS`."""
+    place = folder / "recordings" / name
+    with output_file(place, folder) as path:
+        table = recordings.replace_schema_metadata(place_and_version(place))
+        pq.write_table(table, path, compression=COMPRESSION, write_page_checksum=True)
 
 
 def read_recordings(path: Path) -> pa.Table:

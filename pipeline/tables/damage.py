@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from satpipe.pipeline.tables.batches import read_recordings, replaced_by
+from satpipe.pipeline.tables.batches import read_recordings
 from satpipe.pipeline.tables.files import (
     DELETE,
     REPAIR,
@@ -23,11 +23,11 @@ from satpipe.pipeline.tables.files import (
     promise,
     reading,
     tables_of,
-    unaccounted,
     version_of,
 )
 from satpipe.pipeline.tables.open_folder import all_numbers, codes, side_by_side
 from satpipe.pipeline.tables.schemas import RECORDINGS, SCHEMAS, VERSION
+from satpipe.pipeline.tables.swap import counted_files, unaccounted
 from satpipe.sat.errors import DamageError
 from satpipe.sat.labels import weak_labels
 
@@ -92,14 +92,10 @@ class _Search:
         self.whole: dict[str, pa.Table] = {}  # recordings tables of batches without a problem so far
 
     def read_recordings(self) -> None:
-        """Read the recordings table; a batch that another one replaces does not count."""
-        paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)
-        read = dict(zip(paths, side_by_side(_tried(read_recordings), paths), strict=True))
-        replaced = {replaced_by(each.schema.metadata) for each in read.values() if isinstance(each, pa.Table)}
+        """Read the recordings table."""
+        paths = counted_files(self.folder)
         seen: set[str] = set()
-        for path, found in read.items():
-            if path.name in replaced:
-                continue
+        for path, found in zip(paths, side_by_side(_tried(read_recordings), paths), strict=True):
             if isinstance(found, DamageError):
                 self._note(path.name, str(found))
                 continue

@@ -21,9 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from satpipe.pipeline.start_times.resolver import find_zone
 from satpipe.pipeline.tables.batches import read_recordings
-from satpipe.pipeline.tables.files import REPAIR, open_run, promise, unaccounted
+from satpipe.pipeline.tables.files import REPAIR, open_run, promise
 from satpipe.pipeline.tables.schemas import RECORDINGS
 from satpipe.pipeline.tables.staged import Staging
+from satpipe.pipeline.tables.swap import counted_files, decided, unaccounted
 from satpipe.sat.errors import ConfigError, DamageError, OutputError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
@@ -90,11 +91,21 @@ class Tables:
                 be read.
             DamageError: A file is damaged, missing, or not where it belongs; the message names it.
         """
-        self.folder, self.run = open_run(out)
+        while True:
+            self.folder, self.run = open_run(out)
+            exchange = decided(self.folder)
+            try:
+                self._read(scores)
+                return
+            except DamageError:
+                if (open_run(out)[1], decided(self.folder)) == (self.run, exchange):
+                    raise  # or batches were replaced in the meantime
+
+    def _read(self, scores: bool) -> None:
         self.has_scores = bool(self.run.get("identity", {}).get("scores", False))
         if scores:
             self._check_scores()
-        paths = sorted((self.folder / "recordings").glob("*.parquet"), key=lambda path: path.name)
+        paths = counted_files(self.folder)
         parts = list(side_by_side(read_recordings, paths))
         self.table: pa.Table = pa.concat_tables(parts) if parts else RECORDINGS.empty_table()
         self.recordings: tuple[str, ...] = tuple(self.table["recording"].to_pylist())

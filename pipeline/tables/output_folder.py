@@ -11,8 +11,8 @@ r"""The output folder: its content, its lock, and its consistency after any inte
     _staged/TASK.parquet    scores, and embeddings if wanted, of spans that are not yet in a batch
 
 A file is written under another name and renamed when it is complete. The recordings file of a batch is written last:
-with it the batch counts; without it the next run removes the rest and publishes again from the staged files. A batch
-that replaces another names it in its recordings file, so that the other is removed even if the run is killed before.
+with it the batch counts; without it the next run removes the rest and publishes again from the staged files. Batches
+are replaced by others in one step, see `swap`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,6 +26,7 @@ from satpipe.pipeline.tables.batches import Batches
 from satpipe.pipeline.tables.files import OWN, PROGRESS, RUNS, read_run, tables_of, write_run
 from satpipe.pipeline.tables.schemas import SCHEMAS
 from satpipe.pipeline.tables.staged import FOLDER, Staging
+from satpipe.pipeline.tables.swap import SWAP
 from satpipe.pipeline.tables.upgrade import upgrade
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import AUTO
@@ -149,7 +150,7 @@ class Output:
         """
         if self.run() is None and self.folder.exists():
             files = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [self.folder.name]
-            strange = sorted(set(files) - {".lock", "log", PROGRESS, FOLDER, OWN, RUNS, *SCHEMAS})
+            strange = sorted(set(files) - {".lock", "log", PROGRESS, FOLDER, SWAP, OWN, RUNS, *SCHEMAS})
             if strange:
                 raise OutputError(
                     f"{self.folder} is not an output folder of satpipe and is not empty ({strange[0]}, ...): name "

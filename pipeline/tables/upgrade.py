@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from satpipe.pipeline.tables.batches import Batches, read_recordings, replaced_by
+from satpipe.pipeline.tables.batches import Batches, read_recordings
 from satpipe.pipeline.tables.files import (
     DELETE,
     OWN,
@@ -24,6 +24,7 @@ from satpipe.pipeline.tables.files import (
 )
 from satpipe.pipeline.tables.open_folder import side_by_side
 from satpipe.pipeline.tables.schemas import MADE, VERSION, Made, model_name, present
+from satpipe.pipeline.tables.swap import kinds
 from satpipe.sat.errors import DamageError
 
 
@@ -58,7 +59,7 @@ def is_old(path: Path) -> bool:
 
 def _upgrade(batches: Batches, folder: Path, made: Made, name: str) -> None:
     try:
-        for table in batches.kinds():
+        for table in kinds(folder):
             if table != "recordings" and (folder / table / name).exists() and is_old(folder / table / name):
                 _rewrite(folder, table, name, made)
         path = folder / "recordings" / name
@@ -67,7 +68,7 @@ def _upgrade(batches: Batches, folder: Path, made: Made, name: str) -> None:
             if recordings[column].null_count:
                 place = recordings.column_names.index(column)
                 recordings = recordings.set_column(place, recordings.field(place), values)
-        batches.commit(name, recordings, replaced_by(recordings.schema.metadata))
+        batches.commit(name, recordings)
     except DamageError as error:
         raise DamageError(f"{str(error).removesuffix(f': {REPAIR}')}: {DELETE}") from error
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -142,6 +143,16 @@ class TagOptions(ClusterOptions, ModelOptions):
         float,
         Option("Maximum gap or overlap in seconds between consecutive files.", minimum=0),
     ] = 2.0  # names are rounded to the second, and recorders need a moment to change files
+    since: Annotated[
+        str | date | None,
+        Option(
+            "Tag only recordings that start at this date or time or later, in UTC unless it has a time zone.",
+            metavar="TIME",
+        ),
+    ] = None
+    until: Annotated[
+        str | date | None, Option("Tag only recordings that start before this date or time.", metavar="TIME")
+    ] = None
     prune: Annotated[bool, Option("Remove the rows of recordings whose files no longer exist.")] = False
     retry_failed: Annotated[bool, Option("Tag recordings again that were not tagged from start to end.")] = False
     overwrite: Annotated[bool, Option("First remove the tables in the output folder.")] = False
@@ -152,6 +163,21 @@ class TagOptions(ClusterOptions, ModelOptions):
             "each recording and for each message."
         ),
     ] = "text"
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: A value is not allowed, or options contradict each other.
+        """
+        super().__post_init__()
+        if self.join and self.by_time:
+            raise ConfigError("--join needs all files of a recorder: leave out --since and --until")
+
+    @property
+    def by_time(self) -> bool:
+        """True if only recordings of some time are tagged."""
+        return self.since is not None or self.until is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """`satpipe tag`: run a plan and describe the result."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +16,7 @@ from satpipe.jobs.tag.plan import plan as make_plan
 from satpipe.jobs.tag.precision import recorded, settled
 from satpipe.jobs.tag.run_log import logged
 from satpipe.jobs.tag.status import EXAMPLES, Warnings, counts, problems, warnings
-from satpipe.jobs.tag.time_options import joined
+from satpipe.jobs.tag.time_options import LeftOut, joined, within
 from satpipe.jobs.this_run import now, this_run
 from satpipe.pipeline import ray_engine
 from satpipe.pipeline.option import lists
@@ -62,6 +62,7 @@ class Summary:
         zone: The time zone given; None: UTC.
         files: Number of files joined to deployments, and number of deployments; None without `join`.
         not_joined: Files that this run did not join, and why.
+        left_out: Files that are not tagged because of --since or --until.
     """
 
     recordings: int
@@ -78,11 +79,12 @@ class Summary:
     zone: str | None
     files: tuple[int, int] | None
     not_joined: NotJoined
+    left_out: LeftOut
 
     @property
     def complete(self) -> bool:
-        """True if every recording was tagged from start to end."""
-        return not self.problems and set(self.statuses) <= {"ok"}
+        """True if every recording was tagged from start to end, apart from those of another time."""
+        return not (self.problems or self.left_out.unknown) and set(self.statuses) <= {"ok"}
 
 
 @lists(TagOptions)
@@ -145,12 +147,8 @@ def run(
         for problem in damage.problems:
             log.warning("damaged tables: %s", problem)
         output.batches.remove(removed)
-        for name in sorted(plan.outdated):
-            reason = "its file has changed, or it could not be tagged before"
-            log.info(
-                "%s is tagged again: %s", name, reason, extra=event("recording_retried", recording=name, reason=reason)
-            )
-        not_joined = NotJoined()
+        _note_retried(plan.outdated)
+        not_joined, left_out = NotJoined(), LeftOut()
         if plan.remaining:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
                 begun = perf_counter()
@@ -159,6 +157,10 @@ def run(
                 output.note(description)
                 tagged = AlreadyTagged(output.batches.recordings(), options)
                 sources = tagged.remaining(list(plan.search), plan.resolver.names)
+                if options.by_time:
+                    sources, left_out = within(ray, sources, plan.resolver, options)
+                    _note_retried(retried := tagged.outdated(sources))
+                    output.batches.remove(set(retried))
                 if options.join:
                     sources, not_joined = joined(ray, sources, plan.resolver, options.join_gap_s)
                     sources, outdated = tagged.remaining_joined(sources)
@@ -189,7 +191,17 @@ def run(
         zone=options.time_zone,
         files=_joined(recordings["files"]) if options.join else None,
         not_joined=not_joined,
+        left_out=left_out,
     )
+
+
+def _note_retried(recordings: Iterable[str]) -> None:
+    """Note in the log which recordings in the tables are tagged again."""
+    reason = "its file has changed, or it could not be tagged before"
+    for name in sorted(recordings):
+        log.info(
+            "%s is tagged again: %s", name, reason, extra=event("recording_retried", recording=name, reason=reason)
+        )
 
 
 def _score_own_classes(options: TagOptions, output: Output, description: dict[str, Any]) -> None:

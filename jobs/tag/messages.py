@@ -80,8 +80,16 @@ def summary(summary: "Summary", out: str | Path) -> list[str]:
         lines += [f"    ... {_all_problems(out)}"] if problems > len(summary.examples) else []
     lines += [f"  {line}" for line in _not_read(summary.not_read)]
     lines += [f"  not searched: {problem}" for problem in summary.problems]
+    lines += _left_out(summary)
     lines += _warnings(summary.warnings, out)
     return lines + _joined(summary) + _times(summary)
+
+
+def _left_out(summary: "Summary") -> list[str]:
+    """Describe what was not tagged because of --since or --until."""
+    others, unknown = summary.left_out.others, summary.left_out.unknown
+    lines = [f"  left out, of another time: {counted(others, 'recording')}"] if others else []
+    return lines + ([f"  left out, start time not known: {len(unknown):,}, such as {some(unknown)}"] if unknown else [])
 
 
 def _not_read(kinds: Mapping[str, int]) -> list[str]:

@@ -10,7 +10,7 @@ from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.already_tagged import AlreadyTagged
 from satpipe.jobs.tag.messages import some
 from satpipe.jobs.tag.status import EXAMPLES
-from satpipe.jobs.tag.time_options import make_resolver, unmatched
+from satpipe.jobs.tag.time_options import check_times, make_resolver, unmatched
 from satpipe.pipeline.option import default_out
 from satpipe.pipeline.recordings.find import Search, Source
 from satpipe.pipeline.recordings.recording import file_and_channel
@@ -40,7 +40,8 @@ class Plan:
         files: Number of files found.
         remaining: Number of files to tag.
         remaining_bytes: Their size.
-        outdated: Recordings in the tables that are tagged again: their files have changed, or they failed before.
+        outdated: Recordings in the tables that are tagged again: their files have changed, or they failed before. With
+            --since or --until, they are not known yet.
         without_files: Recordings in the tables whose files no longer exist.
         damage: What is damaged in the output folder: its recordings are tagged again.
         embedding_size: Number of values of an embedding; 0: embeddings are not wanted.
@@ -89,6 +90,7 @@ def plan(options: TagOptions) -> Plan:
     if not isinstance(checkpoint, Checkpoint) and options.cut == "script":
         raise ConfigError(f"{checkpoint.config.name} reads whole waveforms: leave --cut out")
     resolver = make_resolver(options)
+    check_times(options)
     search = Search(options.inputs)
     sources = list(search)
     if not sources:
@@ -101,6 +103,11 @@ def plan(options: TagOptions) -> Plan:
     if run and embedding_size and not run.get("embeddings"):
         kept, lacking = lacking, kept
     _check_files(options, sources, damage, lacking)
+    if options.by_time and (damage.problems or len(lacking)):
+        what = "the tables are damaged" if damage.problems else "the tables have no embeddings yet"
+        raise OutputError(
+            *damage.problems[:EXAMPLES], f"{what}, so their recordings are tagged again: leave out --since and --until"
+        )
     tagged = AlreadyTagged(kept, options)
     remaining = tagged.remaining(sources, resolver.names)
     return Plan(
@@ -109,7 +116,7 @@ def plan(options: TagOptions) -> Plan:
         files=len(sources),
         remaining=len(remaining),
         remaining_bytes=sum(source.size_bytes for source in remaining),
-        outdated=tagged.outdated(remaining),
+        outdated=frozenset() if options.by_time else tagged.outdated(remaining),
         without_files=tagged.without_files(sources),
         damage=damage,
         embedding_size=embedding_size,
@@ -153,6 +160,8 @@ def _notes(options: TagOptions, run: Mapping[str, Any] | None, damage: Damage) -
             "the tables were written by an earlier version of satpipe: they are first brought to this version, without "
             "tagging anything again"
         )
+    if options.by_time:
+        yield "of these, only recordings that start in the time given are tagged; their headers are read first"
     if run and run.get("embeddings") and not (options.embeddings or options.own_classes):
         yield "the tables have embeddings: they are also written for what is tagged now"
 

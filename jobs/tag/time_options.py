@@ -1,9 +1,11 @@
 """The options of `satpipe tag` about start times, applied to files."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+import numpy as np
 from satpipe.jobs.options.tag import TagOptions
 from satpipe.jobs.tag.messages import some
 from satpipe.pipeline.ray_engine import Engine
@@ -12,6 +14,7 @@ from satpipe.pipeline.recordings.find import Source
 from satpipe.pipeline.recordings.probing import Unusable, probe_each
 from satpipe.pipeline.start_times.from_csv import read_clock_drifts, read_times
 from satpipe.pipeline.start_times.resolver import RecordedFile, StartTimeResolver, find_zone
+from satpipe.pipeline.tables.selection import utc
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.printable import counted
 
@@ -58,6 +61,60 @@ def unmatched(resolver: StartTimeResolver, options: TagOptions, names: Sequence[
                 f"--clock-marks {options.clock_marks}: no recording is named {drift.recordings}; "
                 f"an existing name is {names[0]}"
             )
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files that are not tagged because of --since or --until.
+
+    Attributes:
+        others: Number of files that start at another time.
+        unknown: Names of files whose start is not known.
+    """
+
+    others: int = 0
+    unknown: tuple[str, ...] = ()
+
+
+def check_times(options: TagOptions) -> None:
+    """Make sure that --since and --until are times, the one before the other.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    since, until = _range(options)
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(f"--since {options.since} is not before --until {options.until}")
+
+
+def within(
+    engine: Engine, sources: Sequence[Source], resolver: StartTimeResolver, options: TagOptions
+) -> tuple[list[Source], LeftOut]:
+    """Return the files that start between --since and --until, in the order given, and what is left out.
+
+    `engine` runs the tasks that read headers; it must have no other tasks.
+    """
+    since, until = _range(options)
+    found = {source.recording: info for source, info in probe_each(engine, sources)}
+    files = []
+    for source in sources:
+        info = found[source.recording]
+        known = (0.0, None) if isinstance(info, Unusable) else (info.duration_s, info.header_time)
+        files.append(RecordedFile(source.recording, *known))
+    kept, unknown = [], []
+    for source, start in zip(sources, resolver.resolve(files), strict=True):
+        if start is None:
+            unknown.append(source.recording)
+            continue
+        time = utc(start.time)
+        if (since is None or time >= since) and (until is None or time < until):
+            kept.append(source)
+    return kept, LeftOut(len(sources) - len(kept) - len(unknown), tuple(unknown))
+
+
+def _range(options: TagOptions) -> tuple[np.datetime64 | None, np.datetime64 | None]:
+    since, until = (None if time is None else utc(time) for time in (options.since, options.until))
+    return since, until
 
 
 def joined(

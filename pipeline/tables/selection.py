@@ -91,9 +91,9 @@ class Selection:
         low_s = np.full(len(rows), 0.0 if self.start_s is None else self.start_s)
         high_s = np.full(len(rows), np.inf if self.end_s is None else self.end_s)
         if self.since is not None:
-            low_s = np.maximum(low_s, tables.seconds(rows, _utc(self.since)))
+            low_s = np.maximum(low_s, tables.seconds(rows, utc(self.since)))
         if self.until is not None:
-            high_s = np.minimum(high_s, tables.seconds(rows, _utc(self.until)))
+            high_s = np.minimum(high_s, tables.seconds(rows, utc(self.until)))
         undecoded = np.isnan(tables.duration_s[rows]) & (low_s == 0) & (not self._by_clock)
         kept = (high_s > 0) & (undecoded | (low_s < tables.duration_s[rows]))
         return rows[kept], low_s[kept], high_s[kept]
@@ -111,7 +111,12 @@ class Selection:
         return self.dated or self.since is not None or self.until is not None
 
 
-def _utc(time: Time) -> np.datetime64:
+def utc(time: Time) -> np.datetime64:
+    """Return a time in UTC.
+
+    Raises:
+        ConfigError: It is not valid.
+    """
     try:
         stamp = pd.Timestamp(time)
     except ValueError as error:

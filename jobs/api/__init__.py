@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from satpipe.jobs.search import search
     from satpipe.jobs.tag.job import tag
     from satpipe.jobs.verify import verify
+    from satpipe.pipeline.tables.compact import compact
     from satpipe.pipeline.tables.dataframes import (
         read_embeddings,
         read_recordings,
@@ -64,6 +65,7 @@ __all__ = [
     "activity",
     "classify",
     "clips",
+    "compact",
     "evaluate",
     "events",
     "labels",
@@ -84,6 +86,7 @@ _PLACES = {
     "activity": "jobs.activity:activity",
     "classify": "jobs.own_classes.classify:classify",
     "clips": "reports.review:clips",
+    "compact": "pipeline.tables.compact:compact",
     "evaluate": "jobs.evaluate:evaluate",
     "events": "jobs.events:events",
     "labels": "sat.labels:weak_labels",

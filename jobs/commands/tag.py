@@ -71,6 +71,23 @@ def stream(**given: Any) -> int:
 
 @group.command()
 @OUT
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def compact(*, out: str, quiet: bool) -> int:
+    """Put the small files of many runs together.
+
+    The rows of OUT stay the same, in files of about 128 MB at most, each with recordings of one month. If the command
+    is stopped, run it again. It can follow every `satpipe tag`: files that are large enough are left alone.
+    """
+    from satpipe.pipeline.tables.compact import compact
+
+    done = compact(out, report=lambda line: None if quiet else log(line))
+    if not quiet:
+        say(f"{out}: files of each table: {done.before:,} before, {done.after:,} now")
+    return 0
+
+
+@group.command()
+@OUT
 @options(StatusOptions)
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON, for programs.")
 @click.option(

@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ _RUN = {"identity": dict, "model": dict, "labels": list, "batches": list, "embed
 _LISTED = {"labels": dict, "batches": str}  # in its lists
 ROW_GROUP_CHUNKS = 16_384  # 17 MB of half-precision scores
 _PAGE_BYTES = {"embeddings": 1 << 24}  # with small pages, Arrow takes a third longer to read them
+ROW_GROUP_TAGS = 131_072  # 7 MB; DuckDB gives each thread a row group
 
 
 def new_name() -> str:
@@ -200,29 +201,6 @@ def tables_of(run: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(table for table in CHUNK_TABLES if wanted.get(table, True))
 
 
-def unaccounted(folder: Path, run: Mapping[str, Any], counted: Set[str]) -> Iterator[tuple[Path, str]]:
-    """Yield files of batches that are missing, and files of no batch, each with the problem.
-
-    Args:
-        folder: The output folder.
-        run: Content of `run.json`. Until the run has finished, files of no batch are what it is writing.
-        counted: Names of the files in `recordings`.
-    """
-    batches = set(run.get("batches", counted)) if "finished" in run else set(counted)
-    for name in sorted(batches - counted):
-        yield folder / "recordings" / name, f"is missing: {REPAIR}"
-    for name in sorted(counted - batches):
-        yield folder / "recordings" / name, f"does not belong to this folder: {REPAIR}"
-    for table in CHUNK_TABLES:
-        there = {path.name for path in (folder / table).glob("*.parquet") if not path.name.startswith(".")}
-        for name in sorted(counted - there) if table in tables_of(run) else ():
-            yield folder / table / name, f"is missing: {REPAIR}"
-        for name in sorted(there - counted - batches) if "finished" in run else ():
-            path = folder / table / name
-            remedy = REPAIR if is_ours(path) else "move it elsewhere"
-            yield path, f"has no file of this name in {folder / 'recordings'}: {remedy}"
-
-
 def place_and_version(path: Path) -> dict[bytes, bytes]:
     """Return the metadata that every file of a table has."""
     return {PLACE: f"{path.parent.name}/{path.name}".encode(), SCHEMA: str(VERSION).encode()}
@@ -269,16 +247,18 @@ def row_groups(path: Path) -> Iterator[pa.Table]:
 class TableWriter:
     """Writes rows in row groups of a useful size."""
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
+    def __init__(self, writer: pq.ParquetWriter, row_group: int) -> None:
         self._writer = writer
+        self._row_group = row_group
         self._tables: list[pa.Table] = []
-        self._rows = 0
+        self.waiting = 0
+        """Number of rows that are not written yet."""
 
     def add(self, table: pa.Table) -> None:
         """Add rows."""
         self._tables.append(table)
-        self._rows += len(table)
-        if self._rows >= ROW_GROUP_CHUNKS:
+        self.waiting += len(table)
+        if self.waiting >= self._row_group:
             self.flush()
 
     def flush(self) -> None:
@@ -286,7 +266,7 @@ class TableWriter:
         if self._tables:
             table = pa.concat_tables(self._tables).unify_dictionaries()
             self._writer.write_table(table, row_group_size=max(1, len(table)))
-            self._tables, self._rows = [], 0
+            self._tables, self.waiting = [], 0
 
 
 @contextmanager
@@ -320,6 +300,6 @@ def table_writer(
         ) as writer,
     ):
         writer.add_key_value_metadata({**(stated or {}), **place_and_version(place)})
-        rows = TableWriter(writer)
+        rows = TableWriter(writer, ROW_GROUP_TAGS if "mid" in schema.names else ROW_GROUP_CHUNKS)
         yield rows
         rows.flush()

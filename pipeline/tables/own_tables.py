@@ -6,7 +6,7 @@ as `own/NAME.safetensors`. Each file of the table states the sha256 of that file
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from satpipe.pipeline.storage import output_file
 from satpipe.pipeline.tables.files import (
     OWN,
+    TableWriter,
     check_place,
     keep_run,
     metadata,
@@ -100,7 +101,7 @@ class OwnTable:
         Raises:
             OutputError: The embeddings cannot be read, or the folder cannot be written.
         """
-        missing = [batch for batch in tables.promised if not self._is_current(batch)]
+        missing = [batch for batch in tables.promised if not self.is_current(batch)]
         if missing:
             keep_run(self.folder, run)
         made = Made(run["id"], model_name(tables.run["identity"]))
@@ -124,19 +125,25 @@ class OwnTable:
         """Return the file of a batch."""
         return self.folder / OWN / self.name / batch
 
-    def _is_current(self, batch: str) -> bool:
+    def is_current(self, batch: str) -> bool:
+        """Return True if the file of a batch has scores for these classes."""
         try:
             return metadata(self.path(batch)).get(_CLASSES, b"").decode() == self.classes.sha256
         except OutputError:
             return False
 
+    def writer(self, folder: Path, batch: str) -> AbstractContextManager[TableWriter]:
+        """Provide a writer for the file of a batch, in the layout of the output folder but below another folder."""
+        stated = {_CLASSES: self.classes.sha256.encode()}
+        return table_writer(folder, f"{OWN}/{self.name}", batch, TAGS, stated)
+
     def _write(self, batch: str, promised: Mapping[str, int], made: Made) -> int:
         """Write the file of a batch; return its number of chunks."""
-        chunks, stated = 0, {_CLASSES: self.classes.sha256.encode()}
+        chunks = 0
         step = max(1, _ROWS // len(self.classes.labels))
         with (
             open_table(self.folder / "embeddings" / batch, promised) as embeddings,
-            table_writer(self.folder, f"{OWN}/{self.name}", batch, TAGS, stated) as writer,
+            self.writer(self.folder, batch) as writer,
         ):
             for group in range(embeddings.num_row_groups):
                 rows = embeddings.read_row_group(group)

@@ -47,7 +47,7 @@ def test_the_names_are_these() -> None:
     assert satpipe.__all__ == [
         "AudioError", "CheckpointError", "ConfigError", "DamageError", "DownloadError", "LabelError", "OutputError",
         "SatpipeError", "StreamingTagger", "TrainingError", "TruthError", "__version__", "activity", "classify",
-        "clips", "evaluate", "events", "labels", "learn", "load_model", "read_embeddings", "read_recordings",
+        "clips", "compact", "evaluate", "events", "labels", "learn", "load_model", "read_embeddings", "read_recordings",
         "read_scores", "read_tags",
         "scan_embeddings", "scan_scores", "search", "tag", "verify",
     ]  # fmt: skip

@@ -19,10 +19,14 @@ from conftest import Satpipe
 from encoded import encode
 from forked import Forked
 from object_store import download, in_store, object_store
+from outputs import RUN, scores_of, write_output
 from s3fs import S3FileSystem
 from satpipe.pipeline.recordings.decode import Reader, probe
 from satpipe.pipeline.recordings.find import Search
+from satpipe.pipeline.tables.compact import compact
+from satpipe.pipeline.tables.dataframes import read_scores, read_tags
 from satpipe.pipeline.tagging import heartbeat
+from satpipe.sat.errors import OutputError
 from tag_tables import assert_same_tables, make_recordings
 from upath import UPath
 
@@ -237,3 +241,21 @@ def test_joined_recordings_are_read_over_http_as_here(
     samples = [np.concatenate(list(Reader(path, local).blocks())) for path in paths]
     assert len(samples[0]) == local.samples
     np.testing.assert_array_equal(*samples)
+
+
+@pytest.mark.slow
+def test_small_files_are_put_together_in_a_store(store: str) -> None:
+    out, names = f"{store}/nights", [f"{night}.wav" for night in range(3)]
+    output = write_output(out, *({name: scores_of(2, Bird=[0.9])} for name in names))
+    output.note({key: value for key, value in RUN.items() if key != "finished"})
+    with pytest.raises(OutputError, match="object stores have no locks"):
+        compact(out)
+    output.note(RUN | {"batches": output.batches.names})
+    before = read_tags(out), read_scores(out)
+    done = compact(out)
+    assert (done.before, done.after) == (3, 1)
+    for ours, theirs in zip((read_tags(out), read_scores(out)), before, strict=True):
+        pd.testing.assert_frame_equal(ours, theirs)
+    [name] = output.batches.names
+    assert {path.name for table in ("tags", "scores") for path in bucket(f"nights/{table}").iterdir()} == {name}
+    assert not list(bucket("nights/_swap").glob("**/*"))

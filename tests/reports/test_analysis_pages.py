@@ -50,13 +50,14 @@ def test_duckdb_answers_the_queries(folder: Path) -> None:
             run_commands(code)
         else:
             answers.append(database.sql(code).fetchall() if "SET VARIABLE" not in code else _last(database, code))
-    recordings, tags, chunks, hours, scores = answers
+    recordings, tags, chunks, month, hours, scores = answers
     assert recordings == [("ok", 2, round(2 * 3.5 * CHUNK_S / 3600, 2))]
     assert tags == [("Bird", 2, pytest.approx(0.9)), ("Dog", 2, pytest.approx(0.7))]
     at = datetime(2025, 5, 1, 3, 59, 58, tzinfo=UTC)
     assert [(row[0], round((row[2] - at).total_seconds(), 3)) for row in chunks] == [
         ("site1/a.wav", 0.0), ("site1/a.wav", 3 * CHUNK_S),
     ]  # fmt: skip
+    assert month == [("Bird", 2)]
     assert hours == [("2025-05-01", 5, 1, 1.9), ("2025-05-01", 6, 1, 1.0)]
     assert scores[0] == ("site1/a.wav", 0, 0.0, pytest.approx(0.9))
     assert len(scores) == 8

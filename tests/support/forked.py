@@ -17,6 +17,7 @@ FORK.set_forkserver_preload(
         "satpipe.jobs.tag.job",
         "satpipe.jobs.tag.messages",
         "satpipe.jobs.tag.progress",
+        "satpipe.pipeline.tables.compact",
         "s3fs",
     ]
 )

@@ -1,4 +1,4 @@
-"""Run `satpipe tag` without Ray, and kill it at a change to a file."""
+"""Run commands without Ray, and kill them at a change to a file."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from without_ray import main, without_ray
 
 def count_changes(*arguments: object) -> int:
     """Run `satpipe tag` without Ray; return the number of changes to files: the moments for `tag_until`."""
-    with _watched(None) as changes:
+    with _watched(None) as changes, _tagging():
         assert main("tag", *arguments) == 3  # one of the recordings is empty
     return next(changes)
 
@@ -27,8 +27,22 @@ def tag_until(moment: int, *arguments: object) -> int:
     Moments are counted from 0: before and after each renaming of a file, after each row group is written, and before
     each removal of a file.
     """
-    with _watched(moment):
+    with _watched(moment), _tagging():
         return main("tag", *arguments)
+
+
+def compact_until(moment: int | None, out: Path, count: Path) -> int:
+    """Run `satpipe compact`, and kill it as `tag_until` does, or write the number of moments to the file `count`."""
+    with _watched(moment) as changes:
+        status = main("compact", out)
+    count.write_text(str(next(changes)))
+    return status
+
+
+@contextmanager
+def _tagging() -> Iterator[None]:
+    with patch.object(run, "PUBLISH_RECORDINGS", 4), without_ray():
+        yield  # a few recordings fill a file of the tables
 
 
 @contextmanager
@@ -49,7 +63,5 @@ def _watched(moment: int | None) -> Iterator[Iterator[int]]:
         patch.object(os, "replace", before(after(os.replace))),
         patch.object(Path, "unlink", before(Path.unlink)),
         patch.object(pq.ParquetWriter, "write_table", after(pq.ParquetWriter.write_table)),
-        patch.object(run, "PUBLISH_RECORDINGS", 4),  # a few recordings fill a file of the tables
-        without_ray(),
     ):
         yield changes

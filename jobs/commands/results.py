@@ -4,8 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from satpipe.jobs.commands.shared import OUT, log, named_out, options, say, with_lists
-from satpipe.jobs.options.results import AUDIOSET, ConsistencyOptions, EvaluateOptions, EventOptions, ReportOptions
+from satpipe.jobs.commands.shared import OUT, SOME_FAILED, log, named_out, options, say, with_lists
+from satpipe.jobs.options.results import (
+    AUDIOSET,
+    CompareOptions,
+    ConsistencyOptions,
+    EvaluateOptions,
+    EventOptions,
+    ReportOptions,
+)
 
 group = click.Group("Results")
 OUTS = click.argument("outs", nargs=-1, required=True, metavar="OUT...")
@@ -135,6 +142,30 @@ def report_evaluation(results: tuple[str, ...], target: str, labels: tuple[str, 
     for path in evaluation_pictures.write_tables(read, target):
         say(path)
     return 0
+
+
+@group.command()
+@click.argument("first", metavar="OUT")
+@click.argument("second", metavar="OUT")
+@options(CompareOptions)
+@click.option("-o", "--to", metavar="FILE", help="Also write the figures to a table, .csv, .tsv or .parquet.")
+def compare(*, first: str, second: str, to: str | None, **given: Any) -> int:
+    """Show what another model or other options change.
+
+    The two OUT contain the same recordings. For each class, prints the time in which both have found it, or only one.
+    Exit code 3: some recordings are not compared, since one OUT does not have them, or not in the same length.
+    """
+    from satpipe.jobs import compare
+    from satpipe.pipeline.tables.table_files import table_format
+
+    if to:
+        table_format(to)
+    found = compare.compare(first, second, CompareOptions(**with_lists(given)))
+    say(*compare.text(found))
+    if to:
+        compare.write(found, to)
+        say(to)
+    return 0 if found.complete else SOME_FAILED
 
 
 @group.command()

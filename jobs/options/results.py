@@ -255,6 +255,29 @@ class EventOptions(SelectionOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareOptions(PartOptions):
+    """Options of `satpipe compare`."""
+
+    labels: Labels = None
+    group: GroupNames = None
+    groups: GroupsFile = None
+    threshold: Annotated[
+        float | str | Path,
+        Option("Minimum score of what counts as found in the first OUT, or a file of thresholds.", metavar="S|FILE"),
+    ] = DEFAULT_THRESHOLD
+    second_threshold: Annotated[
+        float | str | Path | None,
+        Option("The same for the second OUT; by default that of the first.", metavar="S|FILE"),
+    ] = None
+
+    @property
+    def of_each(self) -> tuple[EventOptions, EventOptions]:
+        """Classes, groups and thresholds of the first and of the second folder."""
+        first = EventOptions(labels=self.labels, group=self.group, groups=self.groups, threshold=self.threshold)
+        return first, first if self.second_threshold is None else replace(first, threshold=self.second_threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActivityOptions(EventOptions):
     """Options of `satpipe activity`."""
 

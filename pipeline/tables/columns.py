@@ -189,6 +189,20 @@ HITS = (
     Column("score", _SCORE, "cosine of the angle to the example, of the nearest chunk", "0.8841"),
     _START_TIME,
 )
+CHANGES = (
+    Column("mid", _NAME, "AudioSet's id of the class, or `group/NAME`", "/m/015p6"),
+    _LABEL,
+    Column("first_threshold", _FLOAT, "score from which the first folder counts as having found it", "0.5"),
+    Column("second_threshold", _FLOAT, "the same for the second folder", "0.4"),
+    Column("first_rows", pa.int64(), "rows of the first folder that reach the threshold", "1875"),
+    Column("second_rows", pa.int64(), "the same for the second folder", "2012"),
+    Column("both_s", _SECONDS, "time in which both folders have found it", "3590.4", "s"),
+    Column("first_only_s", _SECONDS, "time in which only the first has", "9.6", "s"),
+    Column("second_only_s", _SECONDS, "time in which only the second has", "272.64", "s"),
+    Column("first_mean", _FLOAT, "mean score in the first folder, over the time compared", "0.0312"),
+    Column("second_mean", _FLOAT, "mean score in the second folder", "0.0371"),
+    Column("mean_difference", _FLOAT, "second_mean - first_mean", "0.0059"),
+)
 CURVES = (
     Column("curve", _NAME, "precision_recall_clips, precision_recall_chunks, psds1, ...", "psds1"),
     Column("mid", _NAME, "AudioSet's id of the class; null: all classes together", "/m/015p6", null=True),

@@ -10,6 +10,7 @@ segments     scores by a teacher: one row per segment of a clip
 events       one row per sound event
 activity     one row per hour, day, recording or folder, and class or group
 hits         of a search: one row per stretch of audio that is like an example
+changes      of a comparison of two output folders: one row per class or group
 curves       of an evaluation: one row per point of a curve
 """
 
@@ -31,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHA256_DIGITS = 12  # in the name of a model
 _HALF_MAX = float(np.finfo(np.float16).max)
 
-FILE, RECORDINGS, TAGS, SCORES, STAGED, CLIPS, SEGMENTS, EVENTS, ACTIVITY, HITS, CURVES = (
+FILE, RECORDINGS, TAGS, SCORES, STAGED, CLIPS, SEGMENTS, EVENTS, ACTIVITY, HITS, CHANGES, CURVES = (
     pa.schema(columns.fields(each))
     for each in (
         columns.FILE,
@@ -44,6 +45,7 @@ FILE, RECORDINGS, TAGS, SCORES, STAGED, CLIPS, SEGMENTS, EVENTS, ACTIVITY, HITS,
         columns.EVENTS,
         columns.ACTIVITY,
         columns.HITS,
+        columns.CHANGES,
         columns.CURVES,
     )
 )

@@ -469,6 +469,8 @@ COMMANDS = {
     "satpipe report-consistency --labels Bird,Vehicle out_sat out_alone -o steadiness": Command(
         check_steadiness, (TAG_SAT, TAG_ALONE)
     ),
+    "satpipe compact": Command(prints("out: files of each table: "), (TAG,), apart=True),
+    "satpipe compare out out_sat -o changes.csv": Command(writes("changes.csv"), (TAG, TAG_SAT)),
     "satpipe profile SAT_T_2s": Command(prints("| SAT_T_2s | 5.5 | 48 | 48/48 |")),
     EXPORT: Command(prints("sat.onnx: SAT_T_2s, fp32, ", "chunks of examples/recordings: largest difference ")),
     "python examples/device/tag.py sat.onnx examples/recordings/speech_16k_mono.WAV": Command(
@@ -523,7 +525,6 @@ UNAVAILABLE = re.compile(
     r"|satpipe (prepare audioset/.*|train (mae|full|sat) .*|psl train .*|reproduce .*)"  # AudioSet; train-smoke
     r"|satpipe (train-bundled corpus|extra-audio) .*|satpipe benchmark tag .* --device cuda"
     r"|satpipe tag /recordings (-o out_garden )?--model (sat|garden_model)/model\.safetensors"
-    r"|satpipe benchmark bundled corpus .*|python -m satpipe\.reports\.model_card figures\.json"  # test_bundled.py
 )
 """Commands that need what a test does not have; test_docs.py parses them."""
 

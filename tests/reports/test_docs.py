@@ -136,6 +136,7 @@ def test_the_tables_of_the_reference_are_those_of_the_code(pages: dict[str, Beau
         *schemas.SCHEMAS.values(),
         schemas.EVENTS,
         schemas.HITS,
+        schemas.CHANGES,
         schemas.CURVES,
         schemas.CLIPS,
         schemas.SEGMENTS,

@@ -17,7 +17,8 @@ from satpipe.pipeline.tables.files import new_name
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tables.staged import SpanOutcome
 from satpipe.sat.labels import find, weak_labels
-from satpipe.sat.model.config import CLASSES
+from satpipe.sat.model.config import CLASSES, SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.cutting import chunk_samples
 
 CHUNK_SAMPLES, CHUNK_S = 30_720, 1.92
 OPTIONS = TableOptions(
@@ -43,8 +44,9 @@ def write_output(
     run: dict[str, Any] = RUN,
     done: bool = True,
     died: Mapping[str, Collection[int]] | None = None,
+    filled: float = 0.5,
 ) -> Output:
-    """Write batches of recordings with their scores [n, 527]; the last chunk of each recording is half full.
+    """Write batches of recordings with their scores [n, 527], in chunks of the model in `run`.
 
     Args:
         folder: The output folder.
@@ -52,9 +54,16 @@ def write_output(
         run: Content of `run.json`.
         done: Finish the run: nothing stays staged.
         died: Chunks of recordings that are missing because a worker died.
+        filled: Share of the last chunk of each recording that has sound.
     """
     output, identity = Output(folder), run.get("identity", {})
-    options = replace(OPTIONS, **{key: identity[key] for key in ("threshold", "top_k", "scores") if key in identity})
+    grid = get_config(identity.get("arch", "SAT_T_2s")), identity.get("cut", "gapless")
+    size = chunk_samples(*grid)
+    options = replace(
+        OPTIONS,
+        chunk_samples=size,
+        **{key: identity[key] for key in ("threshold", "top_k", "scores") if key in identity},
+    )
     with output.claim(run):
         for batch in batches:
             there = {n: np.setdiff1d(np.arange(len(s)), list((died or {}).get(n, ()))) for n, s in batch.items()}
@@ -66,7 +75,10 @@ def write_output(
                 outcomes = [SpanOutcome((name, 1, 0, 0, None), len(there[name]), 1) for name in tagged]
                 spans = dict(zip(tagged, file.conclude(outcomes), strict=True))
             finished = [
-                Finished(_row(name, len(scores), len(there[name])), [spans[name]] if name in spans else [])
+                Finished(
+                    _row(name, len(scores), len(there[name]), (len(scores) - 1 + filled) * size / SAMPLE_RATE_HZ),
+                    [spans[name]] if name in spans else [],
+                )
                 for name, scores in batch.items()
             ]
             output.batches.publish(finished, options, new_name())
@@ -75,10 +87,10 @@ def write_output(
     return output
 
 
-def _row(name: str, chunks: int, there: int) -> dict[str, Any]:
+def _row(name: str, chunks: int, there: int, duration_s: float) -> dict[str, Any]:
     if not chunks:
         return schemas.recording_row(name, 1, 1, "empty", "")
-    known = {"duration_s": (chunks - 0.5) * CHUNK_S, "rate_hz": 16_000, "channels": 1, "chunks": there}
+    known = {"duration_s": duration_s, "rate_hz": 16_000, "channels": 1, "chunks": there}
     return schemas.recording_row(name, 1, 1, "ok" if chunks == there else "worker died", "", **known)
 
 

@@ -116,7 +116,7 @@ def train_bundled(corpus: Path, **given: Any) -> int:
     """Train the model that comes with satpipe.
 
     CORPUS contains audio/, manifest.tsv (path, split) and teacher_scores.parquet. The same command continues a run that
-    was stopped. The recipe is meant for a GPU.
+    was stopped. The recipe `bundled` is meant for a GPU, `sat_tiny_sequences` for two processors.
     """
     from satpipe.jobs.train import bundled, messages
 

@@ -16,7 +16,7 @@ import satpipe as api
 import soundfile
 from conftest import Satpipe
 from satpipe.pipeline.tables import schemas
-from satpipe.pipeline.tables.files import read_run
+from satpipe.pipeline.tables.files import PROGRESS, read_run
 from satpipe.pipeline.tables.upgrade import upgrade
 from satpipe.sat.errors import OutputError
 from tag_tables import EXAMPLES
@@ -187,8 +187,8 @@ def test_a_change_of_version_that_was_interrupted_is_continued(continued: Path, 
 
 def test_a_run_that_tags_nothing_leaves_nothing(satpipe_here: Satpipe, continued: Path, recordings: Path) -> None:
     def files() -> dict[Path, bytes]:
-        found = (path for path in continued.rglob("*") if path.is_file() and path.name != "run.json")
-        return {path: path.read_bytes() for path in found}
+        found = {path: path.read_bytes() for path in continued.rglob("*") if path.is_file()}
+        return found | {continued / name: b"" for name in ("run.json", PROGRESS)}  # of the last run
 
     before = files()
     for _ in range(2):

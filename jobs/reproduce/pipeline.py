@@ -1,7 +1,7 @@
 """The steps from AudioSet to the rows of the paper's tables (sections 4.2 to 4.4)."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,11 @@ class Train(Step):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the keys of the recipe that determine the model."""
-        given = self.config.model_dump(mode="json")
+        """Return the keys of the recipe that determine the model, as far as they are not the defaults.
+
+        So a key that a later version adds does not have everything made again.
+        """
+        given = self.config.model_dump(mode="json", exclude_defaults=True)
         return {key: value for key, value in given.items() if key not in ELSEWHERE}
 
     @property
@@ -119,8 +122,8 @@ class Label(Step):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the options."""
-        return asdict(self.options)
+        """Return the options that are given."""
+        return {name: value for name, value in self.options.described().items() if value is not None}
 
     def run(self, folder: Path, inputs: Mapping[str, str], cluster: Cluster, say: Say) -> None:
         """Label the clips."""

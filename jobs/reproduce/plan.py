@@ -129,7 +129,7 @@ def sample_flops(settings: TrainConfig) -> float:
     """Return the operations of a sample's forward pass."""
     config = get_config(settings.arch)
     if settings.stage == "sat":
-        return CHUNKS_PER_PIECE * chunk_flops(config)
+        return settings.sequence_chunks * chunk_flops(config)
     whole = clip_flops(config, CLIP_S)
     if settings.stage == "full":
         return whole * (1 - settings.patch_out) ** 2

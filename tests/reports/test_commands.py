@@ -484,6 +484,7 @@ ELSEWHERE = {
     "make docs": "test_docs.py",
     'pytest -m "not slow"': "below",
     "apt-get install chromium chromium-driver": "below",
+    "apt-get install openjdk-17-jre-headless": "what test_spark.py needs",
     "make train-smoke": "below",
     "satpipe prepare garden -o garden_set": "test_train.py",
     "satpipe psl garden_set --strong garden.tsv -o garden_labels": "test_train.py",

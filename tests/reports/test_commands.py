@@ -470,7 +470,6 @@ COMMANDS = {
         check_steadiness, (TAG_SAT, TAG_ALONE)
     ),
     "satpipe compact": Command(prints("out: files of each table: "), (TAG,), apart=True),
-    "satpipe compare out out_sat -o changes.csv": Command(writes("changes.csv"), (TAG, TAG_SAT)),
     "satpipe profile SAT_T_2s": Command(prints("| SAT_T_2s | 5.5 | 48 | 48/48 |")),
     EXPORT: Command(prints("sat.onnx: SAT_T_2s, fp32, ", "chunks of examples/recordings: largest difference ")),
     "python examples/device/tag.py sat.onnx examples/recordings/speech_16k_mono.WAV": Command(
@@ -494,6 +493,7 @@ ELSEWHERE = {
     "satpipe learn judged.csv --embeddings-from out -o gate.safetensors": "test_docs.py",
     "satpipe classify --own-classes gate.safetensors": "test_docs.py",
     "satpipe events --own gate": "test_own_classes.py",
+    "satpipe compare out out_sat -o changes.csv": "test_compare.py",
     'satpipe events --group birds --group "rain and water" -o birds.csv': "test_events.py",
     "satpipe activity --group birds --group frogs --by hour --time-zone Europe/Berlin -o hours.csv": "test_activity.py",
     f"{TAG} --precision auto": "test_precision.py",

@@ -115,4 +115,4 @@ class BundledFiguresOptions(Options):
     teacher: Annotated[str, Option("EfficientAT's weights.")]
     extra: Annotated[Path, Option("Folder of `satpipe extra-audio`; its held-out clips are evaluated.", metavar="DIR")]
     training: Annotated[Path, Option("Folder of `satpipe train-bundled`.", metavar="DIR")] = Path("build/train-bundled")
-    before: Annotated[str | None, Option("Weights to compare the bundled model with.")] = None
+    other: Annotated[str | None, Option("Also measure these weights, under the name `other`.")] = None

@@ -65,14 +65,15 @@ def runs(folder: Path, ray_here: None) -> list[tuple[TrainConfig, Path, bool]]:
     options = {"teacher": str(folder / "teacher.safetensors"), "out": folder / "out", "extra": folder / "extra"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundled, "train", train)
-        for more in ({"init": "start.safetensors"}, {"overrides": ("lr=1e-4",)}, {"full_context": True}):
+        sequences = {"recipe": "sat_tiny_sequences", "init": "bundled"}
+        for more in ({"init": "start.safetensors"}, {"overrides": ("lr=1e-4",)}, {"full_context": True}, sequences):
             train_bundled(Corpus(folder / "corpus"), BundledOptions(**options, **more), lambda line: None)
     return found
 
 
 @pytest.mark.slow
 def test_the_data_are_prepared_and_labelled_once(folder: Path, runs: list[tuple[TrainConfig, Path, bool]]) -> None:
-    (first, run, resume), (second, same, again), _ = runs
+    (first, run, resume), (second, same, again), *_ = runs
     out = folder / "out"
     assert (run, resume, same, again) == (out / "run", False, out / "run", True)
     assert (first.stage, first.arch, first.teacher) == ("sat", "SAT_T_2s", str(folder / "teacher.safetensors"))
@@ -80,6 +81,8 @@ def test_the_data_are_prepared_and_labelled_once(folder: Path, runs: list[tuple[
     assert first.labels == f"{out / 'train-labels'},{out / 'extra-labels'}"
     assert (first.validation, first.validation_labels) == (str(out / "validation"), str(out / "validation-labels"))
     assert (first.init, second.init, second.lr) == ("start.safetensors", "", 1e-4)
+    (third, run, _) = runs[3]
+    assert (third.sequence_chunks, third.init, run) == (5, "bundled", out / "sat_tiny_sequences")
     clips = {part: sorted(Shards(out / part).clips) for part in ("validation", "extra")}
     assert clips == {"validation": ["dog_2.flac", "rain_2.flac"], "extra": ["bell_1.flac"]}
 
@@ -110,10 +113,12 @@ def test_the_models_are_measured_as_the_card_shows(folder: Path, runs: list[tupl
     assert found.keys() == known.keys()
     assert found["models"].pop("old") == {}
     for model in found["models"].values():
-        assert {part: values.keys() for part, values in model.items()} == {
+        parts = {part: values.keys() for part, values in model.items()}
+        assert parts == {"joined": parts["joined"]} | {
             part: values.keys() for part, values in known["models"]["bundled"].items()
         }
         assert (model["long"]["recordings"], model["long"]["pieces"]) == (1, 2)
+        assert (model["joined"]["recordings"], model["joined"]["hours"]) == (1, 0.002)
         assert (model["validation"]["clips"], model["held_out"]["clips"]) == (2, 1)
         assert 0 <= model["pieces"]["top_1"] <= 1
     assert found["curve"] == [
@@ -121,6 +126,8 @@ def test_the_models_are_measured_as_the_card_shows(folder: Path, runs: list[tupl
     ]
     assert "| 5 | 0.25 | 0.500 | 0.400 | 0.500 | 0.400 | 1.000 |" in curve_table(found["curve"])
     assert table(found).startswith("| figure | bundled | bundled_1s | teacher |")
+    assert "| teacher-mAP, all clips as one recording of 0.0 h, " in table(found)
+    assert "| calibration error, all clips as one recording, memory on |" in table(found)
 
 
 @pytest.mark.slow
@@ -141,6 +148,17 @@ def test_an_unknown_package_is_one_clear_line(satpipe_here: Satpipe, tmp_path: P
     assert (done.returncode, done.stderr) == (
         1, "ConfigError: extra_audio.tsv.gz contains no package no-such-data\n"
     )  # fmt: skip
+
+
+def test_the_calibration_of_scores_that_say_how_often_is_perfect() -> None:
+    scores = np.full((8, 527), 0.25, np.float32)
+    truth = np.zeros((8, 527), bool)
+    truth[:2, 5] = True  # too rare to count
+    assert np.isnan(measuring.calibration_error(scores, truth))
+    truth[:4, 7] = True
+    assert measuring.calibration_error(scores, truth) == pytest.approx(0.25)  # of one class: 0.25, but half are true
+    scores[:, 7] = 0.5
+    assert measuring.calibration_error(scores, truth) == pytest.approx(0)
 
 
 def test_chunks_of_a_recording_are_scored_with_memory_and_without() -> None:

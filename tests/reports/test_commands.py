@@ -526,6 +526,7 @@ UNAVAILABLE = re.compile(
     r"|satpipe (prepare audioset/.*|train (mae|full|sat) .*|psl train .*|reproduce .*)"  # AudioSet; train-smoke
     r"|satpipe (train-bundled corpus|extra-audio) .*|satpipe benchmark tag .* --device cuda"
     r"|satpipe tag /recordings (-o out_garden )?--model (sat|garden_model)/model\.safetensors"
+    r"|satpipe benchmark bundled corpus .*|python -m satpipe\.reports\.model_card figures\.json"  # test_bundled.py
 )
 """Commands that need what a test does not have; test_docs.py parses them."""
 

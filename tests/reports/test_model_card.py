@@ -8,13 +8,29 @@ import pytest
 import soundfile
 from satpipe.jobs.benchmark.everyday import categories, category_of, everyday
 from satpipe.jobs.train.extra_audio import TABLE, clip_path, cut, rows_of
-from satpipe.reports.model_card import CARD, FIGURES, fill
+from satpipe.reports.model_card import CARD, FIGURES, fill, main
 from satpipe.sat.model.config import CLASSES
 
 
 def test_the_card_says_what_was_measured() -> None:
     card = CARD.read_text()
     assert fill(card, json.loads(FIGURES.read_text())) == card
+
+
+def test_the_table_of_other_figures_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = json.loads(FIGURES.read_text())
+    figures["models"]["other"] = {"pieces": figures["models"]["bundled"]["pieces"]}
+    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    monkeypatch.setattr("sys.argv", ["model_card", str(tmp_path / "figures.json")])
+    main()
+    printed = capsys.readouterr().out
+    assert " | other | teacher |" in printed
+    value = f"{figures['models']['bundled']['pieces']['top_1']:.3f}"
+    row = next(line for line in printed.splitlines() if line.startswith("| same top class"))
+    assert row.endswith(f" | {value} | 1.000 |")
+    assert all(line.endswith(" |  | 1.000 |") for line in printed.splitlines() if "long recordings" in line)
 
 
 @pytest.mark.parametrize(

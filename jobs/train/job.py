@@ -12,11 +12,12 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from satpipe.jobs.train.config import TrainConfig
@@ -61,6 +62,7 @@ _KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+Result = TypeVar("Result")
 Report = Callable[[dict[str, Any]], None]
 """Called with each line of metrics."""
 
@@ -159,7 +161,7 @@ def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
         ),
     )
     try:
-        result = trainer.fit()
+        result = _aside(trainer.fit)
     except TrainingFailedError as error:
         raise _failure(out, error) from error
     if (out / ERROR).exists():
@@ -170,6 +172,24 @@ def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
     if result.checkpoint is None:
         raise TrainingError("the run wrote no checkpoint")
     return [Path(result.checkpoint.path)]
+
+
+def _aside(function: Callable[[], Result]) -> Result:
+    """Return the result of a function that runs in a thread of its own.
+
+    In the main thread Ray Train would replace what Ctrl-C does, for good. As a daemon, the thread does not keep an
+    interrupted program from ending.
+    """
+    outcome: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function())
+        except Exception as error:  # noqa: BLE001  (raised by `result`)
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result()
 
 
 def _failure(out: Path, error: Exception) -> Exception:

@@ -89,8 +89,10 @@ def losses(run: Path) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path, satpipe_here: Satpipe) -> dict[int, float]:
+    on_interrupt = signal.getsignal(signal.SIGINT)
     done = satpipe_here(*arguments(folder, "undisturbed"), cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert signal.getsignal(signal.SIGINT) is on_interrupt  # not Ray's
     assert "batch 4 in 2 parts on 2 workers (cpu), learning rate 0.0005; a step needs about 0." in done.stderr
     assert "hours_left 0," in done.stderr
     return losses(folder / "undisturbed")

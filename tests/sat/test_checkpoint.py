@@ -12,10 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from satpipe.sat.errors import CheckpointError, ConfigError
 from satpipe.sat.hashes import sha256_of
-from satpipe.sat.model.config import CONFIGS, get_config
+from satpipe.sat.model.config import CONFIGS, get_config, own_config
 from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.weights.checkpoint import fit_time_positions, load, published_shapes, save, to_published
+from satpipe.sat.weights.registry import load_checkpoint
 from torch import Tensor
 
 NAME = "SAT_T_2s"
@@ -103,6 +104,17 @@ def test_a_published_file_is_recognised_by_its_shapes(
 def test_other_published_shapes_are_recognised_too(name: str, tmp_path: Path) -> None:
     model = random_model(name)
     assert load(written(tmp_path / "model.pt", to_published(model.state_dict(), model.config))).config.name == name
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_model_of_ones_own_size_is_known_by_its_file(streaming: bool, tmp_path: Path) -> None:
+    config = own_config(streaming=streaming, width=24, heads=2, depth=3, chunk_s=1.5, class_token=True)
+    save(SAT(config), tmp_path / "own.safetensors")
+    loaded = load_checkpoint(str(tmp_path / "own.safetensors"))
+    assert loaded.config == config
+    assert loaded.has_memory == streaming
+    with pytest.raises(CheckpointError, match=r"own.safetensors is not SAT_w24_h2_d4_1.5s_cls: "):
+        load(tmp_path / "own.safetensors", "SAT_w24_h2_d4_1.5s_cls")
 
 
 @pytest.mark.parametrize("arch", ["SAT_S_1s", "SAT_S_2s"])

@@ -12,24 +12,30 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "recordings"
 NAMES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if path.suffix != ".md")
 
 
+def _plain(table: Path) -> pd.DataFrame:
+    """Read a table; its dictionary-coded columns, which differ by the values that other rows have, become texts."""
+    frame = pd.read_parquet(table)
+    return frame.astype({name: str for name in frame.columns[frame.dtypes == "category"]})
+
+
 def tags(out: Path) -> pd.DataFrame:
     """Return the tags table in an order that does not depend on how it was written."""
-    table = pd.read_parquet(out / "tags").astype({"recording": str, "mid": str, "label": str})
+    table = _plain(out / "tags")
     return table.sort_values(["recording", "chunk", "mid"], ignore_index=True)
 
 
 def scores(out: Path) -> pd.DataFrame:
-    table = pd.read_parquet(out / "scores").astype({"recording": str})
+    table = _plain(out / "scores")
     return table.sort_values(["recording", "chunk"], ignore_index=True)
 
 
 def embeddings(out: Path) -> pd.DataFrame:
-    table = pd.read_parquet(out / "embeddings").astype({"recording": str})
+    table = _plain(out / "embeddings")
     return table.sort_values(["recording", "chunk"], ignore_index=True)
 
 
 def recordings(out: Path) -> pd.DataFrame:
-    return pd.read_parquet(out / "recordings").set_index("recording").sort_index()
+    return _plain(out / "recordings").set_index("recording").sort_index()
 
 
 def assert_same_tables(ours: Path, theirs: Path, *, same_files: bool = True) -> None:

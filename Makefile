@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 tag: .venv/.installed
 	$(BIN)/satpipe tag examples/recordings -o out
-	@$(BIN)/python -c 'import pandas as pd; print(pd.read_parquet("out/tags").head(12).to_string())'
+	@$(BIN)/python -c 'import pandas as pd; print(pd.read_parquet("out/tags").iloc[:12, :7].to_string())'
 	@echo "The tables are in $(CURDIR)/out: tags, scores and recordings, as Parquet."
 
 test: .venv/.developing

@@ -115,17 +115,24 @@ class LocalRay:
     def _in_use(self) -> bool:
         return ray.is_initialized() and ray.get_runtime_context().gcs_address == self._address
 
+    def _start(self) -> None:
+        initialize(
+            address="local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
+            num_cpus=self.cpus,
+            **NO_DASHBOARD,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=os.path.join(self._folder, "r"),  # Ray opens its own folder to all users
+        )
+
     def _live(self) -> None:
         try:
             with folder() as self._folder, _loopback(), _minimal():
                 with private():
-                    initialize(
-                        address="local",  # not a Ray that happens to run here, nor that of RAY_ADDRESS
-                        num_cpus=self.cpus,
-                        **NO_DASHBOARD,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        _temp_dir=os.path.join(self._folder, "r"),  # Ray opens its own folder to all users
-                    )
+                    try:
+                        self._start()
+                    except Exception:  # noqa: BLE001  (no more specific class: a busy machine needs more than Ray's 30 s)
+                        _kill(self._folder)
+                        self._start()
                 self._address = ray.get_runtime_context().gcs_address
                 self._started.set()
                 while self._in_use and not self._to_end.wait(CHECK_EVERY_S):

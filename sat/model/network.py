@@ -167,13 +167,15 @@ class SAT(nn.Module):
     ) -> tuple[Tensor, Memory | None]:
         """Read a chunk as `forward` does, but return the embeddings [B, D] from which `scores` computes the scores.
 
-        No gradient flows through the memory, as published, unless `memory_gradient` is given for every chunk.
+        No gradient flows through the memory, as published, unless `memory_gradient` is true for every chunk.
         """
         x = self.embed(log_mel)
         tokens = self.config.memory_tokens
         kept = []
         for index, block in enumerate(self.blocks):
             past = None if memory is None else memory.blocks[index]
+            if past is not None and not memory_gradient:
+                past = past.detach()
             if past is not None and index == 0:
                 past = past + self.memory_positions(past.shape[1]).to(past.dtype)
             # As published, a token that stays in memory for a second chunk keeps the positions added at its first use.

@@ -2,17 +2,15 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import outputs
 import pandas as pd
 import pytest
 from conftest import Satpipe
 from images import pixels, texts, width_and_height_in
-from outputs import IDENTITY, RUN, Scores, scores_of, write_output
+from outputs import CHUNK_SAMPLES, IDENTITY, RUN, Scores, scores_of, write_output
 from satpipe.jobs.consistency import Consistency, consistency
 from satpipe.reports import consistency_pictures as pages
 from satpipe.reports.pictures import DOTS_PER_INCH
@@ -25,7 +23,7 @@ ODD = "a_$b$ <&> 鳥.wav"
 
 def made_by(**identity: Any) -> dict[str, Any]:
     """Content of `run.json` for other weights or options."""
-    return RUN | {"identity": IDENTITY | identity, "model": {"chunk_samples": outputs.CHUNK_SAMPLES}}
+    return RUN | {"identity": IDENTITY | identity, "model": {"chunk_samples": CHUNK_SAMPLES}}
 
 
 def by_rule(chunks: int, seed: int) -> Scores:
@@ -99,12 +97,10 @@ def test_regimes_are_called_by_what_made_them(outs: list[Path], tmp_path: Path) 
     ]
 
 
-def test_delays_that_differ_are_compared_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delays_that_differ_are_compared_in_seconds(tmp_path: Path) -> None:
     write_output(tmp_path / "short", {"a.wav": scores_of(5, Bird=[0.9, 0.1, 0.1, 0.9, 0.9])})
-    monkeypatch.setattr(outputs, "CHUNK_SAMPLES", 3 * outputs.CHUNK_SAMPLES)
-    monkeypatch.setattr(outputs, "OPTIONS", replace(outputs.OPTIONS, chunk_samples=outputs.CHUNK_SAMPLES))
-    monkeypatch.setattr(outputs, "CHUNK_S", 3 * outputs.CHUNK_S)
     full = made_by(arch="audiotransformer_tiny", delay_s=5.76, memory="off")
+    full["model"] = {"chunk_samples": 3 * CHUNK_SAMPLES}
     write_output(tmp_path / "long", {"a.wav": scores_of(2, Bird=[0.9, 0.1])}, run=full)
     found = consistency([tmp_path / "short", tmp_path / "long"], choose("Bird"))
     assert [regime.name for regime in found.regimes] == ["SAT_T_2s, 2 s, memory", "audiotransformer_tiny, 5.76 s"]

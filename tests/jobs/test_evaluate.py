@@ -6,7 +6,6 @@ import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from satpipe.jobs.metrics.sound_events import Events, detect
 from satpipe.reports import evaluation, paper
 from satpipe.sat.errors import ConfigError, OutputError, TruthError
 from satpipe.sat.labels import ancestors, find, strong_labels, weak_labels
-from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from scipy.stats import norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -600,12 +598,10 @@ def test_comparable_results_are_compared_and_others_are_refused_with_the_reason(
 
 
 def test_results_of_rows_of_other_lengths_are_compared_without_the_figures_of_rows(
-    satpipe_here: Satpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    satpipe_here: Satpipe, tmp_path: Path
 ) -> None:
     (tmp_path / "t.csv").write_text("recording,onset,offset,label\na.wav,0,3.84,Dog\n")
     for grids, samples in ((1, outputs.CHUNK_SAMPLES), (2, outputs.CHUNK_SAMPLES // 2)):
-        monkeypatch.setattr(outputs, "OPTIONS", replace(outputs.OPTIONS, chunk_samples=samples))
-        monkeypatch.setattr(outputs, "CHUNK_S", samples / SAMPLE_RATE_HZ)
         run = {**outputs.RUN, "model": {"chunk_samples": samples}}
         outputs.write_output(tmp_path / f"out{grids}", {"a.wav": outputs.scores_of(8, Dog=[0.9, 0.9])}, run=run)
         result = evaluate(tmp_path / f"out{grids}", strong=tmp_path / "t.csv", bootstrap=0, segment_s=1.0)

@@ -17,6 +17,7 @@ from satpipe.jobs.ground_truth.strong_labels import read_strong
 from satpipe.pipeline.tables.schemas import HITS
 from satpipe.sat.model.outputs import split
 from satpipe.sat.model.streaming import StreamingTagger
+from satpipe.sat.printable import counted
 from tag_tables import EXAMPLES, samples_16k
 
 BIRDS, SPEECH = "birds_48k_stereo.opus", "speech_16k_mono.WAV"
@@ -108,7 +109,7 @@ def test_a_file_finds_the_recording_it_is_from(out: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     *lines, last, written = done.stdout.splitlines()
     assert lines[0].endswith(BIRDS)
-    assert last == f"{len(lines)} hits with 6 of 61 chunks"
+    assert last == f"{counted(len(lines), 'hit')} with 6 of 61 chunks"
     assert written == str(tmp_path / "hits.csv")
     table, vectors = read(out)
     model = satpipe.load_model("bundled")

@@ -30,7 +30,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "recordings" / "speech_16k_mo
 SHORT_S, LONG_S = 600, 3 * 3600
 SHORT_CHUNKS, LONG_CHUNKS = 18_000, 80_000  # 10 h and 43 h: 19 MB and 84 MB of scores in half precision
 RUN = {"id": "this run", "identity": {"scores": True}}
-TABLE = TableOptions("this run", chunk_samples(TWO_SECONDS, "gapless"), threshold=0.1, top_k=10, scores=True)
+TABLE = TableOptions("this run", "a model", chunk_samples(TWO_SECONDS, "gapless"), threshold=0.1, top_k=10, scores=True)
 
 
 def tag(path: Path, out: Path) -> None:

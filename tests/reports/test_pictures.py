@@ -136,7 +136,7 @@ def test_precision_over_recall_of_chunks_is_scikit_learns(made: Path, curves: pd
 
 def found_rows(out: Path, mids: list[str], threshold: float) -> pd.DataFrame:
     """Runs of chunks that reach a threshold, as psds-eval wants them."""
-    scores = pd.read_parquet(out / "scores")
+    scores = pd.read_parquet(out / "scores", columns=["recording", "chunk", "start_s", "end_s", "scores"])
     rows: list[list[Any]] = []
     for mid in mids:
         place = find(mid).index

@@ -57,8 +57,8 @@ def write_output(
         filled: Share of the last chunk of each recording that has sound.
     """
     output, identity = Output(folder), run.get("identity", {})
-    grid = get_config(identity.get("arch", "SAT_T_2s")), identity.get("cut", "gapless")
-    size = chunk_samples(*grid)
+    by_arch = chunk_samples(get_config(identity.get("arch", "SAT_T_2s")), identity.get("cut", "gapless"))
+    size = run.get("model", {}).get("chunk_samples", by_arch)
     options = replace(
         OPTIONS,
         chunk_samples=size,

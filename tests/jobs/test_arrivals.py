@@ -20,7 +20,7 @@ MAX_GROWTH_MB = 150.0
 MAX_GROWTH_FILES = 32
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_job_of_which_a_worker_is_killed_has_the_rows_of_one_run(tmp_path: Path) -> None:
     rounds = soak(tmp_path, workers=1, minutes=0, round_s=0, kill_every_s=1e9, refuse=0.05, seed=14)
     assert rounds[-1].killed == 1

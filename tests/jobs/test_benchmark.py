@@ -73,7 +73,8 @@ def assert_sane(figures: dict[str, Any], larger: Collection[str] = benchmark_tag
         # The workers' time fits into the time that all of them had, and is not a small part of what one had.
         elapsed_s = run["duration_s"] / run["x_realtime"]
         total_s = sum(run["worker_s"].values())
-        assert 0.2 * elapsed_s < total_s < 1.05 * elapsed_s * figures["machine"]["processors"], name
+        # The first is that of the last round, the other one the median over the rounds.
+        assert 0.2 * elapsed_s < total_s < 1.25 * elapsed_s * figures["machine"]["processors"], name
     assert 0 < figures["start_up"]["help_s"] < figures["start_up"]["one_file_s"] < 120
     assert min(figures["runs"][f"{cut} fp32"]["times_loop"] for cut in ("script", "gapless")) > 0.5
     alone = figures["parts"]

@@ -33,7 +33,7 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What differs between two output folders.
+    """The differences between two output folders.
 
     Attributes:
         table: A row for each class or group, those with the most time found in one folder only first; schema `CHANGES`.

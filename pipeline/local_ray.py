@@ -130,7 +130,9 @@ class LocalRay:
                 with private():
                     try:
                         self._start()
-                    except Exception:  # noqa: BLE001  (no more specific class: a busy machine needs more than Ray's 30 s)
+                    except Exception:  # no more specific class: a busy machine needs more than Ray's 30 s
+                        if self._to_end.is_set():
+                            raise
                         _kill(self._folder)
                         self._start()
                 self._address = ray.get_runtime_context().gcs_address

@@ -55,7 +55,7 @@ class Reproduction:
 
     @property
     def missing(self) -> list[str]:
-        """What the folder of AudioSet lacks, one line each."""
+        """Files missing from the AudioSet folder, one line each."""
         return self.audioset.missing(
             training=self.options.from_checkpoints is None, strong=STRONG_TABLE in self.evaluations
         )
@@ -103,7 +103,7 @@ def declare(rows: Mapping[int, Sequence[Row]], options: ReproduceOptions) -> Rep
         options: The options.
 
     Raises:
-        ConfigError: A configuration cannot be read, a size is unknown, there is no published checkpoint, or the output
+        ConfigError: A configuration cannot be read, a size is unknown, a published checkpoint is missing, or the output
             folder is a URL.
     """
     if is_remote(options.out):

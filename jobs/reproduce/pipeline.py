@@ -117,7 +117,7 @@ class Label(Step):
 
     @property
     def options(self) -> SegmentOptions:
-        """How clips are cut, and which scores are kept."""
+        """Length and spacing of the segments, and the scores to keep for each."""
         return SegmentOptions(piece_s=self.piece_s)
 
     @property

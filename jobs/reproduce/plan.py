@@ -1,4 +1,4 @@
-"""What a reproduction takes before it starts: hours of the given GPUs, disk space, data.
+"""Estimate the cost of a reproduction before it starts: hours on the given GPUs, disk space, data.
 
 Hours are estimates. The bundled model was trained on an H100, and its model card has the time that its last epochs
 took; the matrix products of a sample, forward and backward, then give the operations per second that this code
@@ -42,7 +42,7 @@ _PATCH_S = PATCH_SAMPLES / SAMPLE_RATE_HZ
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step takes.
+    """The cost of one step.
 
     Attributes:
         name: Name of the step.

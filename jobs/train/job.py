@@ -12,23 +12,21 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from satpipe.jobs.train.config import TrainConfig
-from satpipe.jobs.train.group import SCORE, STATE
+from satpipe.jobs.train.group import STATE
 from satpipe.jobs.train.log import METRICS, lines
 from satpipe.jobs.train.preflight import Preflight, check_inputs, judge, try_step
-from satpipe.jobs.train.worker import ERROR, train_worker
-from satpipe.pipeline import ray_engine
+from satpipe.jobs.train.worker import ERROR
+from satpipe.pipeline import local_ray, ray_engine
 from satpipe.pipeline.storage import is_remote, locate, output_file, written_whole
 from satpipe.pipeline.training_data.shards import Shards
-from satpipe.sat import errors
 from satpipe.sat.errors import OutputError, TrainingError
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
@@ -52,17 +50,8 @@ CHANGEABLE = frozenset(
     }
 )
 FOLDERS = ("data", "labels", "validation", "validation_labels", "init", "teacher")
-_NAME = "ray"  # of Ray's folder in the folder of the run
 _VERSIONS_OF = ("satpipe", "torch", "ray", "numpy")
 _POLL_S = 1.0
-# Each step allocates and frees tensors of the same sizes; by default glibc returns their pages to the system.
-# Large pages make a step of stage sat 5 % faster.
-_KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
-Result = TypeVar("Result")
 Report = Callable[[dict[str, Any]], None]
 """Called with each line of metrics."""
 
@@ -103,10 +92,11 @@ def train(
     workers = settings.workers * max(1, settings.threads)
     if address is None and (os.cpu_count() or 1) > workers:
         workers = os.cpu_count() or workers
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     with _reported(out / METRICS, report), ray_engine.start(address, workers, settings.device) as ray:
         note(judge(settings, _preflight(ray, settings), out))
-        checkpoints = _fit(settings, out, use_gpu=ray.gpus > 0)
+        from satpipe.jobs.train.fit import fit  # imports Ray Train: 2 s
+
+        checkpoints = fit(settings, out, use_gpu=ray.gpus > 0, alone=not local_ray.others())
     return export(settings, out, checkpoints)
 
 
@@ -133,73 +123,6 @@ def _preflight(ray: ray_engine.Engine, settings: TrainConfig) -> Preflight:
                 raise TrainingError(f"the first step failed: {found.reason}")
             checked: Preflight = found
             return checked
-
-
-def _fit(settings: TrainConfig, out: Path, *, use_gpu: bool) -> list[Path]:
-    """Train with Ray; return the checkpoints it kept: the best ones, best first, or the last one."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    kept = settings.average_best
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"settings": settings.model_dump(), "run": str(out)},
-        scaling_config=ScalingConfig(
-            num_workers=settings.workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": float(settings.threads)} | ({"GPU": 1.0} if use_gpu else {}),
-        ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees that of Ray Train 1
-            name=_NAME,
-            storage_path=str(out),
-            worker_runtime_env={"env_vars": _KEEP_MEMORY},
-            failure_config=FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=kept, checkpoint_score_attribute=SCORE if kept > 1 else None
-            ),
-        ),
-    )
-    try:
-        result = _aside(trainer.fit)
-    except TrainingFailedError as error:
-        raise _failure(out, error) from error
-    if (out / ERROR).exists():
-        raise _failure(out, TrainingError())
-    if kept > 1 and result.best_checkpoints:
-        best = sorted(result.best_checkpoints, key=lambda pair: pair[1][SCORE], reverse=True)
-        return [Path(saved.path) for saved, _ in best[:kept]]
-    if result.checkpoint is None:
-        raise TrainingError("the run wrote no checkpoint")
-    return [Path(result.checkpoint.path)]
-
-
-def _aside(function: Callable[[], Result]) -> Result:
-    """Return the result of a function that runs in a thread of its own.
-
-    In the main thread Ray Train would replace what Ctrl-C does, for good. As a daemon, the thread does not keep an
-    interrupted program from ending.
-    """
-    outcome: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(function())
-        except Exception as error:  # noqa: BLE001  (raised by `result`)
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return outcome.result()
-
-
-def _failure(out: Path, error: Exception) -> Exception:
-    if (out / ERROR).exists():
-        noted = json.loads((out / ERROR).read_text())
-        kind = getattr(errors, noted["type"], TrainingError)
-        failure: Exception = kind(noted["message"])
-        return failure
-    reason = str(error.__cause__ or error).strip().splitlines()
-    return TrainingError(f"workers were lost more often than max_failures allows: {reason[-1] if reason else error!r}")
 
 
 def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:

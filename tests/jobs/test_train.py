@@ -21,7 +21,8 @@ from helpers import model_by_rule, sound
 from satpipe.jobs.evaluate import evaluate
 from satpipe.jobs.train import worker as train_worker
 from satpipe.jobs.train.config import TrainConfig, load_config
-from satpipe.jobs.train.job import _failure, export
+from satpipe.jobs.train.fit import _failure
+from satpipe.jobs.train.job import export
 from satpipe.jobs.train.preflight import check_inputs, judge, try_step
 from satpipe.jobs.train.worker import Worker
 from satpipe.pipeline.training_data.segments import SegmentOptions

@@ -142,3 +142,19 @@ def extra_audio(out: Path, packages: tuple[str, ...]) -> int:
         log(problem)
     say(f"{out / extra_audio.MANIFEST} lists the clips")
     return SOME_FAILED if problems else 0
+
+
+@group.command()
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--clips", type=click.IntRange(min=1), default=600, show_default=True, help="Number of clips of 10 s.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same clips.")
+def formula_audio(out: Path, clips: int, seed: int) -> int:
+    """Make more training audio by formula: wind, rain, engines, bells and others.
+
+    Writes clips and manifest.tsv to OUT. They have no labels; the teacher gives them.
+    """
+    from satpipe.jobs.train import formula_audio
+
+    formula_audio.make(out, clips, seed)
+    say(f"{out / formula_audio.MANIFEST} lists the clips")
+    return 0

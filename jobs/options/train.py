@@ -47,8 +47,12 @@ class BundledOptions(Options):
         "build/train-bundled"
     )
     extra: Annotated[
-        Path | None, Option("Folder of `satpipe extra-audio` or a similar one; the teacher labels it.", metavar="DIR")
-    ] = None
+        tuple[str, ...],
+        Option(
+            "Folder of `satpipe extra-audio`, of `satpipe formula-audio` or a similar one; the teacher labels it.",
+            metavar="DIR",
+        ),
+    ] = ()
     recipe: Annotated[str, Option("Configuration of stage sat, as for `satpipe train`; it names the run's folder.")] = (
         BUNDLED
     )

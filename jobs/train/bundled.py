@@ -96,12 +96,13 @@ def train_bundled(corpus: Corpus, options: BundledOptions, report: Report) -> Pa
                 f"missing or not readable: {counted(len(bad), 'clip')} of {corpus.folder}, such as {bad[0]}"
             )
         _label(out / part, out / f"{part}-labels", corpus.scores, (("kind", "window"),))
-    data, labels = f"data={out / 'train'}", f"labels={out / 'train-labels'}"
-    if options.extra:
-        Corpus(options.extra).prepare("train", out / "extra")
-        _label(out / "extra", out / "extra-labels", options.teacher)
-        data, labels = f"{data},{out / 'extra'}", f"{labels},{out / 'extra-labels'}"
-    sets = [data, labels, f"teacher={options.teacher}"]
+    parts = ["train"]
+    for number, folder in enumerate(options.extra, start=1):
+        parts.append("extra" if number == 1 else f"extra-{number}")
+        Corpus(Path(folder)).prepare("train", out / parts[-1])
+        _label(out / parts[-1], out / f"{parts[-1]}-labels", options.teacher)
+    data, labels = (",".join(str(out / f"{part}{of}") for part in parts) for of in ("", "-labels"))
+    sets = [f"data={data}", f"labels={labels}", f"teacher={options.teacher}"]
     sets += [f"init={options.init}"] if options.init else []
     run = out / (RUN if options.recipe == BUNDLED else Path(options.recipe).stem)
     return _train("sat", options.recipe, out, run, [*sets, *options.overrides], report)

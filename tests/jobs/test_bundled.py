@@ -13,13 +13,14 @@ from helpers import model_by_rule, sound
 from satpipe.jobs.benchmark import bundled as measuring
 from satpipe.jobs.options.measure import BundledFiguresOptions
 from satpipe.jobs.options.train import BundledOptions
-from satpipe.jobs.train import bundled
+from satpipe.jobs.train import bundled, formula_audio
 from satpipe.jobs.train.bundled import Corpus, train_bundled
 from satpipe.jobs.train.config import TrainConfig
 from satpipe.pipeline.training_data.shards import Shards
 from satpipe.reports.model_card import FIGURES, curve_table, table
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import get_config
+from satpipe.sat.training.formula import FAMILIES
 from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.hub import BUNDLED_PATH
 
@@ -47,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     pd.DataFrame(scores).to_parquet(folder / "corpus" / "teacher_scores.parquet")
     write_corpus(folder / "extra", {"bell_1.flac": "train", "bell_2.flac": "held-out"})
+    formula_audio.make(folder / "formula", 2, seed=3)
     save(model_by_rule(get_config("audiotransformer_tiny")), folder / "teacher.safetensors")
     return folder
 
@@ -62,7 +64,11 @@ def runs(folder: Path, ray_here: None) -> list[tuple[TrainConfig, Path, bool]]:
         (run / "run.json").touch()
         return run / "model.safetensors"
 
-    options = {"teacher": str(folder / "teacher.safetensors"), "out": folder / "out", "extra": folder / "extra"}
+    options = {
+        "teacher": str(folder / "teacher.safetensors"),
+        "out": folder / "out",
+        "extra": (str(folder / "extra"), str(folder / "formula")),
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundled, "train", train)
         sequences = {"recipe": "sat_tiny_sequences", "init": "bundled"}
@@ -77,14 +83,18 @@ def test_the_data_are_prepared_and_labelled_once(folder: Path, runs: list[tuple[
     out = folder / "out"
     assert (run, resume, same, again) == (out / "run", False, out / "run", True)
     assert (first.stage, first.arch, first.teacher) == ("sat", "SAT_T_2s", str(folder / "teacher.safetensors"))
-    assert first.data == f"{out / 'train'},{out / 'extra'}"
-    assert first.labels == f"{out / 'train-labels'},{out / 'extra-labels'}"
+    assert first.data == f"{out / 'train'},{out / 'extra'},{out / 'extra-2'}"
+    assert first.labels == f"{out / 'train-labels'},{out / 'extra-labels'},{out / 'extra-2-labels'}"
     assert (first.validation, first.validation_labels) == (str(out / "validation"), str(out / "validation-labels"))
     assert (first.init, second.init, second.lr) == ("start.safetensors", "", 1e-4)
     (third, run, _) = runs[3]
     assert (third.sequence_chunks, third.init, run) == (5, "bundled", out / "sat_tiny_sequences")
-    clips = {part: sorted(Shards(out / part).clips) for part in ("validation", "extra")}
-    assert clips == {"validation": ["dog_2.flac", "rain_2.flac"], "extra": ["bell_1.flac"]}
+    clips = {part: sorted(Shards(out / part).clips) for part in ("validation", "extra", "extra-2")}
+    assert clips == {
+        "validation": ["dog_2.flac", "rain_2.flac"],
+        "extra": ["bell_1.flac"],
+        "extra-2": ["waves_00001.flac", "wind_00000.flac"],
+    }
 
 
 @pytest.mark.slow
@@ -141,6 +151,20 @@ def test_what_a_corpus_does_not_have_is_named(folder: Path, tmp_path: Path, ray_
     (corpus / "audio" / "a.flac").write_bytes(b"no audio")
     with pytest.raises(ConfigError, match=r"missing or not readable: 1 clip of .*, such as a.flac"):
         train_bundled(Corpus(corpus), BundledOptions(teacher="none.pt", out=tmp_path / "out"), lambda line: None)
+
+
+def test_sounds_by_formula_depend_on_the_seed_alone(satpipe_here: Satpipe, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        done = satpipe_here("formula-audio", tmp_path / name, "--clips", len(FAMILIES), "--seed", seed)
+        assert (done.returncode, done.stdout) == (0, f"{tmp_path / name / 'manifest.tsv'} lists the clips\n")
+    rows = list(Corpus(tmp_path / "one").rows("train"))
+    assert [row["family"] for row in rows] == list(FAMILIES)
+    for row in rows:
+        clips = {name: soundfile.read(tmp_path / name / "audio" / row["path"])[0] for name in ("one", "same", "other")}
+        assert len(clips["one"]) == 10 * 16000
+        assert 0.04 < np.abs(clips["one"]).max() < 0.71  # -24 to 0 dB of the peak
+        assert np.array_equal(clips["one"], clips["same"])
+        assert not np.array_equal(clips["one"], clips["other"])
 
 
 def test_an_unknown_package_is_one_clear_line(satpipe_here: Satpipe, tmp_path: Path) -> None:

@@ -485,6 +485,7 @@ ELSEWHERE = {
     "apt-get install chromium chromium-driver": "below",
     "apt-get install openjdk-17-jre-headless": "what test_spark.py needs",
     "make train-smoke": "below",
+    "satpipe formula-audio formula": "test_bundled.py",
     "satpipe prepare garden -o garden_set": "test_train.py",
     "satpipe psl garden_set --strong garden.tsv -o garden_labels": "test_train.py",
     "satpipe tag garden": "test_docs.py: the tutorial runs it",

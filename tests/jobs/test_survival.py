@@ -19,7 +19,7 @@ import pytest
 import ray
 import soundfile
 import unlucky_workers
-from conftest import Satpipe
+from conftest import COMMAND, Satpipe
 from forked import Forked
 from killed import count_changes, tag_until
 from satpipe.pipeline.tagging import run
@@ -119,6 +119,32 @@ def test_a_run_with_its_ray_is_killed_and_continues(
     assert done.returncode == 3, done.stderr
     assert_same_tables(out, many_undisturbed)
     assert "tagged " not in done.stdout or tagged_s(done.stdout) < 720  # not all of it again
+
+
+@pytest.mark.slow
+def test_the_same_command_continues_a_run_that_was_stopped(
+    many: Path, many_undisturbed: Path, satpipe_here: Satpipe, small: Options, tmp_path: Path
+) -> None:
+    """By Ctrl-C and by SIGTERM."""
+    out = tmp_path / "out"
+    for number, code, files in ((signal.SIGINT, 130, 4), (signal.SIGTERM, 143, 12)):
+        process = subprocess.Popen(
+            [str(COMMAND), *map(str, ("tag", many, "-o", out, *small))],
+            start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while staged(out) < files and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, number)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code, stderr
+        assert stderr.strip().splitlines()[-1] == "stopped; run the same command again to continue"
+        assert "***" not in stderr, "the stack trace of Ray's own handler"
+    assert not list(out.glob("recordings/*.parquet"))
+    done = satpipe_here("tag", many, "-o", out, *small)
+    assert done.returncode == 3, done.stderr
+    assert_same_tables(out, many_undisturbed)
+    assert tagged_s(done.stdout) < 720  # not all of it again
 
 
 @pytest.mark.slow

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +12,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import COMMAND, Satpipe
+from conftest import Satpipe
 from helpers import model_by_rule, scores_of_pieces
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.model.config import BUNDLED, CUTS, Cut, get_config
@@ -31,7 +27,6 @@ from tag_tables import (
     recordings,
     samples_16k,
     scores,
-    tagged_s,
     tags,
 )
 
@@ -331,42 +326,6 @@ def test_overwrite_replaces_the_tables(satpipe_here: Satpipe, tagged: tuple[Path
     assert satpipe_here("tag", EXAMPLES / "speech_16k_mono.WAV", "-o", out, *options).returncode == 0
     assert len(recordings(out)) == 1
     assert tags(out).score.min() >= 0.3
-
-
-@pytest.mark.slow
-def test_the_same_command_continues_a_run_that_was_stopped(
-    satpipe: Satpipe, satpipe_here: Satpipe, tmp_path: Path
-) -> None:
-    """By Ctrl-C and by SIGTERM; of kill -9 see test_survival."""
-    folder = make_recordings(tmp_path / "in", 12, 60)
-    make_recordings(folder / "long", 1, 600)
-    arguments = ["tag", folder, "--span-s", "20", "-o"]
-    assert satpipe_here(*arguments, tmp_path / "undisturbed").returncode == 0
-    out = tmp_path / "out"
-    for number, code, files in ((signal.SIGINT, 130, 4), (signal.SIGTERM, 143, 8)):
-        process = subprocess.Popen(
-            [str(COMMAND), *map(str, arguments), str(out)],
-            start_new_session=True,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        deadline = time.monotonic() + 120
-        while len(list(out.glob("_staged/[!.]*.parquet"))) < files and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(process.pid, number)
-        _, stderr = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert stderr.strip().splitlines()[-1] == "stopped; run the same command again to continue"
-        assert "***" not in stderr, "the stack trace of Ray's own handler"
-    staged = {path.name for path in out.glob("_staged/[!.]*.parquet")}
-    finished = pd.read_parquet(out / "recordings").shape[0] if list(out.glob("recordings/*.parquet")) else 0
-    assert staged or finished
-    assert finished < 13
-    done = satpipe(*arguments, out)
-    assert done.returncode == 0, done.stderr
-    assert_same_tables(out, tmp_path / "undisturbed")
-    assert tagged_s(done.stdout) < 12 * 60 + 600  # not all of it again
 
 
 def test_two_runs_into_one_folder_do_not_mix(satpipe_here: Satpipe, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def speed(figures: dict[str, Any]) -> str:
         row = (f"`satpipe tag`, {name}{length}", f"{run['x_realtime']:,.0f}", ratio, f"{run['share_of_model']:.0%}")
         rows.append(row)
     for name, row in figures["sizes"].items():
-        for precision in _PRECISIONS:
+        for precision in (each for each in _PRECISIONS if each in row):
             ratio = f"{row[precision] / row['loop']:.1f}"
             rows.append((f"`satpipe tag`, gapless {precision}, {name}", f"{row[precision]:,.0f}", ratio, ""))
     machine, start_up = figures["machine"], figures["start_up"]

@@ -7,7 +7,7 @@ if other work slows the machine down.
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -47,6 +47,7 @@ ALONE_S = 3.0  # that the model runs alone on each worker
 COMPARED_S = 300
 SLOW_S = 600  # tagged instead of the whole recording where that would take more than a minute
 MAX_TAG_S = 60.0
+MIN_SHARE_OF_FP32 = 0.5  # of the model's speed; a slower precision is measured in the first round only
 FLAC_S = 900
 COMPRESSED_S = 60
 SHORT_S = 10
@@ -106,7 +107,7 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
                 say(f"round {number + 1} of {ROUNDS}: the plain loop, one chunk at a time, all CPUs")
                 loop_s, loop_scores = _loop(checkpoint, wav, min(LOOP_S, duration_s))
                 rounds.append({"loop": min(LOOP_S, duration_s) / loop_s})
-                for precision in precisions:
+                for precision in _worthwhile(precisions, rounds[0]):
                     say(f"round {number + 1} of {ROUNDS}: the model alone and satpipe tag, {precision}")
                     rounds[-1][f"model {precision}"] = speed = model_speed(checkpoint, precision)
                     tag(part, folder / "warm", precision=precision, span_s=_span_s(COMPARED_S, 20))
@@ -120,7 +121,7 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
             larger = {}
             for name, length_s in SIZES_S.items():
                 say(f"{name}, random weights")
-                larger[name] = _size(name, length_s, sound, folder, tag, precisions)
+                larger[name] = _size(name, length_s, sound, folder, tag, _worthwhile(precisions, rounds[0]))
             say("comparing scores")
             tag(part, folder / "all", cut="script", threshold=0.0, top_k=CLASSES, scores=False)
         difference = _difference(folder / "all", loop_scores)
@@ -142,7 +143,7 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
         "sizes": larger,
         "ray_start_s": start_s,
         "first_run_s": first_s,
-        "model_x_realtime": {name: median(each[f"model {name}"] for each in rounds) for name in precisions},
+        "model_x_realtime": {name: _median(rounds, f"model {name}") for name in precisions},
         "runs": {
             name: {"duration_s": tagged_s[name], **_run(name, rounds), "worker_s": worker_s[name]} for name in worker_s
         },
@@ -151,11 +152,23 @@ def benchmark(recordings: Path, hours: float, say: Say, device: Device = Benchma
     })  # fmt: skip
 
 
+def _worthwhile(precisions: Iterable[str], measured: dict[str, float]) -> list[str]:
+    """Return the precisions without those that one round has shown to be much slower than fp32."""
+    slowest = measured.get("model fp32", 0.0) * MIN_SHARE_OF_FP32
+    return [name for name in precisions if measured.get(f"model {name}", slowest) >= slowest]
+
+
+def _median(rounds: Iterable[dict[str, float]], name: str) -> float:
+    """Return the median over the rounds in which it was measured."""
+    return median(each[name] for each in rounds if name in each)
+
+
 def _run(name: str, rounds: list[dict[str, float]]) -> dict[str, float]:
     """Return the speed of a run, and its ratios to the loop and to the model alone on all workers."""
     precision = name.split()[1].rstrip(",")
+    rounds = [each for each in rounds if name in each]
     return {
-        "x_realtime": median(each[name] for each in rounds),
+        "x_realtime": _median(rounds, name),
         "times_loop": median(each[name] / each["loop"] for each in rounds),
         "share_of_model": median(each[name] / each[f"model {precision}"] for each in rounds),
     }

@@ -94,7 +94,7 @@ def assert_sane(figures: dict[str, Any], larger: Collection[str] = benchmark_tag
         assert 0.02 < row["x_realtime"] / row["bound_x_realtime"] < 2, name
     assert set(figures["sizes"]) == set(larger)
     for row in figures["sizes"].values():
-        assert set(row) == {"loop", "fp32", "bf16"}
+        assert {"loop", "fp32"} <= set(row) <= {"loop", "fp32", "bf16"}  # without bf16 where that is far slower
         assert min(row.values()) > 0.1
 
 

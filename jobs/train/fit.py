@@ -21,8 +21,8 @@ _NAME = "ray"  # of Ray's folder in the folder of the run
 _ENVIRONMENT = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "0"}
 _ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 _UNUSED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
-# Each step allocates and frees tensors of the same sizes; by default glibc returns their pages to the system, and from a
-# thread, such as that of Ray Train, even with high thresholds. Large pages make a step of stage sat 5 % faster.
+# Each step allocates and frees tensors of the same sizes; by default glibc returns their pages to the system, and those
+# of a thread, such as that of Ray Train, even with high thresholds. Large pages make a step of stage sat 5 % faster.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),

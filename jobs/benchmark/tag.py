@@ -187,7 +187,7 @@ def _loop(checkpoint: Checkpoint, path: Path, duration_s: int) -> tuple[float, t
 
 
 def _size(
-    name: str, length_s: int, sound: Samples, folder: Path, tag: Tag, precisions: tuple[str, ...]
+    name: str, length_s: int, sound: Samples, folder: Path, tag: Tag, precisions: Iterable[str]
 ) -> dict[str, float]:
     """Measure another model, with random weights: the loop and `satpipe tag` in each precision, x realtime."""
     weights = random_weights(name, folder)

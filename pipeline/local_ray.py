@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psutil
 import ray
+from ray._private import parameter as ray_parameter
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
@@ -214,13 +216,19 @@ def _loopback() -> Iterator[None]:
 
 @contextmanager
 def _minimal() -> Iterator[None]:
-    """Let Ray start its agent as if `ray[default]` were not installed: it serves neither its dashboard nor metrics."""
-    before = ray_utils.get_dashboard_dependency_error
+    """Let Ray start few processes, which would delay the first task by seconds.
+
+    There is no autoscaler for this one machine, and no monitor of logs, of which nothing is printed; the agent starts
+    as if `ray[default]` were not installed: it serves neither its dashboard nor metrics.
+    """
+    before = ray_utils.get_dashboard_dependency_error, ray_parameter.RayParams
     ray_utils.get_dashboard_dependency_error = lambda: ImportError()
+    fewer: Any = {"no_monitor": True, "include_log_monitor": False}  # which `ray.init` does not take
+    ray_parameter.RayParams = partial(ray_parameter.RayParams, **fewer)  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        ray_utils.get_dashboard_dependency_error = before
+        ray_utils.get_dashboard_dependency_error, ray_parameter.RayParams = before  # type: ignore[misc]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from satpipe.pipeline.recordings.resample import Samples
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.published import save
 
 SATPIPE = (sys.executable, "-c", "from satpipe.jobs.commands.main import main; main()")
 """The command `satpipe`, to be run as a process."""

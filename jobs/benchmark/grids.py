@@ -30,7 +30,7 @@ from satpipe.pipeline.tagging.tag_spans import tag_task
 from satpipe.sat.model.config import BUNDLED, PATCH_SAMPLES, SAMPLE_RATE_HZ, Combine
 from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.grids import Stretches, score_grids
-from satpipe.sat.taggers.interface import LoadedTagger
+from satpipe.sat.taggers.loaded import LoadedTagger
 from satpipe.sat.weights.registry import resolve
 
 LENGTH_S = 20.0

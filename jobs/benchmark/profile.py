@@ -14,7 +14,8 @@ from satpipe.sat.model.config import CONFIGS, SAMPLE_RATE_HZ, ModelConfig, find_
 from satpipe.sat.model.cpu import threads
 from satpipe.sat.model.network import SAT
 from satpipe.sat.taggers.cost import batch_bytes, cost, noise_chunks
-from satpipe.sat.taggers.interface import LoadedTagger, Tagger
+from satpipe.sat.taggers.interface import Tagger
+from satpipe.sat.taggers.loaded import LoadedTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.external import EXTERNAL_TAGGERS
 from satpipe.sat.weights.registry import resolve
@@ -58,7 +59,7 @@ def _regimes(name: str, delays_s: tuple[float, ...]) -> list[LoadedTagger]:
 
 def _random(config: ModelConfig) -> Checkpoint:
     torch.manual_seed(0)
-    return Checkpoint(config=config, state=SAT(config).state_dict(), sha256="", source="random weights", metadata={})
+    return Checkpoint.of(SAT(config))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -38,7 +39,7 @@ from satpipe.pipeline.tagging.worker import WorkerOptions
 from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.model.cutting import chunk_samples
-from satpipe.sat.taggers.interface import LoadedTagger
+from satpipe.sat.taggers.loaded import LoadedTagger
 
 log = logging.getLogger("satpipe")
 
@@ -151,6 +152,7 @@ def run(
         not_joined, left_out = NotJoined(), LeftOut()
         if plan.remaining:
             with ray_engine.start(options.address, options.workers, options.device) as ray:
+                import_module("pandas")  # Arrow needs it later; workers are still starting now
                 begun = perf_counter()
                 options = settled(ray, options, plan.checkpoint, tell)
                 description["identity"]["precision"] = options.precision

@@ -21,8 +21,7 @@ from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.errors import ConfigError, OutputError
 from satpipe.sat.model.config import AUTO
 from satpipe.sat.own_classes import read_own_classes, table_name
-from satpipe.sat.taggers.cost import largest_batch
-from satpipe.sat.taggers.interface import LoadedTagger
+from satpipe.sat.taggers.loaded import LoadedTagger
 from satpipe.sat.weights.checkpoint import Checkpoint
 from satpipe.sat.weights.registry import resolve
 
@@ -174,6 +173,8 @@ def _batch_chunks(checkpoint: LoadedTagger, options: TagOptions) -> int | None:
     if given is None:
         raise ConfigError(f"--max-batch-memory must be a size such as 256MB or 1.5GB, not '{options.max_batch_memory}'")
     limit_bytes = int(float(given[1]) * _UNIT_BYTES[given[2].upper()])
+    from satpipe.sat.taggers.cost import largest_batch  # imports torch
+
     one_grid = checkpoint.adapted()  # a batch has chunks of one grid
     precision = "fp32" if options.precision == AUTO else options.precision  # whose batches need the most memory
     return largest_batch(one_grid.tagger(options.cut, precision=precision), limit_bytes)

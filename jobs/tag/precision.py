@@ -9,7 +9,7 @@ from satpipe.pipeline.ray_engine import Engine, Lost
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.pipeline.tagging.worker import compare_precisions
 from satpipe.sat.model.config import AUTO
-from satpipe.sat.taggers.interface import LoadedTagger
+from satpipe.sat.taggers.loaded import LoadedTagger
 
 log = logging.getLogger("satpipe")
 

@@ -32,7 +32,7 @@ from satpipe.sat.labels import weak_labels
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.training.parameters import average
-from satpipe.sat.weights import checkpoint
+from satpipe.sat.weights import published
 
 EXPORT = "model.safetensors"
 # Keys that may change when a run continues; all others determine the result, these at most the random augmentation.
@@ -151,7 +151,7 @@ def export(settings: TrainConfig, out: Path, checkpoints: list[Path]) -> Path:
     path = out / EXPORT
     with written_whole(path) as temporary:
         named = temporary.with_name(temporary.name + path.suffix)
-        checkpoint.save(model, named, torch.float16 if settings.half else torch.float32, **metadata)
+        published.save(model, named, torch.float16 if settings.half else torch.float32, **metadata)
         os.replace(named, temporary)
     return path
 

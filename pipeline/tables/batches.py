@@ -148,6 +148,8 @@ class Batches:
 
     def remove(self, recordings: set[str]) -> None:
         """Remove all rows of some recordings; batches that contain any of them are written again without them."""
+        if not recordings:
+            return
         names = pa.array(recordings, pa.string())
         for old, table in self.recordings_by_file():
             removed = pc.is_in(table["recording"], names)

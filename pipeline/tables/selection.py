@@ -6,7 +6,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from satpipe.pipeline.tables.open_folder import Floats, Ints, Part, Tables
 from satpipe.pipeline.tables.targets import Groups, Labels, OwnNames, Target, choose_targets
 from satpipe.sat.errors import ConfigError
@@ -117,6 +116,8 @@ def utc(time: Time) -> np.datetime64:
     Raises:
         ConfigError: It is not valid.
     """
+    import pandas as pd  # takes half a second
+
     try:
         stamp = pd.Timestamp(time)
     except ValueError as error:

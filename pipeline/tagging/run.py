@@ -23,7 +23,7 @@ from satpipe.pipeline.tagging.worker import WorkerOptions, publish, tag_and_stag
 from satpipe.sat.errors import OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.printable import counted
-from satpipe.sat.taggers.interface import LoadedTagger
+from satpipe.sat.taggers.loaded import LoadedTagger
 
 log = logging.getLogger("satpipe")
 

@@ -1,21 +1,26 @@
-"""The functions that run on Ray workers: tag spans and publish finished recordings."""
+"""The functions that run on Ray workers: tag spans and publish finished recordings.
+
+The process that submits them also imports this module, and computes nothing: only the functions import torch.
+"""
 
 import os
 import socket
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from satpipe.pipeline.ray_engine import fetch
 from satpipe.pipeline.recordings.probing import deadline
 from satpipe.pipeline.storage import locate
 from satpipe.pipeline.tables.batches import Batches, Finished, TableOptions
 from satpipe.pipeline.tables.staged import StagedSpan, Staging
 from satpipe.pipeline.tagging.spans import Span
-from satpipe.pipeline.tagging.tag_spans import tag_task
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, ChunkConfig, Cut
-from satpipe.sat.taggers.fastest import Comparison, compare
-from satpipe.sat.taggers.interface import LoadedTagger, Tagger
+from satpipe.sat.taggers.comparison import Comparison
+from satpipe.sat.taggers.loaded import LoadedTagger
+
+if TYPE_CHECKING:
+    import torch
+    from satpipe.sat.taggers.interface import Tagger
 
 TASK_LIMIT_S = 600.0  # in addition to the length of the task; a worker that takes longer hangs and is ended
 
@@ -53,6 +58,8 @@ def tag_and_stage(
     Returns:
         The staged spans, the time spent by stage, and the worker: HOST:PROCESS.
     """
+    from satpipe.pipeline.tagging.tag_spans import tag_task
+
     tagger = load_tagger(options, shared)
     # If the header has no length: no format has fewer than 100 bytes per second.
     longest_s = sum(span.recording.info.duration_s or span.recording.source.size_bytes / 100 for span in task)
@@ -69,6 +76,8 @@ def compare_precisions(shared: list[Any], asked: str, cut: Cut, cuda: bool) -> C
     Raises:
         ConfigError: The model or the device does not support the precision.
     """
+    from satpipe.sat.taggers.fastest import compare
+
     loaded: LoadedTagger = fetch(shared)
     return compare(loaded, asked, cut, _device(cuda))
 
@@ -78,10 +87,10 @@ def publish(folder: str, batch: list[Finished], options: TableOptions, name: str
     Batches(locate(folder)).publish(batch, options, name)
 
 
-_loaded: dict[WorkerOptions, Tagger] = {}
+_loaded: "dict[WorkerOptions, Tagger]" = {}
 
 
-def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
+def load_tagger(options: WorkerOptions, shared: list[Any]) -> "Tagger":
     """Load the model, once per worker process."""
     key = replace(options, folder="")
     if key not in _loaded:
@@ -91,7 +100,7 @@ def load_tagger(options: WorkerOptions, shared: list[Any]) -> Tagger:
     return _loaded[key]
 
 
-def make_tagger(checkpoint: LoadedTagger, options: WorkerOptions) -> Tagger:
+def make_tagger(checkpoint: LoadedTagger, options: WorkerOptions) -> "Tagger":
     """Build the model in the requested precision, on the requested device."""
     embeddings = options.embedding_size > 0
     return checkpoint.tagger(
@@ -99,7 +108,9 @@ def make_tagger(checkpoint: LoadedTagger, options: WorkerOptions) -> Tagger:
     )
 
 
-def _device(cuda: bool) -> torch.device:
+def _device(cuda: bool) -> "torch.device":
     """Return the device of a worker."""
+    import torch
+
     torch.set_num_threads(1)  # there is a worker for each processor
     return torch.device("cuda" if cuda else "cpu")

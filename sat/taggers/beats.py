@@ -162,7 +162,7 @@ def buckets(tokens: int) -> Tensor:
 
 def _load(path: Path) -> tuple[Network, list[str]]:
     """Read a published file: the network and the mids of its outputs."""
-    state, _ = read_tensors(path)
+    state = read_tensors(path)
     try:
         whole = torch.load(path, map_location="meta", weights_only=True)
         mids = [whole["label_dict"][number] for number in range(len(whole["label_dict"]))]

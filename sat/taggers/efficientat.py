@@ -203,7 +203,7 @@ def _eights(channels: float) -> int:
 
 
 def _load(path: Path) -> Network:
-    state, _ = read_tensors(path)
+    state = read_tensors(path)
     try:
         classes = len(state["classifier.5.weight"])
         if classes != CLASSES:

@@ -1,46 +1,21 @@
 """Compare precisions: the speed of a model in each, measured in less than a second."""
 
 import socket
-from dataclasses import dataclass
 from itertools import cycle, islice
 from time import perf_counter
 from typing import Any
 
 import torch
 from satpipe.sat.model.config import AUTO, Cut
+from satpipe.sat.model.precision import supported
+from satpipe.sat.taggers.comparison import Comparison
 from satpipe.sat.taggers.cost import noise_chunks
-from satpipe.sat.taggers.interface import LoadedTagger, Tagger
+from satpipe.sat.taggers.interface import Tagger
+from satpipe.sat.taggers.loaded import LoadedTagger
 
 BATCH_S = 0.05  # duration of a batch that is long enough to compare
 ROUNDS = 2
 HOPELESS = 5.0  # times as slow as fp32: one round is enough
-WORTH = 1.1  # times as fast as fp32: less is not worth the rounded scores
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Precisions compared on one machine.
-
-    Attributes:
-        speeds: How many times as fast as in fp32 the model is in each precision, except fp32 itself.
-        host: Name of the machine.
-    """
-
-    speeds: dict[str, float]
-    host: str
-
-    @property
-    def fastest(self) -> str:
-        """The fastest precision; fp32 if no other is clearly faster."""
-        best = max(self.speeds, key=self.speeds.__getitem__, default="fp32")
-        return best if self.speeds.get(best, 0.0) >= WORTH else "fp32"
-
-    def note(self, asked: str) -> str:
-        """Return a note to a user who asked for `auto` or for a precision; "" if there is nothing to say."""
-        each = ", ".join(f"{name} is {speed:.2g} times as fast as fp32" for name, speed in self.speeds.items())
-        if asked == AUTO:
-            return f"--precision auto: {self.fastest}{f' ({each} on {self.host})' if each else ''}"
-        return f"{each} on {self.host}: --precision fp32 takes less time" if self.speeds[asked] < 1 else ""
 
 
 def compare(
@@ -60,7 +35,8 @@ def compare(
     """
     one_grid = loaded.adapted()  # a batch has chunks of one grid
     plain = one_grid.tagger(cut, device, "fp32", batch_chunks)
-    wanted = set(loaded.precisions(device) if asked == AUTO else [asked]) - {"fp32"}
+    every = supported(device) if loaded.has_network else []
+    wanted = set(every if asked == AUTO else [asked]) - {"fp32"}
     others = {name: one_grid.tagger(cut, device, name, batch_chunks) for name in sorted(wanted)}
     chunks = noise_chunks(plain, 1)
     _seconds(plain, chunks)  # the first batch takes several times as long

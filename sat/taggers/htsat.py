@@ -99,7 +99,7 @@ class Network(nn.Module):
 
 
 def _load(network: Network, path: Path) -> None:
-    published = {name.removeprefix(_PREFIX): tensor for name, tensor in read_tensors(path)[0].items()}
+    published = {name.removeprefix(_PREFIX): tensor for name, tensor in read_tensors(path).items()}
     state = {}
     try:
         for name, own in network.state_dict().items():

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from satpipe.sat.model.batching import BATCH_CHUNKS, score_chunks
+from satpipe.sat.model.batching import BATCH_CHUNKS, batch_chunks_for, score_chunks
 from satpipe.sat.model.config import CENTRE_SAMPLES, HOP_SAMPLES, PATCH_SAMPLES, Cut
 from satpipe.sat.model.cutting import chunk_samples, context_samples
 from satpipe.sat.model.finite import check_finite
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
+from satpipe.sat.model.precision import dtype_for
 from satpipe.sat.model.streaming import ChunkStream
 from satpipe.sat.taggers.interface import CPU, Keyed, Tagger
 from torch import Tensor
@@ -75,6 +76,19 @@ class SATTagger(Tagger):
     def scores(self, waveforms: Tensor) -> Tensor:
         """Score segments with `segment_scores`; the result is on the CPU."""
         return segment_scores(self.model, self.log_mel, waveforms.to(self.device)).cpu()
+
+
+def prepared(
+    model: SAT, cut: Cut, device: torch.device | None, precision: str, batch_chunks: int | None, *, embeddings: bool
+) -> SATTagger:
+    """Return a tagger with this model, which is moved to the device and the precision.
+
+    Raises:
+        ConfigError: The device does not support the precision.
+    """
+    device = device or CPU
+    model = model.to(device).to_precision(dtype_for(precision, device))
+    return SATTagger(model, cut, device, batch_chunks or batch_chunks_for(device), embeddings=embeddings)
 
 
 def segment_scores(model: SAT, log_mel: LogMel, waveforms: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from satpipe.sat.errors import CheckpointError
 from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import fit_time_positions
+from satpipe.sat.weights.published import fit_time_positions
 from torch import Tensor, nn
 
 Initialisation = Literal["normal", "xavier"]

@@ -21,8 +21,8 @@ from satpipe.reports.model_card import FIGURES, curve_table, table
 from satpipe.sat.errors import ConfigError
 from satpipe.sat.model.config import get_config
 from satpipe.sat.training.formula import FAMILIES
-from satpipe.sat.weights.checkpoint import save
 from satpipe.sat.weights.hub import BUNDLED_PATH
+from satpipe.sat.weights.published import save
 
 
 def write_corpus(folder: Path, clips: dict[str, str]) -> Path:

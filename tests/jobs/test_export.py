@@ -38,7 +38,7 @@ from satpipe.sat.model.config import (
 from satpipe.sat.model.exportable import ChunkTagger, WindowLogMel
 from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.network import SAT
-from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.published import save
 from satpipe.sat.weights.registry import load_checkpoint
 from small_models import FULL_CONTEXT, SMALL, TINY, model_of
 from torch import Tensor

@@ -111,7 +111,7 @@ def test_a_worker_takes_the_batch_of_its_device(
     monkeypatch.setattr(nn.Module, "to", to)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     threads = torch.get_num_threads()
-    checkpoint = Checkpoint(config=SMALL, state=model_by_rule(SMALL).state_dict(), sha256="abc", source="", metadata={})
+    checkpoint = Checkpoint.of(model_by_rule(SMALL))
     made = make_tagger(checkpoint, WorkerOptions("", "abc", SMALL, "gapless", precision, cuda))
     torch.set_num_threads(threads)
     assert {device.type for device in moved} == {made.device.type} == {"cuda" if cuda else "cpu"}

@@ -10,7 +10,8 @@ from helpers import model_by_rule
 from satpipe.sat.errors import CheckpointError
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.weights.checkpoint import load, save
+from satpipe.sat.weights.checkpoint import load
+from satpipe.sat.weights.published import save
 from tag_tables import make_recordings
 
 TENSOR = "blocks.3.mlp.fc1.weight"

@@ -12,7 +12,7 @@ import torch
 from conftest import Satpipe
 from satpipe.jobs.options.tag import StreamOptions
 from satpipe.jobs.stream import lines
-from satpipe.sat.taggers.fastest import WORTH, Comparison
+from satpipe.sat.taggers.comparison import WORTH, Comparison
 from tag_tables import EXAMPLES, assert_same_tables, make_recordings, scores
 
 SPEECH = EXAMPLES / "speech_16k_mono.WAV"

@@ -21,7 +21,7 @@ from satpipe.reports.reproduction import rows
 from satpipe.sat.errors import ConfigError, OutputError, TrainingError
 from satpipe.sat.model.config import get_config
 from satpipe.sat.weights import hub
-from satpipe.sat.weights.checkpoint import to_published
+from satpipe.sat.weights.published import to_published
 from without_ray import satpipe
 
 RECIPES = ROOT / "examples" / "audioset" / "recipes"

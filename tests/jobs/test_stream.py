@@ -32,7 +32,7 @@ from satpipe.sat.errors import AudioError
 from satpipe.sat.model.concurrent_streams import BatchTagger
 from satpipe.sat.model.config import ModelConfig, get_config
 from satpipe.sat.model.network import SAT, Memory
-from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.published import save
 from satpipe.sat.weights.registry import load_checkpoint, load_model
 from small_models import TINY, CountingSAT
 from torch import Tensor

@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from helpers import model_by_rule, scores_of_pieces
 from satpipe.pipeline.tables.output_folder import Output
 from satpipe.sat.model.config import BUNDLED, CUTS, Cut, get_config
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.published import save
 from satpipe.sat.weights.registry import load_checkpoint
 from tag_tables import (
     EXAMPLES,
@@ -32,12 +32,25 @@ from tag_tables import (
 
 
 @pytest.fixture(scope="module")
-def tagged(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """The examples, tagged as the README says: Ray started by the command. With what was printed."""
+def run(satpipe: Satpipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The examples, tagged as the README says: Ray started by the command, which also lists what it imports."""
     out = tmp_path_factory.mktemp("examples") / "out"
-    done = satpipe("tag", EXAMPLES, "-o", out)
+    done = satpipe("tag", EXAMPLES, "-o", out, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    return out, done
+
+
+@pytest.fixture(scope="module")
+def tagged(run: tuple[Path, subprocess.CompletedProcess[str]]) -> tuple[Path, str]:
+    """The examples, tagged, and what was printed."""
+    return run[0], run[1].stdout
+
+
+def test_only_workers_import_torch(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    listed = [line for line in run[1].stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in listed}
+    assert "satpipe.pipeline.tagging.run" in imported
+    assert "torch" not in imported
 
 
 def test_the_examples_get_true_tags(tagged: tuple[Path, str]) -> None:

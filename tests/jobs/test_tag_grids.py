@@ -17,7 +17,7 @@ from satpipe.jobs.metrics import counts, sed
 from satpipe.pipeline.tables.dataframes import read_scores
 from satpipe.sat.model.config import get_config
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.published import save
 from satpipe.sat.weights.registry import load_model
 from tag_tables import scores
 

@@ -35,7 +35,8 @@ from satpipe.sat.model.network import SAT
 from satpipe.sat.training import augmentation as augment
 from satpipe.sat.training import forward, parameters
 from satpipe.sat.training.mae import MaskedAutoencoder, patches
-from satpipe.sat.weights.checkpoint import load, save
+from satpipe.sat.weights.checkpoint import load
+from satpipe.sat.weights.published import save
 from satpipe.sat.weights.registry import load_checkpoint
 from small_models import TWO_SECONDS, efficientat_state, model_of
 from training import Alone, make_clips, write_all, write_labels

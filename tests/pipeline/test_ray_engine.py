@@ -49,6 +49,7 @@ def test_a_ray_of_this_machine_is_closed_and_needs_neither_home_nor_a_short_tmpd
     assert not seen["folder"].startswith(str(long))
     assert seen["mode"] == "0o700"
     assert (seen["folder_left"], seen["left"]) == (False, [])
+    assert seen["monitors"] == []
     assert seen["token"] == "token"
     assert not [name for name in seen["added"] if name.startswith("RAY_")]
 

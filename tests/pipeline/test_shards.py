@@ -30,7 +30,7 @@ from satpipe.pipeline.training_data.views import ClipCache, Views, resample
 from satpipe.sat.errors import CheckpointError, ConfigError, OutputError
 from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
 from satpipe.sat.taggers.interface import CPU, Tagger
-from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.published import save
 from small_models import efficientat_state
 from training import make_clips, write_all, write_labels
 

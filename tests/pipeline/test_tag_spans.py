@@ -249,10 +249,10 @@ def test_a_worker_makes_another_model_of_the_same_weights_with_another_configura
 ) -> None:
     monkeypatch.setattr(worker, "fetch", lambda shared: shared[0])
     monkeypatch.setattr(worker, "_loaded", {})
-    state = model_by_rule(SMALL).state_dict()
+    checkpoint = Checkpoint.of(model_by_rule(SMALL))
     for config in (SMALL, SMALL.without_memory(), SMALL):
         options = WorkerOptions("", "abc", config, "gapless", "fp32", cuda=False)
-        made = load_tagger(options, [Checkpoint(config=config, state=state, sha256="abc", source="", metadata={})])
+        made = load_tagger(options, [replace(checkpoint, config=config)])
         assert made.model.config == config
         assert load_tagger(replace(options, folder="another"), []) is made
 

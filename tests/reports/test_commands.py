@@ -31,7 +31,7 @@ from helpers import model_by_rule
 from satpipe.pipeline.tables import schemas
 from satpipe.sat.model.config import get_config
 from satpipe.sat.weights import hub
-from satpipe.sat.weights.checkpoint import to_published
+from satpipe.sat.weights.published import to_published
 from texts import README, ROOT, TEXTS, blocks, commands
 
 RECORDINGS = (

@@ -18,7 +18,8 @@ from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.outputs import split
 from satpipe.sat.model.streaming import ChunkStream, StreamingTagger
-from satpipe.sat.taggers.interface import ExternalConfig, LoadedExternalTagger, Tagger
+from satpipe.sat.taggers.interface import LoadedExternalTagger, Tagger
+from satpipe.sat.taggers.loaded import ExternalConfig
 from satpipe.sat.weights.registry import resolve
 from small_models import SMALL, TINY, WIDE, efficientat_state, model_of
 from torch import Tensor

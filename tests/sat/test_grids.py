@@ -27,7 +27,8 @@ from satpipe.sat.model.frontend import LogMel, clamp_dynamic_range
 from satpipe.sat.model.grids import SMALLEST, combined
 from satpipe.sat.model.network import SAT
 from satpipe.sat.model.streaming import StreamingTagger
-from satpipe.sat.taggers.interface import CPU, ExternalConfig, Tagger
+from satpipe.sat.taggers.interface import CPU, Tagger
+from satpipe.sat.taggers.loaded import ExternalConfig
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.taggers.waveform_chunks import WaveformChunk
 from satpipe.sat.weights.registry import load_model, resolve

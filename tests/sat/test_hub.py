@@ -18,7 +18,7 @@ from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError
 from satpipe.sat.model.config import CONFIGS, get_config
 from satpipe.sat.model.network import SAT
 from satpipe.sat.weights import download, hub
-from satpipe.sat.weights.checkpoint import to_published
+from satpipe.sat.weights.published import to_published
 from satpipe.sat.weights.registry import load_checkpoint
 
 NAME = "SAT_T_2s"

@@ -34,7 +34,8 @@ from satpipe.sat.model.config import get_config
 from satpipe.sat.taggers.cost import MARGIN, TensorMemory, batch_bytes, largest_batch, noise_chunks
 from satpipe.sat.taggers.efficientat import EfficientAT
 from satpipe.sat.taggers.fastest import compare
-from satpipe.sat.taggers.interface import CPU, ExternalConfig, LoadedExternalTagger, Tagger
+from satpipe.sat.taggers.interface import CPU, LoadedExternalTagger, Tagger
+from satpipe.sat.taggers.loaded import ExternalConfig
 from satpipe.sat.taggers.sat import SATTagger
 from satpipe.sat.taggers.waveform_chunks import WaveformChunk
 from satpipe.sat.weights.registry import resolve

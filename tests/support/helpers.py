@@ -14,7 +14,8 @@ from satpipe.sat.model.network import SAT, Memory
 from satpipe.sat.model.outputs import split
 from satpipe.sat.model.streaming import ChunkStream, StreamingTagger
 from satpipe.sat.taggers.interface import LoadedExternalTagger, Tagger
-from satpipe.sat.weights.checkpoint import from_published, published_shapes
+from satpipe.sat.weights.checkpoint import published_shapes
+from satpipe.sat.weights.published import from_published
 from torch import Tensor
 from torch.nn.functional import pad
 

@@ -31,6 +31,7 @@ def describe(to: Path) -> int:
         "listening": sorted(listening),
         "folder": str(folder.parent),
         "mode": oct(folder.parent.stat().st_mode & 0o777),
+        "monitors": [process.pid for process in processes if any("monitor.py" in word for word in process.cmdline())],
         "token": raylet.environ()["RAY_AUTH_MODE"],
     }
     local_ray.end()

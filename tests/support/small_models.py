@@ -9,7 +9,7 @@ from helpers import model_by_rule
 from satpipe.sat.model.config import ModelConfig, get_config, own_config
 from satpipe.sat.model.network import SAT, Memory
 from satpipe.sat.taggers.efficientat import Network
-from satpipe.sat.weights.checkpoint import save
+from satpipe.sat.weights.published import save
 from torch import Tensor
 
 TINY = replace(

@@ -47,7 +47,7 @@ def make_feed(settings: TrainConfig, group: Group) -> Feed | Views:
         return Views(
             examples, load_teacher(settings.teacher, group.device), chunk_frames=config.chunk_frames,
             chunks=settings.sequence_chunks, context_chunks=context_chunks, reuse=settings.reuse, mix=settings.mix,
-            join=settings.join, device=group.device, **sizes, **place,
+            join=settings.join, epochs=settings.epochs, device=group.device, **sizes, **place,
         )  # fmt: skip
     samples = _sequence_samples(segments, settings.sequence_chunks, config.chunk_samples)
     if context_chunks is not None:

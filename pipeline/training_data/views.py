@@ -38,7 +38,7 @@ class Views:
     def __init__(
         self, examples: Examples, teacher: Tagger, *, chunk_frames: int, batch: int, per_epoch: int, reuse: int,
         mix: float, seed: int, rank: int, world: int, device: torch.device = CPU, chunks: int = 2,
-        context_chunks: int | None = None, join: float = 0.0,
+        context_chunks: int | None = None, join: float = 0.0, epochs: int | None = None,
     ) -> None:  # fmt: skip
         """Prepare to make views.
 
@@ -57,6 +57,7 @@ class Views:
             chunks: Chunks of a view.
             context_chunks: Also label each chunk, with so many chunks before it; None: label the whole view only.
             join: Share of the crops with other clips before and after their own, as in a long recording.
+            epochs: Number of epochs, after which no further views are made ahead; None: any number.
 
         Raises:
             ConfigError: There are fewer views than one batch.
@@ -66,7 +67,7 @@ class Views:
         self._seed, self._rank, self._count = seed, rank, (per_epoch or len(examples)) // world
         self._at_once = GPU_VIEWS_AT_ONCE if device.type == "cuda" else VIEWS_AT_ONCE
         self._log_mel = LogMel().to(device)
-        self._chunks, self._join = chunks, join
+        self._chunks, self._join, self._epochs = chunks, join, epochs
         self._samples = chunks * chunk_frames * HOP_SAMPLES
         # What the teacher hears, in samples: the view, and for the label of each chunk that chunk and its context.
         self._heard = [(0, self._samples)]
@@ -86,7 +87,7 @@ class Views:
         """Yield the batches of an epoch from batch `first` on."""
         self._made = {n: made for n, made in self._made.items() if n == epoch}  # frees memory first
         for ahead in (epoch, epoch + 1):
-            if ahead not in self._made:
+            if ahead not in self._made and (ahead == epoch or ahead != self._epochs):
                 self._made[ahead] = self._maker.submit(self.make, ahead)
         views, labels = self._made[epoch].result()
         rng = np.random.default_rng((self._seed, epoch, self._rank, 1))

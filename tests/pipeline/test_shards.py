@@ -347,6 +347,16 @@ def test_views_are_the_same_each_time_they_are_made(shards: Shards, pieces: Segm
     assert 0 <= float(first[0].labels.min()) <= float(first[0].labels.max()) <= 1
 
 
+def test_no_views_are_made_for_epochs_after_the_last(shards: Shards, pieces: Segments) -> None:
+    sizes = {"chunk_frames": 96, "batch": 4, "per_epoch": 8, "reuse": 1, "mix": 0.5, "seed": 1, "rank": 0, "world": 1}
+    for epochs, made in ((2, 2), (1, 1), (None, 2)):
+        teacher = Listener()
+        views = Views(labelled_segments(shards, pieces), teacher, **sizes, epochs=epochs)  # type: ignore[arg-type]
+        assert len(list(views.epoch(0))) == 2
+        views._maker.shutdown()
+        assert sum(map(len, teacher.heard)) == made * 8
+
+
 class Listener(Tagger):
     """A teacher that keeps what it hears; its first score is the peak."""
 

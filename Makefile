@@ -46,7 +46,7 @@ train-smoke: .venv/.training
 	cp $(SMOKE)/audioset/eval/strong.tsv $(SMOKE)/audioset/audioset_eval_strong.tsv
 	cp examples/audioset/balanced_train_segments.csv $(SMOKE)/audioset
 	cp -R examples/recordings $(SMOKE)/audioset/train
-	$(BIN)/satpipe reproduce table2 table3 --audioset $(SMOKE)/audioset --sizes tiny --gpus 2 \
+	$(BIN)/satpipe reproduce table2 table3 --audioset $(SMOKE)/audioset --sizes tiny --delays 2 \
 	  --recipes examples/audioset/recipes -o $(SMOKE)/reproduced
 
 clean:

@@ -8,6 +8,7 @@ from satpipe.pipeline.option import Option, Options
 
 Gpu = Literal["h100", "h200", "a100", "l40s", "rtx4090", "l4"]
 SIZES = ("tiny", "small", "base")
+DELAYS = ("2", "1")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class ReproduceOptions(Options):
     sizes: Annotated[
         str, Option("Sizes of the models to train; the largest labels pieces for the others.", metavar="SIZE,...")
     ] = ",".join(SIZES)
+    delays: Annotated[str, Option("Rows of Tables 2 and 3 to make, by delay in seconds.", metavar="S,...")] = ",".join(
+        DELAYS
+    )
     recipes: Annotated[
         Path | None,
         Option(

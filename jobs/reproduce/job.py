@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from satpipe.jobs.evaluate import EvaluationResult, read
-from satpipe.jobs.options.reproduce import ReproduceOptions
+from satpipe.jobs.options.reproduce import DELAYS, SIZES, ReproduceOptions
 from satpipe.jobs.reproduce.audioset import AudioSet
 from satpipe.jobs.reproduce.pipeline import Evaluate, Row, Train, evaluations, published_evaluations
 from satpipe.jobs.reproduce.plan import Cost, costs, wall_hours
@@ -103,18 +103,30 @@ def declare(rows: Mapping[int, Sequence[Row]], options: ReproduceOptions) -> Rep
         options: The options.
 
     Raises:
-        ConfigError: A configuration cannot be read, a size is unknown, a published checkpoint is missing, or the output
-            folder is a URL.
+        ConfigError: A configuration cannot be read, a size or delay is unknown, a published checkpoint is missing, or
+            the output folder is a URL.
     """
     if is_remote(options.out):
         raise ConfigError(f"--out must be a folder of this machine or its network, not {options.out}")
     audioset = AudioSet(locate(options.audioset))
+    left_out = set(DELAYS) - set(_some_of("--delays", options.delays, DELAYS))
+    sizes = _some_of("--sizes", options.sizes, SIZES)
     found: dict[int, Sequence[Evaluate]] = {}
-    for number, wanted in rows.items():
+    for number, all_rows in rows.items():
+        wanted = [row for row in all_rows if f"{row.delay_s:g}" not in left_out]
         kind = "strong" if number == STRONG_TABLE else "weak"
         if options.from_checkpoints:
             found[number] = published_evaluations(wanted, kind, audioset, locate(options.from_checkpoints))
         else:
-            sizes = [size.strip() for size in options.sizes.split(",") if size.strip()]
             found[number] = evaluations(wanted, kind, audioset, sizes=sizes, recipes=options.recipes)
     return Reproduction(options, found)
+
+
+def _some_of(option: str, given: str, known: Sequence[str]) -> list[str]:
+    """Return the values that an option names, separated by commas, in the order of the known ones."""
+    named = [value.strip() for value in given.split(",") if value.strip()]
+    if unknown := [value for value in named if value not in known]:
+        raise ConfigError(f"{option} must be of {', '.join(known)}, not {unknown[0]!r}")
+    if not named:
+        raise ConfigError(f"{option} must name at least one of {', '.join(known)}")
+    return [value for value in known if value in named]

@@ -1,6 +1,6 @@
 """The steps from AudioSet to the rows of the paper's tables (sections 4.2 to 4.4)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ class Evaluate(Step):
 
 
 def evaluations(
-    rows: Iterable[Row], kind: str, audioset: AudioSet, *, sizes: Iterable[str], recipes: Path | None
+    rows: Iterable[Row], kind: str, audioset: AudioSet, *, sizes: Sequence[str], recipes: Path | None
 ) -> list[Evaluate]:
     """Return the last step of each row that can be made by training models of some sizes.
 
@@ -189,13 +189,12 @@ def evaluations(
         rows: Rows of the tables.
         kind: weak or strong.
         audioset: The data.
-        sizes: Sizes of the models to train; the largest is the teacher.
+        sizes: Sizes of the models to train, the largest last: it is the teacher.
         recipes: Folder of configurations that replace those of the same name.
 
     Raises:
-        ConfigError: A configuration cannot be read, or a size is unknown.
+        ConfigError: A configuration cannot be read.
     """
-    sizes = _sizes(sizes)
     found = _Trainings(audioset, sizes[-1], recipes)
     return [_evaluate(row, kind, audioset, {"model": (found.model(row),)}) for row in rows if row.size in sizes]
 
@@ -226,16 +225,6 @@ def _evaluate(
     tag = Tag(f"tag_{name}", model, audioset.eval_audio, row.arch, row.delay_s, checkpoint)
     truth = audioset.eval_segments if kind == "weak" else audioset.eval_strong
     return Evaluate(f"{kind}_{name}", {"scores": (tag,)}, kind, truth)
-
-
-def _sizes(given: Iterable[str]) -> list[str]:
-    """Return sizes in order; ConfigError if one is unknown."""
-    known, given = list(SIZE_OF_LETTER.values()), list(given)
-    if unknown := [size for size in given if size not in known]:
-        raise ConfigError(f"--sizes must be of {', '.join(known)}, not {unknown[0]!r}")
-    if not given:
-        raise ConfigError(f"--sizes must name at least one of {', '.join(known)}")
-    return [size for size in known if size in given]
 
 
 class _Trainings:

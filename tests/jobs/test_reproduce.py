@@ -171,6 +171,11 @@ def test_what_cannot_work_is_named_at_once(tmp_path: Path, monkeypatch: pytest.M
         declared(tmp_path, sizes="tiny,huge")
     with pytest.raises(ConfigError, match="--sizes must name at least one"):
         declared(tmp_path, sizes=",")
+    with pytest.raises(ConfigError, match="--delays must be of 2, 1, not '10'"):
+        declared(tmp_path, delays="10")
+    both, one = (set(folders(declared(tmp_path, delays=delays))) for delays in ("1,2", "2"))
+    assert one < both
+    assert {"labels_2s", "sat_tiny_1s", "weak_audiotransformer_tiny_1s"} < both - one
     for name in ("train", "eval"):
         (tmp_path / name).mkdir()
     (tmp_path / "unbalanced_train_segments.csv").write_text("one, 0, 10, /m/09x0r\n")

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = npt.NDArray[Any]
-# Errors of torch and safetensors on files that are damaged or not checkpoints.
-_UNREADABLE = (
-    SafetensorError, struct.error, RuntimeError, OSError, EOFError,
+UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, OSError, EOFError,
     ValueError, TypeError, LookupError, AttributeError, AssertionError,
 )  # fmt: skip
+"""Errors of torch and safetensors on files that are damaged or not checkpoints."""
 
 _QUANTISED = {"int8", "uint8", "int16"}
 _OF_NUMPY = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64"}  # safetensors
@@ -43,11 +43,11 @@ def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         raise CheckpointError(
             f"{path} is not a readable checkpoint: it is not a pickle file that contains only tensors"
         ) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not state or not all(hasattr(value, "shape") for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(map(_is_named_tensor, state.items())):
         raise CheckpointError(f"{path} contains no state dict, neither bare nor under 'model' or 'state_dict'")
     arrays = {name: _array(path, name, value) for name, value in state.items()}
     for name, array in arrays.items():
@@ -61,6 +61,11 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     import torch
 
     return {name: torch.from_numpy(array) for name, array in read_arrays(path)[0].items()}
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    name, value = item
+    return isinstance(name, str) and hasattr(value, "shape")
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

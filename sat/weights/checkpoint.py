@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
     from satpipe.sat.model.network import SAT
     from satpipe.sat.taggers.sat import SATTagger
-    from torch import Tensor
 
 _FRONT_END = {"front_end.0.spectrogram.window": "window", "front_end.0.mel_scale.fb": "filterbank"}
 _COUNTER = "num_batches_tracked"  # the only tensor of whole numbers
@@ -58,7 +57,7 @@ class Checkpoint(LoadedTagger):
         return cls(config=model.config, tensors=tensors, sha256=sha256, source=source, metadata={})
 
     @property
-    def state(self) -> "dict[str, Tensor]":
+    def state(self) -> "dict[str, torch.Tensor]":
         """A copy of the weights as the state dict of `SAT(config)`."""
         from satpipe.sat.weights.published import state_of
 

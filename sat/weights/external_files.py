@@ -1,7 +1,6 @@
 """Load taggers other than SAT, from files here or at Hugging Face."""
 
 import hashlib
-import pickle
 import warnings
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
@@ -11,6 +10,7 @@ from satpipe.sat.errors import CheckpointError, ConfigError, DownloadError, inst
 from satpipe.sat.hashes import sha256_of
 from satpipe.sat.taggers.interface import LoadedExternalTagger, Tagger
 from satpipe.sat.taggers.loaded import ExternalConfig
+from satpipe.sat.tensor_files import UNREADABLE
 
 _HUB = "hf://"
 _EFFICIENTAT_TENSOR = "features.0.0.weight"  # occurs in no other model's file
@@ -85,6 +85,6 @@ def is_efficientat(path: str) -> bool:
     try:
         with warnings.catch_warnings(action="ignore"):  # about unusual tensors
             state = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError):
+    except UNREADABLE:
         return False  # `load_checkpoint` reports the problem
     return isinstance(state, dict) and _EFFICIENTAT_TENSOR in state

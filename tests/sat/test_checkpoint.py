@@ -17,7 +17,7 @@ from satpipe.sat.model.frontend import LogMel
 from satpipe.sat.model.network import SAT
 from satpipe.sat.weights.checkpoint import load, published_shapes
 from satpipe.sat.weights.published import fit_time_positions, save, to_published
-from satpipe.sat.weights.registry import load_checkpoint
+from satpipe.sat.weights.registry import load_checkpoint, resolve
 from torch import Tensor
 
 NAME = "SAT_T_2s"
@@ -244,7 +244,7 @@ def test_a_file_of_another_kind_is_not_a_readable_checkpoint(content: bytes, suf
     path = tmp_path / f"model{suffix}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{re.escape(str(path))} is not a readable checkpoint: "):
-        load(path)
+        resolve(str(path))
 
 
 @pytest.mark.parametrize("kept", [0.01, 0.5, 0.999])
@@ -260,7 +260,9 @@ def test_a_truncated_file_is_not_a_readable_checkpoint(
             load(path)
 
 
-@pytest.mark.parametrize("content", [{}, {"model": {}}, {"model": "SAT"}, {"epoch": 3}, [torch.zeros(3)], 3])
+@pytest.mark.parametrize(
+    "content", [{}, {"model": {}}, {"model": "SAT"}, {"epoch": 3}, {3: torch.zeros(3)}, [torch.zeros(3)], 3]
+)
 def test_a_file_without_a_state_dict_is_refused(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="contains no state dict, neither bare nor under 'model' or 'state_dict'"):
         load(written(tmp_path / "model.pt", content))

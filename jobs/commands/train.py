@@ -149,7 +149,7 @@ def extra_audio(out: Path, packages: tuple[str, ...]) -> int:
 @click.option("--clips", type=click.IntRange(min=1), default=600, show_default=True, help="Number of clips of 10 s.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same clips.")
 def formula_audio(out: Path, clips: int, seed: int) -> int:
-    """Make more training audio by formula: wind, rain, engines, bells and others.
+    """Make more training audio by formula: wind, engines, bells.
 
     Writes clips and manifest.tsv to OUT. They have no labels; the teacher gives them.
     """

@@ -153,8 +153,8 @@ def formula_audio(out: Path, clips: int, seed: int) -> int:
 
     Writes clips and manifest.tsv to OUT. They have no labels; the teacher gives them.
     """
-    from satpipe.jobs.train import formula_audio
+    from satpipe.jobs.train import extra_audio, formula_audio
 
     formula_audio.make(out, clips, seed)
-    say(f"{out / formula_audio.MANIFEST} lists the clips")
+    say(f"{out / extra_audio.MANIFEST} lists the clips")
     return 0

@@ -97,8 +97,13 @@ def make(out: Path, packages: Collection[str] = ()) -> list[str]:
                 fetch(package, wanted[0]["version"], Path(folder))
                 problems += cut(wanted, Path(folder), out / "audio")
     made = [{"path": clip_path(row)} | row for row in rows if (out / "audio" / clip_path(row)).is_file()]
-    with (out / MANIFEST).open("w", newline="") as file:
-        writer = csv.DictWriter(file, made[0].keys(), delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(made)
+    write_manifest(out, made)
     return problems
+
+
+def write_manifest(out: Path, rows: list[Row]) -> None:
+    """Write the table of the clips of a set."""
+    with (out / MANIFEST).open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

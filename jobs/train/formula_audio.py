@@ -7,16 +7,15 @@ Noise-like sounds (wind, rain, waves, fire, engines) differ in spectrum and modu
 few. Each family draws both at random. The clips have no labels: the teacher says what they sound like.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from satpipe.jobs.train.extra_audio import write_manifest
 from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.training.formula import FAMILIES
 
 CLIP_S = 10.0
-MANIFEST = "manifest.tsv"
 _PEAK = 0.7
 _QUIETEST_DB = -24.0
 
@@ -39,7 +38,4 @@ def make(out: Path, clips: int, seed: int = 0) -> None:
         path = f"{family}_{number:05}.flac"
         soundfile.write(out / "audio" / path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
         rows.append({"path": path, "family": family, "split": "train"})
-    with (out / MANIFEST).open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["path", "family", "split"], delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_manifest(out, rows)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -184,9 +184,16 @@ def private() -> Iterator[None]:
     }
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):  # Ray itself would write a token to the home, which may not exist
         variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    with environment(variables):
+        _read_environment_again()
+        yield
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set the environment variables that the user has not set, within the block."""
     added = [name for name in variables if not os.environ.get(name)]
     os.environ.update({name: variables[name] for name in added})
-    _read_environment_again()
     try:
         yield
     finally:
@@ -218,8 +225,8 @@ def _loopback() -> Iterator[None]:
 def _minimal() -> Iterator[None]:
     """Let Ray start few processes, which would delay the first task by seconds.
 
-    There is no autoscaler for this one machine, and no monitor of logs, of which nothing is printed; the agent starts
-    as if `ray[default]` were not installed: it serves neither its dashboard nor metrics.
+    A single machine needs no autoscaler, and since no logs are printed, no log monitor. The agent starts as if
+    `ray[default]` were not installed, without a dashboard or metrics.
     """
     before = ray_utils.get_dashboard_dependency_error, ray_parameter.RayParams
     ray_utils.get_dashboard_dependency_error = lambda: ImportError()

@@ -1,7 +1,6 @@
 """Ray Train: starts the workers of a run, restarts them, and keeps their checkpoints."""
 
 import json
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from satpipe.jobs.train.config import TrainConfig
 from satpipe.jobs.train.group import SCORE
 from satpipe.jobs.train.worker import ERROR, train_worker
+from satpipe.pipeline.local_ray import environment
 from satpipe.sat import errors
 from satpipe.sat.errors import TrainingError
 
@@ -60,9 +60,6 @@ def fit(settings: TrainConfig, out: Path, *, use_gpu: bool, alone: bool) -> list
         SatpipeError: A worker raised it.
         TrainingError: Workers were lost too often.
     """
-    environment = _ENVIRONMENT | (_ALONE if alone else {})
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
     kept = settings.average_best
     trainer = (_Trainer if alone else TorchTrainer)(
         train_worker,
@@ -83,7 +80,8 @@ def fit(settings: TrainConfig, out: Path, *, use_gpu: bool, alone: bool) -> list
         ),
     )
     try:
-        result = _aside(trainer.fit)
+        with environment(_ENVIRONMENT | (_ALONE if alone else {})):
+            result = _aside(trainer.fit)
     except TrainingFailedError as error:
         raise _failure(out, error) from error
     if (out / ERROR).exists():

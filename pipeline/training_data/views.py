@@ -87,7 +87,7 @@ class Views:
         """Yield the batches of an epoch from batch `first` on."""
         self._made = {n: made for n, made in self._made.items() if n == epoch}  # frees memory first
         for ahead in (epoch, epoch + 1):
-            if ahead not in self._made and (ahead == epoch or ahead != self._epochs):
+            if ahead not in self._made and ahead != self._epochs:
                 self._made[ahead] = self._maker.submit(self.make, ahead)
         views, labels = self._made[epoch].result()
         rng = np.random.default_rng((self._seed, epoch, self._rank, 1))

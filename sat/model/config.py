@@ -84,7 +84,7 @@ class ChunkConfig(Protocol):
 
     @property
     def combine(self) -> Combine:
-        """How the scores of several grids are combined."""
+        """Method of combining the scores of several grids."""
 
     def with_delay(self, delay_s: float) -> Self:
         """Return the configuration for reading `delay_s` seconds per chunk; ConfigError if it cannot."""
@@ -120,7 +120,7 @@ class ModelConfig:
     grids: int = 1
     """Number of grids on which a recording is read (`satpipe.sat.model.grids`)."""
     combine: Combine = "geometric"
-    """How the scores of several grids are combined."""
+    """Method of combining the scores of several grids."""
 
     @property
     def rate_hz(self) -> int:

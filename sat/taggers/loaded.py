@@ -16,7 +16,7 @@ SHORTEST_MS = 1000 * PATCH_SAMPLES // SAMPLE_RATE_HZ  # as for SAT
 
 @dataclass(frozen=True)
 class ExternalConfig:
-    """How a tagger other than SAT reads a recording; the counterpart of `ModelConfig`."""
+    """Sampling rate, chunk length and grids of a tagger other than SAT; the counterpart of `ModelConfig`."""
 
     name: str
     rate_hz: int
@@ -32,7 +32,7 @@ class ExternalConfig:
     grids: int = 1
     """Number of grids on which a recording is read (`satpipe.sat.model.grids`)."""
     combine: Combine = "geometric"
-    """How the scores of several grids are combined."""
+    """Method of combining the scores of several grids."""
 
     @property
     def script_chunk_s(self) -> float:

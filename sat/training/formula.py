@@ -1,7 +1,7 @@
 """Sounds made by formula: noise through filters, impulses, engines, tones.
 
-Each family takes a random generator and a number of samples at 16 kHz, and returns a waveform [n] of any level. All
-parameters are drawn anew for each sound.
+Each family takes a random generator and a number of samples at 16 kHz, and returns a waveform [n] at any level, with
+random parameters.
 """
 
 from collections.abc import Callable

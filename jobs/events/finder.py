@@ -106,7 +106,8 @@ class Finder:
         reach = int(self.levels.filters.max(initial=1)) // 2  # chunks on both sides that the median filters need
         end = np.minimum(block.end + reach, self.tables.slots[block.recordings])
         part = Part(block.recordings, np.maximum(block.begin - reach, 0), end)
-        chunks = read_targets(self.tables, part, self.levels.targets)
+        at_least = 0.0 if see else float(self.levels.low.min(initial=1.0))
+        chunks = read_targets(self.tables, part, self.levels.targets, at_least)
         scores = filtered_by_class(chunks.clip, chunks.scores, self.levels.filters)
         inside = (chunks.chunk >= block.begin[chunks.clip]) & (chunks.chunk < block.end[chunks.clip])
         if not inside.all():

@@ -71,7 +71,9 @@ def read_chunks(
     return _read(tables, wanted, outputs)
 
 
-def read_targets(tables: Tables, wanted: Sequence[str] | Part | None, targets: Sequence[Target]) -> ChunkScores:
+def read_targets(
+    tables: Tables, wanted: Sequence[str] | Part | None, targets: Sequence[Target], at_least: float = 0.0
+) -> ChunkScores:
     """Read scores of chunks for classes and groups; that of a group is the maximum over its classes.
 
     If the folder has no table of scores, those in the table of tags are read; others are 0, see `Tables.check_scores`.
@@ -80,12 +82,14 @@ def read_targets(tables: Tables, wanted: Sequence[str] | Part | None, targets: S
         tables: The folder.
         wanted: Names of recordings, each once, or a part of them; None: all.
         targets: From `satpipe.pipeline.tables.targets.choose_targets`.
+        at_least: Lower scores may be returned as 0, which is faster.
 
     Raises:
         OutputError: A recording does not exist, or a file is damaged or incomplete; the message names it.
     """
     if not any(target.own for target in targets):
-        return _read(tables, wanted, None if targets == all_classes() else [target.columns for target in targets])
+        outputs = None if targets == all_classes() else [target.columns for target in targets]
+        return _read(tables, wanted, outputs, at_least)
     part = wanted if isinstance(wanted, Part) else tables.part(tables.rows(wanted))
     chunks = read_exactly(tables, part, targets)
     return replace(chunks, scores=chunks.scores.astype(np.float16))
@@ -114,10 +118,13 @@ def read_exactly(tables: Tables, part: Part, targets: Sequence[Target]) -> Chunk
 
 
 def _read(
-    tables: Tables, wanted: Sequence[str] | Part | None, outputs: Sequence[tuple[int, ...]] | None
+    tables: Tables,
+    wanted: Sequence[str] | Part | None,
+    outputs: Sequence[tuple[int, ...]] | None,
+    at_least: float = 0.0,
 ) -> ChunkScores:
     part = wanted if isinstance(wanted, Part) else tables.part(tables.rows(wanted))
-    filler = _Filler(tables, part, outputs)
+    filler = _Filler(tables, part, outputs, at_least)
     for _ in side_by_side(filler.fill, tables.by_file(part.recordings)):
         pass
     return filler.filled()
@@ -126,7 +133,9 @@ def _read(
 class _Filler:
     """Puts the rows of files into their places."""
 
-    def __init__(self, tables: Tables, part: Part, outputs: Sequence[tuple[int, ...]] | None) -> None:
+    def __init__(
+        self, tables: Tables, part: Part, outputs: Sequence[tuple[int, ...]] | None, at_least: float = 0.0
+    ) -> None:
         sizes = part.end - part.begin
         first = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
         count = int(first[-1])
@@ -140,7 +149,7 @@ class _Filler:
             end_s=np.empty(count),
             scores=(np.empty if tables.has_scores else np.zeros)(shape, np.float16),
         )
-        self._outputs = outputs
+        self._outputs, self._at_least = outputs, at_least
         self._columns = np.array([column for several in outputs or () for column in several], np.int64)
         self._begin = np.cumsum([0, *map(len, outputs or ())])[:-1]  # of each group in `_columns`
         self._tables, self._part = tables, part
@@ -247,14 +256,18 @@ class _Filler:
         if not len(rows):
             return
         columns = None if self._outputs is None else self._columns
-        scores = read_score_pages(file, table.metadata.row_group(group), columns)
+        scores = read_score_pages(file, table.metadata.row_group(group), columns, self._at_least)
         if scores is None:
             column = table.read_row_group(group, columns=["scores"])["scores"].combine_chunks()
             values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
             scores = (values if columns is None else values[:, columns]).astype(np.float16, copy=False)
         if not all_numbers(scores):
             raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
-        self.read.scores[to] = self._of_outputs(scores if len(rows) == len(scores) else scores[rows])
+        wanted = self._of_outputs(scores if len(rows) == len(scores) else scores[rows])
+        if (np.diff(to) == 1).all():  # as files are written; a slice is copied several times as fast
+            self.read.scores[to[0] : to[-1] + 1] = wanted
+        else:
+            self.read.scores[to] = wanted
 
     def _of_outputs(self, some: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
         """Return the scores that are wanted [n, K], from those of their classes, one after the other."""

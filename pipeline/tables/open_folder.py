@@ -288,13 +288,16 @@ class Tables:
 
 
 def side_by_side(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """Yield the results of a function for each item, in order; a few run at the same time, in threads."""
+    """Yield the results of a function for each item, in order; a few run at the same time, in threads.
+
+    One more waits, so that no thread does while a result is used.
+    """
     threads = min(THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         running: deque[Future[_Out]] = deque()
         for item in items:
             running.append(pool.submit(function, item))
-            if len(running) == threads:
+            if len(running) > threads:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

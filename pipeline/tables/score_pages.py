@@ -30,7 +30,7 @@ _TRUE, _FALSE = 1, 2
 
 
 def read_score_pages(
-    file: IO[bytes], group: pq.RowGroupMetaData, columns: npt.NDArray[np.int64] | None = None
+    file: IO[bytes], group: pq.RowGroupMetaData, columns: npt.NDArray[np.int64] | None = None, at_least: float = 0.0
 ) -> npt.NDArray[np.float16] | None:
     """Return scores of a row group; None if they are written in another way, or are damaged.
 
@@ -38,6 +38,7 @@ def read_score_pages(
         file: The file.
         group: The row group.
         columns: Positions of the classes wanted, [K]; None: all 527.
+        at_least: Lower scores may be returned as 0. Few scores are high, so that most need no conversion.
 
     Returns:
         [rows, K]
@@ -54,7 +55,8 @@ def read_score_pages(
     file.seek(column.data_page_offset)
     content = memoryview(file.read(column.total_compressed_size))
     codec = pa.Codec("zstd")
-    scores = np.empty(group.num_rows * len(classes), np.float16)
+    above = int(np.float32(at_least).view(np.uint32) >> 24) if encoding == _BYTE_STREAM_SPLIT else 0
+    scores = (np.zeros if above else np.empty)(group.num_rows * len(classes), np.float16)
     at = begin = filled = 0
     try:
         while at < len(content):
@@ -68,6 +70,11 @@ def read_score_pages(
             if len(classes) < CLASSES:
                 values = values[..., _places(begin, size, classes)]
             begin += size
+            if above:
+                high = np.flatnonzero(values[3] >= above)
+                scores[filled + high] = _halves(values[:, high])
+                filled += values.shape[-1]
+                continue
             for part in range(0, values.shape[-1], _AT_ONCE):
                 some = values[..., part : part + _AT_ONCE]
                 scores[filled : filled + some.shape[-1]] = some if encoding == _PLAIN else _halves(some)

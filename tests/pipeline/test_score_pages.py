@@ -52,6 +52,40 @@ def test_every_half_precision_number_is_read_exactly(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.concatenate(pages(tmp_path / "a.parquet")), values)
 
 
+@pytest.mark.parametrize("at_least", [1e-6, 0.1, 0.125, 0.3, 0.5, 0.51, 1.0])
+@pytest.mark.parametrize("columns", [None, [500, 3, 3]])
+def test_scores_that_reach_a_minimum_are_read_exactly(
+    tmp_path: Path, at_least: float, columns: list[int] | None
+) -> None:
+    values = TABLE["scores"].combine_chunks().flatten().to_numpy().reshape(-1, 527) ** 4
+    values = values.astype(np.float16).astype(np.float32)
+    values[:, :4] = np.float32(at_least)
+    values = values.astype(np.float16)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), 527)
+    pq.write_table(TABLE.set_column(4, "scores", lists), tmp_path / "a.parquet", **DEFAULT)
+    wanted = None if columns is None else np.array(columns)
+    with (tmp_path / "a.parquet").open("rb") as file:
+        group = pq.read_metadata(tmp_path / "a.parquet").row_group(0)
+        found = read_score_pages(file, group, wanted, at_least)
+    assert found is not None
+    expected = values if columns is None else values[:, columns]
+    reach = expected >= at_least
+    np.testing.assert_array_equal(found[reach], expected[reach])
+    assert np.all((found == expected) | ((found == 0) & ~reach))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, -1.0, 2.0])
+def test_what_is_no_score_is_not_taken_for_a_low_one(tmp_path: Path, wrong: float) -> None:
+    values = np.full((30, 527), 0.01, np.float16)
+    values[7, 400] = wrong
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), 527)
+    pq.write_table(pa.table({"scores": lists}), tmp_path / "a.parquet", **DEFAULT | {"use_dictionary": []})
+    with (tmp_path / "a.parquet").open("rb") as file:
+        found = read_score_pages(file, pq.read_metadata(tmp_path / "a.parquet").row_group(0), None, 0.3)
+    assert found is not None
+    np.testing.assert_array_equal(found[7, 400], np.float16(wrong))
+
+
 @pytest.mark.parametrize(
     "options",
     [{"compression": "snappy"}, {"use_dictionary": True, "column_encoding": None}, {"data_page_version": "2.0"},

@@ -22,6 +22,7 @@ _ONE = 0x3F80  # upper half of 1 in single precision; those of numbers from 0 to
 _TYPE, _SIZE, _COMPRESSED_SIZE, _CRC, _DATA_HEADER = 1, 2, 3, 4, 5  # fields of a page's header
 _VALUES, _ENCODING, _DEFINITION, _REPETITION = 1, 2, 3, 4  # fields of a data page's header
 _AT_ONCE = 32_768  # numbers, which stay in the processor's cache
+_FEW = 0.1  # share of scores up to which it is faster to convert them alone
 _HALF_BITS = 0x3F000000  # bits of 0.5 in single precision
 _FIRST_NORMAL = 0x400  # bits of 2**-14 in half precision
 _OFFSET = (127 - 15) << 10  # between the exponents, in the bits of a half
@@ -70,10 +71,10 @@ def read_score_pages(
             if len(classes) < CLASSES:
                 values = values[..., _places(begin, size, classes)]
             begin += size
-            if above:
-                high = np.flatnonzero(values[3] >= above)
+            if above and np.count_nonzero(reach := values[3] >= above) < _FEW * reach.size:
+                high = np.flatnonzero(reach)
                 scores[filled + high] = _halves(values[:, high])
-                filled += values.shape[-1]
+                filled += reach.size
                 continue
             for part in range(0, values.shape[-1], _AT_ONCE):
                 some = values[..., part : part + _AT_ONCE]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("text_commands", "text_blocks")  # their checks show what differs
 # Test files run in parallel; torch's threads would waste time spinning while others use their processor.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it in the background

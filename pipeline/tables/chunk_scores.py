@@ -263,11 +263,7 @@ class _Filler:
             scores = (values if columns is None else values[:, columns]).astype(np.float16, copy=False)
         if not all_numbers(scores):
             raise DamageError(f"{path} has scores that are not numbers: {DELETE}")
-        wanted = self._of_outputs(scores if len(rows) == len(scores) else scores[rows])
-        if (np.diff(to) == 1).all():  # as files are written; a slice is copied several times as fast
-            self.read.scores[to[0] : to[-1] + 1] = wanted
-        else:
-            self.read.scores[to] = wanted
+        self.read.scores[to] = self._of_outputs(scores if len(rows) == len(scores) else scores[rows])
 
     def _of_outputs(self, some: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
         """Return the scores that are wanted [n, K], from those of their classes, one after the other."""

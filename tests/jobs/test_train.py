@@ -40,7 +40,7 @@ from satpipe.sat.weights.checkpoint import load
 from satpipe.sat.weights.published import save
 from satpipe.sat.weights.registry import load_checkpoint
 from small_models import TWO_SECONDS, efficientat_state, model_of
-from training import Alone, make_clips, write_all, write_labels
+from training import Alone, make_clips, write_all, write_labels, write_teacher
 from without_ray import satpipe as without_ray
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray Train's use of Ray Data
@@ -59,9 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = folder / "labels.csv"
     table.write_text("path,labels\n" + "".join(f"{n:03}.flac,{('Speech', 'Dog')[n % 2]}\n" for n in range(CLIPS)))
     shards = write_all(audio, folder / "set", table=table)
-    save(model_by_rule(get_config("audiotransformer_tiny")), folder / "teacher.safetensors")
     torch.save(efficientat_state(), folder / "teacher.pt")
-    write_labels(shards, folder / "labels", folder / "teacher.safetensors")
+    write_labels(shards, folder / "labels", write_teacher(folder / "teacher.safetensors"))
     return folder
 
 

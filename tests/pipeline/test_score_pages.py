@@ -57,10 +57,8 @@ def test_every_half_precision_number_is_read_exactly(tmp_path: Path) -> None:
 def test_scores_that_reach_a_minimum_are_read_exactly(
     tmp_path: Path, at_least: float, columns: list[int] | None
 ) -> None:
-    values = TABLE["scores"].combine_chunks().flatten().to_numpy().reshape(-1, 527) ** 4
-    values = values.astype(np.float16).astype(np.float32)
-    values[:, :4] = np.float32(at_least)
-    values = values.astype(np.float16)
+    values = (TABLE["scores"].combine_chunks().flatten().to_numpy().reshape(-1, 527) ** 4).astype(np.float16)
+    values[:, :4] = at_least
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), 527)
     pq.write_table(TABLE.set_column(4, "scores", lists), tmp_path / "a.parquet", **DEFAULT)
     wanted = None if columns is None else np.array(columns)

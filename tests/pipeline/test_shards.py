@@ -12,7 +12,6 @@ import soundfile
 import torch
 from audio import noise, write
 from conftest import Satpipe
-from helpers import model_by_rule
 from satpipe.jobs.train.prepare import label, prepare
 from satpipe.pipeline.training_data.feed import Feed, labelled_segments, whole_clips
 from satpipe.pipeline.training_data.listing import list_clips
@@ -26,10 +25,8 @@ from satpipe.pipeline.training_data.teachers import (
     segment_starts_s,
 )
 from satpipe.sat.errors import CheckpointError, ConfigError, OutputError
-from satpipe.sat.model.config import get_config
-from satpipe.sat.weights.published import save
 from small_models import efficientat_state
-from training import make_clips, write_all, write_labels
+from training import make_clips, write_all, write_labels, write_teacher
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +49,7 @@ def shards(audio: Path, table: Path) -> Shards:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("teacher") / "full.safetensors"
-    save(model_by_rule(get_config("audiotransformer_tiny")), path)
-    return path
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "full.safetensors")
 
 
 @pytest.fixture(scope="module")

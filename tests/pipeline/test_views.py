@@ -7,18 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import model_by_rule
 from satpipe.pipeline.training_data.feed import Examples, labelled_segments
 from satpipe.pipeline.training_data.shards import Shards, decode_clip
-from satpipe.pipeline.training_data.teachers import (
-    Segments,
-    load_teacher,
-)
+from satpipe.pipeline.training_data.teachers import Segments, load_teacher
 from satpipe.pipeline.training_data.views import ClipCache, Views, resample
-from satpipe.sat.model.config import SAMPLE_RATE_HZ, get_config
+from satpipe.sat.model.config import SAMPLE_RATE_HZ
 from satpipe.sat.taggers.interface import CPU, Tagger
-from satpipe.sat.weights.published import save
-from training import make_clips, write_all, write_labels
+from training import make_clips, write_all, write_labels, write_teacher
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +24,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("teacher") / "full.safetensors"
-    save(model_by_rule(get_config("audiotransformer_tiny")), path)
-    return path
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "full.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +70,7 @@ class Listener(Tagger):
 
 
 def listen(shards: Shards, pieces: Segments, **given: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """What a teacher heard of the views of an epoch, and the labels."""
+    """Return what a teacher heard of the views of an epoch, and their labels."""
     teacher = Listener()
     sizes = {"chunk_frames": 96, "batch": 4, "per_epoch": 32, "reuse": 1, "seed": 1, "rank": 0, "world": 1}
     _, labels = Views(labelled_segments(shards, pieces), teacher, **sizes, **given).make(0)

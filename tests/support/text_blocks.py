@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from text_commands import CLIPS, EVALUATE, TAG, TAG_LIKE
+from text_commands import CLIPS, EVALUATE, JOIN, TAG, TAG_LIKE
 
 BlockCheck = Callable[[dict[str, Any], str, str], None]
 """Takes the names that a block defined, what it printed, and the block."""
@@ -68,7 +68,6 @@ def check_batch(names: dict[str, Any], printed: str, block: str) -> None:
     assert [scored.stream for scored in names["tagger"].step()] == ["a stream"]
 
 
-JOIN = "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join"
 PYTHON: dict[str, tuple[BlockCheck, tuple[str, ...]]] = {
     'tags = pd.read_parquet("out/tags")  #': (check_reading, ("make tag",)),
     "satpipe.tag(": (check_frames, ("make tag",)),
@@ -82,4 +81,4 @@ PYTHON: dict[str, tuple[BlockCheck, tuple[str, ...]]] = {
     "evaluate.json": (check_figures, (EVALUATE,)),
     "BatchTagger(": (check_batch, ()),
 }
-"""What Python blocks do, by a text they contain, and the commands they need."""
+"""The check of each Python block and the commands that must run before it, by a text that the block contains."""

@@ -28,10 +28,10 @@ Check = Callable[[Path, str], None]
 
 @dataclass(frozen=True)
 class Command:
-    """What a command of the texts must do.
+    """A command in the texts, and how its effect is checked.
 
     Attributes:
-        check: Asserts it.
+        check: Asserts the effect.
         after: Commands that run before it.
         apart: It changes what other commands need, so it gets its own copy of `out`.
     """
@@ -230,6 +230,7 @@ VERIFICATION = "reports/docs/howto/verification.md"
 CLIPS = (
     "satpipe clips out_scenes -o clips --labels Bird --labels Speech --labels Thunder --threshold 0.1 --per-class 20"
 )
+JOIN = "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join"
 VERIFY = "satpipe verify clips/sheet.csv -o thresholds.json"
 EXPORT = "satpipe export bundled -o sat.onnx --check examples/recordings"
 
@@ -268,7 +269,7 @@ COMMANDS = {
     f"{TAG} --time-pattern 'rec-%d%m%y-%H%M'": Command(prints("(1 from pattern, 2 from name)"), (TAG,)),
     f"{TAG} --time-zone Europe/Berlin --clock-marks marks.csv": Command(check_clock, (TAG,)),
     f"{TAG} --times times.csv": Command(prints("(1 from csv, 3 from name)"), (TAG,)),
-    "satpipe tag /recordings -o out_joined --time-zone Europe/Berlin --join": Command(check_joined),
+    JOIN: Command(check_joined),
     f"{TAG} --dry-run": Command(prints("6 recordings"), (TAG,)),
     "satpipe status": Command(prints("finished", "model: SAT_T_2s"), (TAG,)),
     "satpipe status --max-age 26h": Command(prints("finished"), (TAG,)),

@@ -5,11 +5,13 @@ from typing import Any
 
 import soundfile
 import torch
-from helpers import sound
+from helpers import model_by_rule, sound
 from satpipe.jobs.train.group import STATE, Group, RayGroup
 from satpipe.pipeline.training_data.listing import list_clips
 from satpipe.pipeline.training_data.shards import Shards, ShardWriter, write_shard
 from satpipe.pipeline.training_data.teachers import SegmentOptions, Segments, label_shard
+from satpipe.sat.model.config import get_config
+from satpipe.sat.weights.published import save
 from torch import nn
 
 
@@ -31,6 +33,12 @@ def write_all(folder: Path, out: Path, clips_per_shard: int = 5, table: Path | N
 
 
 OVERLAPPING = SegmentOptions(hop_s=2.0)
+
+
+def write_teacher(path: Path) -> Path:
+    """Write the weights of a small full-context model."""
+    save(model_by_rule(get_config("audiotransformer_tiny")), path)
+    return path
 
 
 def write_labels(shards: Shards, out: Path, teacher: Path, options: SegmentOptions = OVERLAPPING) -> Segments:
